@@ -1,0 +1,110 @@
+"""Images as arrays: ranges, padding, compositing, and resizing as each framework does it.
+
+Everything here works on `[..., H, W, C]` and is pure, so that it can run on the host (numpy in,
+jax array out) or inside a compiled step. Outside a system's own folder an image is float32 in
+[0, 1] and a mask is float32 with 1 in the hole.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def to_float(image: jax.Array) -> jax.Array:
+  """uint8 [0, 255] -> float32 [0, 1]; float arrays pass as float32 unchanged."""
+  if image.dtype == jnp.uint8:
+    return image.astype(jnp.float32) / 255.0
+  return image.astype(jnp.float32)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+  """float [0, 1] -> uint8 by rounding to nearest, clipped; the host's side of `to_float`."""
+  return (np.clip(np.asarray(image, np.float32), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def compose(pred: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
+  """Pastes `pred` into the hole of `image`.
+
+  Args:
+    pred: f32[..., H, W, C], the network's whole output.
+    image: f32[..., H, W, C], the known picture; what it holds inside the hole is ignored.
+    mask: f32[..., H, W, 1], 1 = hole.
+
+  Returns:
+    f32[..., H, W, C] that equals `image` to the bit wherever mask is 0. A mask between 0 and 1
+    blends.
+  """
+  return jnp.where(mask == 0, image, pred * mask + image * (1 - mask))
+
+
+def pad_to_multiple(
+  x: jax.Array, multiple: int, min_side: int = 0, mode: str = 'edge'
+) -> jax.Array:
+  """Pads rows and columns at the bottom and right so that both are multiples of `multiple`.
+
+  Args:
+    x: [..., H, W, C].
+    multiple: both sides become multiples of it.
+    min_side: and at least this long.
+    mode: of `numpy.pad`; 'edge' works at any size, 'reflect' needs the padding below the side.
+  """
+  height, width = x.shape[-3:-1]
+  pad = [max(-(-max(n, min_side) // multiple) * multiple, multiple) - n for n in (height, width)]
+  if pad == [0, 0]:
+    return x
+  widths = [(0, 0)] * (x.ndim - 3) + [(0, pad[0]), (0, pad[1]), (0, 0)]
+  return (np if isinstance(x, np.ndarray) else jnp).pad(x, widths, mode=mode)
+
+
+def check_multiple(height: int, width: int, multiple: int, min_side: int = 0) -> None:
+  """Raises ValueError with what to do when a network cannot take an image of this size."""
+  for name, n in (('height', height), ('width', width)):
+    if n % multiple or n < min_side:
+      want = f'a multiple of {multiple}' + (f' and at least {min_side}' if min_side else '')
+      raise ValueError(
+        f'image {name} {n} must be {want}: pad it with '
+        f'arrays.pad_to_multiple(image, {multiple}, {min_side})'
+      )
+
+
+def _interpolation_matrix(size_in: int, size_out: int, align_corners: bool) -> np.ndarray:
+  """f32[size_out, size_in]: row i holds the two weights of output sample i (no antialias)."""
+  i = np.arange(size_out, dtype=np.float64)
+  if align_corners:
+    x = i * ((size_in - 1) / max(size_out - 1, 1))
+  else:
+    x = np.maximum((i + 0.5) * (size_in / size_out) - 0.5, 0.0)
+  low = np.minimum(np.floor(x).astype(np.int64), size_in - 1)
+  high = np.minimum(low + 1, size_in - 1)
+  matrix = np.zeros((size_out, size_in))
+  rows = np.arange(size_out)
+  np.add.at(matrix, (rows, low), 1.0 - (x - low))
+  np.add.at(matrix, (rows, high), x - low)
+  return matrix.astype(np.float32)
+
+
+def resize_bilinear(
+  x: jax.Array, height: int, width: int, *, align_corners: bool = False
+) -> jax.Array:
+  """Bilinear resizing without antialiasing, as PyTorch's `interpolate(mode='bilinear')`.
+
+  Args:
+    x: [..., H, W, C].
+    height: rows of the result.
+    width: columns of the result.
+    align_corners: PyTorch's flag of that name (False: half-pixel centres).
+  """
+  if x.shape[-3] != height:
+    rows = jnp.asarray(_interpolation_matrix(x.shape[-3], height, align_corners), x.dtype)
+    x = jnp.einsum('oi,...iwc->...owc', rows, x, precision='highest')
+  if x.shape[-2] != width:
+    columns = jnp.asarray(_interpolation_matrix(x.shape[-2], width, align_corners), x.dtype)
+    x = jnp.einsum('oi,...hic->...hoc', columns, x, precision='highest')
+  return x
+
+
+def resize_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
+  """Nearest neighbour by floor(i * in / out), as PyTorch's 'nearest' and OpenCV's INTER_NEAREST."""
+  rows = np.arange(height) * x.shape[-3] // height
+  columns = np.arange(width) * x.shape[-2] // width
+  return x[..., rows, :, :][..., columns, :]

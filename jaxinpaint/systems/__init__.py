@@ -1,0 +1,39 @@
+"""The published systems, one folder each, found by name.
+
+A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `make(config)`) and
+`published.py` (the key map of the published checkpoints). Nothing else in the library names a system.
+"""
+
+import importlib
+import pathlib
+from types import ModuleType
+from typing import Any
+
+from jaxinpaint.training.recipe import Recipe
+
+
+def list_systems() -> list[str]:
+  """Names of all systems, sorted: the folders beside this file."""
+  here = pathlib.Path(__file__).parent
+  return sorted(p.parent.name for p in here.glob('*/recipe.py'))
+
+
+def module(system: str, part: str) -> ModuleType:
+  """The module `part` ('networks', 'recipe' or 'published') of a system.
+
+  Raises:
+    ValueError: no system of that name; lists those there are.
+  """
+  if system not in list_systems():
+    raise ValueError(f'unknown system {system!r}; there are: {", ".join(list_systems())}')
+  return importlib.import_module(f'jaxinpaint.systems.{system}.{part}')
+
+
+def default_config(system: str) -> Any:
+  """ConfigDict(system, dtype, model, loss) with the system's published settings."""
+  return module(system, 'recipe').default_config()
+
+
+def make_recipe(config: Any) -> Recipe:
+  """The recipe of `config.system`, from config.model, config.loss and config.dtype."""
+  return module(config.system, 'recipe').make(config)

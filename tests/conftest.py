@@ -1,0 +1,37 @@
+"""Settings of the whole suite: CPU, eight forced devices, a compilation cache."""
+
+import os
+import pathlib
+import tempfile
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+  )
+
+import jax
+import pytest
+from absl import flags
+
+# Compiling dominates the suite; every worker after the first, and a second run, reads the cache.
+CACHE = pathlib.Path(
+  os.environ.get('JAX_COMPILATION_CACHE_DIR')
+  or pathlib.Path(tempfile.gettempdir()) / 'jaxinpaint-test-cache'
+)
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
+jax.config.update('jax_compilation_cache_dir', str(CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+# Grain's worker processes read absl flags, which a pytest run has not parsed.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope='session')
+def photographs():
+  """Three small real photographs, uint8 [96, 128, 3], from scikit-image's wheel."""
+  import cv2
+  from skimage import data
+
+  images = (data.astronaut(), data.coffee(), data.chelsea())
+  return [cv2.resize(image, (128, 96), interpolation=cv2.INTER_AREA) for image in images]
