@@ -47,8 +47,9 @@ class Checkpoints:
     if keep_every:
       policies.append(_policy.EveryNSteps(keep_every))
     if best:
+      metric = lambda metrics: metrics[best]
       policies.append(
-        _policy.BestN(get_metric_fn=lambda m: m[best], n=1, keep_checkpoints_without_metrics=False)
+        _policy.BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
       )
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=_policy.AnyPreservationPolicy(policies),

@@ -1,8 +1,9 @@
 """The train loop, the same for every system.
 
-Prepares everything that can fail (config, data, weights, checkpoints) before the first compilation,
-then repeats: batch -> step -> numbers, pictures, evaluations, checkpoints. A run is started, resumed
-and extended by the same command; what is resumed equals what was never stopped, to the bit.
+Prepares everything that can fail (config, data, weights, checkpoints) before the first
+compilation, then repeats: batch -> step -> numbers, pictures, evaluations, checkpoints. A run is
+started, resumed and extended by the same command; what is resumed equals what was never stopped, to
+the bit.
 """
 
 import collections
@@ -205,7 +206,7 @@ def _loop(run: Run, start: int, total: int, stop: '_StopSignals') -> state.Train
       if plan.phase != phase:
         phase = plan.phase
         logging.info('Phase %r begins or goes on at step %d.', run.recipe.phases[phase].name, done)
-      run.state, metrics = run.train_step(run.state, run.constants, batch, run.rng, plan=plan)
+      run.state, metrics = run.train_step(run.state, run.constants, batch, run.rng, plan)
       guard.add(done, metrics)
       meter.add(metrics)
       done += 1

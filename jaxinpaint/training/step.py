@@ -110,7 +110,7 @@ def make_train_step(
   batch_sharding: Any = None,
   replicated: Any = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """Compiles lazily: (state, constants, batch, rng, plan=recipe.plan(step)) -> (state, metrics).
+  """Compiles lazily: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
 
   `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
   the run's key, the same at every step: the step's own follows from state.step.
