@@ -61,7 +61,7 @@ class Checkpoints:
 
   @property
   def _manager(self) -> ocp.CheckpointManager:
-    # Made at first use: a broken checkpoint is set aside by `restore` before orbax reads the folder.
+    # Made at first use: `restore` sets broken checkpoints aside before orbax reads the folder.
     if self._manager_ is None:
       self._manager_ = ocp.CheckpointManager(self.folder, options=self._options)
     return self._manager_
