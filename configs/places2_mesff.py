@@ -5,7 +5,7 @@
 
 Data: docs/data.md (places365_small, automatic download of 29 GB by tfds).
 Numbers marked P are the paper's, M those of MISF, its ancestor, where the paper is silent.
-Published result (P, table 1; irregular masks 10-20 / 20-40 / 40-60 %): PSNR 30.809 / 23.762 / 19.714.
+Published result (P, table 1; masks 10-20 / 20-40 / 40-60 %): PSNR 30.809 / 23.762 / 19.714.
 Result here: not trained here.
 """
 

@@ -4,8 +4,8 @@
 
 Data: photographs inside scikit-image's wheel (nothing is downloaded); training and evaluation use
 different ones. All settings are this project's own, chosen so that two CPU cores get somewhere: a
-quarter of the paper's width, two SFI blocks, no adversarial and no VGG terms (their weights would have
-to be downloaded). The evaluation after the last step stands beside the classical fills.
+quarter of the paper's width, two SFI blocks, no adversarial and no VGG terms (their weights would
+have to be downloaded). The evaluation after the last step stands beside the classical fills.
 """
 
 from configs import _base
