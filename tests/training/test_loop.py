@@ -1,0 +1,188 @@
+"""The whole loop on the embedded photographs: exact resume, signals, sick numbers, bad input."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxinpaint.training import checkpoints, loop, optimizers
+from jaxinpaint.training import config as config_lib
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def small(**training):
+  config = config_lib.quicktest(config_lib.base('mesff'))
+  with config.unlocked():
+    config.optimizers.generator = dict(name='adam', learning_rate=1e-3)
+    config.optimizers.discriminator = dict(name='adam', learning_rate=1e-4)
+  config.model.update(dict(width=4, blocks=1, attention_size=16, attention_hidden=4))
+  config.loss.update(dict(adversarial=0.1, perceptual=0.0, style=0.0))
+  config.data.update(dict(size=40, batch_size=8))
+  config.training.update(
+    dict(steps=4, ema_decay=0.5, sample_every=0, evaluate_every=0, log_every=1) | training
+  )
+  config.checkpoint.update(dict(every=2, keep=9, best=''))
+  return config
+
+
+def arrays_of(workdir, step):
+  """Every array of a checkpoint, by path."""
+  config = small()
+  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+  assert step in checkpoints.list_steps(folder)
+  return checkpoints._read_networks(folder / str(step) / 'params', None) | {
+    'ema': checkpoints._read_networks(folder / str(step) / 'ema', None),
+    'stats': checkpoints._read_networks(folder / str(step) / 'stats', None),
+    'config': config.seed,
+  }
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def losses(workdir):
+  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  return [{k: v for k, v in r.items() if '/' in k and not k.startswith('speed')} for r in rows]
+
+
+def test_a_resumed_run_equals_a_straight_one_to_the_bit(tmp_path):
+  straight = loop.train(small(), tmp_path / 'straight')
+  loop.train(small(steps=2), tmp_path / 'parts')
+  resumed = loop.train(small(), tmp_path / 'parts')
+  assert int(resumed.step) == 4
+  assert_equal(straight, resumed)
+  # The losses of every step too: the same images and masks came in the same order.
+  assert losses(tmp_path / 'straight') == losses(tmp_path / 'parts')
+  assert (tmp_path / 'parts' / 'config.0.json').exists()
+
+
+def test_nothing_is_left_to_train(tmp_path, caplog):
+  done = loop.train(small(steps=2), tmp_path)
+  again = loop.train(small(steps=2), tmp_path)
+  assert_equal(done, again)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+  """The real entry point, killed politely in the middle and started again."""
+  command = [
+    sys.executable, str(ROOT / 'train.py'), '--config', str(ROOT / 'configs/quickstart.py:quicktest'),
+    '--workdir', str(tmp_path / 'run'), '--config.training.steps=100000',
+    '--config.model.width=4', '--config.checkpoint.every=100000', '--config.training.log_every=1',
+    '--config.training.evaluate_every=0', '--config.training.sample_every=0',
+  ]  # fmt: skip
+  log = open(tmp_path / 'log', 'w')
+  process = subprocess.Popen(command, stderr=log, stdout=log, cwd=tmp_path, env=dict(os.environ))
+  metrics = tmp_path / 'run' / 'metrics.jsonl'
+  deadline = time.monotonic() + 240
+  while time.monotonic() < deadline and process.poll() is None:
+    if metrics.exists() and len(metrics.read_text().splitlines()) >= 3:
+      break
+    time.sleep(0.2)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=120) == 0, (tmp_path / 'log').read_text()
+  steps = checkpoints.list_steps(tmp_path / 'run' / 'checkpoints')
+  assert len(steps) == 1 and steps[0] >= 3
+  done = subprocess.run(
+    [*command, f'--config.training.steps={steps[0] + 2}'],
+    cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ),
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert f'at step {steps[0]}' in done.stderr
+  assert checkpoints.list_steps(tmp_path / 'run' / 'checkpoints')[-1] == steps[0] + 2
+
+
+def poisoned(monkeypatch, at):
+  """Makes the generator's optimizer return NaN at one step."""
+  import optax
+
+  def factory(name, learning_rate, accumulate=1, **arguments):
+    rate = lambda count: jax.numpy.where(count == at, jax.numpy.nan, learning_rate)
+    return optax.sgd(rate)
+
+  monkeypatch.setattr(optimizers, 'make_optimizer', factory)
+
+
+def test_nan_stops_and_names_update_term_and_step(tmp_path, monkeypatch):
+  poisoned(monkeypatch, at=2)
+  with pytest.raises(loop.Diverged, match=r'step 3: .*generator/l1 = nan'):
+    loop.train(small(steps=6), tmp_path)
+  # What is on disk is from before the sick step.
+  assert checkpoints.list_steps(tmp_path / 'checkpoints') == [2]
+
+
+def test_nan_can_be_skipped_with_a_limit(tmp_path, monkeypatch, caplog):
+  poisoned(monkeypatch, at=2)
+  with pytest.raises(loop.Diverged, match='the 3th in a row'):
+    loop.train(small(steps=9, nan='skip', nan_limit=3), tmp_path)
+  assert 'its changes were dropped' in caplog.text
+
+
+def test_init_from_takes_weights_only(tmp_path):
+  first = loop.train(small(steps=2), tmp_path / 'first')
+  config = small(steps=2)
+  config.init_from = str(tmp_path / 'first')
+  config.optimizers.generator.learning_rate = 0.0
+  config.optimizers.discriminator.learning_rate = 0.0
+  second = loop.train(config, tmp_path / 'second')
+  assert int(second.step) == 2
+  assert_equal(first.ema['generator'], second.params['generator'])
+  wider = small()
+  wider.model.width = 8
+  wider.init_from = str(tmp_path / 'first')
+  with pytest.raises(loop.ConfigurationError, match='its generator is another network'):
+    loop.train(wider, tmp_path / 'third')
+
+
+def changed(**fields):
+  config = small()
+  with config.unlocked():
+    for path, value in fields.items():
+      section, _, key = path.partition('__')
+      if key:
+        config[section][key] = value
+      else:
+        config[section] = value
+  return config
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (dict(training__steps=0), 'config.training.steps 0'),
+    (dict(training__stepz=1), "unknown \\['stepz'\\]"),
+    (dict(training__nan='ignore'), "'stop' or 'skip'"),
+    (dict(dtype='float16'), "'float32' or 'bfloat16'"),
+    (dict(data__batch_size=7), 'batch_size 7'),
+    (dict(data__source='/no/such/folder'), '/no/such/folder'),
+    (dict(data__masks='doughnuts'), 'doughnuts'),
+    (dict(data__size=42), 'multiple of 4'),
+    (dict(model__widht=8), 'widht'),
+    (dict(loss__l1=-1.0), 'l1'),
+    (dict(init_from='/no/such/file'), '/no/such/file'),
+    (dict(evaluation__protocol='mine'), 'mine'),
+  ],
+)
+def test_bad_input_is_named_before_any_training(tmp_path, fields, message):
+  with pytest.raises(loop.ConfigurationError, match=message):
+    loop.train(changed(**fields), tmp_path / 'run')
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+def test_another_system_in_the_workdir_is_refused_and_left_alone(tmp_path):
+  loop.train(small(steps=2), tmp_path)
+  before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+  config = small()
+  config.model.width = 8
+  with pytest.raises(checkpoints.CheckpointError, match='model.width: 4 -> 8'):
+    loop.train(config, tmp_path)
+  assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
