@@ -48,7 +48,11 @@ def _run_update(
   (through,) = pullback(cotangent)
   grads = jax.tree.map(jnp.add, direct, {n: through[n] for n in update.trains})
   changes, opt = optimizer.update(grads, state.opt[update.optimizer], trained)
-  metrics = {**aux['metrics'], 'grad_norm': optax.global_norm(grads)}
+  metrics = {
+    **aux['metrics'],
+    'grad_norm': optax.global_norm(grads),
+    'update_norm': optax.global_norm(changes),
+  }
   state = state.replace(
     params={**state.params, **optax.apply_updates(trained, changes)},
     stats=_merge(state.stats, aux.get('stats', {})),
@@ -115,8 +119,8 @@ def make_train_step(
   `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
   the run's key, the same at every step: the step's own follows from state.step.
 
-  metrics is {update/term: f32[]} and 'finite': bool[]. When a term or a gradient norm is not
-  finite, 'finite' is False and the returned state is the one before the step with the clock
+  metrics is {update/term: f32[]} and 'finite': bool[]. When a term, a gradient or an optimizer's
+  change of the parameters is not finite, 'finite' is False and the returned state is the one before the step with the clock
   advanced: a sick step never reaches the parameters, and the loop decides whether to go on.
 
   Args:
@@ -163,6 +167,6 @@ def make_train_step(
 
 
 def nonfinite_terms(metrics: Mapping[str, Any]) -> list[str]:
-  """Names ('update/term') of the metrics that are NaN or infinite, losses before gradient norms."""
+  """Names ('update/term') of the metrics that are NaN or infinite, losses before norms."""
   bad = [k for k, v in metrics.items() if k != 'finite' and not bool(jnp.isfinite(v))]
-  return sorted(bad, key=lambda k: (k.endswith('/grad_norm'), k.endswith('/total'), k))
+  return sorted(bad, key=lambda k: (k.endswith('_norm'), k.endswith('/total'), k))

@@ -75,7 +75,8 @@ def test_nothing_is_left_to_train(tmp_path, caplog):
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
   """The real entry point, killed politely in the middle and started again."""
   command = [
-    sys.executable, str(ROOT / 'train.py'), '--config', str(ROOT / 'configs/quickstart.py:quicktest'),
+    sys.executable, str(ROOT / 'train.py'),
+    '--config', str(ROOT / 'configs/quickstart.py:quicktest'),
     '--workdir', str(tmp_path / 'run'), '--config.training.steps=100000',
     '--config.model.width=4', '--config.checkpoint.every=100000', '--config.training.log_every=1',
     '--config.training.evaluate_every=0', '--config.training.sample_every=0',
@@ -114,7 +115,7 @@ def poisoned(monkeypatch, at):
 
 def test_nan_stops_and_names_update_term_and_step(tmp_path, monkeypatch):
   poisoned(monkeypatch, at=2)
-  with pytest.raises(loop.Diverged, match=r'step 3: .*generator/l1 = nan'):
+  with pytest.raises(loop.Diverged, match=r'step 2: generator/update_norm = nan'):
     loop.train(small(steps=6), tmp_path)
   # What is on disk is from before the sick step.
   assert checkpoints.list_steps(tmp_path / 'checkpoints') == [2]
@@ -159,7 +160,7 @@ def changed(**fields):
   ('fields', 'message'),
   [
     (dict(training__steps=0), 'config.training.steps 0'),
-    (dict(training__stepz=1), "unknown \\['stepz'\\]"),
+    (dict(training__stepz=1), r"unknown \['stepz'\]"),
     (dict(training__nan='ignore'), "'stop' or 'skip'"),
     (dict(dtype='float16'), "'float32' or 'bfloat16'"),
     (dict(data__batch_size=7), 'batch_size 7'),
