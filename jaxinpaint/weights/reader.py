@@ -26,6 +26,16 @@ _MAX_VALUES = 1_000_000
 # Tensors may share storage (tied weights), so a file may hold less than what it unfolds to; a
 # forged one could unfold to any size.
 _MAX_GROWTH = 8
+_SAFETENSORS_DTYPES = {
+  'F64': 'float64',
+  'F32': 'float32',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'I64': 'int64',
+  'I32': 'int32',
+  'U8': 'uint8',
+  'BOOL': 'bool',
+}
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -83,7 +93,8 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
       with _open_safetensors(path) as f:
         for key in f.keys():
           part = f.get_slice(key)
-          found.append((key, tuple(part.get_shape()), part.get_dtype()))
+          dtype = _SAFETENSORS_DTYPES.get(part.get_dtype(), part.get_dtype())
+          found.append((key, tuple(part.get_shape()), dtype))
     else:
       _walk(_open(path), leaf, lambda key: True, '', 0, [0])
   except UnsafeFileError as error:

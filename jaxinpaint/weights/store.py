@@ -79,10 +79,8 @@ def save(
     FileExistsError: one of the two files exists and `overwrite` is False.
     StoreError: a name holds '/', or there is nothing to save.
   """
+  refuse_existing(path, overwrite)
   weights, sidecar = _paths(path)
-  for file in (weights, sidecar):
-    if file.exists() and not overwrite:
-      raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
   arrays = {}
   for part, networks in (('params', params), ('stats', stats or {})):
     for network, tree in networks.items():
@@ -169,6 +167,13 @@ def check_shapes(
       + '\n'.join(problems)
       + '\nUse the configuration that they were saved with, or other weights.'
     )
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+  """Raises FileExistsError when `save` to this path would replace a file without leave."""
+  for file in _paths(path):
+    if file.exists() and not overwrite:
+      raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
 
 
 def sha256(path: Path) -> str:

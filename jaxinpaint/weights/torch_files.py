@@ -33,7 +33,8 @@ def read_zip(path: pathlib.Path) -> Any:
   except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
     raise UnsafeFileError(f'the zip archive is damaged: {error}') from error
   names = [i.filename for i in archive.infolist()]
-  if len(set(names)) != len(names):
+  held_names = set(names)
+  if len(held_names) != len(names):
     raise UnsafeFileError('the zip archive holds two records of the same name')
   pickles = [n for n in names if n.count('/') == 1 and n.endswith('/data.pkl')]
   if len(pickles) != 1:
@@ -59,7 +60,7 @@ def read_zip(path: pathlib.Path) -> Any:
   def persistent(identifier: Any) -> Storage:
     dtype, key, size, _ = _storage_id(identifier)
     name = f'{folder}data/{key}'
-    if name not in names:
+    if name not in held_names:
       raise UnsafeFileError(f'the archive has no record {name!r} for a storage')
     held = archive.getinfo(name).file_size
     if size * dtype.itemsize > held:
