@@ -16,7 +16,7 @@ _FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Runs one command; returns the exit status (1 after a wrong input, with a sentence on stderr)."""
+  """Runs one command; returns its exit status: 1, and a sentence on stderr, for a wrong input."""
   parser = argparse.ArgumentParser(
     prog='python -m jaxinpaint.weights', description='Import and look into weight files.'
   )

@@ -17,12 +17,12 @@ import safetensors
 
 from jaxinpaint.weights import torch_files
 from jaxinpaint.weights.pickle_machine import Global
-from jaxinpaint.weights.tensors import LazyTensor, UnsafeFileError
+from jaxinpaint.weights.tensors import DTYPES, LazyTensor, UnsafeFileError
 
 __all__ = ['UnsafeFileError', 'describe', 'read']
 
 _MAX_DEPTH = 64
-_MAX_VALUES = 1_000_000
+_MAX_VALUES = 200_000
 # Tensors may share storage (tied weights), so a file may hold less than what it unfolds to; a
 # forged one could unfold to any size.
 _MAX_GROWTH = 8
@@ -164,7 +164,7 @@ def _walk(
       for i, v in enumerate(value)
     )
     return type(value)(items)
-  if isinstance(value, Global):  # a dtype kept as a value
+  if isinstance(value, Global) and value.name in DTYPES:  # 'torch.float32' kept as a value
     return leaf(key, value.name)
   if isinstance(value, LazyTensor) or type(value) in _PLAIN:
     return leaf(key, value)

@@ -12,7 +12,6 @@ import mmap
 import pathlib
 import struct
 import zipfile
-import zlib
 from typing import Any
 
 from jaxinpaint.weights import pickle_machine
@@ -85,7 +84,7 @@ def _record(archive: zipfile.ZipFile, name: str) -> bytes:
     raise UnsafeFileError(f'the record {name!r} is encrypted')
   try:
     return archive.read(info)
-  except (zipfile.BadZipFile, EOFError, OSError, ValueError, zlib.error) as error:
+  except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
     raise UnsafeFileError(f'the record {name!r} is damaged: {error}') from error
 
 
