@@ -1,7 +1,8 @@
 """The published systems, one folder each, found by name.
 
 A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `make(config)`) and
-`published.py` (the key map of the published checkpoints). Nothing else in the library names a system.
+`published.py` (the key map of the published checkpoints). Nothing else in the library names a
+system.
 """
 
 import importlib

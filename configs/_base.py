@@ -1,0 +1,49 @@
+"""What experiment files share: data sets, optimizers, and the variants after a config's colon."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxinpaint.training import config as config_lib
+
+VARIANTS = ('quicktest',)
+
+
+def base(system: str) -> ConfigDict:
+  """The system's published networks and losses with the loop's defaults."""
+  return config_lib.base(system)
+
+
+def finish(config: ConfigDict, variant: str = '') -> ConfigDict:
+  """Applies the variant named after the config's colon.
+
+  `--config configs/places2_mesff.py:quicktest` runs the experiment in miniature: a few steps of
+  every phase on the embedded sample photographs, on a CPU, in about a minute.
+  """
+  if variant == 'quicktest':
+    return config_lib.quicktest(config)
+  if variant:
+    raise ValueError(f'unknown config variant {variant!r}; there are: {", ".join(VARIANTS)}')
+  return config
+
+
+def places2(config: ConfigDict) -> None:
+  """Places365-Standard at 256 px (Zhou et al., 2018); tfds prepares it without TensorFlow."""
+  config.data.source = 'tfds:places365_small'
+  config.data.split = 'train'
+  config.data.eval_split = 'validation'
+
+
+def celeba(config: ConfigDict) -> None:
+  """CelebA, aligned 178 x 218 faces (Liu et al., 2015): centre square, resized."""
+  config.data.source = 'tfds:celeb_a'
+  config.data.split = 'train'
+  config.data.eval_split = 'test'
+  config.data.crop = 'center'
+
+
+def adam(learning_rate: float, b1: float, b2: float, **others: Any) -> ConfigDict:
+  """An Adam entry of `config.optimizers`."""
+  entry = dict(name='adam', learning_rate=learning_rate, b1=b1, b2=b2, eps=1e-8)
+  entry |= dict(schedule='constant', schedule_args={}, clip_norm=0.0)
+  return ConfigDict(entry | others)

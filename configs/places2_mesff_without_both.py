@@ -1,0 +1,16 @@
+"""Ablation "w/o both" on Places2: of the two branches' exchange only image filtering is kept.
+
+  python train.py --config configs/places2_mesff_without_both.py
+
+Everything else as places2_mesff.py. Published result: the paper's table 3 states only that the full
+system is best. Result here: not trained here.
+"""
+
+from configs import _base, places2_mesff
+
+
+def get_config(variant=''):
+  config = places2_mesff.get_config()
+  config.model.use_mesff = False
+  config.model.bottleneck = 'none'
+  return _base.finish(config, variant)

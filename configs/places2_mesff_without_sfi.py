@@ -1,0 +1,15 @@
+"""Ablation "w/o SFI" on Places2: the decoder follows the encoder directly.
+
+  python train.py --config configs/places2_mesff_without_sfi.py
+
+Everything else as places2_mesff.py. Published result: the paper's table 3 states only that the full
+system is best. Result here: not trained here.
+"""
+
+from configs import _base, places2_mesff
+
+
+def get_config(variant=''):
+  config = places2_mesff.get_config()
+  config.model.bottleneck = 'none'
+  return _base.finish(config, variant)

@@ -1,0 +1,29 @@
+"""A small MESFF on a dozen real photographs, on a CPU, in minutes: to see the whole thing work.
+
+  python train.py --config configs/quickstart.py
+
+Data: photographs inside scikit-image's wheel (nothing is downloaded); training and evaluation use
+different ones. All settings are this project's own, chosen so that two CPU cores get somewhere: a
+quarter of the paper's width, two SFI blocks, no adversarial and no VGG terms (their weights would
+have to be downloaded). The evaluation after the last step stands beside the classical fills.
+"""
+
+from configs import _base
+
+
+def get_config(variant=''):
+  config = _base.base('mesff')
+  with config.unlocked():
+    config.optimizers.generator = _base.adam(
+      2e-3, b1=0.9, b2=0.99, schedule='cosine_decay', schedule_args=dict(decay_steps=1500)
+    )
+  config.model.update(dict(width=16, blocks=2, attention_size=64, attention_hidden=16))
+  config.loss.update(dict(adversarial=0.0, perceptual=0.0, style=0.0))
+  config.data.size = 64
+  config.data.batch_size = 8
+  config.data.masks = 'irregular:0.05-0.5'
+  config.training.update(dict(steps=1500, log_every=25, sample_every=250, evaluate_every=250))
+  config.training.ema_decay = 0.99
+  config.checkpoint.update(dict(every=250, keep=2, keep_every=0))
+  config.evaluation.update(dict(count=48, quick_count=16, at_end=True))
+  return _base.finish(config, variant)

@@ -1,0 +1,157 @@
+"""The settings that every run has, their defaults, and the checks made before anything is spent.
+
+A config is a ConfigDict with the sections below. `model` and `loss` belong to the system
+(`systems.default_config`), all else is here. A config file starts from `base(system)` and changes
+what its experiment changes, so that it reads as the difference from the paper's defaults.
+"""
+
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxinpaint import systems
+
+
+def base(system: str) -> ConfigDict:
+  """The full config of `system` with every field that the train loop reads, locked."""
+  config = systems.default_config(system)
+  with config.unlocked():
+    config.seed = 0
+    # Weights to start from: a weights file or a workdir. Step and optimizers start anew.
+    config.init_from = ''
+    config.data = ConfigDict(
+      dict(
+        source='sample',  # 'sample', 'folder:PATH', 'files:LIST.txt', 'tfds:NAME'
+        split='train',
+        eval_source='',  # '': as source
+        eval_split='test',
+        data_dir='',  # of tfds; '': its default
+        size=256,
+        crop='random',  # 'center', 'random', 'random_resized', 'resize'
+        flip=True,
+        batch_size=4,  # over all devices and processes
+        masks='irregular',
+        workers=0,  # worker processes for decoding; 0: threads
+      )
+    )
+    config.optimizers = ConfigDict()
+    config.training = ConfigDict(
+      dict(
+        steps=350_000,
+        ema_decay=0.0,  # 0: no averages
+        ema_networks=('generator',),
+        accumulate=1,  # steps averaged into one optimizer step
+        nan='stop',  # or 'skip': drop the step's changes and go on
+        nan_limit=100,  # skipped steps in a row after which a run stops all the same
+        mesh=dict(data=-1, fsdp=1),
+        log_every=100,
+        sample_every=5000,  # grids of input | mask | output | truth; 0: never
+        sample_count=4,
+        evaluate_every=5000,  # on evaluation.quick_count held-out images; 0: never
+      )
+    )
+    config.checkpoint = ConfigDict(
+      dict(
+        every=1000,
+        keep=3,  # the newest n ...
+        keep_every=50_000,  # ... and every k-th step (0: none) ...
+        best='psnr',  # ... and the best by this metric of the quick evaluations ('': none)
+      )
+    )
+    config.evaluation = ConfigDict(
+      dict(
+        protocol='seed000',
+        masks='irregular',
+        count=500,
+        batch_size=8,
+        quick_count=32,
+        at_end=False,  # the whole evaluation, with the classical fills, after the last step
+      )
+    )
+  return config.lock()
+
+
+def quicktest(config: ConfigDict) -> ConfigDict:
+  """The same run in miniature, in place: a few steps of every phase on the embedded sample, on CPU.
+
+  A system whose `recipe` defines `quicktest(config)` narrows its own networks and phases there.
+  """
+  recipe = systems.module(config.system, 'recipe')
+  config.data.update(
+    dict(source='sample', split='train', eval_source='', eval_split='test', size=64, batch_size=8)
+  )
+  config.data.workers = 0
+  config.training.update(dict(steps=6, log_every=2, sample_every=4, evaluate_every=4))
+  config.checkpoint.update(dict(every=3, keep=2, keep_every=0))
+  config.evaluation.update(dict(count=4, quick_count=4, batch_size=4))
+  if hasattr(recipe, 'quicktest'):
+    recipe.quicktest(config)
+  return config
+
+
+def validate(config: ConfigDict) -> None:
+  """Raises ValueError, naming the field, for what would only fail later or train nonsense."""
+  known = base(config.system)
+  for section in known:
+    if section not in config:
+      raise ValueError(f'config lacks {section!r}: start from jaxinpaint.training.config.base()')
+    if isinstance(known[section], ConfigDict) and section not in ('optimizers',):
+      _check_keys(config[section], known[section], section)
+  unknown = sorted(set(config) - set(known))
+  if unknown:
+    raise ValueError(f'config has no {", ".join(unknown)}; it has: {", ".join(sorted(known))}')
+  if config.dtype not in ('float32', 'bfloat16'):
+    raise ValueError(f"config.dtype {config.dtype!r} must be 'float32' or 'bfloat16'")
+  positive = {
+    'training.steps': config.training.steps,
+    'training.accumulate': config.training.accumulate,
+    'training.log_every': config.training.log_every,
+    'training.nan_limit': config.training.nan_limit,
+    'checkpoint.every': config.checkpoint.every,
+    'checkpoint.keep': config.checkpoint.keep,
+    'data.size': config.data.size,
+    'data.batch_size': config.data.batch_size,
+  }
+  for name, value in positive.items():
+    if not isinstance(value, int) or value < 1:
+      raise ValueError(f'config.{name} {value!r} must be an integer of at least 1')
+  for name in ('sample_every', 'evaluate_every'):
+    if config.training[name] < 0:
+      raise ValueError(f'config.training.{name} {config.training[name]} must be >= 0 (0: never)')
+  if not 0 <= config.training.ema_decay < 1:
+    raise ValueError(f'config.training.ema_decay {config.training.ema_decay} must be in [0, 1)')
+  if config.training.nan not in ('stop', 'skip'):
+    raise ValueError(f"config.training.nan {config.training.nan!r} must be 'stop' or 'skip'")
+  if config.init_from and not pathlib.Path(config.init_from).expanduser().exists():
+    raise ValueError(f'config.init_from {config.init_from!r} does not exist')
+
+
+def _check_keys(got: ConfigDict, known: ConfigDict, section: str) -> None:
+  unknown = sorted(set(got) - set(known))
+  missing = sorted(set(known) - set(got))
+  if unknown or missing:
+    raise ValueError(
+      f'config.{section}: unknown {unknown or "none"}, missing {missing or "none"}; '
+      f'it has: {", ".join(sorted(known))}'
+    )
+
+
+def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
+  """['data.size: 128 -> 256', ...] between two configs (mappings), sorted."""
+  old, new = (c.to_dict() if isinstance(c, ConfigDict) else dict(c) for c in (old, new))
+  lines = []
+  for key in sorted(set(old) | set(new)):
+    a, b = old.get(key, '(none)'), new.get(key, '(none)')
+    if isinstance(a, dict) and isinstance(b, dict):
+      lines += differences(a, b, f'{prefix}{key}.')
+    elif _listed(a) != _listed(b):
+      lines.append(f'{prefix}{key}: {a!r} -> {b!r}')
+  return lines
+
+
+def _listed(value: Any) -> Any:
+  """Tuples become lists, as they do on their way through JSON."""
+  if isinstance(value, list | tuple):
+    return [_listed(v) for v in value]
+  return value

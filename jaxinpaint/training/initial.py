@@ -1,0 +1,82 @@
+"""`config.init_from`: a run that starts from another's weights, step and optimizers anew."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from jaxinpaint.training import checkpoints
+from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.training.state import TrainState
+from jaxinpaint.weights import store
+
+
+def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainState:
+  """`state` with the parameters and statistics found at `path`.
+
+  Networks that the file does not hold (a published generator comes without its discriminator) keep
+  their initial values, and that is logged. Averages start from the loaded parameters.
+
+  Args:
+    path: a weights file (.safetensors) or the workdir of a run.
+    state: the initial state.
+    recipe: that it belongs to.
+
+  Raises:
+    ValueError: nothing fits, or a network has other parameters; lists the first of them.
+    OSError: no such file.
+  """
+  path = pathlib.Path(path).expanduser()
+  if path.is_dir():
+    found = checkpoints.read_weights(path)
+  else:
+    stored = store.load(path)
+    found = {'params': stored.params, 'stats': stored.stats}
+  shared = [n for n in recipe.networks if n in found['params']]
+  if not shared:
+    raise ValueError(
+      f'config.init_from {path} holds {sorted(found["params"])}, none of the networks of this '
+      f'system: {sorted(recipe.networks)}'
+    )
+  params = {
+    **state.params,
+    **{n: _fit(path, n, found['params'][n], state.params[n]) for n in shared},
+  }
+  stats = dict(state.stats)
+  for n in shared:
+    if n in found['stats'] and n in stats:
+      stats[n] = _fit(path, n, found['stats'][n], stats[n])
+  for n in recipe.networks:
+    logging.info('%s: %s', n, f'from {path}' if n in shared else 'new')
+  ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
+  return state.replace(params=params, stats=stats, ema=ema)
+
+
+def _fit(path: pathlib.Path, network: str, found: Any, wanted: Any) -> Any:
+  """`found` placed and typed as `wanted`."""
+  got = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(found)}
+  want = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(wanted)}
+  problems = [f'{k}: missing in the file' for k in want if k not in got]
+  problems += [f'{k}: not in this network' for k in got if k not in want]
+  problems += [
+    f'{k}: {tuple(got[k].shape)} in the file, {tuple(want[k].shape)} here'
+    for k in want
+    if k in got and tuple(got[k].shape) != tuple(want[k].shape)
+  ]
+  if problems:
+    more = f'\n  ... and {len(problems) - 8} more' if len(problems) > 8 else ''
+    listed = '\n  '.join(problems[:8]) + more
+    raise ValueError(
+      f'config.init_from {path}: its {network} is another network:\n  {listed}\n'
+      'Set config.system and config.model as they were when it was trained.'
+    )
+  leaves, tree = jax.tree.flatten(wanted)
+  values = [got[k] for k in want]
+  return tree.unflatten(
+    [
+      jax.device_put(np.asarray(v, w.dtype), w.sharding)
+      for v, w in zip(values, leaves, strict=True)
+    ]
+  )

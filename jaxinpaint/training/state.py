@@ -1,0 +1,55 @@
+"""Everything that training changes, as one pytree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxinpaint.training.recipe import Recipe
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The explicit state of a run; two equal states continue equally.
+
+  Attributes:
+    step: i32[], the only clock: phases, lazy updates, random numbers and data follow from it.
+    params: {network: parameters}.
+    stats: {network: its other collections (batch statistics, spectral-norm vectors)}.
+    opt: {optimizer: optax state}.
+    ema: {network: exponential moving average of its parameters}.
+  """
+
+  step: jax.Array
+  params: Mapping[str, Any]
+  stats: Mapping[str, Any]
+  opt: Mapping[str, Any]
+  ema: Mapping[str, Any]
+
+
+def create(
+  recipe: Recipe,
+  optimizers: Mapping[str, optax.GradientTransformation],
+  ema_networks: tuple[str, ...],
+  rng: jax.Array,
+  batch: Mapping[str, jax.Array],
+) -> TrainState:
+  """The state before the first step; traced, so that it can be created sharded or abstractly.
+
+  Args:
+    recipe: whose `init` makes the parameters.
+    optimizers: {name: optax transformation}, one for each of `recipe.optimizers`.
+    ema_networks: networks of which an average is kept.
+    rng: key.
+    batch: a batch, or arrays of its shapes.
+  """
+  params, stats = recipe.init(rng, batch)
+  opt = {
+    name: optimizers[name].init({n: params[n] for n in networks})
+    for name, networks in recipe.optimizers.items()
+  }
+  ema = {n: jax.tree.map(jnp.copy, params[n]) for n in ema_networks}
+  return TrainState(jnp.zeros((), jnp.int32), params, stats, opt, ema)

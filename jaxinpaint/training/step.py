@@ -1,0 +1,168 @@
+"""The train step: one jitted, donated function for every recipe.
+
+What a step does is decided on the host by `recipe.plan(step)`, which is static under jit: there is
+no branching inside, and one compilation for each distinct plan. Where updates share a forward pass
+it is computed once, under `jax.vjp`, and the gradient that each loss has with respect to the
+outputs is pulled back through it.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxinpaint import arrays
+from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
+from jaxinpaint.training.state import TrainState
+
+NAN_POLICIES = ('stop', 'skip')
+
+
+def _merge(stats: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+  return {**stats, **{network: {**stats.get(network, {}), **v} for network, v in new.items()}}
+
+
+def _run_update(
+  state: TrainState,
+  update: Update,
+  shared: tuple[Any, Callable],
+  constants: Any,
+  batch: Any,
+  optimizer: optax.GradientTransformation,
+  rng: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One optimizer step; returns the state after it and {term: value}."""
+  outputs, pullback = shared
+  trained = {n: state.params[n] for n in update.trains}
+
+  def loss(trained, outputs):
+    params = {**state.params, **trained}
+    return update.loss(params, state.stats, constants, outputs, batch, rng)
+
+  (_, aux), (direct, cotangent) = jax.value_and_grad(
+    loss, argnums=(0, 1), has_aux=True, allow_int=True
+  )(trained, outputs)
+  (through,) = pullback(cotangent)
+  grads = jax.tree.map(jnp.add, direct, {n: through[n] for n in update.trains})
+  changes, opt = optimizer.update(grads, state.opt[update.optimizer], trained)
+  metrics = {**aux['metrics'], 'grad_norm': optax.global_norm(grads)}
+  state = state.replace(
+    params={**state.params, **optax.apply_updates(trained, changes)},
+    stats=_merge(state.stats, aux.get('stats', {})),
+    opt={**state.opt, update.optimizer: opt},
+  )
+  return state, metrics
+
+
+def _run_phase(
+  state: TrainState,
+  phase: Phase,
+  active: tuple[str, ...],
+  constants: Any,
+  batch: Any,
+  optimizers: Mapping[str, optax.GradientTransformation],
+  rng: jax.Array,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """All active updates of one step, in the phase's order."""
+  rng_forward, rng_updates = jax.random.split(rng)
+  before = state.params
+
+  def forward(params, stats, key):
+    run = lambda p: phase.forward(p, stats, constants, batch, key)
+    outputs, pullback, new_stats = jax.vjp(run, params, has_aux=True)
+    return (outputs, pullback), new_stats
+
+  shared = None
+  metrics = {}
+  # The index in phase.updates, not among the active ones: an update's random numbers must not
+  # depend on which others run beside it.
+  for index, update in enumerate(phase.updates):
+    if update.name not in active:
+      continue
+    for repeat in range(update.repeat):
+      rng_update = jax.random.fold_in(jax.random.fold_in(rng_updates, index), repeat)
+      if phase.share_forward and not update.fresh_forward:
+        if shared is None:
+          shared, stats = forward(before, state.stats, rng_forward)
+          state = state.replace(stats=_merge(state.stats, stats))
+        own = shared
+      else:
+        rng_update, key = jax.random.split(rng_update)
+        own, stats = forward(state.params, state.stats, key)
+        state = state.replace(stats=_merge(state.stats, stats))
+      optimizer = optimizers[update.optimizer]
+      state, terms = _run_update(state, update, own, constants, batch, optimizer, rng_update)
+      metrics |= {f'{update.name}/{k}': v.astype(jnp.float32) for k, v in terms.items()}
+  return state, metrics
+
+
+def make_train_step(
+  recipe: Recipe,
+  optimizers: Mapping[str, optax.GradientTransformation],
+  *,
+  ema_decay: float = 0.0,
+  accumulate: int = 1,
+  state_sharding: Any = None,
+  constants_sharding: Any = None,
+  batch_sharding: Any = None,
+  replicated: Any = None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Compiles lazily: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
+
+  `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
+  the run's key, the same at every step: the step's own follows from state.step.
+
+  metrics is {update/term: f32[]} and 'finite': bool[]. When a term or a gradient norm is not
+  finite, 'finite' is False and the returned state is the one before the step with the clock
+  advanced: a sick step never reaches the parameters, and the loop decides whether to go on.
+
+  Args:
+    recipe: what to do.
+    optimizers: {name: optax transformation} for `recipe.optimizers`.
+    ema_decay: of the averages in `state.ema`.
+    accumulate: steps to an optimizer step (the averages move once in as many).
+    state_sharding: tree of shardings for the state (None: left to jax, for one device).
+    constants_sharding: for the constants.
+    batch_sharding: for every array of the batch.
+    replicated: for the key and the metrics.
+  """
+  shardings = {}
+  if state_sharding is not None:
+    shardings = dict(
+      in_shardings=(state_sharding, constants_sharding, batch_sharding, replicated),
+      out_shardings=(state_sharding, replicated),
+    )
+
+  @functools.partial(jax.jit, static_argnames='plan', donate_argnames='state', **shardings)
+  def train_step(state, constants, batch, rng, plan: Plan):
+    batch = {
+      **batch,
+      'image': arrays.to_float(batch['image']),
+      'mask': batch['mask'].astype(jnp.float32),
+    }
+    phase = recipe.phases[plan.phase]
+    rng = jax.random.fold_in(rng, state.step)
+    new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
+    # With accumulation the parameters rest between optimizer steps, and so do their averages.
+    moves = (state.step + 1) % accumulate == 0
+    decay = jnp.where(moves, ema_decay, 1.0)
+    ema = {
+      n: jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(e.dtype), e, new.params[n])
+      for n, e in state.ema.items()
+    }
+    new = new.replace(step=state.step + 1, ema=ema)
+    finite = jnp.all(jnp.stack([jnp.isfinite(v) for v in metrics.values()] or [jnp.array(True)]))
+    kept = state.replace(step=state.step + 1)
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+    return new, {**metrics, 'finite': finite}
+
+  return train_step
+
+
+def nonfinite_terms(metrics: Mapping[str, Any]) -> list[str]:
+  """Names ('update/term') of the metrics that are NaN or infinite, losses before gradient norms."""
+  bad = [k for k, v in metrics.items() if k != 'finite' and not bool(jnp.isfinite(v))]
+  return sorted(bad, key=lambda k: (k.endswith('/grad_norm'), k.endswith('/total'), k))

@@ -1,0 +1,150 @@
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+import toy
+from ml_collections import ConfigDict
+
+from jaxinpaint.training import checkpoints, sharding, state, step
+
+TXS = {'generator': optax.adam(1e-2), 'critic': optax.adam(1e-2)}
+CONFIG = ConfigDict(
+  dict(
+    system='toy',
+    model=dict(width=8),
+    training=dict(ema_decay=0.5, ema_networks=('generator',), accumulate=1),
+    optimizers=dict(generator=dict(name='adam', learning_rate=1e-2)),
+  )
+)
+
+
+def create(key):
+  return state.create(toy.recipe(), TXS, ('generator',), key, toy.batch())
+
+
+def abstract(mesh=None):
+  mesh = mesh or sharding.make_mesh(data=1)
+  shapes = jax.eval_shape(create, jax.random.key(0))
+  placed = sharding.state_sharding(shapes, mesh)
+  return jax.tree.map(
+    lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, placed
+  )
+
+
+def trained(steps, current=None):
+  recipe = toy.recipe()
+  train_step = step.make_train_step(recipe, TXS, ema_decay=0.5)
+  current = create(jax.random.key(0)) if current is None else current
+  for i in range(int(current.step), steps):
+    current, _ = train_step(current, {}, toy.batch(seed=i), jax.random.key(1), recipe.plan(i))
+  return current
+
+
+def saved(folder, steps, **kwargs):
+  store = checkpoints.Checkpoints(folder, **kwargs)
+  for s in steps:
+    store.save(trained(s), CONFIG, {'next_batch': s})
+    store.wait()
+  store.close()
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_restored_state_continues_to_the_bit(tmp_path):
+  saved(tmp_path, [3])
+  back, meta = checkpoints.Checkpoints(tmp_path).restore(abstract(), CONFIG)
+  assert meta['step'] == 3 and meta['data'] == {'next_batch': 3}
+  assert_equal(trained(3), back)
+  assert_equal(trained(6), trained(6, back))
+
+
+def test_a_state_saved_on_eight_devices_restores_on_one_and_split(tmp_path):
+  many = sharding.make_mesh(data=4, fsdp=2)
+  whole = trained(2)
+  placed = jax.device_put(whole, sharding.state_sharding(whole, many))
+  store = checkpoints.Checkpoints(tmp_path)
+  store.save(placed, CONFIG, {})
+  store.close()
+  for mesh in (None, many):
+    back, _ = checkpoints.Checkpoints(tmp_path).restore(abstract(mesh), CONFIG)
+    assert_equal(whole, back)
+
+
+def test_retention_keeps_the_newest_every_kth_and_the_best(tmp_path):
+  store = checkpoints.Checkpoints(tmp_path, keep=2, keep_every=4, best='psnr')
+  for s in range(1, 8):
+    store.save(trained(s), CONFIG, {}, {'psnr': 30.0 if s == 2 else 20.0})
+    store.wait()
+  store.close()
+  assert checkpoints.list_steps(tmp_path / 'checkpoints') == [2, 4, 6, 7]
+
+
+def test_an_unmeasured_best_metric_is_named(tmp_path):
+  store = checkpoints.Checkpoints(tmp_path, best='fid')
+  with pytest.raises(ValueError, match="'fid' is not measured; there are: psnr"):
+    store.save(trained(1), CONFIG, {}, {'psnr': 1.0})
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'meta', 'params'])
+def test_a_broken_newest_checkpoint_is_reported_and_the_one_before_is_used(
+  tmp_path, damage, caplog
+):
+  saved(tmp_path, [1, 2])
+  newest = tmp_path / 'checkpoints' / '2'
+  if damage == 'truncate':
+    for path in (newest / 'opt').rglob('*'):
+      if path.is_file():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  elif damage == 'meta':
+    next(p for p in (newest / 'meta').iterdir() if p.is_file()).write_text('{')
+  else:
+    for path in (newest / 'params').rglob('d/*'):
+      path.unlink()
+  store = checkpoints.Checkpoints(tmp_path)
+  back, meta = store.restore(abstract(), CONFIG)
+  assert meta['step'] == 1
+  assert 'is broken and is set aside' in caplog.text
+  assert (tmp_path / 'checkpoints' / 'broken-2').is_dir()
+  store.save(trained(2, back), CONFIG, {})
+  store.close()
+  assert checkpoints.list_steps(tmp_path / 'checkpoints') == [1, 2]
+
+
+def test_when_all_are_broken_nothing_is_touched_and_nothing_restarts(tmp_path):
+  saved(tmp_path, [1, 2])
+  for path in (tmp_path / 'checkpoints').glob('*/meta/*'):
+    path.write_text('nonsense')
+  before = sorted(p.name for p in (tmp_path / 'checkpoints').iterdir())
+  with pytest.raises(checkpoints.CheckpointError, match='none of the 2 checkpoints can be read'):
+    checkpoints.Checkpoints(tmp_path).restore(abstract(), CONFIG)
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == before
+
+
+def test_a_run_of_other_networks_is_refused(tmp_path):
+  saved(tmp_path, [1])
+  other = CONFIG.copy_and_resolve_references()
+  other.model.width = 16
+  with pytest.raises(checkpoints.CheckpointError, match=r'model.width: 8 -> 16'):
+    checkpoints.Checkpoints(tmp_path).restore(abstract(), other)
+  faster = CONFIG.copy_and_resolve_references()
+  faster.optimizers.generator.learning_rate = 1.0
+  assert checkpoints.Checkpoints(tmp_path).restore(abstract(), faster) is not None
+
+
+def test_an_empty_workdir_has_nothing_to_restore(tmp_path):
+  assert checkpoints.Checkpoints(tmp_path).restore(abstract(), CONFIG) is None
+  with pytest.raises(checkpoints.CheckpointError, match='holds no checkpoint'):
+    checkpoints.restore_for_inference(tmp_path)
+
+
+def test_weights_for_a_new_run_are_the_averages(tmp_path):
+  saved(tmp_path, [2])
+  found = checkpoints.read_weights(tmp_path)
+  want = trained(2)
+  assert_equal(found['params'], {**want.params, **want.ema})
+  assert_equal(found['stats'], want.stats)
+  assert json.dumps(sorted(found['params'])) == '["critic", "generator"]'

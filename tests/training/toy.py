@@ -1,0 +1,71 @@
+"""Small recipes that exercise every shape of training that the engine knows."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint import arrays
+from jaxinpaint.training.recipe import Phase, Recipe, Update
+
+
+def init(rng, batch):
+  keys = jax.random.split(rng, 2)
+  params = {
+    'generator': {'w': 0.1 * jax.random.normal(keys[0], (4, 3)), 'b': jnp.zeros((3,))},
+    'critic': {'w': 0.1 * jax.random.normal(keys[1], (3, 8)), 'v': jnp.full((8,), 0.1)},
+  }
+  return params, {'generator': {'batch_stats': {'mean': jnp.zeros((3,))}}}
+
+
+def generate(params, image, mask):
+  p = params['generator']
+  x = jnp.concatenate([image * (1 - mask), mask], axis=-1)
+  return jax.nn.sigmoid(x @ p['w'] + p['b'])
+
+
+def criticise(params, x):
+  p = params['critic']
+  return jnp.tanh(x @ p['w']) @ p['v']
+
+
+def forward(params, stats, constants, batch, rng):
+  out = generate(params, batch['image'], batch['mask'])
+  mean = 0.9 * stats['generator']['batch_stats']['mean'] + 0.1 * out.mean((0, 1, 2))
+  noise = jax.random.normal(rng, ())
+  outputs = {'out': out, 'noise': noise}
+  return outputs, {'generator': {'batch_stats': {'mean': jax.lax.stop_gradient(mean)}}}
+
+
+def generator_loss(params, stats, constants, outputs, batch, rng):
+  l1 = jnp.abs(outputs['out'] - batch['image']).mean()
+  adversarial = -0.1 * criticise(params, outputs['out']).mean()
+  total = l1 + adversarial
+  return total, {'metrics': {'l1': l1, 'adversarial': adversarial, 'total': total}}
+
+
+def critic_loss(params, stats, constants, outputs, batch, rng):
+  jitter = 1e-3 * jax.random.normal(rng, batch['image'].shape)
+  fake = criticise(params, outputs['out'] + jitter).mean()
+  real = criticise(params, batch['image']).mean()
+  return fake - real, {'metrics': {'total': fake - real}}
+
+
+def predict(params, stats, constants, image, mask, rng):
+  return arrays.compose(generate(params, image, mask), image, mask)
+
+
+GENERATOR = Update('generator', ('generator',), generator_loss, 'generator')
+CRITIC = Update('critic', ('critic',), critic_loss, 'critic')
+
+
+def recipe(*phases: Phase) -> Recipe:
+  phases = phases or (Phase('joint', -1, forward, (GENERATOR, CRITIC)),)
+  return Recipe(('generator', 'critic'), init, phases, predict)
+
+
+def batch(rows: int = 8, size: int = 8, seed: int = 0) -> dict:
+  keys = jax.random.split(jax.random.key(seed), 2)
+  return {
+    'image': jax.random.uniform(keys[0], (rows, size, size, 3)),
+    'mask': (jax.random.uniform(keys[1], (rows, size, size, 1)) < 0.3).astype(jnp.float32),
+    'id': jnp.arange(rows, dtype=jnp.int32),
+  }

@@ -1,0 +1,47 @@
+"""Trains a system.
+
+  python train.py --config configs/quickstart.py
+  python train.py --config configs/places2_mesff.py --workdir runs/mesff --config.data.batch_size=16
+  python train.py --config configs/places2_mesff.py:quicktest
+
+Run the same command again to go on from the newest checkpoint.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment, a file of configs/; any field can be set: --config.data.size=128.'
+)
+WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where checkpoints, logs and pictures go; default runs/NAME-OF-THE-CONFIG.'
+)
+
+
+def main(argv: list[str]) -> None:
+  """Parses flags and trains."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  # jax takes seconds to import: flags are checked before.
+  from jaxinpaint.training import loop
+
+  workdir = WORKDIR.value
+  if workdir is None:
+    name = flags.FLAGS['config'].config_filename
+    file, _, variant = str(name).partition(':')
+    workdir = pathlib.Path('runs') / '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  try:
+    loop.train(CONFIG.value, workdir)
+  except loop.USER_ERRORS as error:
+    logging.debug('traceback', exc_info=True)
+    sys.exit(f'train.py: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flag_as_required('config')
+  app.run(main)
