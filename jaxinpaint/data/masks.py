@@ -226,7 +226,9 @@ def _typed(kind: str, name: str, value: Any, want: Any) -> Any:
       return float(value)
   except (ValueError, KeyError, TypeError) as error:
     wanted = getattr(want, '__name__', 'number')
-    raise ValueError(f'option {name}={value!r} of masks {kind!r} must be of type {wanted}') from error
+    raise ValueError(
+      f'option {name}={value!r} of masks {kind!r} must be of type {wanted}'
+    ) from error
   return value
 
 

@@ -136,7 +136,12 @@ class Samples:
   """
 
   def __init__(
-    self, config: Any, seed: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
+    self,
+    config: Any,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
   ):
     self.source = sources.make(config.source, config.split, data_dir=config.get('data_dir', ''))
     self.masks = masks_lib.make(config.masks)

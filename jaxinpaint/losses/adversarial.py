@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint import arrays
+from jaxinpaint.losses.reconstruction import absolute
 
 Array = jax.Array
 
@@ -163,7 +164,7 @@ def feature_matching(fake: list[Array], real: list[Array]) -> Array:
     f32[], unweighted (EdgeConnect multiplies by 10 and counts the raw logit as the fifth layer).
   """
   terms = [
-    jnp.abs(_f32(f) - jax.lax.stop_gradient(_f32(r))).mean()
+    absolute(_f32(f) - jax.lax.stop_gradient(_f32(r))).mean()
     for f, r in zip(fake, real, strict=True)
   ]
   return jnp.stack(terms).sum()

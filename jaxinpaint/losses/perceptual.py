@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint.losses.reconstruction import absolute
+
 Features = Mapping[str, jax.Array]
 
 
@@ -28,10 +30,10 @@ def gram_matrix(x: jax.Array) -> jax.Array:
 def perceptual(pred: Features, target: Features, layers: Sequence[str]) -> jax.Array:
   """Sum over layers of the mean absolute difference of features, f32[]."""
   difference = lambda k: pred[k].astype(jnp.float32) - target[k].astype(jnp.float32)
-  return jnp.stack([jnp.abs(difference(k)).mean() for k in layers]).sum()
+  return jnp.stack([absolute(difference(k)).mean() for k in layers]).sum()
 
 
 def style(pred: Features, target: Features, layers: Sequence[str]) -> jax.Array:
   """Sum over layers of the mean absolute difference of Gram matrices, f32[]."""
-  terms = [jnp.abs(gram_matrix(pred[k]) - gram_matrix(target[k])).mean() for k in layers]
+  terms = [absolute(gram_matrix(pred[k]) - gram_matrix(target[k])).mean() for k in layers]
   return jnp.stack(terms).sum()

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint.losses.reconstruction import absolute
+
 
 def total_variation(image: jax.Array, mask: jax.Array | None = None) -> jax.Array:
   """Mean absolute difference of neighbours, down plus right (anisotropic total variation).
@@ -16,7 +18,7 @@ def total_variation(image: jax.Array, mask: jax.Array | None = None) -> jax.Arra
     f32[].
   """
   x = image.astype(jnp.float32)
-  down, right = jnp.abs(x[:, 1:] - x[:, :-1]), jnp.abs(x[:, :, 1:] - x[:, :, :-1])
+  down, right = absolute(x[:, 1:] - x[:, :-1]), absolute(x[:, :, 1:] - x[:, :, :-1])
   if mask is not None:
     m = mask.astype(jnp.float32)
     grown = jax.lax.reduce_window(m, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')

@@ -22,6 +22,12 @@ def test_l1_by_hand_with_its_divisors():
   assert float(reconstruction.l2(pred, target)) == 7.5
 
 
+def test_exact_ties_have_no_gradient():
+  x = jnp.array([-2.0, 0.0, 3.0])
+  assert jax.grad(lambda v: reconstruction.absolute(v).sum())(x).tolist() == [-1, 0, 1]
+  assert reconstruction.absolute(x).tolist() == [2, 0, 3]
+
+
 def test_spatial_discount_measures_to_the_nearest_border():
   weights = reconstruction.spatial_discount_mask(4, 6, 0.5)[..., 0]
   assert weights[0].tolist() == [1.0] * 6 and weights[:, 0].tolist() == [1.0] * 4

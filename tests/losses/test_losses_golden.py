@@ -4,9 +4,9 @@ import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 
 from jaxinpaint.features import vgg
+from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.losses import adversarial, perceptual, reconstruction
 from jaxinpaint.weights import mapping
 
@@ -51,51 +51,53 @@ def test_edgeconnect(case):
     for k in ('image', 'output', 'mask', 'gray', 'edge', 'edge_output')
   )
 
-  def judge(prefix, x):
+  def judge(prefix, x, params):
     variables = {'params': params[prefix], **stats[prefix]}
     return PatchDiscriminator().apply(variables, x)
 
-  def features(x, layers):
+  def features(x, layers, params):
     return vgg.apply(params['vgg'], x, layers, depth=19, normalize=False)
 
   game = adversarial.non_saturating
 
-  def inpaint(output):
+  def inpaint(output, params):
     terms = {
-      'inpaint_adv': 0.1 * game.generator(judge('dis_image.', output)[0]),
+      'inpaint_adv': 0.1 * game.generator(judge('dis_image.', output, params)[0]),
       'inpaint_l1': reconstruction.l1(output, image, mask, over_mask_mean=True),
       'inpaint_perceptual': 0.1
       * perceptual.perceptual(
-        features(output, PERCEPTUAL), features(image, PERCEPTUAL), PERCEPTUAL
+        features(output, PERCEPTUAL, params), features(image, PERCEPTUAL, params), PERCEPTUAL
       ),
       'inpaint_style': 250.0
-      * perceptual.style(features(output * mask, STYLE), features(image * mask, STYLE), STYLE),
+      * perceptual.style(
+        features(output * mask, STYLE, params), features(image * mask, STYLE, params), STYLE
+      ),
     }
     return sum(terms.values()), terms
 
-  (total, terms), gradient = jax.jit(jax.value_and_grad(inpaint, has_aux=True))(output)
+  (total, terms), gradient = jax.jit(jax.value_and_grad(inpaint, has_aux=True))(output, params)
   for name, value in terms.items():
     relative(value, data[name], name)
   relative(total, data['inpaint_total'], 'total')
   relative(goldens.nchw(gradient), data['grad_output'], 'grad_output')
 
-  real, fake = judge('dis_image.', image)[0], judge('dis_image.', output)[0]
+  real, fake = (judge('dis_image.', x, params)[0] for x in (image, output))
   close(goldens.nchw(jax.nn.sigmoid(real)), data['dis_real'], 1e-4, 'D(real)')
   close(game.discriminator(real, fake), data['inpaint_dis_loss'], 1e-4, 'D loss')
 
-  def edges(edge_output):
-    fake, fake_features = judge('dis_edge.', jnp.concatenate([gray, edge_output], -1))
-    _, real_features = judge('dis_edge.', jnp.concatenate([gray, edge], -1))
+  def edges(edge_output, params):
+    fake, fake_features = judge('dis_edge.', jnp.concatenate([gray, edge_output], -1), params)
+    _, real_features = judge('dis_edge.', jnp.concatenate([gray, edge], -1), params)
     matching = 10 * adversarial.feature_matching(fake_features, real_features)
     terms = {'edge_adv': game.generator(fake), 'edge_fm': matching}
     return sum(terms.values()), terms
 
-  (_, terms), gradient = jax.jit(jax.value_and_grad(edges, has_aux=True))(edge_output)
+  (_, terms), gradient = jax.jit(jax.value_and_grad(edges, has_aux=True))(edge_output, params)
   for name, value in terms.items():
     relative(value, data[name], name)
   relative(goldens.nchw(gradient), data['grad_edge_output'], 'grad_edge_output')
-  real, _ = judge('dis_edge.', jnp.concatenate([gray, edge], -1))
-  fake, _ = judge('dis_edge.', jnp.concatenate([gray, edge_output], -1))
+  real, _ = judge('dis_edge.', jnp.concatenate([gray, edge], -1), params)
+  fake, _ = judge('dis_edge.', jnp.concatenate([gray, edge_output], -1), params)
   close(game.discriminator(real, fake), data['edge_dis_loss'], 1e-4, 'edge D loss')
 
   # The stored score maps stand for both roles; least squares and hinge take them raw.
@@ -130,29 +132,29 @@ def test_aotgan(case):
   tree = mapping.convert(case.state(), entries)
   params, stats, data = tree['params'], tree['stats'], case.data()
   image, pred, mask = (jnp.asarray(goldens.nhwc(data[k])) for k in ('image', 'pred', 'mask'))
-  judge = lambda x: aotgan_discriminator(params['dis'], stats['dis'], x)
+  judge = lambda x, params: aotgan_discriminator(params['dis'], stats['dis'], x)
   layers = (*PERCEPTUAL, *STYLE)
-  features = lambda x: vgg.apply(params['vgg'], (x + 1) / 2, layers, depth=19)
+  features = lambda x, params: vgg.apply(params['vgg'], (x + 1) / 2, layers, depth=19)
 
-  def generator(pred):
-    p, t = features(pred), features(image)
+  def generator(pred, params):
+    p, t = features(pred, params), features(image, params)
     comp = (1 - mask) * image + mask * pred
     terms = {
       'l1': reconstruction.l1(pred, image),
       'style': 250 * perceptual.style(p, t, STYLE),
       'perceptual': 0.1 * perceptual.perceptual(p, t, PERCEPTUAL),
-      'advg': 0.01 * adversarial.smgan_generator(judge(comp), mask, 'released'),
+      'advg': 0.01 * adversarial.smgan_generator(judge(comp, params), mask, 'released'),
     }
     return sum(terms.values()), terms
 
-  (total, terms), gradient = jax.jit(jax.value_and_grad(generator, has_aux=True))(pred)
+  (total, terms), gradient = jax.jit(jax.value_and_grad(generator, has_aux=True))(pred, params)
   for name, value in terms.items():
     relative(value, data[name], name)
   relative(total, data['total'], 'total')
   relative(goldens.nchw(gradient), data['grad_pred'], 'grad_pred')
 
   comp = (1 - mask) * image + mask * pred
-  real, fake = judge(image), judge(comp)
+  real, fake = judge(image, params), judge(comp, params)
   close(goldens.nchw(fake), data['d_fake'], 1e-4, 'd_fake')
   close(goldens.nchw(real), data['d_real'], 1e-4, 'd_real')
   discriminator = adversarial.smgan_discriminator(real, fake, mask, 'released')
