@@ -1,0 +1,1 @@
+"""Weights: read published files safely, convert them, keep them as safetensors + JSON."""

@@ -1,0 +1,180 @@
+"""Turns a system's published checkpoint files into this library's own.
+
+  importer.import_file('misf', ['places2_InpaintingModel_gen.pth'], 'misf_places2.safetensors')
+
+What the files look like is said by `FORMATS` in the system's published.py; each is tried until one
+takes every array of the files.
+"""
+
+import importlib.util
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinpaint import systems
+from jaxinpaint.weights import mapping, reader, store
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+def formats(system: str) -> dict[str, mapping.Format]:
+  """The published formats of a system by name; {} when none of its weights are published.
+
+  Raises:
+    ValueError: no such system.
+  """
+  if system in systems.list_systems():
+    name = f'jaxinpaint.systems.{system}.published'
+    if importlib.util.find_spec(name) is None:
+      return {}
+  return dict(systems.module(system, 'published').FORMATS)
+
+
+def import_file(
+  system: str,
+  path: Paths,
+  out: str | os.PathLike,
+  format: str | None = None,
+  *,
+  overwrite: bool = False,
+) -> pathlib.Path:
+  """Reads published files, maps every key and writes safetensors + JSON.
+
+  Args:
+    system: name of the system.
+    path: the file, or several that together hold its networks (generator and discriminator).
+    out: NAME or NAME.safetensors to write.
+    format: one of `formats(system)`; None: each in turn.
+    overwrite: replace `out` if it exists.
+
+  Returns:
+    Path of the safetensors file.
+
+  Raises:
+    ValueError: no such system or format.
+    FileNotFoundError, FileExistsError, reader.UnsafeFileError: as their names say.
+    mapping.MappingError: the files are not this system's; lists keys that are missing or left
+      over, and shapes that differ. Nothing is written.
+  """
+  known = formats(system)
+  if not known:
+    raise ValueError(f'there are no published weights of {system!r} to import')
+  if format is not None and format not in known:
+    raise ValueError(f'{system!r} has no format {format!r}; there are: {", ".join(known)}')
+  paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+  store.refuse_existing(out, overwrite)
+  files = {pathlib.Path(p): reader.read(p) for p in paths}
+  errors = []
+  for name in [format] if format else known:
+    config = systems.default_config(system)
+    with config.unlocked():
+      config.model.update(known[name].model)
+    try:
+      tree = _convert(files, known[name], config)
+    except mapping.MappingError as error:
+      errors.append(f'format {name!r}: {error}')
+      continue
+    source = {
+      'files': [{'name': p.name, 'sha256': store.sha256(p)} for p in files],
+      'format': name,
+      'note': known[name].note,
+      'url': known[name].url,
+      'licence': known[name].licence,
+    }
+    return store.save(
+      out,
+      system,
+      config,
+      tree['params'],
+      tree['stats'],
+      source=source,
+      overwrite=overwrite,
+    )
+  names = ', '.join(str(p) for p in files)
+  raise mapping.MappingError(f'{names}: not a checkpoint of {system!r}.\n' + '\n'.join(errors))
+
+
+def _convert(
+  files: Mapping[pathlib.Path, Any], format: mapping.Format, config: Any
+) -> dict[str, dict]:
+  entries = tuple(format.entries(config.model))
+  recipe = systems.make_recipe(config)
+  expected = _expected(recipe)
+  tree: dict[str, dict] = {'params': {}, 'stats': {}}
+  owner: dict[str, pathlib.Path] = {}
+  for path, content in files.items():
+    for networks, state in _states(path, content, format, entries):
+      mine = [e for e in entries if e.network in networks]
+      try:
+        part = mapping.convert(state, mine, format.ignore, expected=expected)
+      except mapping.MappingError as error:
+        raise mapping.MappingError(f'{path.name}: {error}') from error
+      for network in part['params'].keys() | part['stats'].keys():
+        if network in owner:
+          raise mapping.MappingError(
+            f'the {network} is in {owner[network].name} and again in {path.name}: '
+            'give one file for each network'
+          )
+        owner[network] = path
+      for kind in tree:
+        tree[kind].update(part[kind])
+  lacking = [n for n in recipe.predict_networks if n not in tree['params']]
+  if lacking:
+    raise mapping.MappingError(
+      f'the files hold {", ".join(sorted(owner)) or "no network"}, but not the '
+      f'{", ".join(lacking)}, without which no image can be completed: give its file too'
+    )
+  return tree
+
+
+def _states(
+  path: pathlib.Path, content: Any, format: mapping.Format, entries: Sequence[mapping.Entry]
+) -> list[tuple[set[str], dict[str, np.ndarray]]]:
+  """[(networks, their state dict)] of one file, as `format.unwrap` says."""
+  networks = {e.network for e in entries}
+  if not format.unwrap:
+    return [(networks, _arrays(content))]
+  found = []
+  for item in format.unwrap:
+    key, _, network = item.partition(':')
+    inner = content
+    for name in key.split('.') if key else ():
+      inner = inner.get(name) if isinstance(inner, Mapping) else None
+    if isinstance(inner, Mapping):
+      name = network or (key if key in networks else '')
+      found.append(({name} if name else networks, _arrays(inner)))
+  if found:
+    return found
+  # Somebody may have taken the state dict of one network out of its wrapping.
+  state = mapping.strip_module(_arrays(content))
+  for network in sorted(networks):
+    wanted = {e.key for e in entries if e.network == network}
+    if wanted <= state.keys():
+      return [({network}, state)]
+  top = list(content) if isinstance(content, Mapping) else [type(content).__name__]
+  shown = ', '.join(str(k) for k in top[:8]) + (', ...' if len(top) > 8 else '')
+  keys = ' or '.join(repr(item.partition(':')[0]) for item in format.unwrap)
+  raise mapping.MappingError(f'{path.name}: wanted {keys} at the top of the file, found: {shown}')
+
+
+def _arrays(content: Any) -> dict[str, np.ndarray]:
+  """The arrays of a nested dict by dotted key; counters and text beside them are dropped."""
+  return {k: v for k, v in mapping.flatten(content).items() if isinstance(v, np.ndarray)}
+
+
+def _expected(recipe: Any) -> dict[str, Any]:
+  """Shapes of all parameters and statistics that the recipe's networks have."""
+  side = max(recipe.min_side, 64)
+  side = -(-side // recipe.multiple) * recipe.multiple
+  batch = {
+    'image': jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
+    'mask': jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32),
+    'id': jax.ShapeDtypeStruct((1,), jnp.int32),
+  }
+  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  return {'params': params, 'stats': stats}

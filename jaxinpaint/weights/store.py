@@ -1,0 +1,259 @@
+"""This library's own weight files: NAME.safetensors with NAME.json beside it.
+
+The safetensors file holds the arrays, named 'params/NETWORK/...' and 'stats/NETWORK/...'. The JSON
+says what they are: format version, system, configuration, where they came from, parameter counts,
+and the SHA-256 of the safetensors file. Both are written to a temporary name and then renamed.
+
+  stored = store.load('misf_places2.safetensors')
+  recipe = systems.make_recipe(stored.config)
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+import safetensors.numpy
+
+import jaxinpaint
+from jaxinpaint.weights import mapping
+
+FORMAT_VERSION = 1
+Path = str | os.PathLike
+
+
+class StoreError(ValueError):
+  """A weight file is missing its JSON, damaged, of a newer version or of other networks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """What `load` returns.
+
+  Attributes:
+    system: name of the published system.
+    config: ConfigDict(system, dtype, model, loss); lists in it come back as tuples.
+    params: {network: tree of numpy arrays}.
+    stats: {network: {collection: tree}}.
+    meta: the whole JSON.
+  """
+
+  system: str
+  config: ml_collections.ConfigDict
+  params: dict[str, Any]
+  stats: dict[str, Any]
+  meta: dict[str, Any]
+
+
+def save(
+  path: Path,
+  system: str,
+  config: Any,
+  params: Mapping[str, Any],
+  stats: Mapping[str, Any] | None = None,
+  *,
+  source: Mapping[str, Any] | str | None = None,
+  overwrite: bool = False,
+) -> pathlib.Path:
+  """Writes NAME.safetensors and NAME.json.
+
+  Args:
+    path: NAME or NAME.safetensors; missing folders are made.
+    system: name of the system.
+    config: ConfigDict or mapping; of it system, dtype, model and loss are kept.
+    params: {network: tree of arrays}.
+    stats: {network: {collection: tree}}.
+    source: where the weights come from, kept in the JSON (a sentence or a JSON-able mapping).
+    overwrite: replace files that exist.
+
+  Returns:
+    Path of the safetensors file.
+
+  Raises:
+    FileExistsError: one of the two files exists and `overwrite` is False.
+    StoreError: a name holds '/', or there is nothing to save.
+  """
+  refuse_existing(path, overwrite)
+  weights, sidecar = _paths(path)
+  arrays = {}
+  for part, networks in (('params', params), ('stats', stats or {})):
+    for network, tree in networks.items():
+      for name, leaf in _leaves(tree, (part, network)):
+        arrays[name] = np.ascontiguousarray(leaf)
+  if not any(name.startswith('params/') for name in arrays):
+    raise StoreError(f'{weights}: there are no parameters to save')
+  weights.parent.mkdir(parents=True, exist_ok=True)
+  data = safetensors.numpy.save(arrays, metadata={'format': 'jaxinpaint', 'system': system})
+  if not isinstance(config, ml_collections.ConfigDict):
+    config = ml_collections.ConfigDict(dict(config))
+  kept = {k: v for k, v in config.to_dict().items() if k in ('dtype', 'model', 'loss')}
+  meta = {
+    'format_version': FORMAT_VERSION,
+    'created_by': f'jaxinpaint {jaxinpaint.__version__}',
+    'system': system,
+    'config': {'system': system, **kept},
+    'networks': _counts(arrays),
+    'source': {'note': source} if isinstance(source, str) else dict(source or {}),
+    'weights': {
+      'file': weights.name,
+      'bytes': len(data),
+      'sha256': hashlib.sha256(data).hexdigest(),
+    },
+  }
+  text = json.dumps(meta, indent=2).encode()
+  write_atomically(weights, data)
+  write_atomically(sidecar, text + b'\n')
+  return weights
+
+
+def load(path: Path) -> Stored:
+  """Reads what `save` wrote; `path` is NAME, NAME.safetensors or NAME.json.
+
+  Raises:
+    FileNotFoundError: no such weights.
+    StoreError: the JSON is missing, not ours or of a newer version, or the two files do not
+      belong together.
+  """
+  weights, sidecar = _paths(path)
+  if not weights.exists():
+    raise FileNotFoundError(f'{weights}: no such file')
+  meta = _read_sidecar(weights, sidecar)
+  data = weights.read_bytes()
+  want = meta['weights']['sha256']
+  if hashlib.sha256(data).hexdigest() != want:
+    raise StoreError(
+      f'{weights} ({len(data)} bytes) is not the file that {sidecar.name} describes '
+      f'({meta["weights"]["bytes"]} bytes, SHA-256 {want[:16]}...): it is damaged, or the two '
+      'come from different places. Copy or import both again.'
+    )
+  arrays = safetensors.numpy.load(data)
+  tree: dict[str, dict] = {'params': {}, 'stats': {}}
+  for name, array in arrays.items():
+    at: dict = tree
+    *folders, last = name.split('/')
+    for folder in folders:
+      at = at.setdefault(folder, {})
+    at[last] = array
+  config = ml_collections.ConfigDict(_tuples(meta['config']))
+  return Stored(meta['system'], config, tree['params'], tree['stats'], meta)
+
+
+def check_shapes(
+  stored: Stored, params: Mapping[str, Any], stats: Mapping[str, Any] | None = None
+) -> None:
+  """Holds loaded weights against what the networks of a recipe want.
+
+  Args:
+    stored: of `load`.
+    params: {network: tree of arrays or shape structs}, e.g. of `jax.eval_shape(recipe.init, ...)`.
+    stats: likewise; None: not compared.
+
+  Raises:
+    StoreError: names or shapes differ; lists them with both shapes.
+  """
+  got, expected = {'params': stored.params}, {'params': params}
+  if stats is not None:
+    got['stats'], expected['stats'] = stored.stats, stats
+  problems = mapping.compare(got, expected)
+  if problems:
+    raise StoreError(
+      f'the weights of {stored.system!r} do not fit the networks:\n'
+      + '\n'.join(problems)
+      + '\nUse the configuration that they were saved with, or other weights.'
+    )
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+  """Raises FileExistsError when `save` to this path would replace a file without leave."""
+  for file in _paths(path):
+    if file.exists() and not overwrite:
+      raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
+
+
+def sha256(path: Path) -> str:
+  """Hex digest of a file, read in pieces."""
+  with open(path, 'rb') as f:
+    return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+  """Writes to a temporary file in the same folder, then renames; a crash leaves the old file."""
+  path = pathlib.Path(path)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(handle, 'wb') as f:
+      f.write(data)
+      f.flush()
+      os.fsync(f.fileno())
+    # mkstemp makes files that only their owner may read; weights are not secret.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)
+    os.replace(temporary, path)
+  except BaseException:
+    pathlib.Path(temporary).unlink(missing_ok=True)
+    raise
+
+
+def _paths(path: Path) -> tuple[pathlib.Path, pathlib.Path]:
+  path = pathlib.Path(path)
+  if path.suffix in ('.safetensors', '.json'):
+    path = path.with_suffix('')
+  return path.with_name(path.name + '.safetensors'), path.with_name(path.name + '.json')
+
+
+def _leaves(tree: Any, path: tuple[str, ...]):
+  if isinstance(tree, Mapping):
+    for name, value in tree.items():
+      if '/' in name:
+        raise StoreError(f"the name {name!r} below {'/'.join(path)} holds a '/'")
+      yield from _leaves(value, (*path, name))
+  else:
+    yield '/'.join(path), np.asarray(tree)
+
+
+def _counts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+  counts: dict[str, dict[str, int]] = {}
+  for name, array in arrays.items():
+    part, network = name.split('/')[:2]
+    count = counts.setdefault(network, {'arrays': 0, 'parameters': 0})
+    count['arrays'] += 1
+    count['parameters'] += array.size if part == 'params' else 0
+  return counts
+
+
+def _read_sidecar(weights: pathlib.Path, sidecar: pathlib.Path) -> dict[str, Any]:
+  if not sidecar.exists():
+    raise StoreError(
+      f'{weights} has no {sidecar.name} beside it, which says what the weights are. Copy both '
+      'files; a published checkpoint is brought in by `python -m jaxinpaint.weights import`.'
+    )
+  try:
+    meta = json.loads(sidecar.read_text())
+    version = meta['format_version']
+  except (ValueError, KeyError, TypeError) as error:
+    raise StoreError(f'{sidecar} is not a description of jaxinpaint weights: {error!r}') from error
+  if version != FORMAT_VERSION:
+    raise StoreError(
+      f'{sidecar} is of format version {version!r} (by {meta.get("created_by")!r}); this is '
+      f'jaxinpaint {jaxinpaint.__version__}, which reads version {FORMAT_VERSION}: update it.'
+    )
+  missing = {'system', 'config', 'networks', 'weights'} - meta.keys()
+  if missing:
+    raise StoreError(f'{sidecar} lacks {sorted(missing)}: it is damaged, import the weights again.')
+  return meta
+
+
+def _tuples(value: Any) -> Any:
+  """JSON has no tuples, and flax modules want hashable fields."""
+  if isinstance(value, dict):
+    return {k: _tuples(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return tuple(_tuples(v) for v in value)
+  return value
