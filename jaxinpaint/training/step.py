@@ -120,8 +120,9 @@ def make_train_step(
   the run's key, the same at every step: the step's own follows from state.step.
 
   metrics is {update/term: f32[]} and 'finite': bool[]. When a term, a gradient or an optimizer's
-  change of the parameters is not finite, 'finite' is False and the returned state is the one before the step with the clock
-  advanced: a sick step never reaches the parameters, and the loop decides whether to go on.
+  change of the parameters is not finite, 'finite' is False and the returned state is the one before
+  the step with the clock advanced: a sick step never reaches the parameters, and the loop decides
+  whether to go on.
 
   Args:
     recipe: what to do.

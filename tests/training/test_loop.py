@@ -159,7 +159,7 @@ def changed(**fields):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    (dict(training__steps=0), 'config.training.steps 0'),
+    (dict(training__steps=0), r'config\.training\.steps 0'),
     (dict(training__stepz=1), r"unknown \['stepz'\]"),
     (dict(training__nan='ignore'), "'stop' or 'skip'"),
     (dict(dtype='float16'), "'float32' or 'bfloat16'"),
@@ -184,6 +184,6 @@ def test_another_system_in_the_workdir_is_refused_and_left_alone(tmp_path):
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
   config = small()
   config.model.width = 8
-  with pytest.raises(checkpoints.CheckpointError, match='model.width: 4 -> 8'):
+  with pytest.raises(checkpoints.CheckpointError, match=r'model\.width: 4 -> 8'):
     loop.train(config, tmp_path)
   assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
