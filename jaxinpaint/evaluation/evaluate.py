@@ -10,7 +10,7 @@ import tqdm
 from absl import logging
 
 from jaxinpaint import arrays
-from jaxinpaint.data import sources
+from jaxinpaint.data import decode
 from jaxinpaint.evaluation import mask_sets
 from jaxinpaint.evaluation.protocols import Bin, Protocol
 from jaxinpaint.evaluation.results import Example, Record, Results
@@ -31,7 +31,7 @@ class Images(Interface):
     """How many there are."""
 
   def __getitem__(self, index: int) -> np.ndarray:
-    """uint8[H, W, 3] RGB; raises data.sources.UnreadableImage."""
+    """uint8[H, W, 3] RGB; raises data.decode.UnreadableImage."""
 
   def path(self, index: int) -> str:
     """Names the image."""
@@ -140,7 +140,7 @@ def _read(
   for i in indices:
     try:
       truth = images[i]
-    except sources.UnreadableImage as error:
+    except decode.UnreadableImage as error:
       logging.warning('Skipped: %s', error)
       skipped.append((images.path(i), str(error)))
       continue

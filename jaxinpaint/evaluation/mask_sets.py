@@ -4,134 +4,104 @@ A mask set is {bin: index of the image -> uint8[H, W], 1 = hole}. Its masks are 
 from its own generator of (seed, bin, image), or taken from a folder of files.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from jaxinpaint.data import masks as data_masks
 from jaxinpaint.evaluation.protocols import Bin
 
 MaskSet = Mapping[Bin, Callable[[int], np.ndarray]]
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
-# Draws until a mask lies in its bin; the samplers aim at the area, so one nearly always does.
-_TRIES = 100
-
 
 def make(
   spec: Any, bins: Sequence[Bin], height: int, width: int, *, seed: int = 0, invert: bool = False
 ) -> MaskSet:
-  """The mask set of a spec or a folder.
+  """The mask set of a specification.
 
   Args:
-    spec: as of `data.masks.make` (an area range in it gives way to the bin's); 'folder:PATH', or
-      the path of a folder.
+    spec: as of `data.masks.make` (an area range in it gives way to the bins'); 'folder:PATH' or the
+      path of a folder hands out its files.
     bins: those wanted.
     height: of the masks.
     width: of the masks.
-    seed: of the draws, and of the order in which a folder's files are handed out.
+    seed: of the draws, and of the order in which files are handed out.
     invert: files have black holes.
 
   Raises:
-    ValueError: unknown spec, or no mask file falls into a bin.
-    FileNotFoundError: no such folder, or it holds no images.
+    ValueError: unknown specification, or a bin that no mask falls into.
+    FileNotFoundError: no such folder.
   """
-  folder = folder_of(spec)
-  if folder is not None:
-    return from_folder(folder, bins, height, width, seed=seed, invert=invert)
+  sampler = sampler_of(spec)
+  if isinstance(sampler, data_masks.FileMasks):
+    sampler = dataclasses.replace(sampler, invert=sampler.invert or invert)
+    return _from_files(sampler, bins, height, width, seed)
   if invert:
-    raise ValueError(f'invert applies to mask files, not to masks drawn by {spec!r}')
-  return {b: _drawn(spec, b, height, width, seed) for b in bins}
+    raise ValueError(f'only mask files can be inverted, not masks drawn as {sampler.name!r}')
+  drawn = {b: _drawn(sampler, b, height, width, seed) for b in bins}
+  for mask in drawn.values():
+    mask(0)  # a bin that this size cannot reach fails here
+  return drawn
 
 
-def folder_of(spec: Any) -> str | None:
-  """The folder that a spec names; None where masks are drawn."""
-  if not isinstance(spec, str):
-    return None
-  if spec.startswith('folder:'):
-    return spec.removeprefix('folder:')
-  return spec if '/' in spec or pathlib.Path(spec).expanduser().is_dir() else None
+def sampler_of(spec: Any) -> data_masks.MaskSampler:
+  """`data.masks.make`, which may also be given the bare path of a folder."""
+  if isinstance(spec, str) and pathlib.Path(spec).expanduser().is_dir():
+    spec = f'folder:{spec}'
+  return data_masks.make(spec)
 
 
-def _drawn(spec: Any, bin: Bin, height: int, width: int, seed: int) -> Callable[[int], np.ndarray]:
-  sampler = data_masks.make(with_area(spec, bin.low, bin.high))
-  key = [seed, round(1e6 * bin.low), round(1e6 * bin.high)]
-
-  def mask(index: int) -> np.ndarray:
-    rng = np.random.default_rng([*key, index])
-    for _ in range(_TRIES):
-      drawn = sampler(rng, height, width)
-      if bin.holds(drawn.mean()):
-        return drawn
-    raise ValueError(
-      f'masks {spec!r} do not reach {bin.label} % of {height} x {width} pixels: none of {_TRIES} '
-      'did; choose other masks or bins'
-    )
-
-  return mask
+def _drawn(
+  sampler: data_masks.MaskSampler, bin: Bin, height: int, width: int, seed: int
+) -> Callable[[int], np.ndarray]:
+  sampler = with_area(sampler, (bin.low, bin.high))
+  key = _key(seed, bin)
+  return lambda index: sampler(np.random.default_rng([*key, index]), height, width)
 
 
-def with_area(spec: Any, low: float, high: float) -> Any:
-  """`spec` with the area range (low, high), in every part of a mixture."""
-  if isinstance(spec, str):
-    return f'{spec.partition(":")[0]}:{low:g}-{high:g}'
-  spec = dict(spec)
-  if spec.get('kind') == 'mixture':
-    parts = [(weight, with_area(part, low, high)) for weight, part in spec['of']]
-    return {**spec, 'of': parts}
-  return {**spec, 'area': (low, high)}
+def _key(seed: int, bin: Bin) -> list[int]:
+  return [seed, round(1e6 * bin.low), round(1e6 * bin.high)]
 
 
-def from_folder(
-  folder: str | pathlib.Path,
-  bins: Sequence[Bin],
-  height: int,
-  width: int,
-  *,
-  seed: int = 0,
-  invert: bool = False,
+def with_area(
+  sampler: data_masks.MaskSampler, area: tuple[float, float] | None
+) -> data_masks.MaskSampler:
+  """The sampler with this range of hole shares instead of its own, or its parts' own."""
+  changes: dict[str, Any] = {'area': area}
+  fields = {f.name for f in dataclasses.fields(sampler)}
+  if 'of' in fields:  # a mixture: its draws as a whole are brought into the range
+    changes['of'] = tuple((weight, with_area(part, None)) for weight, part in sampler.of)
+  if 'share' in fields and area is not None:  # a centre square of fixed share
+    changes['share'] = None
+  return dataclasses.replace(sampler, **changes)
+
+
+def _from_files(
+  files: data_masks.FileMasks, bins: Sequence[Bin], height: int, width: int, seed: int
 ) -> MaskSet:
-  """Masks of a folder and its subfolders, each in the bins that its measured share belongs to.
+  """Each file in the bins that its measured share belongs to.
 
   The files of a bin, sorted by name, are shuffled once by (seed, bin), because published folders
   are sorted by share; image i gets the i-th of them, starting over where there are fewer.
-
-  Raises:
-    FileNotFoundError: no such folder, or no images in it.
-    ValueError: a bin stays empty; names the shares found.
   """
-  folder = pathlib.Path(folder).expanduser()
-  if not folder.is_dir():
-    raise FileNotFoundError(f'mask folder {folder} does not exist')
-  paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in _SUFFIXES)
-  if not paths:
-    raise FileNotFoundError(f'mask folder {folder} holds no images ({", ".join(_SUFFIXES)})')
-  read = lambda path, **warn: data_masks.read_mask(path, height, width, invert=invert, **warn)
-  shares = np.array([read(p).mean() for p in paths])
-  logging.info(
-    '%s: %d masks, holes of %.1f to %.1f %% of the image, %.1f %% in the mean.',
-    folder,
-    len(paths),
-    *(100 * shares.min(), 100 * shares.max(), 100 * shares.mean()),
-  )
+  files.check()
+  read = lambda k: files.read(k, height, width)
+  shares = np.array([read(k).mean() for k in range(len(files.paths))])
   result = {}
   for b in bins:
-    chosen = [p for p, share in zip(paths, shares, strict=True) if b.holds(share)]
+    chosen = [k for k, share in enumerate(shares) if b.holds(share)]
     if not chosen:
       raise ValueError(
-        f'mask folder {folder}: no mask has a hole of {b.label} % of the image; its {len(paths)} '
-        f'masks have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other bins'
-        + ('' if invert else ', or invert the masks if their holes are black')
+        f'masks {files.path}: none has a hole of {b.label} % of the image; its {len(shares)} masks '
+        f'have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other bins'
+        + ('' if files.invert else ', or pass --invert_mask if their holes are black')
       )
-    rng = np.random.default_rng([seed, round(1e6 * b.low), round(1e6 * b.high)])
-    order = [chosen[k] for k in rng.permutation(len(chosen))]
-    # Warnings were given when the shares were measured.
-    silent = {'warn': lambda *_: None}
-    result[b] = lambda i, order=order: read(order[i % len(order)], **silent)
+    order = np.random.default_rng(_key(seed, b)).permutation(chosen)
+    result[b] = lambda i, order=order: read(order[i % len(order)])
   return result
 
 
