@@ -12,7 +12,7 @@ from absl import logging
 from jaxinpaint import arrays
 from jaxinpaint.data import decode
 from jaxinpaint.evaluation import mask_sets
-from jaxinpaint.evaluation.protocols import Bin, Protocol
+from jaxinpaint.evaluation.protocols import Protocol
 from jaxinpaint.evaluation.results import Example, Record, Results
 
 # (image f32[B,H,W,3] in [0,1] with an empty (0) hole, mask f32[B,H,W,1] 1 = hole, ids i32[B]) ->
@@ -30,11 +30,8 @@ class Images(Interface):
   def __len__(self) -> int:
     """How many there are."""
 
-  def __getitem__(self, index: int) -> np.ndarray:
-    """uint8[H, W, 3] RGB; raises data.decode.UnreadableImage."""
-
-  def path(self, index: int) -> str:
-    """Names the image."""
+  def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+    """(uint8[H, W, 3] RGB, its path); raises data.decode.UnreadableImage."""
 
 
 def evaluate(
@@ -91,12 +88,12 @@ def evaluate(
   threads = min(8, os.cpu_count() or 1)
   with bar, concurrent.futures.ThreadPoolExecutor(threads) as pool:
     for start in range(0, wanted, batch_size):
-      indices, truths = _read(images, range(start, min(start + batch_size, wanted)), skipped)
+      indices, truths, paths = _read(images, range(start, min(start + batch_size, wanted)), skipped)
       bar.update((min(start + batch_size, wanted) - start - len(indices)) * len(bins))
       if not indices:
         continue
       size = size if any(size) else truths[0].shape[:2]
-      _check_sizes(images, indices, truths, size)
+      _check_sizes(paths, truths, size)
       for b in bins:
         holes = [np.asarray(masks_by_bin[b](i)) for i in indices]
         for i, hole in zip(indices, holes, strict=True):
@@ -110,8 +107,8 @@ def evaluate(
           for example, output in zip(new, outputs, strict=True):
             example.outputs[name] = output
           measured = pool.map(lambda *x: _measure(protocol, *x), truths, outputs, holes)
-          for i, hole, values in zip(indices, holes, measured, strict=True):
-            records.append(Record(name, b, i, images.path(i), float(hole.mean()), values))
+          for i, path, hole, values in zip(indices, paths, holes, measured, strict=True):
+            records.append(Record(name, b, i, path, float(hole.mean()), values))
         room = examples - sum(e.bin == b for e in kept)
         kept += new[: max(room, 0)]
         bar.update(len(indices))
@@ -134,28 +131,27 @@ def evaluate(
 
 def _read(
   images: Images, indices: range, skipped: list[tuple[str, str]]
-) -> tuple[list[int], list[np.ndarray]]:
+) -> tuple[list[int], list[np.ndarray], list[str]]:
   """Those of the images that can be read; names the others in the log and in `skipped`."""
-  found, truths = [], []
+  found, truths, paths = [], [], []
   for i in indices:
     try:
-      truth = images[i]
+      truth, path = images[i]
     except decode.UnreadableImage as error:
-      logging.warning('Skipped: %s', error)
-      skipped.append((images.path(i), str(error)))
+      logging.warning('Image left out of the evaluation: %s', error)
+      skipped.append((error.path, error.why))
       continue
     found.append(i)
     truths.append(truth)
-  return found, truths
+    paths.append(path)
+  return found, truths, paths
 
 
-def _check_sizes(
-  images: Images, indices: list[int], truths: list[np.ndarray], size: tuple[int, int]
-) -> None:
-  for i, truth in zip(indices, truths, strict=True):
+def _check_sizes(paths: list[str], truths: list[np.ndarray], size: tuple[int, int]) -> None:
+  for path, truth in zip(paths, truths, strict=True):
     if truth.shape != (*size, 3) or truth.dtype != np.uint8:
       raise EvaluationError(
-        f'{images.path(i)} is {truth.dtype}{list(truth.shape)}, the images before it are '
+        f'{path} is {truth.dtype}{list(truth.shape)}, the images before it are '
         f'uint8[{size[0]}, {size[1]}, 3]: crop or resize all to one size'
       )
 

@@ -150,9 +150,7 @@ def parse_bins(labels: Sequence[str]) -> tuple[Bin, ...]:
     try:
       low, high = (float(x) / 100 for x in label.strip().rstrip('%').split('-'))
     except ValueError as error:
-      raise ValueError(
-        f'bin {label!r} must be LOW-HIGH in percent of hole, as 10-20'
-      ) from error
+      raise ValueError(f'bin {label!r} must be LOW-HIGH in percent of hole, as 10-20') from error
     if not 0 <= low < high <= 1:
       raise ValueError(f'bin {label!r} must satisfy 0 <= LOW < HIGH <= 100')
     bins.append(Bin(low, high))

@@ -3,7 +3,8 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol as Interface
+from typing import Any
+from typing import Protocol as Interface
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxinpaint.data import pipeline
-from jaxinpaint.evaluation import classical, grids, mask_sets, protocols, report
+from jaxinpaint.evaluation import classical, mask_sets, protocols, report
 from jaxinpaint.evaluation.evaluate import Images, Predictor, evaluate
 from jaxinpaint.evaluation.model import Model
 from jaxinpaint.evaluation.protocols import Bin, Protocol
@@ -22,8 +23,8 @@ from jaxinpaint.training.recipe import Recipe
 # Of the masks. It is not the run's seed, so that runs with other seeds meet the same masks.
 SEED = 0
 
-# Words in a source's name that tell on which published data set it is.
-_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'))
+# (word in a source's name, the published data set that stands beside it): the first that fits.
+_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'), ('', 'real photographs'))
 
 
 class Writer(Interface):
@@ -41,17 +42,25 @@ def dataset_of(config: ConfigDict) -> str:
   return f'{config.data.eval_source or config.data.source}/{config.data.eval_split}'
 
 
-def images_of(config: ConfigDict) -> Images:
-  """The test images of a config: centre squares, resized to config.data.size.
+def images_of(config: ConfigDict, count: int) -> Images:
+  """`count` test images of a config, of its size, spread over the set; fewer where it is smaller.
 
   Raises:
     ValueError, FileNotFoundError: of the source, naming the path.
   """
-  return pipeline.evaluation_set(config.data)
+  data = config.data
+  return pipeline.evaluation_set(
+    data.eval_source or data.source,
+    data.eval_split,
+    size=data.size,
+    count=count,
+    crop='resize' if data.crop == 'resize' else 'center',
+    data_dir=data.data_dir,
+  )
 
 
 def published_dataset(dataset: str, protocol: Protocol) -> str:
-  """The published data set that is evaluated on here; '' when the protocol's paper has none such."""
+  """The published data set nearest to the one evaluated on; '' where the paper has none such."""
   known = report.published_datasets(protocol.id)
   for word, name in _PUBLISHED:
     if word in dataset.lower() and name in known:
@@ -72,8 +81,7 @@ def check(config: ConfigDict, recipe: Recipe) -> None:
     return
   check_size(protocol, config.data.size)
   mask_sets.make(settings.masks, protocol.bins, config.data.size, config.data.size, seed=SEED)
-  if len(images_of(config)) < 1:
-    raise ValueError(f'{dataset_of(config)} holds no image to evaluate on: set config.data.eval_*')
+  images_of(config, settings.count)
 
 
 def check_size(protocol: Protocol, size: int) -> None:
@@ -143,7 +151,8 @@ class Watch:
       masks = mask_sets.make(
         self._config.evaluation.masks, self._protocol.bins, size, size, seed=SEED
       )
-      self._made = images_of(self._config), quick_masks(masks)
+      wanted = max(self._config.evaluation.quick_count, self._config.training.sample_count)
+      self._made = images_of(self._config, wanted), quick_masks(masks)
     return self._made
 
   def evaluate(self, step: int, state: Any, constants: Mapping[str, Any]) -> dict[str, float]:
@@ -232,7 +241,7 @@ def evaluate_model(
   predictors = {config.system: Model(recipe, SEED).bind(params, stats, constants)}
   return evaluate_and_report(
     predictors | classical.PREDICTORS,
-    images_of(config),
+    images_of(config, config.evaluation.count),
     masks,
     protocol,
     output_dir,
