@@ -118,7 +118,9 @@ class Inpainter:
     if single:
       return results[0]
     ordered = [results[i] for i in range(len(images))]
-    return ordered if isinstance(image, (list, tuple)) else np.stack(ordered or [image])
+    if isinstance(image, (list, tuple)):
+      return ordered
+    return np.stack(ordered) if ordered else image.copy()
 
   def stream(
     self, items: Iterable[tuple[Hashable, np.ndarray, np.ndarray]]

@@ -105,7 +105,7 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
     raise InpaintError(
       f'the image {image} is a folder, so the output must be a folder: {output} names a file'
     )
-  files = [pathlib.Path(p) for p in mask_files.list_files(image, tuple(FORMATS), 'images')]
+  files = _listed(image, tuple(FORMATS), 'images')
   for inside in (output.resolve(), mask.resolve()):
     # Results of an earlier run, and masks kept beside the images, are no images to fill.
     if inside != image.resolve() and inside.is_relative_to(image.resolve()):
@@ -113,7 +113,7 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
   masks: dict[pathlib.Path, list[pathlib.Path]] = {}
   one = mask if mask.is_file() else None
   if one is None:
-    paths = [pathlib.Path(p) for p in mask_files.list_files(mask, mask_files.EXTENSIONS, 'masks')]
+    paths = _listed(mask, mask_files.EXTENSIONS, 'masks')
     shared = mask.resolve() == image.resolve()
     stems = {f.relative_to(image).with_suffix('') for f in files}
     if shared:  # here only a name that says so is a mask's
@@ -154,6 +154,13 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
       f'like the images, e.g. {pairs[0].image.stem}.png or {pairs[0].image.stem}_mask.png'
     )
   return Pairs(tuple(pairs), unused, folder=True)
+
+
+def _listed(folder: pathlib.Path, extensions: tuple[str, ...], what: str) -> list[pathlib.Path]:
+  try:
+    return [pathlib.Path(p) for p in mask_files.list_files(folder, extensions, what)]
+  except ValueError as error:
+    raise InpaintError(str(error)) from error
 
 
 def _named(

@@ -44,6 +44,8 @@ _MEANING = {
   'RGB;16': '16-bit colour',
   'RGBA;16': '16-bit colour with alpha',
 }
+_TIFF_SUBTABLES = {0x8769, 0x8825}  # EXIF and GPS
+_TIFF_XMP = 700
 _TIFF_LOSSLESS = ('raw', 'tiff_lzw', 'tiff_adobe_deflate', 'packbits')
 
 
@@ -53,7 +55,8 @@ class Picture:
 
   Attributes:
     path: where from.
-    samples: [H, W] or [H, W, C] as stored, not turned; uint8, uint16, int32 or float32.
+    samples: [H, W] or [H, W, C] as stored, not turned (but TIFF: upright); uint8, uint16, int32
+      or float32.
     mode: of the samples, in Pillow's words; palettes are resolved to RGB(A), bilevel to L.
     format: of the file, a value of FORMATS, or Pillow's name of another one.
     orientation: EXIF's, 1 to 8.
@@ -154,8 +157,7 @@ class Picture:
     """
     self.check_holdable(format)
     samples, keep = self.samples, dict(self.keep)
-    deep_tiff = format == 'TIFF' and self.mode in ('RGB;16', 'RGBA;16')
-    if (format != self.format or deep_tiff) and self.orientation != 1:
+    if format != self.format and self.orientation != 1:
       samples = np.ascontiguousarray(turn(samples, self.orientation))
       if 'exif' in keep:
         keep['exif'] = metadata.set_upright(keep['exif'])
@@ -186,6 +188,9 @@ def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
   try:
     image = Image.open(io.BytesIO(data))
     frames = getattr(image, 'n_frames', 1)
+    # Pillow turns a TIFF as it loads it; its tags are out of reach after that.
+    tags = _tiff_tags(image) if image.format == 'TIFF' else b''
+    turned = image.getexif().get(0x0112, 1) if tags else 1
     image.load()
   except Exception as error:
     why = 'no known image format' if isinstance(error, Image.UnidentifiedImageError) else str(error)
@@ -200,17 +205,20 @@ def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
   except Exception as error:  # a damaged EXIF block does not make the picture unreadable
     logging.warning('%s: EXIF orientation ignored, it is damaged (%s)', path, error)
     orientation = 1
-  samples, mode = _samples(image, data, path)
+  samples, mode = _samples(image, data, path, turned)
   if orientation not in range(1, 9):
     orientation = 1
-  return Picture(path, samples, mode, format, orientation, data, _kept(image, format))
+  return Picture(path, samples, mode, format, orientation, data, _kept(image, format, tags))
 
 
-def _samples(image: Image.Image, data: bytes, path: pathlib.Path) -> tuple[np.ndarray, str]:
+def _samples(
+  image: Image.Image, data: bytes, path: pathlib.Path, turned: int
+) -> tuple[np.ndarray, str]:
   depth, colour = metadata.png_depth(data)
   bits = getattr(image, 'tag_v2', {}).get(258, ())
   if (depth == 16 and colour in (2, 4, 6)) or (len(bits) > 1 and set(bits) == {16}):
-    return _deep_colour(data, path)
+    samples, mode = _deep_colour(data, path)
+    return np.ascontiguousarray(turn(samples, turned if turned in range(1, 9) else 1)), mode
   mode = image.mode
   if mode == '1':
     mode = 'L'
@@ -246,18 +254,27 @@ def _deep_colour(data: bytes, path: pathlib.Path) -> tuple[np.ndarray, str]:
   return np.ascontiguousarray(deep[..., [2, 1, 0, 3]]), 'RGBA;16'
 
 
-def _kept(image: Image.Image, format: str) -> dict[str, Any]:
+def _tiff_tags(image: Image.Image) -> bytes:
+  """The tags that are not about how the pixels are stored, as an EXIF block; damaged: none."""
+  try:
+    exif = image.getexif()
+    for tag in metadata.TIFF_STRUCTURE & set(exif):
+      del exif[tag]
+    return metadata.set_upright(exif.tobytes()) if len(exif) else b''
+  except Exception as error:  # whatever damage raises, the picture itself may be whole
+    logging.warning('TIFF tags are left out, they are damaged (%s)', error)
+    return b''
+
+
+def _kept(image: Image.Image, format: str, tags: bytes) -> dict[str, Any]:
   info = image.info
   keep: dict[str, Any] = {n: info[n] for n in ('icc_profile', 'dpi') if info.get(n)}
   xmp = info.get('xmp')
   if xmp:
     keep['xmp'] = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
   if format == 'TIFF':
-    exif = image.getexif()
-    for tag in metadata.TIFF_STRUCTURE & set(exif):
-      del exif[tag]
-    if len(exif):
-      keep['exif'] = exif.tobytes()
+    if tags:
+      keep['exif'] = tags
     compression = info.get('compression')
     keep['compression'] = compression if compression in _TIFF_LOSSLESS else 'tiff_adobe_deflate'
   elif info.get('exif'):
@@ -350,14 +367,15 @@ def _encode_tiff(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
       metadata=None,
     )
     return out.getvalue()
-  options = _metadata_of(keep, 'exif', 'icc_profile', 'dpi', 'compression')
-  if 'exif' not in options and 'xmp' not in keep:
-    return _saved(samples, mode, 'TIFF', **{'compression': 'tiff_adobe_deflate'} | options)
+  options = {'compression': 'tiff_adobe_deflate'}
+  options |= _metadata_of(keep, 'icc_profile', 'dpi', 'compression')
   exif = Image.Exif()
-  exif.load(options.pop('exif', b''))
+  exif.load(keep.get('exif', b''))
+  if _TIFF_SUBTABLES & set(exif):
+    options['compression'] = 'raw'  # libtiff, which compresses, would drop these tables
   if 'xmp' in keep:
-    exif[700] = keep['xmp']
-  return _saved(samples, mode, 'TIFF', exif=exif, **{'compression': 'tiff_adobe_deflate'} | options)
+    exif[_TIFF_XMP] = keep['xmp']
+  return _saved(samples, mode, 'TIFF', exif=exif, **options)
 
 
 _ENCODERS = {
