@@ -75,7 +75,9 @@ def open_upright(data: bytes, path: str | os.PathLike = '(bytes)') -> Image.Imag
     image = Image.open(io.BytesIO(data))
     image.load()
   except Exception as error:
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _is_tiff(data) else None
+    deep = (
+      cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _is_tiff(data) else None
+    )
     if deep is None:
       raise UnreadableImage(path, f'not a readable image ({_reason(error)})') from error
     # TIFF with three 16-bit channels, which Pillow does not know.

@@ -183,14 +183,14 @@ class FileMasks(MaskSampler):
 
   Attributes:
     path: a folder, with all its subfolders, or a .txt list.
-    flip: flip each axis with probability 1/2.
     invert: black is the hole in these files.
+    flip: flip each axis with probability 1/2, which makes four masks of each file in training.
     paths: the files, in order; `read(i, height, width)` gives one without randomness.
   """
 
   path: str = ''
-  flip: bool = False
   invert: bool = False
+  flip: bool = False
   paths: tuple[str, ...] = dataclasses.field(init=False, repr=False, compare=False, default=())
 
   def __post_init__(self):
@@ -227,7 +227,7 @@ class FileMasks(MaskSampler):
     return np.ascontiguousarray(mask)
 
   def check(self, warn: Warn = logging.warning, count: int = 64) -> None:
-    """Reads up to `count` files spread over the set; logs their mean hole share, warns of trouble."""
+    """Reads `count` files spread over the set: logs the mean hole share, warns of trouble."""
     n = min(count, len(self.paths))
     shares, told = [], 0
     for i in np.arange(n) * len(self.paths) // n:

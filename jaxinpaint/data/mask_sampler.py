@@ -55,6 +55,9 @@ class MaskSampler:
     """One mask of the family, whatever its area: uint8[H, W] in {0, 1}."""
     raise NotImplementedError
 
+  def check(self) -> None:
+    """Warns where the masks look wrong; only files can."""
+
   def __call__(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """One mask within the area range.
 

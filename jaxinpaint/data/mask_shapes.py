@@ -75,9 +75,9 @@ class Strokes(MaskSampler):
       steps = np.clip(rng.normal(radius, radius // 2, count), 0, 2 * radius)
       points = [(int(rng.integers(0, width)), int(rng.integers(0, height)))]
       for angle, step in zip(angles, steps, strict=True):
-        x = np.clip(points[-1][0] + step * math.cos(angle), 0, width)
-        y = np.clip(points[-1][1] + step * math.sin(angle), 0, height)
-        points.append((int(x), int(y)))
+        x = min(max(int(points[-1][0] + step * math.cos(angle)), 0), width)
+        y = min(max(int(points[-1][1] + step * math.sin(angle)), 0), height)
+        points.append((x, y))
       thickness = _pixels(int(rng.uniform(self.min_width, self.max_width)), scale)
       pen.line(points, width=thickness, fill=1)
       half = thickness // 2
@@ -138,8 +138,8 @@ class Irregular(MaskSampler):
           angle = 2 * math.pi - angle
         length = (10 + rng.integers(0, self.max_len)) * scale
         brush = _pixels(5 + int(rng.integers(0, self.max_width)), scale)
-        end_x = int(np.clip(int(x + length * math.sin(angle)), 0, width))
-        end_y = int(np.clip(int(y + length * math.cos(angle)), 0, height))
+        end_x = min(max(int(x + length * math.sin(angle)), 0), width)
+        end_y = min(max(int(y + length * math.cos(angle)), 0), height)
         cv2.line(mask, (x, y), (end_x, end_y), 1, brush)
         x, y = end_x, end_y
     return mask

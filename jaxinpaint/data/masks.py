@@ -6,7 +6,7 @@ A specification is a string or a mapping:
   'strokes:0.1-0.4'                  ... with the hole's share in (0.1, 0.4]
   'center:0.25'                      the centre square of this share
   'lama_thick_256'                   a named set
-  'folder:/path/to/masks'            files, white = hole; also a .txt list of paths
+  'folder:/path/to/masks'            files, white = hole; also a .txt list of paths, or just a path
   'irregular:0.1-0.4;max_width=40'   options after semicolons
   'mixture: 0.7*irregular + 0.3*rectangles:0.1-0.3'
   {'kind': 'strokes', 'area': (0.1, 0.4), 'max_width': 30}
@@ -18,6 +18,7 @@ The options of a family are the fields of its class in mask_shapes and mask_file
 import collections.abc
 import dataclasses
 import hashlib
+import pathlib
 import re
 from typing import Any
 
@@ -32,7 +33,12 @@ __all__ = ['FileMasks', 'MaskSampler', 'kinds', 'make', 'mask_set_hash', 'read_m
 
 @dataclasses.dataclass(frozen=True)
 class Mixture(MaskSampler):
-  """One of several families per draw, with probability weight / sum of weights."""
+  """One of several families per draw, with probability weight / sum of weights.
+
+  Attributes:
+    of: (weight, sampler) of each part; a part keeps its own area range.
+    label: the name of LaMa's set that this is, if it is one.
+  """
 
   of: tuple[tuple[float, MaskSampler], ...] = ()
   label: str = ''
@@ -51,12 +57,17 @@ class Mixture(MaskSampler):
   @property
   def kind(self) -> str:
     """See MaskSampler."""
-    return '+'.join(f'{w:g}*{part.name}' for w, part in self.of)
+    return self.label or '+'.join(f'{w:g}*{part.name}' for w, part in self.of)
 
   @property
   def name(self) -> str:
     """See MaskSampler."""
-    return self.label or super().name
+    return self.label if self.label and self.area == _LAMA[self.label][3] else super().name
+
+  def check(self) -> None:
+    """See MaskSampler."""
+    for _, part in self.of:
+      part.check()
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """See MaskSampler; a part's own area range holds as well."""
@@ -109,6 +120,8 @@ def make(spec: 'str | collections.abc.Mapping[str, Any] | MaskSampler') -> MaskS
   if isinstance(spec, MaskSampler):
     return spec
   if isinstance(spec, str):
+    if '/' in spec and pathlib.Path(spec).expanduser().exists():
+      return FileMasks(spec)
     return _build(*_parse(spec))
   # A ConfigDict is no Mapping but can list its items.
   if hasattr(spec, 'items'):
@@ -145,13 +158,14 @@ def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     options['share'] = value
   else:
     raise ValueError(
-      f"{value!r} in mask specification {spec!r} must be a range of hole shares, as '{kind}:0.1-0.4'"
+      f'{value!r} in mask specification {spec!r} must be a range of hole shares, as '
+      f"'{kind}:0.1-0.4'"
     )
   return kind, options
 
 
 def _parse_part(part: str, spec: str) -> tuple[float, str]:
-  weight, star, inner = part.partition('*')
+  weight, _, inner = part.partition('*')
   try:
     return float(weight), inner.strip()
   except ValueError as error:
@@ -196,8 +210,7 @@ def _lama(name: str, area: tuple[float, float] | None = None) -> MaskSampler:
   parts: tuple[tuple[float, MaskSampler], ...] = ((weight, irregular),)
   if boxes:
     parts += ((boxes[0], Rectangles(*boxes[1:], reference)),)
-  label = name if area is None else f'{name}:{area[0]:g}-{area[1]:g}'
-  return Mixture(parts, label, area=area or own_area)
+  return Mixture(parts, name, area=area or own_area)
 
 
 def _area(area: Any, kind: str) -> tuple[float, float]:
@@ -226,7 +239,9 @@ def _typed(kind: str, name: str, value: Any, want: Any) -> Any:
       return float(value)
   except (ValueError, KeyError, TypeError) as error:
     wanted = getattr(want, '__name__', 'number')
-    raise ValueError(f'option {name}={value!r} of masks {kind!r} must be of type {wanted}') from error
+    raise ValueError(
+      f'option {name}={value!r} of masks {kind!r} must be of type {wanted}'
+    ) from error
   return value
 
 

@@ -14,7 +14,7 @@ its place (with the place's own crop, flip and mask).
 import collections.abc
 import functools
 import os
-import pickle
+import weakref
 from typing import Any
 
 import cv2
@@ -42,7 +42,7 @@ def make(
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-) -> collections.abc.Iterator[dict[str, np.ndarray]]:
+) -> 'Batches':
   """The batches from `start_step` on, without end.
 
   Args:
@@ -59,28 +59,43 @@ def make(
   Raises:
     ValueError, FileNotFoundError: see `check`.
   """
-  samples = check(
-    config, seed, process_index=process_index, process_count=process_count, start_step=start_step
-  )
+  samples = _samples(config, seed, start_step, process_index, process_count)
   dataset = grain.MapDataset.source(samples).batch(samples.rows)
   if not config.workers:
     threads = min(16, os.cpu_count() or 1)
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(threads, max(4, threads))))
+    return Batches(dataset.to_iter_dataset(grain.ReadOptions(threads, max(4, threads))))
   # Grain's workers ask absl's flags, which a program that is not an absl app never parses.
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   dataset = dataset.to_iter_dataset(grain.ReadOptions(1, 2))
-  return iter(
-    dataset.mp_prefetch(
-      grain.multiprocessing.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
-    )
-  )
+  options = grain.multiprocessing.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
+  return Batches(dataset.mp_prefetch(options))
 
 
-def check(
-  config: Any, seed: int, *, process_index: int = 0, process_count: int = 1, start_step: int = 0
-) -> 'Samples':
-  """Everything about the data that can be wrong, before anything else is spent on a run.
+class Batches:
+  """An endless iterator whose threads or worker processes end with `close()`, or with itself."""
+
+  def __init__(self, dataset: grain.IterDataset):
+    self._open = [iter(dataset)]
+    # Also runs when the program ends, while the modules that closing needs are still there.
+    self.close = weakref.finalize(self, _close, self._open)
+
+  def __iter__(self) -> 'Batches':
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if not self._open:
+      raise StopIteration
+    return next(self._open[0])
+
+
+def _close(iterators: list[grain.DatasetIterator]) -> None:
+  while iterators:
+    iterators.pop().close()
+
+
+def check(config: Any, seed: int, *, process_index: int = 0, process_count: int = 1) -> None:
+  """Finds everything about the data that can be wrong, before anything else is spent on a run.
 
   Opens the source, looks at mask files, and makes one sample.
 
@@ -88,6 +103,14 @@ def check(
     ValueError: a field out of range, unknown names, nothing readable.
     FileNotFoundError: a wrong path, or a data set that is not prepared.
   """
+  samples = _samples(config, seed, 0, process_index, process_count)
+  samples.masks.check()
+  samples[0]
+
+
+def _samples(
+  config: Any, seed: int, start_step: int, process_index: int, process_count: int
+) -> 'Samples':
   _check_config(config)
   if seed < 0:
     raise ValueError(f'seed {seed} must be at least 0')
@@ -100,21 +123,18 @@ def check(
       f'config.data.batch_size {config.batch_size} is the global batch and must be a multiple of '
       f'the {process_count} processes'
     )
-  samples = Samples(config, seed, start_step, process_index, process_count)
-  if config.workers:
-    pickle.dumps(samples)  # fails here and not inside a worker
-  samples[0]
-  return samples
+  return Samples(config, seed, start_step, process_index, process_count)
 
 
 def source_length(config: Any) -> int:
   """The number of training images of config.data."""
-  return _length(config.source, config.split, config.get('data_dir', ''))
+  return len(_source(config.source, config.split, config.get('data_dir', '')))
 
 
-@functools.lru_cache(maxsize=8)
-def _length(source: str, split: str, data_dir: str) -> int:
-  return len(sources.make(source, split, data_dir=data_dir))
+# A run asks for its source three times, and listing a folder of a million files takes a while.
+@functools.lru_cache(maxsize=2)
+def _source(name: str, split: str, data_dir: str) -> sources.Source:
+  return sources.make(name, split, data_dir=data_dir)
 
 
 def _check_config(config: Any) -> None:
@@ -136,12 +156,15 @@ class Samples:
   """
 
   def __init__(
-    self, config: Any, seed: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
+    self,
+    config: Any,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
   ):
-    self.source = sources.make(config.source, config.split, data_dir=config.get('data_dir', ''))
+    self.source = _source(config.source, config.split, config.get('data_dir', ''))
     self.masks = masks_lib.make(config.masks)
-    if isinstance(self.masks, masks_lib.FileMasks):
-      self.masks.check()
     self.seed, self.start_step = int(seed), int(start_step)
     self.size, self.crop, self.flip = config.size, config.crop, config.flip
     self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
@@ -164,7 +187,7 @@ class Samples:
     rng = self._rng(_CROP, epoch, index)
     image = crop(image, self.size, self.crop, rng)
     if self.flip and rng.random() < 0.5:
-      image = image[:, ::-1]
+      image = cv2.flip(image, 1)
     mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
     return {
       'image': np.ascontiguousarray(image),

@@ -39,8 +39,8 @@ def prepare(name: str, data_dir: str = '', manual_dir: str = '') -> str:
     if 'tensorflow' not in str(error):
       raise
     raise RuntimeError(
-      f"preparing {name} needs TensorFlow (reading it does not): pip install 'jaxinpaint[tf]', then "
-      f'run the command again'
+      f"preparing {name} needs TensorFlow (reading it does not): pip install 'jaxinpaint[tf]', "
+      'then run the command again'
     ) from error
   return str(builder.data_path)
 

@@ -170,8 +170,9 @@ class SampleSource:
   """Square windows of real photographs that come inside scikit-image's wheel; no download.
 
   Every photograph gives windows of several scales (its short side, and by halves down to 112
-  pixels), overlapping by half, at most 90 of one photograph; those over 256 pixels are reduced to 256 by area. The order is
-  mixed but fixed, so that the first n are of all photographs. No pixel of 'test' is in 'train'.
+  pixels), overlapping by half, at most 90 of one photograph; those over 256 pixels are reduced to
+  256 by area. The order is mixed but fixed, so that the first n are of all photographs. No pixel
+  of 'test' is in 'train'.
   """
 
   def __init__(self, split: str):
@@ -257,8 +258,8 @@ class TfdsSource:
       ) from error
     except (ValueError, KeyError) as error:
       raise ValueError(
-        f'tfds set {name} has no split {split!r} (it has: {", ".join(sorted(builder.info.splits))}): '
-        f'set the split to one of them ({error})'
+        f'tfds set {name} has no split {split!r}: set it to one of '
+        f'{", ".join(sorted(builder.info.splits))} ({error})'
       ) from error
 
   def __len__(self) -> int:
@@ -306,7 +307,9 @@ def _image_key(builder: Any, name: str) -> str:
 
 def prepare_command(name: str, data_dir: str = '') -> str:
   """The shell command that prepares a set."""
-  return f'python -m jaxinpaint.data.prepare {name}' + (f' --data_dir {data_dir}' if data_dir else '')
+  return f'python -m jaxinpaint.data.prepare {name}' + (
+    f' --data_dir {data_dir}' if data_dir else ''
+  )
 
 
 def manual_dir(data_dir: str = '') -> pathlib.Path:
