@@ -168,7 +168,7 @@ def _prepare(request: Request) -> Prepared:
     seed=request.seed,
     count=count,
     dataset=dataset,
-    masks_name=mask_sets.sampler_of(spec).name + (', inverted' if request.invert_mask else ''),
+    masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     published=published,
     notes={'weights': model.origin, 'dtype': str(model.config.dtype)},
   )

@@ -85,7 +85,14 @@ def request(weights, folder, **others):
 
 def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
   output = tmp_path / 'out' / 'toy'
-  ask = request(weights, folder, output=output, published='Places2', bins=['10-20', '20-40'])
+  ask = request(
+    weights,
+    folder,
+    output=output,
+    published='Places2',
+    masks='strokes:0-0.9',
+    bins=['10-20', '20-40'],
+  )
   results = command.prepare(ask).run()
   assert sorted(p.name for p in output.iterdir()) == [
     'grid_10-20.png',
@@ -100,9 +107,14 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
   assert found['protocol']['id'] == 'seed000'
   assert found['dataset']['count'] == 4
   assert found['dataset']['skipped'][0]['file'].endswith('2b.png')
-  assert found['masks'] == {'name': 'irregular', 'seed': 0, 'sha256': results.mask_sha256}
+  assert found['masks'] == {'name': 'strokes', 'seed': 0, 'sha256': results.mask_sha256}
   assert {'commit', 'jax', 'devices', 'numpy'} <= found['environment'].keys()
-  assert any('30 x 30 instead of 256 x 256' in d for d in found['deviations'])
+  assert found['deviations'] == [
+    'images of 30 x 30 instead of 256 x 256',
+    '4 images instead of 500',
+    'hole shares 10-20, 20-40 % instead of 0-20, 10-20, 20-40, 40-60 %',
+    'masks strokes instead of irregular',
+  ]
   assert {r['predictor'] for r in found['results']} == {'toy', *classical.PREDICTORS}
   assert len(found['results']) == 4 * 2 * 6
 
@@ -243,7 +255,10 @@ def test_watch(toy, tmp_path, capsys):
   results = watch.final(4, State, {})
   assert results.count == 5 and (tmp_path / 'evaluation' / '4' / 'report.md').exists()
   printed = capsys.readouterr().out
-  assert 'Telea' in printed and 'toy beats every classical fill in' in printed
+  assert (
+    'Telea' in printed
+    and 'toy does not beat the classical fills in any of the 24 means.' in printed
+  )
 
 
 @pytest.mark.parametrize(
@@ -267,17 +282,24 @@ def test_verdict_says_plainly_where_a_model_loses(photographs):
     pass
 
   images = Images([(p[:32, :32], f'{k}') for k, p in enumerate(photographs)])
-  bins = protocols.parse_bins(['20-40'])
+  bins = protocols.parse_bins(['10-20', '20-40'])
   truth = np.stack([i for i, _ in images]).astype(np.float32) / 255
   predictors = {
     'good': lambda i, m, ids: np.where(m > 0, 0.99 * truth[ids], i),
+    'part': lambda i, m, ids: np.where(
+      m > 0, np.where(m.mean((1, 2, 3), keepdims=True) > 0.2, 0.99 * truth[ids], 1), i
+    ),
     'bad': lambda i, m, ids: np.where(m > 0, np.float32(1), i),
   } | classical.PREDICTORS
   masks = mask_sets.make('strokes', bins, 32, 32)
   results = evaluate(predictors, images, masks, protocols.SEED000, batch_size=3)
-  good, bad = report.verdicts(results)
-  assert good == 'good beats every classical fill in all 6 means.'
-  assert bad.startswith('bad beats every classical fill in 0 of 6 means, not in PSNR at 20-40 %')
+  good, part, bad = report.verdicts(results)
+  assert good == 'good beats every classical fill in all 12 means.'
+  assert part == (
+    'part beats every classical fill in 6 of 12 means, not in PSNR, SSIM, L1 %, hole PSNR, '
+    'hole SSIM, hole L1 % at 10-20 %.'
+  )
+  assert bad == 'bad does not beat the classical fills in any of the 12 means.'
 
 
 def test_published_rows():
