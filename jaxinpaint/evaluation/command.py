@@ -1,6 +1,7 @@
 """What `evaluate.py` does: everything that can be wrong is found first, then it is measured."""
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -201,7 +202,21 @@ def _load(request: Request) -> _Model:
       f'{model.origin} is of the system {model.config.system!r}, wanted is {wanted!r}: give its '
       'own config, or other weights'
     )
+  _report_other_model(request, model)
   return model
+
+
+def _report_other_model(request: Request, model: _Model) -> None:
+  """Warns when --config describes other networks: those of the weights are measured."""
+  if request.config is None:
+    return
+  plain = lambda section: json.dumps(json.loads(section.to_json_best_effort()), sort_keys=True)
+  if plain(request.config.model) != plain(model.config.model):
+    logging.warning(
+      "--config has another model section than %s, whose own is used; only --config's data and "
+      'evaluation settings hold.',
+      model.origin,
+    )
 
 
 def _check_weights(model: _Model, recipe: Recipe) -> None:

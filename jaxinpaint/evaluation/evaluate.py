@@ -49,9 +49,10 @@ def evaluate(
   """Measures predictors on the first `count` images, each with one mask per bin.
 
   Predictors get the picture with its hole emptied to 0, so that none can look at the truth, in
-  batches of exactly `batch_size` (the last is filled up with copies, which are not measured):
-  whatever compiles, compiles once, and the numbers do not depend on batch_size. The output is
-  pasted into the known picture and rounded as the protocol says, then measured on the host.
+  batches of exactly `batch_size` (the last is filled up with copies, which are not measured), so
+  that whatever compiles, compiles once. The output is pasted into the known picture and rounded as
+  the protocol says, then measured on the host. The numbers do not depend on batch_size, as far as a
+  predictor's rows do not.
 
   Args:
     predictors: {name: predictor}.
@@ -77,6 +78,12 @@ def evaluate(
   if wanted < 1:
     raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
   bins = tuple(masks_by_bin)
+  logging.info(
+    'Evaluating %s on %d images, hole shares %s %%.',
+    ', '.join(predictors),
+    wanted,
+    ', '.join(b.label for b in bins),
+  )
   records: list[Record] = []
   kept: list[Example] = []
   skipped: list[tuple[str, str]] = []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from jaxinpaint.data import masks as data_masks
 from jaxinpaint.evaluation.protocols import Bin
@@ -108,6 +109,7 @@ def _from_files(
         f'have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other bins'
         + ('' if files.invert else ', or pass --invert_mask if their holes are black')
       )
+    logging.info('masks %s: %d files with %s %% of hole', files.path, len(chosen), b.label)
     order = np.random.default_rng(_key(seed, b)).permutation(chosen)
     result[b] = lambda i, order=order: read(order[i % len(order)])
   return result

@@ -87,6 +87,12 @@ class Protocol:
   round_to_uint8: bool
   metrics: tuple[Metric, ...]
 
+  def __post_init__(self):
+    white = 255 if self.round_to_uint8 else 1
+    wrong = [m.name for m in self.metrics if m.options.get('data_range', white) != white]
+    if wrong:
+      raise ValueError(f'protocol {self.id!r}: data_range of {wrong} must be {white}')
+
   def description(self) -> dict[str, Any]:
     """JSON-able: the whole protocol."""
     fields = dataclasses.asdict(self)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import cv2
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint.data import decode
-from jaxinpaint.evaluation import classical, mask_sets, protocols
+from jaxinpaint.evaluation import classical, mask_sets, protocols, report
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
 from jaxinpaint.evaluation.results import summarise
 
@@ -108,6 +109,9 @@ def test_a_perfect_output_is_counted_as_infinite(photographs):
   s = results.summary('truth', BINS[0], 'psnr')
   assert (s.n, s.infinite) == (0, 5) and math.isnan(s.mean)
   assert results.summary('truth', BINS[0], 'hole_l1_percent').mean == 0
+  found = report.to_json(results)['results'][0]
+  assert (found['metric'], found['mean'], found['n'], found['infinite']) == ('psnr', None, 0, 5)
+  assert '∞' in report.terminal_table(results)
 
 
 def test_masks_are_those_of_seed_bin_and_image(photographs):
@@ -230,3 +234,8 @@ def test_bins():
       protocols.parse_bins(bad)
   with pytest.raises(ValueError, match=r"unknown protocol 'seed9'.*seed000"):
     protocols.get('seed9')
+
+
+def test_a_protocols_metrics_must_have_its_range():
+  with pytest.raises(ValueError, match=r"data_range of \['psnr', .* must be 1"):
+    dataclasses.replace(PROTOCOL, round_to_uint8=False)

@@ -1,11 +1,13 @@
 """From weights or a workdir to the report's files, with a toy system and real photographs."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
 
 import cv2
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from jaxinpaint import arrays, systems
 from jaxinpaint.evaluation import classical, command, mask_sets, protocols, report, run
 from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.evaluation.model import Model
 from jaxinpaint.training import checkpoints
 from jaxinpaint.training.recipe import Phase, Recipe
 from jaxinpaint.weights import store
@@ -144,7 +147,7 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
   assert (output / 'report.md').read_text() == text
 
 
-def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch):
+def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
   config = toy_config()
   restored = {}
 
@@ -160,7 +163,10 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch):
   # Another config's data holds, the checkpoint's networks stay.
   other = toy_config()
   other.evaluation.count = 2
+  with other.unlocked():
+    other.model.width = 3
   results = command.prepare(command.Request(workdir=tmp_path, config=other)).run()
+  assert 'another model section' in caplog.text
   assert results.count == 2 and (tmp_path / 'evaluation' / '7').is_dir()
   other.system = 'misf'
   with pytest.raises(command.UsageError, match="of the system 'toy', wanted is 'misf'"):
@@ -213,6 +219,27 @@ def test_weights_that_do_not_fit_the_networks(toy, folder, tmp_path):
   path = store.save(tmp_path / 'other', 'toy', toy_config(), params)
   with pytest.raises(command.UsageError, match='do not fit the networks'):
     command.prepare(request(path, folder))
+
+
+def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
+  recipe, traced = toy_recipe(), []
+
+  def predict(params, stats, constants, image, mask, rng):
+    traced.append(image.shape)
+    return recipe.predict(params, stats, constants, image, mask, rng)
+
+  model = Model(dataclasses.replace(recipe, predict=predict))
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
+  images = np.stack([p[:30, :40] for p in photographs]).astype(np.float32) / 255
+  mask = np.zeros((3, 30, 40, 1), np.float32)
+  mask[:, 5:9, 5:9] = 1
+  for value in (0.0, 0.25):
+    colour = jax.device_put(np.full(3, value, np.float32), jax.NamedSharding(mesh, jax.P()))
+    other = jax.device_put(np.zeros((8, 2), np.float32), jax.NamedSharding(mesh, jax.P('data')))
+    bound = model.bind({'generator': {'colour': colour, 'other': other}, 'critic': {}}, {}, {})
+    output = bound(images, mask, np.arange(3, dtype=np.int32))
+    np.testing.assert_array_equal(output, np.where(mask > 0, np.float32(0.5 + value), images))
+  assert traced == [(3, 32, 40, 3)]
 
 
 class Writer:
