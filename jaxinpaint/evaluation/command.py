@@ -143,6 +143,7 @@ def _prepare(request: Request) -> Prepared:
     )
   own_split = data.get('eval_split', 'test') if not request.data else 'test'
   split = own_split if request.split is None else request.split
+  dataset = f'{source}/{split}' if split else source
   images = pipeline.evaluation_set(
     source,
     split,
@@ -152,7 +153,7 @@ def _prepare(request: Request) -> Prepared:
     data_dir=data.get('data_dir', ''),
   )
   if len(images) < count:
-    logging.warning('%s/%s has %d images, %d were wanted.', source, split, len(images), count)
+    logging.warning('%s has %d images, %d were wanted.', dataset, len(images), count)
   masks = mask_sets.make(spec, bins, size, size, seed=request.seed, invert=request.invert_mask)
 
   recipe = systems.make_recipe(model.config)
@@ -166,8 +167,8 @@ def _prepare(request: Request) -> Prepared:
     batch_size=batch_size,
     seed=request.seed,
     count=count,
-    dataset=f'{source}/{split}',
-    masks_name=mask_sets.sampler_of(spec).name + (', inverted' if request.invert_mask else ''),
+    dataset=dataset,
+    masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     published=published,
     notes={'weights': model.origin, 'dtype': str(model.config.dtype)},
   )

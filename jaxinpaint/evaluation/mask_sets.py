@@ -55,6 +55,14 @@ def sampler_of(spec: Any) -> data_masks.MaskSampler:
   return data_masks.make(spec)
 
 
+def name_of(spec: Any) -> str:
+  """What to call the masks of a specification in a report; the bins stand for the area."""
+  sampler = sampler_of(spec)
+  if isinstance(sampler, data_masks.FileMasks):
+    return f'folder:{sampler.path}'
+  return with_area(sampler, None).name
+
+
 def _drawn(
   sampler: data_masks.MaskSampler, bin: Bin, height: int, width: int, seed: int
 ) -> Callable[[int], np.ndarray]:

@@ -119,9 +119,9 @@ SEED000 = Protocol(
     Metric('psnr', 'PSNR', 'psnr', _RGB8, 'higher', 3, 'PSNR'),
     Metric('ssim', 'SSIM', 'ssim', _SSIM, 'higher', 4, 'SSIM'),
     Metric('l1_percent', 'L1 %', 'l1_percent', _RGB8, 'lower', 2, 'L1'),
-    Metric('hole_psnr', 'PSNR, hole', 'psnr_hole', _RGB8, 'higher', 3),
-    Metric('hole_ssim', 'SSIM, hole', 'ssim_hole', _SSIM, 'higher', 4),
-    Metric('hole_l1_percent', 'L1 %, hole', 'l1_percent_hole', _RGB8, 'lower', 2),
+    Metric('hole_psnr', 'hole PSNR', 'psnr_hole', _RGB8, 'higher', 3),
+    Metric('hole_ssim', 'hole SSIM', 'ssim_hole', _SSIM, 'higher', 4),
+    Metric('hole_l1_percent', 'hole L1 %', 'l1_percent_hole', _RGB8, 'lower', 2),
   ),
 )
 
