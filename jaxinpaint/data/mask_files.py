@@ -108,7 +108,7 @@ def complaints(
       f'the mask is full, no pixel is known: paint what is to be kept '
       f'{"white" if invert else "black"}, or {flag} if the hole has that colour'
     )
-  elif share > 0.75 or (share > 0.5 and rim.mean() > 0.9):
+  elif share > 0.75 or (share > 0.5 and rim.mean() > 0.7):
     found.append(
       f'the mask looks inverted ({100 * share:.0f} % of it is hole): if {colour} marks what is to '
       f'be kept, {flag}'
