@@ -63,7 +63,7 @@ def evaluate(
     seed: of the masks; recorded.
     count: at most; None: the protocol's.
     examples: so many images per bin are kept for the grids.
-    progress: shows a bar where stderr is a terminal.
+    progress: logs a line, and shows a bar where stderr is a terminal.
 
   Raises:
     EvaluationError: nothing to measure, or a predictor returned another shape, changed known
@@ -78,12 +78,13 @@ def evaluate(
   if wanted < 1:
     raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
   bins = tuple(masks_by_bin)
-  logging.info(
-    'Evaluating %s on %d images, hole shares %s %%.',
-    ', '.join(predictors),
-    wanted,
-    ', '.join(b.label for b in bins),
-  )
+  if progress:
+    logging.info(
+      'Evaluating %s on %d images, hole shares %s %%.',
+      ', '.join(predictors),
+      wanted,
+      ', '.join(b.label for b in bins),
+    )
   records: list[Record] = []
   kept: list[Example] = []
   skipped: list[tuple[str, str]] = []
