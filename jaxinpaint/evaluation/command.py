@@ -1,6 +1,7 @@
 """What `evaluate.py` does: everything that can be wrong is found first, then it is measured."""
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -143,6 +144,7 @@ def _prepare(request: Request) -> Prepared:
     )
   own_split = data.get('eval_split', 'test') if not request.data else 'test'
   split = own_split if request.split is None else request.split
+  dataset = f'{source}/{split}' if split else source
   images = pipeline.evaluation_set(
     source,
     split,
@@ -152,7 +154,7 @@ def _prepare(request: Request) -> Prepared:
     data_dir=data.get('data_dir', ''),
   )
   if len(images) < count:
-    logging.warning('%s/%s has %d images, %d were wanted.', source, split, len(images), count)
+    logging.warning('%s has %d images, %d were wanted.', dataset, len(images), count)
   masks = mask_sets.make(spec, bins, size, size, seed=request.seed, invert=request.invert_mask)
 
   recipe = systems.make_recipe(model.config)
@@ -166,8 +168,8 @@ def _prepare(request: Request) -> Prepared:
     batch_size=batch_size,
     seed=request.seed,
     count=count,
-    dataset=f'{source}/{split}',
-    masks_name=mask_sets.sampler_of(spec).name + (', inverted' if request.invert_mask else ''),
+    dataset=dataset,
+    masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     published=published,
     notes={'weights': model.origin, 'dtype': str(model.config.dtype)},
   )
@@ -200,7 +202,21 @@ def _load(request: Request) -> _Model:
       f'{model.origin} is of the system {model.config.system!r}, wanted is {wanted!r}: give its '
       'own config, or other weights'
     )
+  _report_other_model(request, model)
   return model
+
+
+def _report_other_model(request: Request, model: _Model) -> None:
+  """Warns when --config describes other networks: those of the weights are measured."""
+  if request.config is None:
+    return
+  plain = lambda section: json.dumps(json.loads(section.to_json_best_effort()), sort_keys=True)
+  if plain(request.config.model) != plain(model.config.model):
+    logging.warning(
+      "--config has another model section than %s, whose own is used; only --config's data and "
+      'evaluation settings hold.',
+      model.origin,
+    )
 
 
 def _check_weights(model: _Model, recipe: Recipe) -> None:

@@ -49,9 +49,10 @@ def evaluate(
   """Measures predictors on the first `count` images, each with one mask per bin.
 
   Predictors get the picture with its hole emptied to 0, so that none can look at the truth, in
-  batches of exactly `batch_size` (the last is filled up with copies, which are not measured):
-  whatever compiles, compiles once, and the numbers do not depend on batch_size. The output is
-  pasted into the known picture and rounded as the protocol says, then measured on the host.
+  batches of exactly `batch_size` (the last is filled up with copies, which are not measured), so
+  that whatever compiles, compiles once. The output is pasted into the known picture and rounded as
+  the protocol says, then measured on the host. The numbers do not depend on batch_size, as far as a
+  predictor's rows do not.
 
   Args:
     predictors: {name: predictor}.
@@ -62,7 +63,7 @@ def evaluate(
     seed: of the masks; recorded.
     count: at most; None: the protocol's.
     examples: so many images per bin are kept for the grids.
-    progress: shows a bar where stderr is a terminal.
+    progress: logs a line, and shows a bar where stderr is a terminal.
 
   Raises:
     EvaluationError: nothing to measure, or a predictor returned another shape, changed known
@@ -77,6 +78,13 @@ def evaluate(
   if wanted < 1:
     raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
   bins = tuple(masks_by_bin)
+  if progress:
+    logging.info(
+      'Evaluating %s on %d images, hole shares %s %%.',
+      ', '.join(predictors),
+      wanted,
+      ', '.join(b.label for b in bins),
+    )
   records: list[Record] = []
   kept: list[Example] = []
   skipped: list[tuple[str, str]] = []

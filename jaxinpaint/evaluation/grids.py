@@ -10,11 +10,11 @@ from jaxinpaint import arrays
 # Smaller cells are enlarged, pixel by pixel, so that labels fit and holes can be seen.
 _MIN_CELL = 192
 _GAP = 4
-_EMPTY = 128  # the hole in the input column
+_EMPTY = 255  # the hole in the input column
 
 
 def hole_shown(truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """uint8[H, W, 3] with its hole gray; mask uint8[H, W], 1 = hole."""
+  """uint8[H, W, 3] with its hole white; mask uint8[H, W], 1 = hole."""
   return np.where(mask[..., None] > 0, np.uint8(_EMPTY), truth)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from jaxinpaint.data import masks as data_masks
 from jaxinpaint.evaluation.protocols import Bin
@@ -53,6 +54,14 @@ def sampler_of(spec: Any) -> data_masks.MaskSampler:
   if isinstance(spec, str) and pathlib.Path(spec).expanduser().is_dir():
     spec = f'folder:{spec}'
   return data_masks.make(spec)
+
+
+def name_of(spec: Any) -> str:
+  """What to call the masks of a specification in a report; the bins stand for the area."""
+  sampler = sampler_of(spec)
+  if isinstance(sampler, data_masks.FileMasks):
+    return f'folder:{sampler.path}'
+  return with_area(sampler, None).name
 
 
 def _drawn(
@@ -100,6 +109,7 @@ def _from_files(
         f'have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other bins'
         + ('' if files.invert else ', or pass --invert_mask if their holes are black')
       )
+    logging.info('masks %s: %d files with %s %% of hole', files.path, len(chosen), b.label)
     order = np.random.default_rng(_key(seed, b)).permutation(chosen)
     result[b] = lambda i, order=order: read(order[i % len(order)])
   return result

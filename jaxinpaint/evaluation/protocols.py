@@ -87,6 +87,12 @@ class Protocol:
   round_to_uint8: bool
   metrics: tuple[Metric, ...]
 
+  def __post_init__(self):
+    white = 255 if self.round_to_uint8 else 1
+    wrong = [m.name for m in self.metrics if m.options.get('data_range', white) != white]
+    if wrong:
+      raise ValueError(f'protocol {self.id!r}: data_range of {wrong} must be {white}')
+
   def description(self) -> dict[str, Any]:
     """JSON-able: the whole protocol."""
     fields = dataclasses.asdict(self)
@@ -119,9 +125,9 @@ SEED000 = Protocol(
     Metric('psnr', 'PSNR', 'psnr', _RGB8, 'higher', 3, 'PSNR'),
     Metric('ssim', 'SSIM', 'ssim', _SSIM, 'higher', 4, 'SSIM'),
     Metric('l1_percent', 'L1 %', 'l1_percent', _RGB8, 'lower', 2, 'L1'),
-    Metric('hole_psnr', 'PSNR, hole', 'psnr_hole', _RGB8, 'higher', 3),
-    Metric('hole_ssim', 'SSIM, hole', 'ssim_hole', _SSIM, 'higher', 4),
-    Metric('hole_l1_percent', 'L1 %, hole', 'l1_percent_hole', _RGB8, 'lower', 2),
+    Metric('hole_psnr', 'hole PSNR', 'psnr_hole', _RGB8, 'higher', 3),
+    Metric('hole_ssim', 'hole SSIM', 'ssim_hole', _SSIM, 'higher', 4),
+    Metric('hole_l1_percent', 'hole L1 %', 'l1_percent_hole', _RGB8, 'lower', 2),
   ),
 )
 

@@ -257,32 +257,37 @@ def _stamp(results: Results) -> str:
 
 
 def verdicts(results: Results) -> list[str]:
-  """A sentence for each predictor that is not a classical fill: does it beat all that are?"""
+  """A sentence for each predictor that is not a classical fill: where does it beat all that are?"""
   fills = [n for n in results.predictors if n in classical.PREDICTORS]
+  metrics = results.protocol.metrics
+  total = len(results.bins) * len(metrics)
   sentences = []
   for name in results.predictors:
     if name in fills or not fills:
       continue
-    lost, total = [], 0
+    lost = {}
     for b in results.bins:
-      for metric in results.protocol.metrics:
-        sign = 1 if metric.better == 'higher' else -1
-        mean = lambda n, b=b, metric=metric: results.summary(n, b, metric.name).mean
-        best = max(fills, key=lambda n, mean=mean, sign=sign: sign * mean(n))
-        total += 1
-        # Written so that an undefined mean counts as not beating.
-        if not sign * mean(name) > sign * mean(best):
-          numbers = f'{mean(name):.{metric.digits}f}, {best} {mean(best):.{metric.digits}f}'
-          lost.append(f'{metric.label} at {b.label} % ({numbers})')
+      labels = [m.label for m in metrics if not _beats(results, name, fills, b, m)]
+      if labels:
+        lost[b] = labels
+    won = total - sum(map(len, lost.values()))
     if not lost:
       sentences.append(f'{name} beats every classical fill in all {total} means.')
+    elif not won:
+      sentences.append(f'{name} does not beat the classical fills in any of the {total} means.')
     else:
+      where = '; '.join(f'{", ".join(labels)} at {b.label} %' for b, labels in lost.items())
       sentences.append(
-        f'{name} beats every classical fill in {total - len(lost)} of {total} means, not in '
-        + '; '.join(lost)
-        + '.'
+        f'{name} beats every classical fill in {won} of {total} means, not in {where}.'
       )
   return sentences
+
+
+def _beats(results: Results, name: str, fills: Sequence[str], b: Bin, metric: Metric) -> bool:
+  """Whether the mean of `name` is better than those of all fills; False where one is undefined."""
+  sign = 1 if metric.better == 'higher' else -1
+  mean = lambda n: sign * results.summary(n, b, metric.name).mean
+  return all(mean(name) > mean(fill) for fill in fills)
 
 
 def markdown(

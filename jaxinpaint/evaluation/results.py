@@ -130,4 +130,6 @@ class Results:
     if self.bins != p.bins:
       labels = [', '.join(b.label for b in bins) for bins in (self.bins, p.bins)]
       found.append(f'hole shares {labels[0]} % instead of {labels[1]} %')
+    if self.masks and self.masks != p.masks:
+      found.append(f'masks {self.masks} instead of {p.masks}')
     return found

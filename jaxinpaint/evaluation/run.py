@@ -249,7 +249,7 @@ def evaluate_model(
     seed=SEED,
     count=config.evaluation.count,
     dataset=dataset_of(config),
-    masks_name=mask_sets.sampler_of(config.evaluation.masks).name,
+    masks_name=mask_sets.name_of(config.evaluation.masks),
     notes=notes,
   )
 
