@@ -1,0 +1,85 @@
+"""The U-shaped branch that predicts filter kernels, common to JPGNet's descendants.
+
+Mildenhall et al., "Burst Denoising with Kernel Prediction Networks", CVPR 2018, as Li et al., "MISF",
+CVPR 2022, cut it for inpainting: three levels, no normalisation, and the other branch's feature
+joined at half resolution.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint.layers.conv import Conv, avg_pool, normal_init, upsample_bilinear
+
+
+class Basic(nn.Module):
+  """Three times (3x3 convolution, ReLU), as JPGNet and MISF name it."""
+
+  features: int
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B,H,W,I] -> [B,H,W,features]."""
+    for i in (1, 2, 3):
+      conv = Conv(
+        self.features,
+        3,
+        padding=1,
+        kernel_init=self.kernel_init,
+        dtype=self.dtype,
+        name=f'conv{i}',
+      )
+      x = nn.relu(conv(x))
+    return x
+
+
+class KernelPrediction(nn.Module):
+  """Predicts one kernel for each pixel and channel of the image, and of a feature map if asked.
+
+  Attributes:
+    width: channels at full resolution; 2, 4 and 8 times as many below.
+    image_kernels: channels of the image kernels, colours * taps.
+    feature_kernels: channels of the kernels for a feature map at a quarter of the resolution;
+      0: none.
+    kernel_init: of all kernels.
+    dtype: of the computation.
+  """
+
+  width: int = 64
+  image_kernels: int = 27
+  feature_kernels: int = 0
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, feature: jax.Array) -> dict[str, jax.Array]:
+    """Predicts the kernels.
+
+    Args:
+      x: [B,H,W,4], the damaged image and its mask.
+      feature: [B,H/2,W/2,C], the other branch's, joined at that level.
+
+    Returns:
+      'image': [B,H,W,image_kernels]; 'dec2': [B,H/2,W/2,2*width], the second decoder layer;
+      'feature': [B,H/4,W/4,feature_kernels] if there are any.
+    """
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    basic = lambda scale, name: Basic(self.width * scale, name=name, **init)
+    enc1 = basic(1, 'enc1')(x)
+    enc2 = basic(2, 'enc2')(avg_pool(enc1))
+    enc2 = jnp.concatenate([enc2, feature.astype(enc2.dtype)], -1)
+    enc3 = basic(4, 'enc3')(avg_pool(enc2))
+    found = {}
+    if self.feature_kernels:
+      found['feature'] = Conv(self.feature_kernels, 1, name='feature_kernels', **init)(enc3)
+    mid = basic(8, 'mid')(enc3)  # at the same resolution: the published code does not pool here
+    dec1 = basic(4, 'dec1')(jnp.concatenate([enc3, mid], -1))
+    dec2 = basic(2, 'dec2')(jnp.concatenate([enc2, upsample_bilinear(dec1)], -1))
+    dec3 = basic(1, 'dec3')(jnp.concatenate([enc1, upsample_bilinear(dec2)], -1))
+    found['dec2'] = dec2
+    found['image'] = Conv(self.image_kernels, 1, name='kernels', **init)(dec3)
+    return found

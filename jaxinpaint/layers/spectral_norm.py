@@ -1,0 +1,123 @@
+"""Convolutions under spectral normalisation.
+
+Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018 (algorithm
+1), with the semantics of torch.nn.utils.spectral_norm: u and v are kept beside the weight, every
+training forward first takes one step of power iteration, and the gradient flows through
+sigma = u . (W v) with u and v held constant.
+
+The collection 'spectral' holds 'u' f32[out] and 'v' f32[in*kh*kw], both in PyTorch's order: the
+matrix W they belong to is [out, in*kh*kw].
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint.layers import conv
+
+EPS = 1e-12  # of the vectors' normalisation
+
+
+def _normalize(x: jax.Array) -> jax.Array:
+  return x / jnp.maximum(jnp.linalg.norm(x), EPS)
+
+
+def _random_direction(rng: jax.Array, size: int) -> jax.Array:
+  return _normalize(jax.random.normal(rng, (size,)))
+
+
+def spectral_normalize(module: nn.Module, kernel: jax.Array, *, train: bool) -> jax.Array:
+  """The kernel divided by the estimate of its largest singular value.
+
+  Args:
+    module: whose collection 'spectral' holds u and v; it must be mutable when `train`.
+    kernel: f32[kh,kw,in,out]. A transposed convolution's is flattened alike (PyTorch moves its
+      axis 1, the output, to the front).
+    train: True takes one step of power iteration first and stores u and v.
+
+  Returns:
+    f32[kh,kw,in,out].
+  """
+  kh, kw, fan_in, out = kernel.shape
+  direction = lambda size: _random_direction(module.make_rng('params'), size)
+  u = module.variable('spectral', 'u', direction, out)
+  v = module.variable('spectral', 'v', direction, fan_in * kh * kw)
+  # The matrix as [kh*kw*in, out] is a view of the kernel; v is put in that order instead.
+  matrix = kernel.reshape(-1, out)
+  to_kernel = lambda w: w.reshape(fan_in, kh, kw).transpose(1, 2, 0).reshape(-1)
+  to_torch = lambda w: w.reshape(kh, kw, fan_in).transpose(2, 0, 1).reshape(-1)
+  left, right = u.value, to_kernel(v.value)
+  if train and not module.is_initializing():
+    fixed = jax.lax.stop_gradient(matrix)
+    right = _normalize(fixed @ left)
+    left = _normalize(right @ fixed)
+    u.value, v.value = left, to_torch(right)
+  left, right = jax.lax.stop_gradient((left, right))
+  sigma = (right @ matrix) @ left
+  return kernel / sigma
+
+
+class SNConv(nn.Module):
+  """`layers.conv.Conv` with a spectrally normalised kernel; fields as there."""
+
+  features: int
+  kernel_size: int = 3
+  stride: int = 1
+  padding: int = 0
+  dilation: int = 1
+  pad_mode: conv.PadMode = 'zeros'
+  use_bias: bool = True
+  kernel_init: conv.Initializer = conv.normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = spectral_normalize(self, kernel, train=train)
+    y = conv.conv2d(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      stride=self.stride,
+      padding=self.padding,
+      dilation=self.dilation,
+      pad_mode=self.pad_mode,
+    )
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    return y
+
+
+class SNConvTranspose(nn.Module):
+  """`layers.conv.ConvTranspose` with a spectrally normalised kernel; fields as there."""
+
+  features: int
+  kernel_size: int = 4
+  stride: int = 2
+  padding: int = 1
+  output_padding: int = 0
+  use_bias: bool = True
+  kernel_init: conv.Initializer = conv.normal_init
+  form: conv.TransposedForm | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = spectral_normalize(self, kernel, train=train)
+    y = conv.conv_transpose2d(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      stride=self.stride,
+      padding=self.padding,
+      output_padding=self.output_padding,
+      form=self.form,
+    )
+    if self.use_bias:
+      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    return y

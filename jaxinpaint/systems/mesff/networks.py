@@ -1,0 +1,247 @@
+"""MESFF + SFI: predictive filtering with an external spatial prior and perceptual inference.
+
+Wu Peng, Zhang Sunjie, Wang Yongxiong, Chen Yuanfeng, Qin Haiwang: "Image Inpainting Based on
+Perceptual Inference and External Spatial Prior Features" (University of Shanghai for Science and
+Technology). Two branches interact: IFKPB predicts a filter for every pixel and a semantic prior,
+FIIFB encodes the masked image, takes the prior through MESFF, reasons with six SFI blocks, decodes,
+and its result is filtered by the predicted kernels.
+
+No code is published. Where the paper is silent the skeleton is that of its ancestor MISF (Li et
+al., CVPR 2022), the multi-scale fusion that of CTSDG (Guo et al., ICCV 2021), the AOT block that of
+AOT-GAN's code.
+
+Differs from the paper, where the paper contradicts itself or cannot be built as written:
+  - the prior enters the encoder (sections 2.1 and 2.3), not the decoder (abstract);
+  - the SFI blocks stand between encoder and decoder (the text has the two swapped);
+  - eq. 3: the key acts along the height, the value along the width;
+  - MESFF resizes its feature to `attention_size`, since key and value have a fixed size, and back;
+  - eq. 8: the gate is 1 - k, normalised as in AOT-GAN's code (`gate_norm='none'`: as in the text);
+  - eq. 9 and 10: 1x1 convolutions make the one-channel map and bring the widths together;
+  - kernels are 3x3 with one rate, one for each colour, without softmax (MISF).
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint import arrays
+from jaxinpaint.layers.aot import RATES, AOTBlock
+from jaxinpaint.layers.attention import ExternalSpatialAttention
+from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init
+from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.layers.kernel_prediction import KernelPrediction
+from jaxinpaint.layers.norm import instance_norm
+from jaxinpaint.layers.resnet import ResnetBlock
+
+MULTIPLE = 4  # sides of the image: the bottleneck has a quarter of the resolution ...
+MIN_SIDE = 36  # ... and its features are mirrored by 8 pixels
+
+
+class MESFF(nn.Module):
+  """Multi-scale external spatial feature fusion: from a decoder's feature to a semantic prior.
+
+  Section 2.2 of the paper, eq. 3 to 7; scales and weights as CTSDG's multi-scale aggregation.
+
+  Attributes:
+    dim: channels inside.
+    size: side of the square that attention works on.
+    hidden: memory size of key and value.
+    dilations: of the scales.
+    skip: the attention's input is added to its result ('add'), concatenated and merged by a 3x3
+      convolution ('concat'), or not used ('none').
+    kernel_init: of all kernels.
+    dtype: of the computation; the softmax is float32.
+  """
+
+  dim: int = 64
+  size: int = 256
+  hidden: int = 64
+  dilations: tuple[int, ...] = (1, 3, 5)
+  skip: Literal['add', 'concat', 'none'] = 'add'
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B,H,W,C] -> [B,H,W,C], any H and W.
+
+    Raises:
+      ValueError: unknown `skip`.
+    """
+    if self.skip not in ('add', 'concat', 'none'):
+      raise ValueError(f"MESFF's skip {self.skip!r} must be 'add', 'concat' or 'none'")
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    height, width, channels = x.shape[1:]
+    feature = Conv(self.dim, 3, padding=1, name='conv_in', **init)(x)
+    feature = arrays.resize_bilinear(feature, self.size, self.size)
+    attended = ExternalSpatialAttention(self.size, self.hidden, name='attention', **init)(feature)
+    scales = [
+      nn.relu(Conv(self.dim, 3, padding=rate, dilation=rate, name=f'scale{i}', **init)(attended))
+      for i, rate in enumerate(self.dilations)
+    ]
+    weights = nn.relu(Conv(self.dim, 3, padding=1, name='weight1', **init)(attended))
+    weights = nn.relu(Conv(len(scales), 1, name='weight2', **init)(weights))
+    weights = jax.nn.softmax(weights.astype(jnp.float32), -1)
+    fused = sum(s * weights[..., i : i + 1].astype(self.dtype) for i, s in enumerate(scales))
+    for name, value in dict(
+      feature=feature, attended=attended, weights=weights, fused=fused
+    ).items():
+      self.sow('intermediates', name, value)
+    if self.skip == 'add':
+      fused = fused + feature
+    elif self.skip == 'concat':
+      fused = jnp.concatenate([fused, feature], -1)
+      fused = Conv(self.dim, 3, padding=1, name='merge', **init)(fused)
+    fused = arrays.resize_bilinear(fused, height, width)
+    return Conv(channels, 3, padding=1, name='conv_out', **init)(fused)
+
+
+class SFI(nn.Module):
+  """Spatial feature-aware inference: finds what distracts, takes it away, strengthens the rest.
+
+  Section 2.3 of the paper: F_n = sigmoid(to_map(AOT(F))) (eq. 9), F_q = AOT(merge[F, F_n])
+  (eq. 10), D = F - F_q and F_t = D + AOT(D) (eq. 11), three AOT blocks of their own.
+
+  Attributes:
+    rates: dilations of the AOT blocks.
+    gate_norm: of the AOT blocks.
+    residual_scale: factor on AOT(D) in eq. 11; 1 as published, where activations grow by about
+      1.7 per block at the start of training.
+    kernel_init: of all kernels.
+    dtype: of the convolutions.
+  """
+
+  rates: tuple[int, ...] = RATES
+  gate_norm: Literal['aot', 'none'] = 'aot'
+  residual_scale: float = 1.0
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B,H,W,C] -> [B,H,W,C]; H and W above the largest rate."""
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    aot = lambda name: AOTBlock(self.rates, self.gate_norm, name=name, **init)
+    x = x.astype(self.dtype)
+    noise_map = jax.nn.sigmoid(Conv(1, 1, name='to_map', **init)(aot('noise_map')(x)))
+    merged = Conv(x.shape[-1], 1, name='merge', **init)(jnp.concatenate([x, noise_map], -1))
+    noise = aot('noise')(merged)
+    self.sow('intermediates', 'map', noise_map)
+    self.sow('intermediates', 'noise', noise)
+    kept = x - noise
+    return kept + self.residual_scale * aot('enhance')(kept)
+
+
+class Generator(nn.Module):
+  """Both branches, their exchange and the final filtering.
+
+  Attributes:
+    width: channels at full resolution, 64 in the paper's ancestor; all others scale with it.
+    use_mesff: False removes MESFF, and the encoder goes on without a prior (table 3, w/o MESFF).
+    bottleneck: 'sfi'; 'none' removes the blocks (w/o SFI); 'resnet' puts MISF's residual blocks in
+      their place.
+    blocks: number of SFI blocks.
+    resnet_blocks: number of residual blocks where bottleneck is 'resnet'.
+    kernel_size: side of the predicted image filters.
+    filter_rates: distances between their taps; where there are several, a 3x3 convolution merges
+      the filtered images, as in JPGNet.
+    attention_size: side of the square that MESFF works on.
+    attention_hidden: memory size of its key and value.
+    mesff_skip: see `MESFF`.
+    gate_norm: of the AOT blocks.
+    sfi_residual_scale: see `SFI`.
+    remat: recompute the bottleneck's blocks in the backward pass instead of keeping what they
+      computed; less memory, about a quarter more time.
+    kernel_init: of all kernels; biases start at zero.
+    dtype: of the computation. Parameters, statistics, the softmax, the filtering and the output
+      are float32.
+  """
+
+  width: int = 64
+  use_mesff: bool = True
+  bottleneck: Literal['sfi', 'none', 'resnet'] = 'sfi'
+  blocks: int = 6
+  resnet_blocks: int = 8
+  kernel_size: int = 3
+  filter_rates: tuple[int, ...] = (1,)
+  attention_size: int = 256
+  attention_hidden: int = 64
+  mesff_skip: Literal['add', 'concat', 'none'] = 'add'
+  gate_norm: Literal['aot', 'none'] = 'aot'
+  sfi_residual_scale: float = 1.0
+  remat: bool = False
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, image: jax.Array, mask: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Paints the whole image anew from what the mask leaves of it.
+
+    Args:
+      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least 36. Pixels in the hole are
+        not read.
+      mask: f32[B,H,W,1], 1 = hole.
+      train: changes nothing here; taken as every network takes it.
+
+    Returns:
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'raw'
+      (before filtering), 'kernels', 'dec2' (IFKPB's second decoder layer), 'prior' (with MESFF),
+      'enc2', 'bottleneck'.
+
+    Raises:
+      ValueError: a size that the network cannot take, or an unknown switch.
+    """
+    del train
+    arrays.check_multiple(*image.shape[1:3], MULTIPLE, MIN_SIDE)
+    if self.bottleneck not in ('sfi', 'none', 'resnet'):
+      raise ValueError(f"bottleneck {self.bottleneck!r} must be 'sfi', 'none' or 'resnet'")
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    width = self.width
+    normed = lambda y: nn.relu(instance_norm(y))
+
+    x = jnp.concatenate([image * (1 - mask), mask], -1).astype(self.dtype)
+    enc0 = normed(Conv(width, 7, padding=3, pad_mode='reflect', name='enc0', **init)(x))
+    enc1 = normed(Conv(2 * width, 4, stride=2, padding=1, name='enc1', **init)(enc0))
+    predicted = KernelPrediction(width, 3 * self.kernel_size**2, name='ifkpb', **init)(x, enc1)
+    found = {'dec2': predicted['dec2'], 'kernels': predicted['image'].astype(jnp.float32)}
+    if self.use_mesff:
+      found['prior'] = MESFF(
+        width,
+        self.attention_size,
+        self.attention_hidden,
+        skip=self.mesff_skip,
+        name='mesff',
+        **init,
+      )(predicted['dec2'])
+      enc1 = jnp.concatenate([enc1, found['prior']], -1)
+    y = normed(Conv(4 * width, 4, stride=2, padding=1, name='enc2', **init)(enc1))
+    found['enc2'] = y
+    for i, block in enumerate(self._blocks(init)):
+      y = block(name=f'body{i}')(y)
+    found['bottleneck'] = y
+    y = normed(ConvTranspose(2 * width, 4, 2, 1, name='dec0', **init)(y))
+    y = normed(ConvTranspose(width, 4, 2, 1, name='dec1', **init)(y))
+    raw = Conv(3, 7, padding=3, pad_mode='reflect', name='dec2', **init)(y).astype(jnp.float32)
+    found['raw'] = raw
+    y = predicted_kernel_filter(raw, found['kernels'], self.kernel_size, self.filter_rates)
+    if len(self.filter_rates) > 1:
+      merge = Conv(3, 3, padding=1, kernel_init=self.kernel_init, name='merge_rates')
+      y = merge(y)
+    found['out'] = (jnp.tanh(y) + 1) / 2
+    return found
+
+  def _blocks(self, init: dict) -> list:
+    """Constructors of the bottleneck's blocks."""
+    if self.bottleneck == 'sfi':
+      kind = nn.remat(SFI) if self.remat else SFI
+      settings = dict(gate_norm=self.gate_norm, residual_scale=self.sfi_residual_scale)
+      count = self.blocks
+    else:
+      kind = nn.remat(ResnetBlock) if self.remat else ResnetBlock
+      settings = dict(dilation=2)
+      count = self.resnet_blocks if self.bottleneck == 'resnet' else 0
+    return [lambda name: kind(name=name, **settings, **init)] * count

@@ -1,0 +1,63 @@
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.errors import ModifyScopeVariableError
+
+from jaxinpaint.layers.spectral_norm import SNConv, SNConvTranspose
+from jaxinpaint.weights import mapping
+
+
+@goldens.cases('spectral_norm_train')
+def test_training_forwards_advance_u_and_v_as_torch(case):
+  data, state = case.data(), case.state()
+  entries = mapping.sn_conv('conv', 'net', ('conv',)) + mapping.sn_conv(
+    'deconv', 'net', ('deconv',), layout='conv_transpose'
+  )
+  tree = mapping.convert(state, entries)
+  layers = {
+    'conv': SNConv(10, 4, stride=2, padding=1),
+    'deconv': SNConvTranspose(7, 4, 2, 1),
+  }
+  x = goldens.nhwc(data['x'])
+  spectral = tree['stats']['net']['spectral']
+  for step in (1, 2):
+    y = x
+    for name, layer in layers.items():
+      variables = {'params': tree['params']['net'][name], 'spectral': spectral[name]}
+      y, changed = layer.apply(variables, y, train=True, mutable=['spectral'])
+      spectral = {**spectral, name: changed['spectral']}
+      goldens.assert_close(goldens.nchw(y), data[f'{name}_out{step}'], what=f'{name} {step}')
+      for vector in 'uv':
+        want = data[f'{name}_{vector}{step}']
+        goldens.assert_close(changed['spectral'][vector], want, what=f'{name} {vector}{step}')
+
+
+def test_evaluation_uses_the_stored_vectors_and_changes_nothing():
+  layer, x = SNConv(3, 3), jnp.ones((1, 4, 4, 2))
+  variables = layer.init(jax.random.key(0), x)
+  y, changed = layer.apply(variables, x, mutable=['spectral'])
+  for name in 'uv':
+    np.testing.assert_array_equal(changed['spectral'][name], variables['spectral'][name])
+  doubled = jax.tree.map(lambda v: 2 * v, variables['params']['kernel'])
+  again = layer.apply({**variables, 'params': {**variables['params'], 'kernel': doubled}}, x)
+  np.testing.assert_allclose(y, again, rtol=1e-5)
+
+
+def test_training_needs_the_collection_to_be_mutable():
+  layer, x = SNConv(3, 3), jnp.ones((1, 4, 4, 2))
+  variables = layer.init(jax.random.key(0), x, train=True)
+  with pytest.raises(ModifyScopeVariableError):
+    layer.apply(variables, x, train=True)
+
+
+def test_gradient_flows_through_sigma_with_constant_vectors():
+  layer, x = SNConv(1, 1, use_bias=False), jnp.ones((1, 1, 1, 2))
+  kernel = jnp.asarray([3.0, 4.0]).reshape(1, 1, 2, 1)
+  spectral = {'u': jnp.ones(1), 'v': jnp.asarray([0.6, 0.8])}
+  loss = lambda k: layer.apply({'params': {'kernel': k}, 'spectral': spectral}, x).sum()
+  # y = sum(w) / sigma, sigma = w . v = 5: dy/dw = 1/sigma - sum(w) v / sigma^2
+  np.testing.assert_allclose(
+    jax.grad(loss)(kernel).reshape(-1), [0.2 - 7 * 0.6 / 25, 0.2 - 7 * 0.8 / 25], rtol=1e-5
+  )

@@ -1,0 +1,178 @@
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinpaint.systems.mesff import networks, published
+from jaxinpaint.weights import mapping
+
+# Parameters of the six variants, counted in the paper's layout at full width.
+COUNTS = {
+  46_618_023: dict(),
+  45_732_004: dict(use_mesff=False),
+  14_355_873: dict(bottleneck='none'),
+  13_469_854: dict(use_mesff=False, bottleneck='none'),
+  22_911_134: dict(use_mesff=False, bottleneck='resnet'),
+  23_797_153: dict(bottleneck='resnet'),
+}
+SMALL = dict(width=8, blocks=1, resnet_blocks=1, attention_size=16, attention_hidden=4)
+
+
+def shapes(side=64, **settings):
+  image, mask = jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
+  generator = networks.Generator(**settings)
+  return jax.eval_shape(generator.init, jax.random.key(0), image, mask)['params']
+
+
+def count(tree):
+  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize('expected', COUNTS)
+def test_parameter_count(expected):
+  params = shapes(**COUNTS[expected])
+  assert count(params) == expected
+  settings = COUNTS[expected]
+  assert ('mesff' in params) == settings.get('use_mesff', True)
+  assert ('body0' in params) == (settings.get('bottleneck') != 'none')
+
+
+def test_parts_have_the_published_sizes():
+  params = shapes()
+  assert count(params['ifkpb']) == 12_136_539
+  assert count(params['mesff']) == 361_731
+  assert count(params['body0']) == 5_377_025
+  assert count(params['body0']['enhance']) == 1_770_240
+
+
+@goldens.cases('mesff_generator')
+def test_generator(case):
+  data, state = case.data(), case.state()
+  size = state['mesff.key.fc1.weight'].shape[1]
+  model = dict(attention_size=size)
+  params = mapping.convert(state, published.entries(model))['params']['generator']
+  apply = jax.jit(networks.Generator(**model).apply)
+  found = apply({'params': params}, goldens.nhwc(data['image']), goldens.nhwc(data['mask']))
+  for name in ('out', 'raw'):
+    goldens.assert_close(goldens.nchw(found[name]), data[name], atol=1e-3, what=name)
+  strides = dict(kernels=3, dec2=16, prior=16, enc2=8, bottleneck=8)
+  for name, stride in strides.items():
+    got = goldens.nchw(found[name])[:1, ::stride]
+    goldens.assert_close(got, data[f'{name}_b0'], atol=1e-3, what=name)
+
+
+@goldens.cases('mesff_module')
+def test_mesff_module(case):
+  data = case.data()
+  tree = mapping.convert(case.state(), published.mesff_entries('', ()))
+  module = networks.MESFF(dim=8, size=32, hidden=6)
+  x, weights = goldens.nhwc(data['x']), goldens.nhwc(data['cotangent'])
+
+  def loss(x):
+    variables = {'params': tree['params']['generator']}
+    out, inner = module.apply(variables, x, mutable=['intermediates'])
+    return (out * weights).sum(), (out, inner['intermediates'])
+
+  gradient, (out, inner) = jax.jit(jax.grad(loss, has_aux=True))(x)
+  goldens.assert_close(goldens.nchw(out), data['out'], what='out')
+  for name in ('feature', 'attended', 'weights', 'fused'):
+    goldens.assert_close(goldens.nchw(inner[name][0])[:1], data[f'{name}_b0'], what=name)
+  goldens.assert_close(goldens.nchw(gradient), data['grad_x'], what='d/dx')
+
+
+@goldens.cases('mesff_sfi')
+def test_sfi_block(case):
+  data = case.data()
+  tree = mapping.convert(case.state(), published.sfi_entries('', ()))
+  x, weights = goldens.nhwc(data['x']), goldens.nhwc(data['cotangent'])
+
+  def loss(x):
+    variables = {'params': tree['params']['generator']}
+    out, inner = networks.SFI().apply(variables, x, mutable=['intermediates'])
+    return (out * weights).sum(), (out, inner['intermediates'])
+
+  gradient, (out, inner) = jax.jit(jax.grad(loss, has_aux=True))(x)
+  for name, got in dict(out=out, map=inner['map'][0], noise=inner['noise'][0]).items():
+    goldens.assert_close(goldens.nchw(got), data[name], what=name)
+  goldens.assert_close(goldens.nchw(gradient), data['grad_x'], what='d/dx')
+
+
+def test_the_hole_is_not_read_and_the_output_is_an_image():
+  generator = networks.Generator(**SMALL)
+  image = jax.random.uniform(jax.random.key(0), (2, 40, 44, 3))
+  mask = jnp.zeros((2, 40, 44, 1)).at[:, 8:20, 8:30].set(1.0)
+  found, variables = generator.init_with_output(jax.random.key(1), image, mask)
+  assert found['out'].shape == image.shape and found['out'].dtype == jnp.float32
+  assert float(found['out'].min()) >= 0 and float(found['out'].max()) <= 1
+  other = jnp.where(mask == 1, 1 - image, image)
+  np.testing.assert_array_equal(found['out'], generator.apply(variables, other, mask)['out'])
+  changed = generator.apply(variables, 1 - image, mask)['out']
+  assert float(jnp.abs(found['out'] - changed).max()) > 0
+
+
+def test_remat_changes_nothing_but_memory():
+  image = jax.random.uniform(jax.random.key(0), (1, 36, 36, 3))
+  mask = jnp.zeros((1, 36, 36, 1)).at[:, 8:20, 8:30].set(1.0)
+  results = []
+  for remat in (False, True):
+    generator = networks.Generator(**SMALL, remat=remat)
+    variables = generator.init(jax.random.key(1), image, mask)
+    loss = lambda v, g=generator: jnp.square(g.apply(v, image, mask)['out'] - image).mean()
+    results.append(jax.jit(jax.grad(loss))(variables)['params'])
+  scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(results[0]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), *results)
+
+
+@pytest.mark.parametrize(
+  'switch, added',
+  [
+    (dict(filter_rates=(1, 2, 3, 4)), 12 * 3 * 9 + 3),
+    (dict(mesff_skip='concat'), 16 * 8 * 9 + 8),
+    (dict(mesff_skip='none'), 0),
+    (dict(kernel_size=5), (75 - 27) * 9),
+    (dict(gate_norm='none', sfi_residual_scale=0.5), 0),
+  ],
+)
+def test_switches_add_what_they_say_and_convert(switch, added):
+  params = shapes(side=40, **SMALL, **switch)
+  assert count(params) == count(shapes(side=40, **SMALL)) + added
+  model = SMALL | switch
+  paths = {e.path for e in published.entries(model)}
+  got = {tuple(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+  assert got == paths
+
+
+def test_residual_scale_weighs_the_enhancement():
+  x = jax.random.normal(jax.random.key(0), (1, 10, 10, 8))
+  variables = networks.SFI().init(jax.random.key(1), x)
+  outs = [networks.SFI(residual_scale=s).apply(variables, x) for s in (0.0, 0.5, 1.0)]
+  np.testing.assert_allclose(outs[0] + outs[2], 2 * outs[1], atol=1e-5)
+  assert float(jnp.abs(outs[0] - outs[1]).max()) > 0.1
+
+
+def test_bfloat16_stays_near_float32():
+  image = jax.random.uniform(jax.random.key(0), (1, 40, 40, 3))
+  mask = jnp.zeros((1, 40, 40, 1)).at[:, 8:20, 8:30].set(1.0)
+  variables = networks.Generator(**SMALL).init(jax.random.key(1), image, mask)
+  full = networks.Generator(**SMALL).apply(variables, image, mask)['out']
+  generator = networks.Generator(**SMALL, dtype=jnp.bfloat16)
+  half = generator.apply(variables, image, mask)
+  assert half['out'].dtype == jnp.float32 and half['bottleneck'].dtype == jnp.bfloat16
+  assert 0 < float(jnp.abs(half['out'] - full).max()) < 0.02
+  own = generator.init(jax.random.key(1), image, mask)
+  assert {leaf.dtype for leaf in jax.tree.leaves(own)} == {jnp.dtype('float32')}
+
+
+def test_bad_sizes_and_switches_are_named():
+  init = lambda side, **s: networks.Generator(**SMALL, **s).init(
+    jax.random.key(0), jnp.zeros((1, side, side, 3)), jnp.zeros((1, side, side, 1))
+  )
+  with pytest.raises(ValueError, match='height 42 must be a multiple of 4 and at least 36'):
+    init(42)
+  with pytest.raises(ValueError, match='height 32 must be'):
+    init(32)
+  with pytest.raises(ValueError, match="bottleneck 'aot' must be"):
+    init(40, bottleneck='aot')
+  with pytest.raises(ValueError, match="skip 'cat' must be"):
+    init(40, mesff_skip='cat')

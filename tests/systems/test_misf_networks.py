@@ -1,0 +1,74 @@
+import re
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
+from jaxinpaint.systems.misf import networks, published
+from jaxinpaint.weights import mapping
+
+
+def shapes(**settings):
+  image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+  generator = networks.Generator(**settings)
+  return jax.eval_shape(generator.init, jax.random.key(0), image, mask)['params']
+
+
+def test_parameter_count_is_the_published_one_without_conv_final():
+  sizes = [int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes())]
+  conv_final = 12 * 3 * 9 + 3
+  assert sum(sizes) + conv_final == 23_059_361  # 23.06 M
+
+
+@goldens.cases('misf_generator')
+def test_generator(case):
+  data = case.data()
+  tree = mapping.convert(case.state(), published.generator_entries({}), published.IGNORE)
+  x = goldens.nhwc(data['input'])
+  apply = jax.jit(networks.Generator().apply)
+  found = apply({'params': tree['params']['generator']}, x[..., :3], x[..., 3:])
+  goldens.assert_close(goldens.nchw(found['kernels']), data['kernels_image'], what='kernels')
+  feature = goldens.nchw(found['filtered_feature'])
+  stride = feature.shape[1] // data['filtered_feature'].shape[1]
+  goldens.assert_close(feature[:, ::stride], data['filtered_feature'], what='filtered feature')
+  goldens.assert_close(goldens.nchw(found['out']), data['output'], what='out')
+
+
+def test_other_shapes_than_squares_run_and_the_hole_is_not_read():
+  generator = networks.Generator(width=8, blocks=1)
+  image = jax.random.uniform(jax.random.key(0), (1, 16, 24, 3))
+  mask = jnp.zeros((1, 16, 24, 1)).at[:, 4:8, 4:20].set(1.0)
+  found, variables = generator.init_with_output(jax.random.key(1), image, mask)
+  assert found['out'].shape == image.shape
+  other = generator.apply(variables, jnp.where(mask == 1, 0.5, image), mask)
+  np.testing.assert_array_equal(found['out'], other['out'])
+  with pytest.raises(ValueError, match='width 22 must be a multiple of 4'):
+    generator.init(jax.random.key(1), image[:, :, :22], mask[:, :, :22])
+
+
+def test_every_parameter_of_both_networks_is_mapped_once():
+  want = {('generator', *path(p)) for p, _ in leaves(shapes())}
+  discriminator = jax.eval_shape(
+    PatchDiscriminator().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
+  )
+  for tree in discriminator.values():
+    want |= {('discriminator', *path(p)) for p, _ in leaves(tree)}
+  found = [(e.network, *e.path) for e in published.entries({})]
+  assert len(found) == len(set(found)) and set(found) == want
+
+
+def test_only_unused_keys_are_ignored():
+  skipped = lambda key: any(re.search(pattern, key) for pattern in published.IGNORE)
+  assert skipped('kpn_model.conv_final.weight') and skipped('features.0.weight_orig')
+  assert not any(skipped(e.key) for e in published.entries({}))
+
+
+def leaves(tree):
+  return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def path(keys):
+  return tuple(k.key for k in keys)
