@@ -1,0 +1,78 @@
+"""Pixel-wise reconstruction losses: L1 over the picture, over a region, and spatially discounted.
+
+Every function takes images of any float dtype, computes in float32 and returns f32[].
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def l1(pred: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+  """Mean over all elements of |pred - target|, times `weight` where given.
+
+  The divisor is the number of elements of `pred`, whatever the weight; see `masked_l1` for a mean
+  over a region.
+
+  Args:
+    pred: [B,H,W,C].
+    target: [B,H,W,C].
+    weight: broadcastable to them, e.g. a mask [B,H,W,1] or a discount [H,W,1].
+  """
+  error = jnp.abs(pred.astype(jnp.float32) - target.astype(jnp.float32))
+  if weight is not None:
+    error = error * weight.astype(jnp.float32)
+  return error.mean()
+
+
+def l1_over_mask_mean(pred: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+  """`l1` over the whole picture, divided by the mean of the batch's masks.
+
+  What EdgeConnect's and MISF's code does: the error runs over every pixel, yet a batch of small
+  holes counts for more. A batch without any hole divides by zero there; here it is treated as if it
+  had a hole of one pixel.
+
+  Args:
+    pred: [B,H,W,C].
+    target: [B,H,W,C].
+    mask: [B,H,W,1], 1 = hole.
+  """
+  mask = mask.astype(jnp.float32)
+  return l1(pred, target) / jnp.maximum(mask.mean(), 1.0 / mask.size)
+
+
+def masked_l1(
+  pred: jax.Array, target: jax.Array, region: jax.Array, *, over_region: bool = False
+) -> jax.Array:
+  """L1 inside a region: the hole (`region=mask`) or what is known (`region=1 - mask`).
+
+  Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, L_hole
+  and L_valid, which divide by the number of all elements.
+
+  Args:
+    pred: [B,H,W,C].
+    target: [B,H,W,C].
+    region: [B,H,W,1], 1 inside.
+    over_region: divide by the region's elements instead (0 where the whole batch has none).
+  """
+  loss = l1(pred, target, region)
+  if over_region:
+    region = region.astype(jnp.float32)
+    loss = loss / jnp.maximum(region.mean(), 1.0 / region.size)
+  return loss
+
+
+def spatial_discount_mask(height: int, width: int, gamma: float = 0.9) -> np.ndarray:
+  """f32[height, width, 1]: pixels near the hole's border, which known pixels determine, count most.
+
+  Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, section 3, as in
+  the authors' code: max(gamma^min(i, height - i), gamma^min(j, width - j)) with i and j from 0. So
+  the first row and column weigh 1 and the last ones gamma. It is a constant for `l1`'s weight.
+  """
+  rows, columns = (gamma ** np.minimum(np.arange(n), n - np.arange(n)) for n in (height, width))
+  return np.maximum(rows[:, None], columns[None, :]).astype(np.float32)[..., None]
+
+
+def discounted_l1(pred: jax.Array, target: jax.Array, gamma: float = 0.9) -> jax.Array:
+  """`l1` of hole patches [B,h,w,C] under `spatial_discount_mask`; divides by all elements."""
+  return l1(pred, target, jnp.asarray(spatial_discount_mask(*pred.shape[1:3], gamma)))

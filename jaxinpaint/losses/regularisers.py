@@ -1,0 +1,29 @@
+"""Terms that look at the prediction alone."""
+
+import jax
+import jax.numpy as jnp
+
+
+def total_variation(image: jax.Array, hole: jax.Array | None = None) -> jax.Array:
+  """Anisotropic total variation: mean |x - right neighbour| + mean |x - neighbour below|.
+
+  Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, eq. 6.
+
+  Args:
+    image: [B,H,W,C], the composited picture.
+    hole: None: each mean runs over all pairs of neighbours in the batch, as published code does.
+      f32[B,H,W,1], 1 = hole: pairs count only where both pixels lie in the hole dilated by one
+      pixel (3x3), the paper's region P; the sum over those pairs is divided by the number of
+      elements of `image` (N_comp).
+  """
+  image = image.astype(jnp.float32)
+  across = jnp.abs(image[:, :, 1:] - image[:, :, :-1])
+  down = jnp.abs(image[:, 1:] - image[:, :-1])
+  if hole is None:
+    return across.mean() + down.mean()
+  inside = jax.lax.reduce_window(
+    hole.astype(jnp.float32), -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME'
+  )
+  across = across * inside[:, :, 1:] * inside[:, :, :-1]
+  down = down * inside[:, 1:] * inside[:, :-1]
+  return (across.sum() + down.sum()) / image.size

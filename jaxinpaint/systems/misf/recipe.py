@@ -1,0 +1,57 @@
+"""How MISF is trained: the joint loss of its released configuration.
+
+Li, Guo, Lin, Li, Feng, Wang: "MISF: Multi-level Interactive Siamese Filtering for High-Fidelity
+Image Inpainting", CVPR 2022, https://arxiv.org/abs/2203.06304. Every number below is that of the
+released code unless it says otherwise.
+
+Differs from the reference code:
+  - a batch whose masks are all empty does not divide by zero in the L1 term;
+  - the three power iterations of a step run in another order (see systems/joint_loss.py);
+  - binary cross-entropy is taken of logits, without PyTorch's clamp of the logarithm at -100.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxinpaint.systems import joint_loss
+from jaxinpaint.systems.misf import networks
+from jaxinpaint.training.recipe import Recipe
+
+
+def default_config() -> ConfigDict:
+  """The published networks and weights."""
+  model = dict(
+    width=64,
+    blocks=8,
+    kernel_size=3,
+    remat=False,  # ours: saves memory, changes no number
+  )
+  loss = dict(
+    l1=1.0,
+    adversarial=0.1,
+    perceptual=0.1,
+    style=250.0,
+    adversarial_kind='non_saturating',
+    discriminator_input='out',
+    discriminator_width=64,
+    l1_over_mask_mean=True,
+    vgg='vgg19',
+    vgg_file='',
+    vgg_normalize=False,  # images go in as [0, 1]
+    perceptual_layers=('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1', 'relu5_1'),
+    style_layers=('relu2_2', 'relu3_4', 'relu4_4', 'relu5_2'),
+    style_on_hole=True,
+  )
+  return ConfigDict(dict(system='misf', dtype='float32', model=model, loss=loss))
+
+
+def make(config: ConfigDict) -> Recipe:
+  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
+  return joint_loss.make(
+    config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
+  )
+
+
+def quicktest(config: ConfigDict) -> None:
+  """Narrows the networks in place, and drops the terms that need VGG's weights."""
+  config.model.update(dict(width=8, blocks=1))
+  config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))
