@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import arrays
+from jaxinpaint.losses.reconstruction import absolute_difference
 
 
 class AdversarialLoss(NamedTuple):
@@ -164,7 +165,7 @@ def feature_matching(fake: Sequence[jax.Array], real: Sequence[jax.Array]) -> ja
     real: the same of the real images.
   """
   pairs = zip(fake, real, strict=True)
-  return sum(jnp.abs(_f32(f) - jax.lax.stop_gradient(_f32(r))).mean() for f, r in pairs)
+  return sum(absolute_difference(f, jax.lax.stop_gradient(r)).mean() for f, r in pairs)
 
 
 def soft_mask(mask: jax.Array, size: int = 71, sigma: float = 10.0) -> jax.Array:

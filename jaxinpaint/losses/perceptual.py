@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint.losses.reconstruction import absolute_difference
+
 Features = Mapping[str, jax.Array]
 
 
@@ -47,8 +49,7 @@ def perceptual(
   """
   _check_layers(pred, target, weights)
   return sum(
-    (1.0 if weights is None else weights[name])
-    * _mean_difference(pred[name].astype(jnp.float32), target[name].astype(jnp.float32))
+    (1.0 if weights is None else weights[name]) * _mean_difference(pred[name], target[name])
     for name in pred
   )
 
@@ -72,7 +73,7 @@ def style(
 
 
 def _mean_difference(pred: jax.Array, target: jax.Array) -> jax.Array:
-  return jnp.abs(pred - jax.lax.stop_gradient(target)).mean()
+  return absolute_difference(pred, jax.lax.stop_gradient(target)).mean()
 
 
 def _check_layers(pred: Features, target: Features, weights: Mapping[str, float] | None) -> None:

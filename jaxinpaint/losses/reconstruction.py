@@ -8,6 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def absolute_difference(a: jax.Array, b: jax.Array) -> jax.Array:
+  """|a - b| in float32, whose derivative is 0 where the two are equal, as PyTorch's is.
+
+  That of jnp.abs is 1 there, which pushes pixels and features off a target that they have met, and
+  flat areas off their total variation of zero.
+  """
+  difference = a.astype(jnp.float32) - b.astype(jnp.float32)
+  return difference * jax.lax.stop_gradient(jnp.sign(difference))
+
+
 def l1(pred: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
   """Mean over all elements of |pred - target|, times `weight` where given.
 
@@ -19,7 +29,7 @@ def l1(pred: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> j
     target: [B,H,W,C].
     weight: broadcastable to them, e.g. a mask [B,H,W,1] or a discount [H,W,1].
   """
-  error = jnp.abs(pred.astype(jnp.float32) - target.astype(jnp.float32))
+  error = absolute_difference(pred, target)
   if weight is not None:
     error = error * weight.astype(jnp.float32)
   return error.mean()

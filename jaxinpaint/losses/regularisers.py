@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint.losses.reconstruction import absolute_difference
+
 
 def total_variation(image: jax.Array, hole: jax.Array | None = None) -> jax.Array:
   """Anisotropic total variation: mean |x - right neighbour| + mean |x - neighbour below|.
@@ -16,9 +18,8 @@ def total_variation(image: jax.Array, hole: jax.Array | None = None) -> jax.Arra
       pixel (3x3), the paper's region P; the sum over those pairs is divided by the number of
       elements of `image` (N_comp).
   """
-  image = image.astype(jnp.float32)
-  across = jnp.abs(image[:, :, 1:] - image[:, :, :-1])
-  down = jnp.abs(image[:, 1:] - image[:, :-1])
+  across = absolute_difference(image[:, :, 1:], image[:, :, :-1])
+  down = absolute_difference(image[:, 1:], image[:, :-1])
   if hole is None:
     return across.mean() + down.mean()
   inside = jax.lax.reduce_window(
