@@ -1,254 +1,264 @@
-"""Adversarial losses on logits, and gradient penalties. Everything is computed in float32.
+"""Adversarial losses and the penalties that go with them.
 
-A kind is a pair of functions: the discriminator's loss of its scores of real and fake images, and
-the generator's of its fakes. Scores are patch maps [B, h, w, 1] or vectors; means run over all of
-their entries.
+A kind of GAN is a pair of functions of the discriminator's raw outputs (logits, no sigmoid):
+
+  real_term, fake_term = non_saturating.discriminator(real_logits, fake_logits)
+  term = non_saturating.generator(fake_logits)
+
+The discriminator minimises the sum of its two terms (EdgeConnect and its descendants, and
+SN-PatchGAN, half of it). A term is the mean over all samples and patches. Everything is float32
+inside, whatever the dtype of the logits.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.losses.reconstruction import absolute
-
-Array = jax.Array
+from jaxinpaint.losses.reconstruction import absolute_difference
 
 
-@dataclasses.dataclass(frozen=True)
-class Adversarial:
-  """One kind of adversarial game.
+class AdversarialLoss(NamedTuple):
+  """One kind of GAN.
 
   Attributes:
-    real: scores of real images -> f32[], the discriminator's first term.
-    fake: scores of generated images -> f32[], its second term.
-    generator: scores of generated images -> f32[], the generator's loss.
-    discriminator_scale: factor of the sum of the first two.
+    discriminator: (real logits, fake logits) -> (real term f32[], fake term f32[]).
+    generator: (fake logits) -> f32[].
   """
 
-  real: Callable[[Array], Array]
-  fake: Callable[[Array], Array]
-  generator: Callable[[Array], Array]
-  discriminator_scale: float = 1.0
-
-  def discriminator(self, real: Array, fake: Array) -> Array:
-    """f32[], the discriminator's loss of logits [B, ...]."""
-    return self.discriminator_scale * (self.real(_f32(real)) + self.fake(_f32(fake)))
+  discriminator: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+  generator: Callable[[jax.Array], jax.Array]
 
 
-def _f32(x: Array) -> Array:
+def _f32(x: jax.Array) -> jax.Array:
   return x.astype(jnp.float32)
 
 
-def _softplus(x: Array) -> Array:
-  return jax.nn.softplus(_f32(x)).mean()
-
-
-# Goodfellow et al. (NeurIPS 2014), the generator's non-saturating form. BCE of sigmoid(x) with
-# label 1 is softplus(-x), with label 0 softplus(x): the same numbers, finite for every logit. The
-# discriminator halves its sum, as EdgeConnect, MISF and their followers do.
-non_saturating = Adversarial(
-  real=lambda x: _softplus(-_f32(x)),
-  fake=_softplus,
-  generator=lambda x: _softplus(-_f32(x)),
-  discriminator_scale=0.5,
+# Goodfellow et al., NeurIPS 2014, with the generator's non-saturating form (section 3). The binary
+# cross-entropy of a sigmoid is a softplus: exact for any logit, where PyTorch's BCELoss clamps the
+# logarithm at -100.
+non_saturating = AdversarialLoss(
+  lambda real, fake: (jax.nn.softplus(-_f32(real)).mean(), jax.nn.softplus(_f32(fake)).mean()),
+  lambda fake: jax.nn.softplus(-_f32(fake)).mean(),
 )
 
-# The same without the half: AOT-GAN's alternative, StyleGAN2's logistic loss.
-logistic = dataclasses.replace(non_saturating, discriminator_scale=1.0)
-
-# Lim & Ye (2017), Miyato et al. (ICLR 2018).
-hinge = Adversarial(
-  real=lambda x: jax.nn.relu(1 - _f32(x)).mean(),
-  fake=lambda x: jax.nn.relu(1 + _f32(x)).mean(),
-  generator=lambda x: -_f32(x).mean(),
-  discriminator_scale=0.5,
+# Lim and Ye, "Geometric GAN", 2017; Miyato et al., "Spectral Normalization for GANs", ICLR 2018,
+# eq. 16 and 17.
+hinge = AdversarialLoss(
+  lambda real, fake: (jax.nn.relu(1 - _f32(real)).mean(), jax.nn.relu(1 + _f32(fake)).mean()),
+  lambda fake: -_f32(fake).mean(),
 )
 
-# Mao et al. (ICCV 2017) on raw scores.
-least_squares = Adversarial(
-  real=lambda x: jnp.square(_f32(x) - 1).mean(),
-  fake=lambda x: jnp.square(_f32(x)).mean(),
-  generator=lambda x: jnp.square(_f32(x) - 1).mean(),
-  discriminator_scale=0.5,
+# Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017, with a = 0, b = c = 1 and
+# without the factors 1/2.
+least_squares = AdversarialLoss(
+  lambda real, fake: (jnp.square(_f32(real) - 1).mean(), jnp.square(_f32(fake)).mean()),
+  lambda fake: jnp.square(_f32(fake) - 1).mean(),
 )
 
-# EdgeConnect's 'lsgan': the same on sigmoid(logits), its discriminator keeping the sigmoid.
-least_squares_sigmoid = Adversarial(
-  real=lambda x: jnp.square(jax.nn.sigmoid(_f32(x)) - 1).mean(),
-  fake=lambda x: jnp.square(jax.nn.sigmoid(_f32(x))).mean(),
-  generator=lambda x: jnp.square(jax.nn.sigmoid(_f32(x)) - 1).mean(),
-  discriminator_scale=0.5,
-)
 
-# Arjovsky et al. (ICML 2017); the critic's Lipschitz bound is `gradient_penalty`'s business.
-wasserstein = Adversarial(
-  real=lambda x: -_f32(x).mean(), fake=lambda x: _f32(x).mean(), generator=lambda x: -_f32(x).mean()
+def _on_sigmoid(loss: AdversarialLoss) -> AdversarialLoss:
+  score = lambda x: jax.nn.sigmoid(_f32(x))
+  return AdversarialLoss(
+    lambda real, fake: loss.discriminator(score(real), score(fake)),
+    lambda fake: loss.generator(score(fake)),
+  )
+
+
+# EdgeConnect's 'lsgan': its discriminator ends in a sigmoid, and the squares are of that score.
+least_squares_on_sigmoid = _on_sigmoid(least_squares)
+
+# Arjovsky et al., "Wasserstein GAN", ICML 2017; the critic needs `gradient_penalty`.
+wasserstein = AdversarialLoss(
+  lambda real, fake: (-_f32(real).mean(), _f32(fake).mean()),
+  lambda fake: -_f32(fake).mean(),
 )
 
 KINDS = {
   'non_saturating': non_saturating,
-  'logistic': logistic,
   'hinge': hinge,
   'least_squares': least_squares,
-  'least_squares_sigmoid': least_squares_sigmoid,
+  'least_squares_on_sigmoid': least_squares_on_sigmoid,
   'wasserstein': wasserstein,
 }
 
 
-def kind(name: str) -> Adversarial:
-  """The adversarial game of that name; ValueError lists the names there are."""
-  if name not in KINDS:
-    raise ValueError(f'unknown adversarial kind {name!r}; there are: {", ".join(KINDS)}')
-  return KINDS[name]
-
-
-def _safe_norm(squares: Array) -> Array:
-  """sqrt with gradient 0 at 0, where the plain one has an infinite gradient (and then NaN)."""
-  positive = squares > 0
-  return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
+def _input_gradient(critic: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+  """d critic / d x of every sample, f32[B,...]; samples must not see each other."""
+  return _f32(jax.grad(lambda x: _f32(critic(x)).sum())(_f32(x)))
 
 
 def gradient_penalty(
-  critic: Callable[[Array], Array],
-  real: Array,
-  fake: Array,
-  alpha: Array,
-  mask: Array | None = None,
-) -> tuple[Array, Array]:
-  """WGAN-GP's penalty, mean over samples of (|gradient| - 1)^2 (Gulrajani et al., NeurIPS 2017).
+  critic: Callable[[jax.Array], jax.Array],
+  real: jax.Array,
+  fake: jax.Array,
+  rng: jax.Array | None = None,
+  *,
+  alpha: jax.Array | None = None,
+  mask: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Two-sided gradient penalty of WGAN-GP: mean over the batch of (slope - 1)^2.
 
-  The gradient is the critic's with respect to x = real + alpha * (fake - real). It is computed in
-  float32 whatever the critic's dtype, and its derivative is finite where it vanishes.
+  Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3, without its weight
+  (10). The slope is the 2-norm of the critic's gradient at real + alpha * (fake - real). Where a
+  gradient is exactly zero the slope is 0 and has the derivative 0, so that nothing becomes NaN.
 
   Args:
-    critic: images f32[B, H, W, C] -> scores [B, ...]; samples must not mix (no batch norm).
-    real: [B, H, W, C].
-    fake: [B, H, W, C].
-    alpha: [B], uniform in [0, 1]: `jax.random.uniform(rng, (B,))`.
-    mask: [B, H, W, 1] (1 = hole): the norm runs over the hole alone, each squared entry weighted
-      by the mask (Yu et al., CVPR 2018); None: over the whole image.
+    critic: f32[B,H,W,C] -> outputs of any shape [B,...], summed for each sample; it must be free of
+      batch statistics and compute in float32.
+    real: [B,H,W,C].
+    fake: [B,H,W,C]; stop its gradient where only the critic is trained.
+    rng: key to draw alpha, one for each sample, uniform in [0, 1).
+    alpha: [B] or [B,1,...] instead of drawing it.
+    mask: [B,H,W,1], 1 = hole: only the gradient inside counts (Yu et al., CVPR 2018:
+      slope = sqrt(sum(gradient^2 * mask))). None: everywhere.
 
   Returns:
-    (f32[] penalty, f32[B] norms); multiply the penalty by 10 as the papers do.
+    The penalty f32[] and the slopes f32[B].
+
+  Raises:
+    ValueError: neither or both of rng and alpha.
   """
-  alpha = _f32(alpha).reshape((-1,) + (1,) * (real.ndim - 1))
-  x = _f32(real) + alpha * (_f32(fake) - _f32(real))
-  gradient = _f32(jax.grad(lambda v: _f32(critic(v)).sum())(x))
-  squares = jnp.square(gradient)
+  if (rng is None) == (alpha is None):
+    raise ValueError('gradient_penalty takes either rng, to draw alpha, or alpha: give one of them')
+  real, fake = _f32(real), _f32(fake)
+  batch = real.shape[0]
+  if alpha is None:
+    alpha = jax.random.uniform(rng, (batch,))
+  alpha = _f32(alpha).reshape(batch, *[1] * (real.ndim - 1))
+  squares = jnp.square(_input_gradient(critic, real + alpha * (fake - real)))
   if mask is not None:
     squares = squares * _f32(mask)
-  norms = _safe_norm(squares.sum(axis=tuple(range(1, real.ndim))))
-  return jnp.square(norms - 1).mean(), norms
+  squared = squares.reshape(batch, -1).sum(-1)
+  # sqrt has an infinite derivative at 0, and 0 * inf is NaN: both branches must be harmless.
+  positive = squared > 0
+  slopes = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+  return jnp.square(slopes - 1).mean(), slopes
 
 
-def r1_penalty(critic: Callable[[Array], Array], real: Array) -> Array:
-  """Mean over samples of the squared norm of the critic's gradient at real images.
+def r1_penalty(critic: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
+  """Mean over the batch of the squared 2-norm of the critic's gradient at real images.
 
-  R1 of Mescheder et al. (ICML 2018), without its factor gamma / 2. f32[].
-  """
-  gradient = _f32(jax.grad(lambda v: _f32(critic(v)).sum())(_f32(real)))
-  return jnp.square(gradient).sum(axis=tuple(range(1, real.ndim))).mean()
-
-
-def feature_matching(fake: list[Array], real: list[Array]) -> Array:
-  """Sum over layers of the mean absolute difference of discriminator features (Wang et al., 2018).
+  Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018, eq. 9,
+  without its weight gamma / 2.
 
   Args:
-    fake: features [B, h, w, c] of the generated images.
-    real: of the real ones; no gradient flows into them.
-
-  Returns:
-    f32[], unweighted (EdgeConnect multiplies by 10 and counts the raw logit as the fifth layer).
+    critic: as in `gradient_penalty`.
+    real: [B,H,W,C].
   """
-  terms = [
-    absolute(_f32(f) - jax.lax.stop_gradient(_f32(r))).mean()
-    for f, r in zip(fake, real, strict=True)
-  ]
-  return jnp.stack(terms).sum()
+  squares = jnp.square(_input_gradient(critic, real))
+  return squares.reshape(real.shape[0], -1).sum(-1).mean()
 
 
-def gaussian_kernel(size: int, sigma: float) -> Array:
-  """f32[size], a normalised sampled gaussian."""
-  x = jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2
-  weights = jnp.exp(-jnp.square(x) / (2 * sigma**2))
-  return weights / weights.sum()
+def feature_matching(fake: Sequence[jax.Array], real: Sequence[jax.Array]) -> jax.Array:
+  """Sum over the discriminator's layers of the mean absolute difference of their features.
 
-
-def soft_mask(mask: Array, size: int = 71, sigma: float = 10.0) -> Array:
-  """The mask blurred with zero padding, so that it darkens at the border (AOT-GAN's soft labels).
+  Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs",
+  CVPR 2018, eq. 4. EdgeConnect sums all five layers, logits included. No gradient flows into
+  `real`.
 
   Args:
-    mask: [B, H, W, 1].
-    size: of the gaussian window; odd.
-    sigma: in pixels.
-
-  Returns:
-    f32[B, H, W, 1].
+    fake: features of each layer, [B,h,w,c].
+    real: the same of the real images.
   """
-  weights = gaussian_kernel(size, sigma)
-  rows, columns = (_band(n, weights) for n in mask.shape[1:3])
-  x = jnp.einsum('oh,bhwc->bowc', rows, _f32(mask), precision='highest')
-  return jnp.einsum('ow,bhwc->bhoc', columns, x, precision='highest')
+  pairs = zip(fake, real, strict=True)
+  return sum(absolute_difference(f, jax.lax.stop_gradient(r)).mean() for f, r in pairs)
 
 
-def _band(n: int, weights: Array) -> Array:
-  """f32[n, n] with weights[j - i + reach] at (i, j): convolution with zero padding as a matrix."""
-  reach = weights.shape[0] // 2
-  offset = jnp.arange(n)[None, :] - jnp.arange(n)[:, None] + reach
-  inside = (offset >= 0) & (offset < weights.shape[0])
-  return jnp.where(inside, weights[jnp.clip(offset, 0, weights.shape[0] - 1)], 0.0)
-
-
-SMGAN_VARIANTS = ('paper', 'released')
-
-
-def smgan_discriminator(
-  real: Array, fake: Array, mask: Array, variant: str = 'paper', size: int = 71, sigma: float = 10.0
-) -> Array:
-  """Loss of AOT-GAN's soft mask-guided discriminator (Zeng et al., TVCG 2022, section 3.2).
-
-  Scores are resized to the mask (bilinear, aligned corners) and compared with per-pixel labels:
-  real 1, composited image 1 outside the hole falling to 0 inside it by the blurred mask. The
-  released code has all labels reversed ('released': real 0, composite the blurred mask).
+def soft_mask(mask: jax.Array, size: int = 71, sigma: float = 10.0) -> jax.Array:
+  """The mask blurred by a Gaussian, with zeros beyond the border (where it darkens, as published).
 
   Args:
-    real: [B, h, w, 1] scores of the real images.
-    fake: [B, h, w, 1] scores of the composited images.
-    mask: [B, H, W, 1], 1 = hole.
-    variant: 'paper' or 'released'.
-    size: of the blur's window.
-    sigma: of the blur, in pixels.
+    mask: [B,H,W,1], 1 = hole.
+    size: of the kernel, odd; it sums to 1.
+    sigma: of the Gaussian, in pixels.
 
   Returns:
-    f32[], the sum of two mean squared errors.
+    f32[B,H,W,1].
   """
-  blurred = jax.lax.stop_gradient(soft_mask(mask, size, sigma))
-  real, fake = (
-    arrays.resize_bilinear(_f32(s), *mask.shape[1:3], align_corners=True) for s in (real, fake)
-  )
-  if _variant(variant) == 'released':
-    return jnp.square(fake - blurred).mean() + jnp.square(real).mean()
-  return jnp.square(fake - (1 - blurred)).mean() + jnp.square(real - 1).mean()
+  offset = np.arange(size) - size // 2
+  kernel = np.exp(-(offset**2) / (2 * sigma**2))
+  kernel = jnp.asarray(kernel / kernel.sum(), jnp.float32)
+  x, pad = _f32(mask), size // 2
+  for shape, padding in (((size, 1), ((pad, pad), (0, 0))), ((1, size), ((0, 0), (pad, pad)))):
+    x = jax.lax.conv_general_dilated(
+      x,
+      kernel.reshape(*shape, 1, 1),
+      (1, 1),
+      padding,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      precision='highest',
+    )
+  return x
 
 
-def smgan_generator(fake: Array, mask: Array, variant: str = 'paper') -> Array:
-  """The generator's side of `smgan_discriminator`: scores of the composite towards 1.
+SMVariant = Literal['paper', 'released']
 
-  'paper' averages over the hole alone. 'released' averages over the whole map: its weighting by
-  mask / mean(mask) is applied to a mean already taken and cancels. f32[].
+
+def _at_mask_size(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  return arrays.resize_bilinear(_f32(logits), *mask.shape[1:3], align_corners=True)
+
+
+def _check_variant(variant: str) -> None:
+  if variant not in ('paper', 'released'):
+    raise ValueError(f"SM-PatchGAN variant {variant!r} must be 'paper' or 'released'")
+
+
+def sm_gan_discriminator(
+  real: jax.Array,
+  fake: jax.Array,
+  mask: jax.Array,
+  *,
+  variant: SMVariant = 'paper',
+  size: int = 71,
+  sigma: float = 10.0,
+) -> tuple[jax.Array, jax.Array]:
+  """SM-PatchGAN: the discriminator finds the hole in the completed image, softly.
+
+  Zeng et al., "Aggregated Contextual Transformations for High-Resolution Image Inpainting", TVCG
+  2022. Outputs are resized to the mask (bilinear, aligned corners) and compared by
+  mean squares over every pixel: 'paper' wants 1 of real images and 1 - soft_mask of completed ones.
+  'released' is the authors' code, whose labels are reversed: 0 and soft_mask.
+
+  Args:
+    real: outputs for real images, [B,h,w,1].
+    fake: outputs for completed images (known pixels pasted back), [B,h,w,1].
+    mask: [B,H,W,1], 1 = hole.
+    variant: of the labels.
+    size: of `soft_mask`.
+    sigma: of `soft_mask`.
+
+  Returns:
+    The real and the fake term, f32[] each.
+
+  Raises:
+    ValueError: unknown variant.
   """
-  fake = arrays.resize_bilinear(_f32(fake), *mask.shape[1:3], align_corners=True)
-  squares = jnp.square(fake - 1)
-  if _variant(variant) == 'released':
+  _check_variant(variant)
+  real, fake = _at_mask_size(real, mask), _at_mask_size(fake, mask)
+  soft = soft_mask(mask, size, sigma)
+  real_label, fake_label = (1.0, 1 - soft) if variant == 'paper' else (0.0, soft)
+  return jnp.square(real - real_label).mean(), jnp.square(fake - fake_label).mean()
+
+
+def sm_gan_generator(
+  fake: jax.Array, mask: jax.Array, *, variant: SMVariant = 'paper'
+) -> jax.Array:
+  """The generator's side of `sm_gan_discriminator`; arguments as there.
+
+  'paper': mean over the hole's pixels of (fake - 1)^2. 'released': mean over all pixels, since the
+  code multiplies by the mask after the mean is taken; with its labels this rewards completions that
+  are recognised as such.
+
+  Raises:
+    ValueError: unknown variant.
+  """
+  _check_variant(variant)
+  squares = jnp.square(_at_mask_size(fake, mask) - 1)
+  if variant == 'released':
     return squares.mean()
-  m = _f32(mask)
-  return (squares * m).sum() / jnp.maximum(m.sum(), 1.0)
-
-
-def _variant(name: str) -> str:
-  if name not in SMGAN_VARIANTS:
-    raise ValueError(f'unknown smgan variant {name!r}; there are: {", ".join(SMGAN_VARIANTS)}')
-  return name
+  mask = _f32(mask)
+  return (squares * mask).sum() / jnp.maximum(mask.sum(), 1.0)

@@ -1,39 +1,83 @@
-"""Losses on features of a frozen network (Gatys et al., 2016; Johnson et al., 2016), in float32.
+"""Perceptual and style losses over the features of a frozen network.
 
-Features are dicts {layer: [B, h, w, c]}, as `features.vgg.apply` returns them.
+Both take what `features.vgg.apply` returns, {layer: [B,h,w,c]}, of the prediction and of the
+target. Which images go in (whole or masked, normalised or not), which layers, and the weight are
+the system's business. Everything is float32 inside. No gradient flows into the target's features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.losses.reconstruction import absolute
+from jaxinpaint.losses.reconstruction import absolute_difference
 
 Features = Mapping[str, jax.Array]
 
 
-def gram_matrix(x: jax.Array) -> jax.Array:
-  """Channel correlations F F^T / (C * H * W).
+def gram_matrix(features: jax.Array) -> jax.Array:
+  """Inner products of channels over all positions, divided by C*H*W.
+
+  Gatys et al., "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016, eq. 3, with
+  the normalisation of Johnson et al., ECCV 2016, eq. 3.
 
   Args:
-    x: [B, H, W, C].
+    features: [B,H,W,C].
 
   Returns:
-    f32[B, C, C].
+    f32[B,C,C].
   """
-  b, h, w, c = x.shape
-  flat = x.astype(jnp.float32).reshape(b, h * w, c)
-  return jnp.einsum('bnc,bnd->bcd', flat, flat, precision='highest') / (c * h * w)
+  b, h, w, c = features.shape
+  x = features.astype(jnp.float32).reshape(b, h * w, c)
+  return jnp.einsum('bnc,bnd->bcd', x, x, precision='highest') / (c * h * w)
 
 
-def perceptual(pred: Features, target: Features, layers: Sequence[str]) -> jax.Array:
-  """Sum over layers of the mean absolute difference of features, f32[]."""
-  difference = lambda k: pred[k].astype(jnp.float32) - target[k].astype(jnp.float32)
-  return jnp.stack([absolute(difference(k)).mean() for k in layers]).sum()
+def perceptual(
+  pred: Features, target: Features, weights: Mapping[str, float] | None = None
+) -> jax.Array:
+  """Sum over layers of the mean absolute difference of features.
+
+  The mean runs over samples, positions and channels of a layer.
+
+  Args:
+    pred: {layer: [B,h,w,c]} of the prediction.
+    target: the same layers of the target.
+    weights: {layer: its weight}; None: 1 each.
+
+  Raises:
+    ValueError: the two, or the weights, name different layers, or none.
+  """
+  _check_layers(pred, target, weights)
+  return sum(
+    (1.0 if weights is None else weights[name]) * _mean_difference(pred[name], target[name])
+    for name in pred
+  )
 
 
-def style(pred: Features, target: Features, layers: Sequence[str]) -> jax.Array:
-  """Sum over layers of the mean absolute difference of Gram matrices, f32[]."""
-  terms = [absolute(gram_matrix(pred[k]) - gram_matrix(target[k])).mean() for k in layers]
-  return jnp.stack(terms).sum()
+def style(
+  pred: Features, target: Features, weights: Mapping[str, float] | None = None
+) -> jax.Array:
+  """Sum over layers of the mean absolute difference of Gram matrices; arguments as `perceptual`.
+
+  The mean runs over samples and the C*C entries of a layer's `gram_matrix`.
+
+  Raises:
+    ValueError: as `perceptual`.
+  """
+  _check_layers(pred, target, weights)
+  return sum(
+    (1.0 if weights is None else weights[name])
+    * _mean_difference(gram_matrix(pred[name]), gram_matrix(target[name]))
+    for name in pred
+  )
+
+
+def _mean_difference(pred: jax.Array, target: jax.Array) -> jax.Array:
+  return absolute_difference(pred, jax.lax.stop_gradient(target)).mean()
+
+
+def _check_layers(pred: Features, target: Features, weights: Mapping[str, float] | None) -> None:
+  named = [set(pred), set(target)] + ([] if weights is None else [set(weights)])
+  if not pred or any(names != named[0] for names in named):
+    listed = ' and '.join(str(sorted(names)) for names in named)
+    raise ValueError(f'features (and weights) must name the same layers, at least one: {listed}')

@@ -1,77 +1,88 @@
-"""Pixel losses. Every mean runs over all batch, row, column and channel entries unless said."""
+"""Pixel-wise reconstruction losses: L1 over the picture, over a region, and spatially discounted.
+
+Every function takes images of any float dtype, computes in float32 and returns f32[].
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def absolute(x: jax.Array) -> jax.Array:
-  """|x| in float32 with derivative sign(x), which is 0 where x is 0.
+def absolute_difference(a: jax.Array, b: jax.Array) -> jax.Array:
+  """|a - b| in float32, whose derivative is 0 where the two are equal, as PyTorch's is.
 
-  `jnp.abs` has derivative 1 there, and exact ties are common: 8-bit pictures, ReLU features.
+  That of jnp.abs is 1 there, which pushes pixels and features off a target that they have met, and
+  flat areas off their total variation of zero.
   """
-  x = x.astype(jnp.float32)
-  return x * jax.lax.stop_gradient(jnp.sign(x))
+  difference = a.astype(jnp.float32) - b.astype(jnp.float32)
+  return difference * jax.lax.stop_gradient(jnp.sign(difference))
 
 
-def l1(
-  pred: jax.Array,
-  target: jax.Array,
-  mask: jax.Array | None = None,
-  *,
-  over_mask_mean: bool = False,
-  hole_weight: float = 1.0,
-  valid_weight: float = 1.0,
-) -> jax.Array:
-  """Mean absolute error over every pixel, hole or not.
+def l1(pred: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+  """Mean over all elements of |pred - target|, times `weight` where given.
+
+  The divisor is the number of elements of `pred`, whatever the weight; see `masked_l1` for a mean
+  over a region.
 
   Args:
-    pred: [B, H, W, C].
-    target: [B, H, W, C].
-    mask: [B, H, W, 1], 1 = hole; only the options below use it.
-    over_mask_mean: divide by mean(mask) over the batch (EdgeConnect, MISF). A batch without any
-      hole, where those divide by zero, is left undivided.
-    hole_weight: factor of the pixels in the hole (the mean still divides by all pixels).
-    valid_weight: factor of the known pixels.
-
-  Returns:
-    f32[].
+    pred: [B,H,W,C].
+    target: [B,H,W,C].
+    weight: broadcastable to them, e.g. a mask [B,H,W,1] or a discount [H,W,1].
   """
-  difference = absolute(pred.astype(jnp.float32) - target.astype(jnp.float32))
-  if hole_weight != 1.0 or valid_weight != 1.0:
-    m = _needed(mask).astype(jnp.float32)
-    difference = difference * (hole_weight * m + valid_weight * (1 - m))
-  loss = difference.mean()
-  if over_mask_mean:
-    share = _needed(mask).astype(jnp.float32).mean()
-    loss = loss / jnp.where(share > 0, share, 1.0)
+  error = absolute_difference(pred, target)
+  if weight is not None:
+    error = error * weight.astype(jnp.float32)
+  return error.mean()
+
+
+def l1_over_mask_mean(pred: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+  """`l1` over the whole picture, divided by the mean of the batch's masks.
+
+  What EdgeConnect's and MISF's code does: the error runs over every pixel, yet a batch of small
+  holes counts for more. A batch without any hole divides by zero there; here it is treated as if it
+  had a hole of one pixel.
+
+  Args:
+    pred: [B,H,W,C].
+    target: [B,H,W,C].
+    mask: [B,H,W,1], 1 = hole.
+  """
+  mask = mask.astype(jnp.float32)
+  return l1(pred, target) / jnp.maximum(mask.mean(), 1.0 / mask.size)
+
+
+def masked_l1(
+  pred: jax.Array, target: jax.Array, region: jax.Array, *, over_region: bool = False
+) -> jax.Array:
+  """L1 inside a region: the hole (`region=mask`) or what is known (`region=1 - mask`).
+
+  Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, L_hole
+  and L_valid, which divide by the number of all elements.
+
+  Args:
+    pred: [B,H,W,C].
+    target: [B,H,W,C].
+    region: [B,H,W,1], 1 inside.
+    over_region: divide by the region's elements instead (0 where the whole batch has none).
+  """
+  loss = l1(pred, target, region)
+  if over_region:
+    region = region.astype(jnp.float32)
+    loss = loss / jnp.maximum(region.mean(), 1.0 / region.size)
   return loss
 
 
-def l2(pred: jax.Array, target: jax.Array) -> jax.Array:
-  """Mean squared error over every pixel, f32[]."""
-  return jnp.square(pred.astype(jnp.float32) - target.astype(jnp.float32)).mean()
-
-
 def spatial_discount_mask(height: int, width: int, gamma: float = 0.9) -> np.ndarray:
-  """Weights of hole pixels by their distance to the border (Yu et al., CVPR 2018, section 4.3).
+  """f32[height, width, 1]: pixels near the hole's border, which known pixels determine, count most.
 
-  weight[i, j] = max(gamma ** min(i, height - i), gamma ** min(j, width - j)), as in the released
-  code: the distance to the nearest border decides, row 0 weighs 1 and row height - 1 weighs gamma.
-
-  Args:
-    height: of the hole's bounding box.
-    width: of the hole's bounding box.
-    gamma: 0.9 in the paper.
-
-  Returns:
-    f32[height, width, 1] in (0, 1].
+  Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, section 3, as in
+  the authors' code: max(gamma^min(i, height - i), gamma^min(j, width - j)) with i and j from 0. So
+  the first row and column weigh 1 and the last ones gamma. It is a constant for `l1`'s weight.
   """
   rows, columns = (gamma ** np.minimum(np.arange(n), n - np.arange(n)) for n in (height, width))
   return np.maximum(rows[:, None], columns[None, :]).astype(np.float32)[..., None]
 
 
-def _needed(mask: jax.Array | None) -> jax.Array:
-  if mask is None:
-    raise ValueError('this form of the loss weighs hole and known pixels: pass mask')
-  return mask
+def discounted_l1(pred: jax.Array, target: jax.Array, gamma: float = 0.9) -> jax.Array:
+  """`l1` of hole patches [B,h,w,C] under `spatial_discount_mask`; divides by all elements."""
+  return l1(pred, target, jnp.asarray(spatial_discount_mask(*pred.shape[1:3], gamma)))

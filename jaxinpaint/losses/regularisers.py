@@ -1,27 +1,30 @@
-"""Losses that ask for smooth pictures."""
+"""Terms that look at the prediction alone."""
 
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.losses.reconstruction import absolute
+from jaxinpaint.losses.reconstruction import absolute_difference
 
 
-def total_variation(image: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-  """Mean absolute difference of neighbours, down plus right (anisotropic total variation).
+def total_variation(image: jax.Array, hole: jax.Array | None = None) -> jax.Array:
+  """Anisotropic total variation: mean |x - right neighbour| + mean |x - neighbour below|.
+
+  Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, eq. 6.
 
   Args:
-    image: [B, H, W, C]; for inpainting the composited picture.
-    mask: [B, H, W, 1] (1 = hole): only neighbours inside the hole grown by one pixel count, the
-      region of Liu et al. (ECCV 2018, eq. 6); the mean still divides by all neighbours.
-
-  Returns:
-    f32[].
+    image: [B,H,W,C], the composited picture.
+    hole: None: each mean runs over all pairs of neighbours in the batch, as published code does.
+      f32[B,H,W,1], 1 = hole: pairs count only where both pixels lie in the hole dilated by one
+      pixel (3x3), the paper's region P; the sum over those pairs is divided by the number of
+      elements of `image` (N_comp).
   """
-  x = image.astype(jnp.float32)
-  down, right = absolute(x[:, 1:] - x[:, :-1]), absolute(x[:, :, 1:] - x[:, :, :-1])
-  if mask is not None:
-    m = mask.astype(jnp.float32)
-    grown = jax.lax.reduce_window(m, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
-    down = down * grown[:, 1:] * grown[:, :-1]
-    right = right * grown[:, :, 1:] * grown[:, :, :-1]
-  return down.mean() + right.mean()
+  across = absolute_difference(image[:, :, 1:], image[:, :, :-1])
+  down = absolute_difference(image[:, 1:], image[:, :-1])
+  if hole is None:
+    return across.mean() + down.mean()
+  inside = jax.lax.reduce_window(
+    hole.astype(jnp.float32), -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME'
+  )
+  across = across * inside[:, :, 1:] * inside[:, :, :-1]
+  down = down * inside[:, 1:] * inside[:, :-1]
+  return (across.sum() + down.sum()) / image.size

@@ -1,13 +1,25 @@
-"""The field's commonest training: one generator, one patch discriminator, one weighted joint loss.
+"""One generator, one discriminator, one joint loss: what several systems' recipes are, entirely.
 
-  L = l1 * L1 + adversarial * GAN + perceptual * P + style * S
+  total = l1 * L1 + adversarial * GAN + perceptual * Perceptual + style * Style
 
-A system whose training is this (MISF, MESFF) says so in its recipe: it names its generator and its
-published settings, and `make` builds the rest. A term of weight zero is not built; without the
-adversarial term there is no discriminator, without perceptual and style terms no VGG.
+in the generator's update; the discriminator's is half the sum of its real and fake terms. Both
+follow from one forward pass of the generator; the generator is stepped first, then the
+discriminator, which therefore judges the output that the generator had before its step (MISF's
+code). A term of weight zero is not built: without `perceptual` and `style` no VGG is loaded,
+without `adversarial` there is no discriminator.
+
+Spectral norm: PyTorch takes one power iteration in every training forward pass, and so does this:
+three a step, the first for the output in the generator's update, then one each for the real images
+and the output in the discriminator's. The reference code takes its three in the order real, output
+(discriminator), output (generator), and then steps the weights.
+
+Logged terms carry their weights, so they sum to 'total'.
 """
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,188 +33,271 @@ from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.losses import adversarial, perceptual, reconstruction
 from jaxinpaint.training.recipe import Phase, Recipe, Update
 
-TERMS = ('l1', 'adversarial', 'perceptual', 'style')
-_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+WEIGHTS = ('l1', 'adversarial', 'perceptual', 'style')
+VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
+# Wasserstein is left out: its critic needs a gradient penalty and no spectral norm.
+ADVERSARIAL_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
+LOSS_FIELDS = WEIGHTS + (
+  'adversarial_kind',  # one of ADVERSARIAL_KINDS
+  'discriminator_input',  # 'out': the generator's whole output; 'comp': pasted into the image
+  'discriminator_width',  # channels of its first layer
+  'l1_over_mask_mean',  # divide L1 by the mean of the batch's masks
+  'vgg',  # 'vgg16' or 'vgg19'
+  'vgg_file',  # '': torchvision's weights; else a file with its keys
+  'vgg_normalize',  # ImageNet's mean and deviation, or raw [0, 1]
+  'perceptual_layers',
+  'style_layers',
+  'style_on_hole',  # Gram matrices of the images times the mask
+)
 
 
-def default_loss(**changes: Any) -> ConfigDict:
-  """config.loss with every field that `make` reads, changed by `changes`."""
-  loss = ConfigDict(
-    dict(
-      l1=1.0,
-      l1_over_mask_mean=False,  # EdgeConnect's and MISF's division by mean(mask)
-      adversarial=0.1,
-      adversarial_kind='non_saturating',  # see losses.adversarial.KINDS
-      perceptual=0.1,
-      perceptual_layers=('pool1', 'pool2', 'pool3'),
-      style=250.0,
-      style_layers=('pool1', 'pool2', 'pool3'),
-      style_on_hole=False,  # Gram matrices of image * mask instead of the whole images
-      vgg='vgg16',  # or 'vgg19'
-      vgg_normalize=True,  # ImageNet's mean and deviation, as the weights were trained
-      vgg_file='',  # '': torchvision's weights, fetched once; or a file with torchvision's keys
-    )
-  )
-  loss.update(changes)
-  return loss
-
-
-def make(generator: type[nn.Module], config: ConfigDict, *, multiple: int, min_side: int) -> Recipe:
-  """The recipe of a generator trained by the joint loss.
-
-  The generator's update comes first, then the discriminator's; both read one forward pass, taken
-  before either. The generator's loss reads the discriminator as it was before the step, too, and
-  the discriminator's power iterations advance once in each of its three passes (on the fake in the
-  generator's loss, then on real and fake), as in the published code, whose order of the three is
-  real, fake, fake.
-
-  Metrics are the weighted terms; they add up to 'total'.
+def make(config: ConfigDict, generator: type[nn.Module], *, multiple: int, min_side: int) -> Recipe:
+  """The recipe of a system of this kind.
 
   Args:
-    generator: a module whose call (image, mask, train=) returns {'out': f32[B,H,W,3] in [0,1]}.
-    config: with `model` (fields of the generator, and discriminator_width), `loss`, `dtype`.
-    multiple: of the sides that the generator takes.
-    min_side: shortest side that it takes.
+    config: reads config.dtype, config.model (fields of `generator`) and config.loss
+      (`LOSS_FIELDS`).
+    generator: module class; called with image, mask it returns {'out': f32[B,H,W,3] in [0,1]}.
+    multiple: of the image's sides.
+    min_side: the shortest side that it takes.
 
   Raises:
-    ValueError: an unknown field of config.model or config.loss, a negative weight, an unknown kind.
+    ValueError: an unknown or missing field, or a value out of range; names the field, the value and
+      what it may be.
   """
   loss = config.loss
-  _check(generator, config)
-  dtype = _DTYPES[config.dtype]
-  model = config.model.to_dict()
-  discriminator = PatchDiscriminator(model.pop('discriminator_width'), dtype=dtype)
-  network = generator(**model, dtype=dtype)
-  game = adversarial.kind(loss.adversarial_kind)
-  depth = int(loss.vgg.removeprefix('vgg'))
-  perceptual_layers = tuple(loss.perceptual_layers) if loss.perceptual else ()
-  style_layers = tuple(loss.style_layers) if loss.style else ()
-  with_discriminator = loss.adversarial > 0
-  with_vgg = bool(perceptual_layers or style_layers)
-
-  def init(rng, batch):
-    rngs = jax.random.split(rng)
-    params = {'generator': network.init(rngs[0], batch['image'], batch['mask'])['params']}
-    stats = {}
-    if with_discriminator:
-      variables = dict(discriminator.init(rngs[1], batch['image']))
-      params['discriminator'] = variables.pop('params')
-      stats['discriminator'] = variables
-    return params, stats
-
-  def generate(params, image, mask, *, train):
-    return network.apply({'params': params['generator']}, image, mask, train=train)['out']
+  _check(config, generator)
+  dtype = DTYPES[config.dtype]
+  networks = {'generator': generator(**_plain(config.model), dtype=dtype)}
+  if loss.adversarial:
+    width = loss.discriminator_width
+    networks['discriminator'] = PatchDiscriminator(width=width, dtype=dtype)
 
   def forward(params, stats, constants, batch, rng):
-    return {'out': generate(params, batch['image'], batch['mask'], train=True)}, {}
-
-  def judge(params, stats, image):
-    variables = {'params': params['discriminator'], **stats['discriminator']}
-    (logits, _), changed = discriminator.apply(variables, image, train=True, mutable=['spectral'])
-    return logits, {'discriminator': changed}
-
-  def features(constants, image, layers):
-    return vgg.apply(
-      constants['vgg'], image, layers, depth=depth, normalize=loss.vgg_normalize, dtype=dtype
+    found = networks['generator'].apply(
+      {'params': params['generator']}, batch['image'], batch['mask'], train=True
     )
-
-  def feature_losses(constants, out, batch):
-    """The weighted perceptual and style terms."""
-    image, mask = batch['image'], batch['mask']
-    terms = {}
-    whole = perceptual_layers if loss.style_on_hole else (*perceptual_layers, *style_layers)
-    whole = tuple(dict.fromkeys(whole))
-    if whole:
-      pred, target = features(constants, out, whole), features(constants, image, whole)
-    if perceptual_layers:
-      terms['perceptual'] = loss.perceptual * perceptual.perceptual(pred, target, perceptual_layers)
-    if style_layers:
-      if loss.style_on_hole:
-        pred = features(constants, out * mask, style_layers)
-        target = features(constants, image * mask, style_layers)
-      terms['style'] = loss.style * perceptual.style(pred, target, style_layers)
-    return terms
-
-  def generator_loss(params, stats, constants, outputs, batch, rng):
-    out, changed = outputs['out'], {}
-    terms = {}
-    if loss.l1:
-      terms['l1'] = loss.l1 * reconstruction.l1(
-        out, batch['image'], batch['mask'], over_mask_mean=loss.l1_over_mask_mean
-      )
-    if with_discriminator:
-      logits, changed = judge(params, stats, out)
-      terms['adversarial'] = loss.adversarial * game.generator(logits)
-    if with_vgg:
-      terms |= feature_losses(constants, out, batch)
-    total = sum(terms.values())
-    return total, {'metrics': {**terms, 'total': total}, 'stats': changed}
-
-  def discriminator_loss(params, stats, constants, outputs, batch, rng):
-    real, changed = judge(params, stats, batch['image'])
-    fake, changed = judge(params, {**stats, **changed}, jax.lax.stop_gradient(outputs['out']))
-    total = game.discriminator(real, fake)
-    metrics = {'total': total, 'score_real': real.mean(), 'score_fake': fake.mean()}
-    return total, {'metrics': metrics, 'stats': changed}
+    return {'out': found['out']}, {}
 
   def predict(params, stats, constants, image, mask, rng):
-    return arrays.compose(generate(params, image, mask, train=False), image, mask)
+    out = networks['generator'].apply({'params': params['generator']}, image, mask)['out']
+    return arrays.compose(out, image, mask)
 
-  def load_constants(training):
-    if not (training and with_vgg):
-      return {}
-    return {'vgg': vgg.load(depth, loss.vgg_file or None)}
-
-  updates = [Update('generator', ('generator',), generator_loss, 'generator')]
-  if with_discriminator:
-    networks = ('discriminator',)
-    updates.append(Update('discriminator', networks, discriminator_loss, 'discriminator'))
+  updates = [
+    Update('generator', ('generator',), _generator_loss(loss, networks, dtype), 'generator')
+  ]
+  if 'discriminator' in networks:
+    judge = _discriminator_loss(loss, networks['discriminator'])
+    updates.append(Update('discriminator', ('discriminator',), judge, 'discriminator'))
   return Recipe(
-    networks=('generator', 'discriminator') if with_discriminator else ('generator',),
-    init=init,
+    networks=tuple(networks),
+    init=functools.partial(_init, networks),
     phases=(Phase('joint', -1, forward, tuple(updates)),),
     predict=predict,
-    load_constants=load_constants,
+    load_constants=functools.partial(_load_constants, loss),
     multiple=multiple,
     min_side=min_side,
   )
 
 
-def _check(generator: type[nn.Module], config: ConfigDict) -> None:
-  fields = {f.name for f in dataclasses.fields(generator)} - {'parent', 'name', 'dtype'}
-  fields |= {'discriminator_width'}
-  unknown = sorted(set(config.model) - fields)
-  if unknown or 'discriminator_width' not in config.model:
-    raise ValueError(
-      f'config.model has no {", ".join(unknown) or "discriminator_width"}; '
-      f'it has: {", ".join(sorted(fields - {"kernel_init"}))}'
-    )
-  known = default_loss()
-  if set(config.loss) != set(known):
-    unknown, missing = (
-      sorted(set(a) - set(b)) for a, b in ((config.loss, known), (known, config.loss))
-    )
-    raise ValueError(
-      f'config.loss: unknown {unknown}, missing {missing}; it has: {", ".join(sorted(known))}'
-    )
-  for term in TERMS:
-    if not config.loss[term] >= 0:
-      raise ValueError(f'config.loss.{term} {config.loss[term]} must be >= 0 (0: not built)')
-  if not any(config.loss[term] for term in TERMS):
-    raise ValueError(f'config.loss: every term of {", ".join(TERMS)} has weight 0')
-  if config.loss.vgg not in ('vgg16', 'vgg19'):
-    raise ValueError(f"config.loss.vgg {config.loss.vgg!r} must be 'vgg16' or 'vgg19'")
-  if config.dtype not in _DTYPES:
-    raise ValueError(f'config.dtype {config.dtype!r} must be one of: {", ".join(_DTYPES)}')
-  if config.loss.perceptual or config.loss.style:
-    names = vgg.layer_names(int(config.loss.vgg.removeprefix('vgg')))
-    for field in ('perceptual_layers', 'style_layers'):
-      wrong = [k for k in config.loss[field] if k not in names]
-      if wrong:
-        raise ValueError(f'config.loss.{field} {wrong} are not among {", ".join(names)}')
+def _init(networks: Mapping[str, nn.Module], rng: jax.Array, batch: Mapping[str, Any]):
+  """Parameters and spectral vectors; of the batch only its height and width matter."""
+  height, width = batch['image'].shape[1:3]
+  image = jnp.zeros((1, height, width, 3))
+  rng_generator, rng_discriminator = jax.random.split(rng)
+  variables = networks['generator'].init(rng_generator, image, image[..., :1])
+  params, stats = {'generator': variables['params']}, {}
+  if 'discriminator' in networks:
+    (logits, _), variables = networks['discriminator'].init_with_output(rng_discriminator, image)
+    if not logits.size:
+      raise ValueError(
+        f'images of {height} x {width} leave the patch discriminator nothing to judge: train with '
+        'config.data.size >= 24, or set config.loss.adversarial=0'
+      )
+    params['discriminator'] = variables['params']
+    stats['discriminator'] = {'spectral': variables['spectral']}
+  return params, stats
 
 
-def quicktest(config: ConfigDict) -> None:
-  """Narrow networks and no VGG, for a run of seconds."""
-  config.model.update(dict(width=8, discriminator_width=8))
-  config.loss.update(dict(perceptual=0.0, style=0.0))
+def _judge(discriminator: nn.Module, params: Any, stats: Any, x: jax.Array):
+  """Logits, and {'discriminator': its statistics} after one more power iteration."""
+  variables = {'params': params['discriminator'], **stats['discriminator']}
+  (logits, _), new_stats = discriminator.apply(variables, x, train=True, mutable=['spectral'])
+  return logits, {'discriminator': new_stats}
+
+
+def _judged(loss: ConfigDict) -> Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]:
+  """(out, batch) -> what the discriminator is shown as fake."""
+  if loss.discriminator_input == 'out':
+    return lambda out, batch: out
+  return lambda out, batch: arrays.compose(out, batch['image'], batch['mask'])
+
+
+def _generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: Any) -> Callable:
+  """The generator's update: the sum of the terms that have a weight.
+
+  A term is (params, stats, constants, out, batch) -> ({name: weighted value}, new stats).
+  """
+  terms = []
+  if loss.l1:
+    terms.append(_l1_term(loss))
+  if 'discriminator' in networks:
+    terms.append(_adversarial_term(loss, networks['discriminator']))
+  if loss.perceptual or loss.style:
+    terms.append(_vgg_terms(loss, dtype))
+
+  def generator_loss(params, stats, constants, outputs, batch, rng):
+    metrics, new_stats = {}, {}
+    for term in terms:
+      values, changed = term(params, stats, constants, outputs['out'], batch)
+      metrics |= values
+      new_stats |= changed
+    total = sum(metrics.values())
+    return total, {'metrics': {**metrics, 'total': total}, 'stats': new_stats}
+
+  return generator_loss
+
+
+def _adversarial_term(loss: ConfigDict, discriminator: nn.Module) -> Callable:
+  gan = adversarial.KINDS[loss.adversarial_kind]
+  judged = _judged(loss)
+
+  def term(params, stats, constants, out, batch):
+    logits, new_stats = _judge(discriminator, params, stats, judged(out, batch))
+    return {'adversarial': loss.adversarial * gan.generator(logits)}, new_stats
+
+  return term
+
+
+def _discriminator_loss(loss: ConfigDict, discriminator: nn.Module) -> Callable:
+  gan = adversarial.KINDS[loss.adversarial_kind]
+  judged = _judged(loss)
+
+  def discriminator_loss(params, stats, constants, outputs, batch, rng):
+    fake = jax.lax.stop_gradient(judged(outputs['out'], batch))
+    # Two calls, not one of a double batch: each takes its own power iteration, as in PyTorch.
+    real_logits, stats = _judge(discriminator, params, stats, batch['image'])
+    fake_logits, stats = _judge(discriminator, params, stats, fake)
+    terms = gan.discriminator(real_logits, fake_logits)
+    metrics = {'real': terms[0] / 2, 'fake': terms[1] / 2}
+    total = metrics['real'] + metrics['fake']
+    return total, {'metrics': {**metrics, 'total': total}, 'stats': stats}
+
+  return discriminator_loss
+
+
+def _l1_term(loss: ConfigDict) -> Callable:
+  def plain(params, stats, constants, out, batch):
+    return {'l1': loss.l1 * reconstruction.l1(out, batch['image'])}, {}
+
+  def over_mask_mean(params, stats, constants, out, batch):
+    value = reconstruction.l1_over_mask_mean(out, batch['image'], batch['mask'])
+    return {'l1': loss.l1 * value}, {}
+
+  return over_mask_mean if loss.l1_over_mask_mean else plain
+
+
+def _vgg_terms(loss: ConfigDict, dtype: Any) -> Callable:
+  """Perceptual and style terms, in one pass of VGG where both look at the same pictures."""
+  depth = VGG_DEPTHS[loss.vgg]
+  whole = tuple(loss.perceptual_layers) if loss.perceptual else ()
+  styled = tuple(loss.style_layers) if loss.style else ()
+  of_hole = styled if loss.style_on_hole else ()
+  layers = tuple(dict.fromkeys(whole + (() if of_hole else styled)))
+
+  def pair(constants, out, image, layers):
+    if not layers:
+      return {}, {}
+    run = lambda x: vgg.apply(
+      constants['vgg'], x, layers, depth=depth, normalize=loss.vgg_normalize, dtype=dtype
+    )
+    return run(out), run(image)
+
+  def term(params, stats, constants, out, batch):
+    image, mask = batch['image'], batch['mask']
+    found = pair(constants, out, image, layers)
+    found_styled = pair(constants, out * mask, image * mask, of_hole) if of_hole else found
+    metrics = {}
+    if whole:
+      only = lambda features: {name: features[name] for name in whole}
+      metrics['perceptual'] = loss.perceptual * perceptual.perceptual(*map(only, found))
+    if styled:
+      only = lambda features: {name: features[name] for name in styled}
+      metrics['style'] = loss.style * perceptual.style(*map(only, found_styled))
+    return metrics, {}
+
+  return term
+
+
+def _load_constants(loss: ConfigDict, training: bool) -> dict[str, Any]:
+  """{'vgg': its parameters down to the deepest layer in use}, or {}.
+
+  Raises:
+    FileNotFoundError, download.DownloadError: no weights; says where to put them.
+  """
+  if not training or not (loss.perceptual or loss.style):
+    return {}
+  depth = VGG_DEPTHS[loss.vgg]
+  params = vgg.load(depth, loss.vgg_file or None)
+  used = (*loss.perceptual_layers,) * bool(loss.perceptual)
+  used += (*loss.style_layers,) * bool(loss.style)
+  names = vgg.layer_names(depth)
+  kept = names[: max(map(names.index, used)) + 1]
+  kept = [n.replace('relu', 'conv') for n in kept if n.startswith('relu')]
+  return {'vgg': {name: params[name] for name in kept}}
+
+
+def _model_defaults(generator: type[nn.Module]) -> dict[str, Any]:
+  """{field: default} of what config.model may set: not flax's own, the initialiser or dtype."""
+  return {
+    f.name: f.default
+    for f in dataclasses.fields(generator)
+    if f.name not in ('parent', 'name', 'kernel_init', 'dtype')
+  }
+
+
+def _plain(model: ConfigDict) -> dict[str, Any]:
+  """Keyword arguments; lists, which a config becomes on its way through JSON, are tuples again."""
+  return {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+
+
+def _one_of(name: str, value: Any, choices: Any) -> None:
+  if value not in choices:
+    raise ValueError(f'config.{name} {value!r} must be one of: {", ".join(map(repr, choices))}')
+
+
+def _check_fields(section: str, got: Any, known: Any) -> None:
+  for name in got:
+    if name not in known:
+      raise ValueError(f'config.{section} has no {name!r}; it has: {", ".join(sorted(known))}')
+
+
+def _check(config: ConfigDict, generator: type[nn.Module]) -> None:
+  """Raises ValueError for what `make` could only fail on later, or train nonsense with."""
+  loss = config.loss
+  _one_of('dtype', config.dtype, DTYPES)
+  _check_fields('model', config.model, _model_defaults(generator))
+  _check_fields('loss', loss, LOSS_FIELDS)
+  missing = [name for name in LOSS_FIELDS if name not in loss]
+  if missing:
+    raise ValueError(f"config.loss lacks {missing}: start from the system's default_config()")
+  for name in WEIGHTS:
+    weight = loss[name]
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+      raise ValueError(f'config.loss.{name} {weight!r} must be a number (a weight; 0: not built)')
+    if weight < 0 or not math.isfinite(weight):
+      raise ValueError(f'config.loss.{name} {weight!r} must be finite and >= 0 (0: not built)')
+  if not any(loss[name] for name in WEIGHTS):
+    raise ValueError(f'config.loss: all weights ({", ".join(WEIGHTS)}) are 0: nothing to train')
+  _one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)
+  _one_of('loss.discriminator_input', loss.discriminator_input, ('out', 'comp'))
+  if loss.discriminator_width < 1:
+    raise ValueError(f'config.loss.discriminator_width {loss.discriminator_width} must be >= 1')
+  _one_of('loss.vgg', loss.vgg, VGG_DEPTHS)
+  for term in ('perceptual', 'style'):
+    layers = loss[f'{term}_layers']
+    if loss[term] and not layers:
+      raise ValueError(f'config.loss.{term}_layers is empty: name layers, or set loss.{term}=0')
+    for layer in layers:
+      _one_of(f'loss.{term}_layers: layer', layer, vgg.layer_names(VGG_DEPTHS[loss.vgg]))

@@ -1,4 +1,4 @@
-"""Every system has its files, a config for training it, a test, and a config that builds and plans."""
+"""Every system has its files, a test, and configs that build and plan."""
 
 import importlib.util
 import pathlib
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxinpaint import systems
-from jaxinpaint.training import config as config_lib, optimizers
+from jaxinpaint.training import config as config_lib
+from jaxinpaint.training import optimizers
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if not p.name.startswith('_'))
@@ -33,7 +34,7 @@ def test_a_system_is_complete(system):
 
 
 def test_an_unknown_system_is_named_with_those_there_are():
-  with pytest.raises(ValueError, match='unknown system .*mesff, misf'):
+  with pytest.raises(ValueError, match=r'unknown system .*mesff, misf'):
     systems.default_config('resnet')
 
 

@@ -1,17 +1,16 @@
-"""How MESFF + SFI is trained (paper and sources: networks.py).
+"""How MESFF + SFI is trained: the joint loss of section 2.4 of the paper.
 
-One generator and one patch discriminator on a joint loss with weights 1 (L1), 0.1 (adversarial),
-0.1 (perceptual) and 250 (style), paper section 2.5.
+Wu, Zhang, Wang, Chen, Qin: "Image Inpainting Based on Perceptual Inference and External Spatial
+Prior Features"; the networks and their readings of the paper are in networks.py. Marks: P, the
+paper; M, the code of its ancestor MISF, where the paper is silent; C, that of CTSDG (Guo et al.,
+ICCV 2021), whose VGG terms the paper's are; O, our choice.
 
-Differs from the paper:
-  - eq. 12 lacks the discriminator and is malformed; the standard game in its non-saturating form
-    with binary cross-entropy is used, as in MISF.
-  - eq. 13 and 14 write norms without normalisation; means are used, as in the code of CTSDG and
-    MISF (a sum under the weight 250 would drown every other term). Pools 1 to 3 of VGG-16 (CTSDG).
-  - VGG sees ImageNet-normalised images, as it was trained; MISF and CTSDG feed raw [0, 1]
-    (`loss.vgg_normalize=False`).
-Differs from MISF's code: the L1 term is a plain mean (`loss.l1_over_mask_mean`), and the style term
-compares whole images (`loss.style_on_hole`), as the paper's text has them.
+Differs from the paper, where it cannot be taken by its word:
+  - eq. 12 has no discriminator and '1 - log' for log(1 - D): the usual adversarial loss,
+    non-saturating, with the discriminator's loss halved (M);
+  - eq. 13 and 14 have norms without a divisor: means over all elements (C); with sums a weight of
+    250 would drown all else;
+  - the style term's text refers to the activations of eq. 12; those of eq. 13 are meant.
 """
 
 from ml_collections import ConfigDict
@@ -22,40 +21,51 @@ from jaxinpaint.training.recipe import Recipe
 
 
 def default_config() -> ConfigDict:
-  """The paper's networks and loss. P: paper, M: MISF's code, O: this project's reading."""
+  """The published networks and weights, with the source of every number."""
   model = dict(
     width=64,  # M
-    use_mesff=True,  # ablation "w/o MESFF": False
-    bottleneck='sfi',  # ablation "w/o SFI": 'none'; MISF's residual blocks: 'resnet'
+    use_mesff=True,  # False: table 3, 'w/o MESFF'
+    bottleneck='sfi',  # 'none': table 3, 'w/o SFI'; 'resnet': MISF's residual blocks
     blocks=6,  # P
     resnet_blocks=8,  # M
-    kernel_size=3,  # M
-    filter_rates=(1,),  # M; JPGNet uses (1, 2, 3, 4) and a merging convolution
+    kernel_size=3,  # M; P does not say
+    filter_rates=(1,),  # M
     attention_size=256,  # P
-    attention_hidden=64,  # O
-    mesff_skip='add',  # O
-    gate_norm='aot',  # AOT-GAN's code; 'none': the plain sigmoid of the text
-    sfi_residual_scale=1.0,  # P
+    attention_hidden=64,  # O: the usual memory size of external attention
+    mesff_skip='add',  # O: P names a skip connection, not its kind
+    gate_norm='aot',  # AOT-GAN's code; P's text has the plain sigmoid, 'none'
+    sfi_residual_scale=1.0,  # P, eq. 11
     remat=False,
-    discriminator_width=64,  # M
   )
-  loss = joint_loss.default_loss(
-    l1=1.0,
-    adversarial=0.1,
-    perceptual=0.1,
+  loss = dict(
+    l1=1.0,  # P
+    adversarial=0.1,  # P
+    perceptual=0.1,  # P
     style=250.0,  # P
+    adversarial_kind='non_saturating',  # M
+    discriminator_input='out',  # M
+    discriminator_width=64,  # M
+    l1_over_mask_mean=False,  # P: a plain mean; M divides
+    vgg='vgg16',  # P
+    vgg_file='',
+    vgg_normalize=True,  # O: as VGG was trained; C and M feed raw images
+    perceptual_layers=('pool1', 'pool2', 'pool3'),  # P pools; C these three
+    style_layers=('pool1', 'pool2', 'pool3'),  # P: those of the perceptual term
+    style_on_hole=False,  # P: whole images; M multiplies both by the mask
   )
   return ConfigDict(dict(system='mesff', dtype='float32', model=model, loss=loss))
 
 
 def make(config: ConfigDict) -> Recipe:
-  """The recipe of config.model, config.loss and config.dtype."""
+  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
   return joint_loss.make(
-    networks.Generator, config, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
+    config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
   )
 
 
 def quicktest(config: ConfigDict) -> None:
-  """In place: small enough for a run of seconds on a CPU."""
-  joint_loss.quicktest(config)
-  config.model.update(dict(blocks=2, resnet_blocks=2, attention_size=32, attention_hidden=8))
+  """Narrows the networks in place, and drops the terms that need VGG's weights."""
+  config.model.update(
+    dict(width=8, blocks=1, resnet_blocks=1, attention_size=32, attention_hidden=8)
+  )
+  config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))
