@@ -50,7 +50,13 @@ def load(
     raise InpaintError(f'step {step} was given, but {path} is no workdir: leave it out')
   else:
     stored = _from_file(path)
-    recipe = systems.make_recipe(stored.config)
+    try:
+      recipe = systems.make_recipe(stored.config)
+    except ValueError as error:  # an unknown system or field: of another version, or edited
+      raise store.StoreError(
+        f'the configuration in {path.with_suffix(".json")} is not one that this version knows: '
+        f'{error}. Import or save the weights anew.'
+      ) from error
     check_fit(stored, recipe, path)
     params, stats, name = stored.params, stored.stats, f'{stored.system} ({path.name})'
   constants = recipe.load_constants(False)

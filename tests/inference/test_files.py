@@ -303,6 +303,13 @@ def test_load_refuses_what_is_no_weights(weights, tmp_path):
     loading.load(other)
 
 
+def test_weights_of_an_unknown_system(tmp_path):
+  config = {'system': 'nothing', 'dtype': 'float32', 'model': {}, 'loss': {}}
+  path = store.save(tmp_path / 'a.safetensors', 'nothing', config, toy_system.params())
+  with pytest.raises(store.StoreError, match=r"a\.json .*unknown system 'nothing'.*mesff"):
+    loading.load(path)
+
+
 def test_the_command(weights, desk, capsys):
   where = dict(weights=weights, mask=desk / 'm.png')
   assert command.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 0
