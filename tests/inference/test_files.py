@@ -286,6 +286,31 @@ def test_load_a_weights_file(weights):
   assert 'mesff' in jaxinpaint.list_systems()
 
 
+def test_load_a_workdir(weights, tmp_path):
+  import jax
+  import jax.numpy as jnp
+  from ml_collections import ConfigDict
+
+  from jaxinpaint.training.checkpoints import CheckpointError, Checkpoints
+  from jaxinpaint.training.state import TrainState
+
+  saver = Checkpoints(tmp_path / 'run', keep=2)
+  config = ConfigDict({'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}})
+  for step, colour in ((3, (0.0, 0.0, 0.0)), (5, (1.0, 1.0, 1.0))):
+    params = jax.tree.map(jnp.asarray, toy_system.params(colour))
+    ema = jax.tree.map(jnp.asarray, toy_system.params(toy_system.COLOUR)) if step == 5 else {}
+    saver.save(TrainState(jnp.int32(step), params, {}, {}, ema), config, {})
+  saver.close()
+  image = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+  hole = toy_system.hole(20, 24) > 0
+  newest = jaxinpaint.load(tmp_path / 'run')
+  assert 'step 5' in newest.name
+  assert (newest(image, hole)[hole] == [51, 153, 204]).all()  # the average, not what it follows
+  assert (jaxinpaint.load(tmp_path / 'run', step=3)(image, hole)[hole] == 0).all()
+  with pytest.raises(CheckpointError, match=r'no checkpoint of step 4.*\[3, 5\]'):
+    jaxinpaint.load(tmp_path / 'run', step=4)
+
+
 def test_load_refuses_what_is_no_weights(weights, tmp_path):
   with pytest.raises(FileNotFoundError, match=r'no weights at .*none.*toy\.safetensors'):
     loading.load(tmp_path / 'none.safetensors')
