@@ -170,10 +170,10 @@ class Samples:
     self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
     self.first_row = process_index * self.rows
     self._orders: dict[int, np.ndarray] = {}
-    self._unreadable: set[int] = set()
+    self._unreadable: dict[int, object] = {}
 
   def __getstate__(self) -> dict[str, Any]:
-    return self.__dict__ | {'_orders': {}, '_unreadable': set()}
+    return self.__dict__ | {'_orders': {}, '_unreadable': {}}
 
   def __len__(self) -> int:
     return _ENDLESS
@@ -219,8 +219,8 @@ class Samples:
         return self.source[candidate], candidate
       except UnreadableImage as error:
         failure = error
-        if candidate not in self._unreadable:
-          self._unreadable.add(candidate)
+        token = object()  # setdefault is atomic: of several threads one gets its own back
+        if self._unreadable.setdefault(candidate, token) is token:
           logging.warning('Image skipped: %s', error)
     raise ValueError(
       f'{min(n, _FAILURES)} images in a row cannot be read, from {self.source.path(index)} on; the '

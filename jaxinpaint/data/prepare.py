@@ -22,7 +22,8 @@ def prepare(name: str, data_dir: str = '', manual_dir: str = '') -> str:
   Raises:
     ValueError: unknown name, or it is there in a form that cannot be read by index.
     FileNotFoundError: files that have to be fetched by hand are not there.
-    RuntimeError: the set's builder needs TensorFlow.
+    RuntimeError: the set's builder needs a package that is not installed (TensorFlow).
+    OSError: the download failed; another call goes on with what is there.
   """
   import tensorflow_datasets as tfds
 
@@ -36,11 +37,10 @@ def prepare(name: str, data_dir: str = '', manual_dir: str = '') -> str:
       raise
     raise FileNotFoundError(sources.not_prepared(builder, name, data_dir)) from error
   except ImportError as error:
-    if 'tensorflow' not in str(error):
-      raise
+    missing = 'jaxinpaint[tf]' if 'tensorflow' in str(error) else error.name or str(error)
     raise RuntimeError(
-      f"preparing {name} needs TensorFlow (reading it does not): pip install 'jaxinpaint[tf]', "
-      'then run the command again'
+      f"preparing {name} needs a package that reading it does not: pip install '{missing}', then "
+      'run the command again'
     ) from error
   return str(builder.data_path)
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_args(argv)
   try:
     print(prepare(args.name, args.data_dir, args.manual_dir))
-  except (ValueError, FileNotFoundError, RuntimeError) as error:
+  except (ValueError, OSError, RuntimeError) as error:  # downloads fail with an OSError
     print(f'error: {error}', file=sys.stderr)
     return 1
   return 0
