@@ -4,9 +4,9 @@
 
 The pixels outside the hole are stored again exactly as they were: at their depth, in their mode,
 with alpha, colour profile and EXIF. What cannot stay:
-  - JPEG stores every pixel with loss. The file's own quantisation tables and subsampling are used
-    again, so known pixels change by a few levels at most; how many is said. `format='png'` keeps
-    them exact.
+  - JPEG stores every pixel with loss. It is written at quality 100 without chroma subsampling, so
+    known pixels change by a few levels of 255 at most; how many is said. `format='png'`, or an
+    output that ends in .png, keeps them exact.
   - Palettes become RGB(A) and bilevel images grey, since the hole needs new colours.
   - Lossy WebP becomes lossless WebP, and lossy TIFF lossless TIFF.
   - EXIF previews are dropped: they would show what was painted over.

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from absl import logging
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from jaxinpaint import arrays
 from jaxinpaint.data import decode
@@ -61,7 +61,7 @@ class Picture:
     format: of the file, a value of FORMATS, or Pillow's name of another one.
     orientation: EXIF's, 1 to 8.
     data: the file's content.
-    keep: what Pillow's writer takes over (exif, icc_profile, xmp, dpi, and JPEG's tables).
+    keep: what Pillow's writer takes over (exif, icc_profile, xmp, dpi, ...).
   """
 
   path: pathlib.Path
@@ -280,8 +280,6 @@ def _kept(image: Image.Image, format: str, tags: bytes) -> dict[str, Any]:
   elif info.get('exif'):
     keep['exif'] = metadata.without_thumbnail(info['exif'])
   if format == 'JPEG':
-    keep['qtables'] = image.quantization
-    keep['subsampling'] = JpegImagePlugin.get_sampling(image)
     keep['progressive'] = bool(info.get('progressive'))
     if info.get('comment'):
       keep['comment'] = info['comment']
@@ -326,14 +324,10 @@ def _png_options(keep: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encode_jpeg(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
-  options = _metadata_of(keep, 'exif', 'icc_profile', 'dpi', 'xmp', 'comment')
-  if 'qtables' in keep:
-    options |= _metadata_of(keep, 'qtables', 'progressive')
-    if keep['subsampling'] >= 0:
-      options['subsampling'] = keep['subsampling']
-  else:
-    options |= {'quality': 95, 'subsampling': 0}
-  return _saved(samples, mode, 'JPEG', optimize=True, **options)
+  # The file's own tables would change known pixels beside the hole by dozens of levels, these by a
+  # few, at about three times the size.
+  options = _metadata_of(keep, 'exif', 'icc_profile', 'dpi', 'xmp', 'comment', 'progressive')
+  return _saved(samples, mode, 'JPEG', quality=100, subsampling=0, optimize=True, **options)
 
 
 def _encode_webp(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
