@@ -14,6 +14,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jaxinpaint import command_line
+
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, "Experiment whose data and evaluation settings hold; default the checkpoint's."
 )
@@ -75,4 +77,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -13,6 +13,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jaxinpaint import command_line
+
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, a file of configs/; any field can be set: --config.data.size=128.'
 )
@@ -43,4 +45,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('config')
-  app.run(main)
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -81,7 +81,9 @@ def make_optimizer(
     choices = [
       n
       for n, f in vars(optax).items()
-      if inspect.isfunction(f) and 'learning_rate' in inspect.signature(f).parameters
+      if inspect.isfunction(f)
+      and 'learning_rate' in inspect.signature(f).parameters
+      and not n.startswith(('_', 'scale_by'))
     ]
     raise ValueError(f'unknown optimizer {name!r}; optax has: {", ".join(sorted(choices))}')
   if accumulate < 1:
