@@ -26,15 +26,14 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  from jaxinpaint.training import loop
+  from jaxinpaint.training import loop, writers
 
   workdir = WORKDIR.value
   if workdir is None:
     name = flags.FLAGS['config'].config_filename
     file, _, variant = str(name).partition(':')
     workdir = pathlib.Path('runs') / '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
+  writers.setup_logging()
   try:
     loop.train(CONFIG.value, workdir)
   except loop.USER_ERRORS as error:

@@ -78,6 +78,6 @@ class AOTBlock(nn.Module):
     fused = conv(channels, 1, 'fuse')(jnp.concatenate(branches, -1))
     gate = conv(channels, 1, 'gate')(x).astype(jnp.float32)
     gate = jax.nn.sigmoid(gate_norm(gate) if self.gate_norm == 'aot' else gate)
-    self.sow('intermediates', 'gate', gate)
+    self.sow('intermediates', 'opening', gate)
     gate = gate.astype(self.dtype)
     return x * (1 - gate) + fused * gate

@@ -1,8 +1,8 @@
 """The U-shaped branch that predicts filter kernels, common to JPGNet's descendants.
 
-Mildenhall et al., "Burst Denoising with Kernel Prediction Networks", CVPR 2018, as Li et al., "MISF",
-CVPR 2022, cut it for inpainting: three levels, no normalisation, and the other branch's feature
-joined at half resolution.
+Mildenhall et al., "Burst Denoising with Kernel Prediction Networks", CVPR 2018, as Li et al.
+("MISF", CVPR 2022) cut it for inpainting: three levels, no normalisation, and the other branch's
+feature joined at half resolution.
 """
 
 from typing import Any

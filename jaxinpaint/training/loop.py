@@ -240,7 +240,7 @@ def _loop(run: Run, start: int, total: int, stop: '_StopSignals') -> state.Train
     progress.close()
     writer.close()
     run.checkpoints.close()
-  if done == total and config.evaluation.at_end and first:
+  if done == total and config.evaluation.at_end:
     watch.final(done, run.state, run.constants)
   return run.state
 
@@ -297,7 +297,9 @@ class _Meter:
 
   def pause(self) -> None:
     """What happened since the last step was not training."""
-    self._paused += time.monotonic() - self._last
+    now = time.monotonic()
+    self._paused += now - self._last
+    self._last = now
 
   def read(self) -> tuple[dict[str, float], dict[str, float]]:
     values = jax.device_get(self._metrics)

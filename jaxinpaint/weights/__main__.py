@@ -6,6 +6,7 @@ python -m jaxinpaint.weights list
 """
 
 import argparse
+import os
 import pathlib
 import sys
 
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
       _inspect(given.file)
     else:
       _list()
+  except BrokenPipeError:  # `inspect FILE | head`: nobody reads on
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (OSError, ValueError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 1

@@ -11,8 +11,14 @@ import pathlib
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import BinaryIO
 
 from tqdm import tqdm
+
+try:
+  import fcntl
+except ImportError:  # Windows: nothing keeps two processes from fetching the same file there
+  fcntl = None
 
 _PIECE = 1 << 20
 _TIMEOUT_SECONDS = 30
@@ -68,25 +74,56 @@ def fetch(
     )
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    _transfer(url, part, progress)
+    with _locked(part) as file:
+      if path.exists():  # another process fetched it while this one waited
+        part.unlink()
+      else:
+        _transfer(url, file, name, progress)
+        _accept(file, part, path, sha256, f'what {url} gave', by_hand)
+  except DownloadError:
+    raise
   except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+    kept = ''
+    if part.exists() and part.stat().st_size:
+      kept = f' What came is kept in {part} and continued next time.'
+    else:
+      part.unlink(missing_ok=True)
     reason = getattr(error, 'reason', None) or error
-    kept = f' What came is kept in {part} and continued next time.' if part.exists() else ''
     raise DownloadError(f'{name} could not be fetched: {reason}.{kept} {by_hand}') from error
+  return path
+
+
+def _accept(
+  file: BinaryIO, part: pathlib.Path, path: pathlib.Path, sha256: str, what: str, by_hand: str
+) -> None:
+  """Renames a whole transfer, or removes it when its digest is another."""
+  file.flush() if fcntl else file.close()  # Windows renames no open file
   got = _digest(part)
   if not got.startswith(sha256.lower()):
     part.unlink()
     raise DownloadError(
-      f'what {url} gave has the SHA-256 {got}, not {sha256}...: it was removed. Try again; if it '
-      f'comes out the same, the file has changed at its source. {by_hand}'
+      f'{what} has the SHA-256 {got}, not {sha256}...: it was removed. Try again; if it comes '
+      f'out the same, the file has changed at its source. {by_hand}'
     )
   os.replace(part, path)
-  return path
 
 
-def _transfer(url: str, part: pathlib.Path, progress: bool) -> None:
-  """Appends to `part` what is missing of it; raises OSError when the connection breaks off."""
-  have = part.stat().st_size if part.exists() else 0
+def _locked(part: pathlib.Path) -> BinaryIO:
+  """`part`, opened to append and locked, so that two processes never write to it at once."""
+  while True:
+    file = open(part, 'ab')
+    if fcntl is None:
+      return file
+    fcntl.flock(file, fcntl.LOCK_EX)
+    # Whoever held the lock may have renamed or removed the file since it was opened here.
+    if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
+      return file
+    file.close()
+
+
+def _transfer(url: str, file: BinaryIO, name: str, progress: bool) -> None:
+  """Appends what is missing; raises OSError when the connection breaks off."""
+  have = file.seek(0, os.SEEK_END)
   request = urllib.request.Request(url, headers={'User-Agent': 'jaxinpaint'})
   if have:
     request.add_header('Range', f'bytes={have}-')
@@ -97,24 +134,19 @@ def _transfer(url: str, part: pathlib.Path, progress: bool) -> None:
       return
     raise
   with response:
-    resumed = response.status == 206
-    if have and not resumed:  # the server sends it all again
+    if have and response.status != 206:  # the server sends it all again
+      file.truncate(0)
       have = 0
     length = response.headers.get('Content-Length')
     total = have + int(length) if length else None
     bar = tqdm(
-      total=total,
-      initial=have,
-      unit='B',
-      unit_scale=True,
-      desc=part.stem,
-      disable=not progress,
+      total=total, initial=have, unit='B', unit_scale=True, desc=name, disable=not progress
     )
-    with open(part, 'ab' if resumed else 'wb') as f, bar:
+    with bar:
       while piece := response.read(_PIECE):
-        f.write(piece)
+        file.write(piece)
         bar.update(len(piece))
-  got = part.stat().st_size
+  got = file.tell()
   if total is not None and got != total:
     raise OSError(f'the connection broke off after {got} of {total} bytes')
 

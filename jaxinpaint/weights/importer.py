@@ -96,7 +96,9 @@ def import_file(
       overwrite=overwrite,
     )
   names = ', '.join(str(p) for p in files)
-  raise mapping.MappingError(f'{names}: not a checkpoint of {system!r}.\n' + '\n'.join(errors))
+  raise mapping.MappingError(
+    f'{names}: this does not give the weights of {system!r}.\n' + '\n'.join(errors)
+  )
 
 
 def _convert(

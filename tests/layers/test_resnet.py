@@ -19,4 +19,6 @@ def test_block_and_gradients(case):
   loss = lambda params, x: (forward(params, x) * weights).sum()
   gp, gx = jax.grad(loss, (0, 1))(params, x)
   goldens.assert_close(goldens.nchw(gx), data['grad_x'])
-  goldens.assert_close(np.transpose(gp['conv1']['kernel'], (3, 2, 0, 1)), data['grad_w'])
+  got, want = np.transpose(gp['conv1']['kernel'], (3, 2, 0, 1)), data['grad_w']
+  scale = np.abs(want).max()  # sums over all pixels, above a hundred: relative to the largest
+  goldens.assert_close(got / scale, want / scale)

@@ -58,8 +58,9 @@ def test_generator(case):
     goldens.assert_close(goldens.nchw(found[name]), data[name], atol=1e-3, what=name)
   strides = dict(kernels=3, dec2=16, prior=16, enc2=8, bottleneck=8)
   for name, stride in strides.items():
-    got = goldens.nchw(found[name])[:1, ::stride]
-    goldens.assert_close(got, data[f'{name}_b0'], atol=1e-3, what=name)
+    got, want = goldens.nchw(found[name])[:1, ::stride], data[f'{name}_b0']
+    scale = max(1.0, want.std())  # the body ends at a deviation of about a hundred
+    goldens.assert_close(got / scale, want / scale, atol=1e-3, what=name)
 
 
 @goldens.cases('mesff_module')
@@ -93,7 +94,7 @@ def test_sfi_block(case):
     return (out * weights).sum(), (out, inner['intermediates'])
 
   gradient, (out, inner) = jax.jit(jax.grad(loss, has_aux=True))(x)
-  for name, got in dict(out=out, map=inner['map'][0], noise=inner['noise'][0]).items():
+  for name, got in dict(out=out, map=inner['map'][0], noise=inner['distraction'][0]).items():
     goldens.assert_close(goldens.nchw(got), data[name], what=name)
   goldens.assert_close(goldens.nchw(gradient), data['grad_x'], what='d/dx')
 
@@ -102,12 +103,14 @@ def test_the_hole_is_not_read_and_the_output_is_an_image():
   generator = networks.Generator(**SMALL)
   image = jax.random.uniform(jax.random.key(0), (2, 40, 44, 3))
   mask = jnp.zeros((2, 40, 44, 1)).at[:, 8:20, 8:30].set(1.0)
-  found, variables = generator.init_with_output(jax.random.key(1), image, mask)
+  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  apply = jax.jit(generator.apply)
+  found = apply(variables, image, mask)
   assert found['out'].shape == image.shape and found['out'].dtype == jnp.float32
   assert float(found['out'].min()) >= 0 and float(found['out'].max()) <= 1
   other = jnp.where(mask == 1, 1 - image, image)
-  np.testing.assert_array_equal(found['out'], generator.apply(variables, other, mask)['out'])
-  changed = generator.apply(variables, 1 - image, mask)['out']
+  np.testing.assert_array_equal(found['out'], apply(variables, other, mask)['out'])
+  changed = apply(variables, 1 - image, mask)['out']
   assert float(jnp.abs(found['out'] - changed).max()) > 0
 
 
@@ -117,7 +120,7 @@ def test_remat_changes_nothing_but_memory():
   results = []
   for remat in (False, True):
     generator = networks.Generator(**SMALL, remat=remat)
-    variables = generator.init(jax.random.key(1), image, mask)
+    variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
     loss = lambda v, g=generator: jnp.square(g.apply(v, image, mask)['out'] - image).mean()
     results.append(jax.jit(jax.grad(loss))(variables)['params'])
   scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(results[0]))
@@ -154,13 +157,14 @@ def test_residual_scale_weighs_the_enhancement():
 def test_bfloat16_stays_near_float32():
   image = jax.random.uniform(jax.random.key(0), (1, 40, 40, 3))
   mask = jnp.zeros((1, 40, 40, 1)).at[:, 8:20, 8:30].set(1.0)
-  variables = networks.Generator(**SMALL).init(jax.random.key(1), image, mask)
-  full = networks.Generator(**SMALL).apply(variables, image, mask)['out']
+  plain = networks.Generator(**SMALL)
+  variables = jax.jit(plain.init)(jax.random.key(1), image, mask)
+  full = jax.jit(plain.apply)(variables, image, mask)['out']
   generator = networks.Generator(**SMALL, dtype=jnp.bfloat16)
-  half = generator.apply(variables, image, mask)
+  half = jax.jit(generator.apply)(variables, image, mask)
   assert half['out'].dtype == jnp.float32 and half['bottleneck'].dtype == jnp.bfloat16
   assert 0 < float(jnp.abs(half['out'] - full).max()) < 0.02
-  own = generator.init(jax.random.key(1), image, mask)
+  own = jax.eval_shape(generator.init, jax.random.key(1), image, mask)
   assert {leaf.dtype for leaf in jax.tree.leaves(own)} == {jnp.dtype('float32')}
 
 

@@ -1,5 +1,6 @@
 """Fetching files, against a server on this machine that can break off."""
 
+import concurrent.futures
 import hashlib
 import http.server
 import threading
@@ -80,6 +81,15 @@ def test_a_whole_part_is_only_checked(server, tmp_path):
   assert download.fetch(server.url, SHA, folder=tmp_path).read_bytes() == CONTENT
 
 
+def test_several_at_once_fetch_it_once(server, tmp_path):
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    calls = [pool.submit(download.fetch, server.url, SHA, folder=tmp_path) for _ in range(4)]
+    paths = {call.result() for call in calls}
+  assert paths == {tmp_path / 'w.pth'}
+  assert server.asked == [None]
+  assert [p.name for p in tmp_path.iterdir()] == ['w.pth']
+
+
 def test_another_digest_is_refused_and_removed(server, tmp_path):
   with pytest.raises(DownloadError, match=f'SHA-256 {SHA}, not {"0" * 64}.*removed'):
     download.fetch(server.url, '0' * 64, folder=tmp_path)
@@ -105,6 +115,7 @@ def test_offline_says_the_address_and_the_folder(path, server, tmp_path, monkeyp
     download.fetch(url, SHA)
   assert url in str(error.value)
   assert str(tmp_path / 'cache' / path.split('/')[-1]) in str(error.value)
+  assert not list((tmp_path / 'cache').iterdir())
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):

@@ -243,8 +243,10 @@ def test_forged_tensors_are_refused(forged, write, tmp_path):
   view = None if write is write_stream else False
   path = write(tmp_path / 'f.pth', emit({'a': tensor(**forged, view=view)}), {'0': SIX})
   with pytest.raises(UnsafeFileError) as error:
-    reader.read(path)
+    reader.describe(path)  # reads no storage, so that the claim itself must be refused
   assert len(str(error.value)) < 1000
+  with pytest.raises(UnsafeFileError):
+    reader.read(path)
 
 
 @pytest.mark.parametrize('view', [('v', 3, 4), ('v', -1, 2), ('v', 0, 2.0), 'v'])
@@ -252,7 +254,21 @@ def test_forged_views_are_refused(view, tmp_path):
   body = emit({'a': tensor(shape=(2,), stride=(1,), view=view)})
   path = write_stream(tmp_path / 'f.pth', body, {'0': SIX})
   with pytest.raises(UnsafeFileError):
-    reader.read(path)
+    reader.describe(path)
+
+
+@pytest.mark.parametrize(
+  ('body', 'why'),
+  [
+    (tensor(size=5, shape=(5,), stride=(1,), view=None), 'another number'),
+    (emit([tensor(view=None), tensor(kind='torch.IntStorage', view=None)]), 'in two ways'),
+    (emit([tensor(view=None), tensor('1', view=None)]), 'not those that the tensors name'),
+  ],
+)
+def test_streams_whose_storages_contradict_the_tensors_are_refused(body, why, tmp_path):
+  path = write_stream(tmp_path / 'f.pth', body, {'0': SIX})
+  with pytest.raises(UnsafeFileError, match=why):
+    reader.describe(path)
 
 
 @pytest.mark.parametrize('write', WRITERS)

@@ -147,7 +147,10 @@ def test_import_keeps_what_exists(toy, files, capsys):
   arguments = ('import', 'toy', files / 'gen.pth', files / 'x')
   assert _run(capsys, *arguments)[0] == 0
   status, _, err = _run(capsys, *arguments)
-  assert status == 1 and 'exists' in err
+  assert status == 1 and 'allow overwriting' in err
+  # ... and says so before it reads anything
+  status, _, err = _run(capsys, 'import', 'toy', files / 'nowhere.pth', files / 'x')
+  assert status == 1 and 'allow overwriting' in err
   assert _run(capsys, *arguments, '--overwrite')[0] == 0
 
 

@@ -129,7 +129,7 @@ class SFI(nn.Module):
     merged = Conv(x.shape[-1], 1, name='merge', **init)(jnp.concatenate([x, noise_map], -1))
     noise = aot('noise')(merged)
     self.sow('intermediates', 'map', noise_map)
-    self.sow('intermediates', 'noise', noise)
+    self.sow('intermediates', 'distraction', noise)
     kept = x - noise
     return kept + self.residual_scale * aot('enhance')(kept)
 

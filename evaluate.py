@@ -1,0 +1,78 @@
+"""Measures a system on a data set with a set of masks, beside the classical fills.
+
+  python evaluate.py --workdir runs/quickstart
+  python evaluate.py --workdir runs/mesff --step 350000 --data folder:photos --masks folder:holes
+  python evaluate.py --weights misf_places2.safetensors --data tfds:places365_small \
+    --split validation --count 500
+
+The report (metrics.json, per_image.csv, report.md, grids) goes to WORKDIR/evaluation/STEP or to
+--output; docs/evaluation.md says what its numbers mean.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, "Experiment whose data and evaluation settings hold; default the checkpoint's."
+)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a training run.')
+STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run; default the newest.')
+WEIGHTS = flags.DEFINE_string('weights', None, 'Or a weights file of this library (.safetensors).')
+SYSTEM = flags.DEFINE_string('system', '', 'Refuse weights of another system.')
+DATA = flags.DEFINE_string('data', '', "'folder:PATH', 'files:LIST.txt', 'tfds:NAME', 'sample'.")
+SPLIT = flags.DEFINE_string('split', None, "Split of --data; '' takes a folder as it is.")
+COUNT = flags.DEFINE_integer('count', None, 'How many images, spread over the set.')
+SIZE = flags.DEFINE_integer('size', None, 'Side of the images: centre squares, resized.')
+MASKS = flags.DEFINE_string('masks', '', "'irregular', 'strokes', ..., or a folder of mask files.")
+INVERT = flags.DEFINE_bool('invert_mask', False, 'The mask files have black holes.')
+BINS = flags.DEFINE_list('bins', [], 'Shares of hole in percent, as 10-20,20-40,40-60.')
+SEED = flags.DEFINE_integer('seed', 0, 'Of the masks.')
+BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Images at a time; changes no number.')
+CLASSICAL = flags.DEFINE_bool('classical', True, 'Mean fill, Telea and Navier-Stokes beside it.')
+PROTOCOL = flags.DEFINE_string('protocol', '', 'What is measured and how: seed000.')
+PUBLISHED = flags.DEFINE_string(
+  'published', None, "Data set whose published rows stand beside: Places2, CelebA, ..., 'none'."
+)
+OUTPUT = flags.DEFINE_string('output', None, 'Folder of the report; an earlier one is kept.')
+
+
+def main(argv: list[str]) -> None:
+  """Parses flags and evaluates."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  # jax takes seconds to import: flags are checked before.
+  from jaxinpaint.evaluation import command
+
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  request = command.Request(
+    config=CONFIG.value,
+    workdir=WORKDIR.value,
+    step=STEP.value,
+    weights=WEIGHTS.value,
+    system=SYSTEM.value,
+    data=DATA.value,
+    split=SPLIT.value,
+    count=COUNT.value,
+    size=SIZE.value,
+    masks=MASKS.value,
+    invert_mask=INVERT.value,
+    bins=BINS.value,
+    seed=SEED.value,
+    batch_size=BATCH_SIZE.value,
+    with_classical=CLASSICAL.value,
+    protocol=PROTOCOL.value,
+    published=PUBLISHED.value,
+    output=OUTPUT.value,
+  )
+  try:
+    command.prepare(request).run()
+  except command.USER_ERRORS as error:
+    logging.debug('traceback', exc_info=True)
+    sys.exit(f'evaluate.py: {error}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,231 @@
+"""Masks that are drawn: brush strokes, irregular lines, rectangles, the centre.
+
+All numbers of pixels below hold at the size their authors used (256, or the 512 of LaMa's *_512
+sets). At another size lengths and widths are multiplied by min(height, width) / that size, so that
+the shapes look the same and cover the same share.
+
+Sources:
+  DeepFill v2: Yu et al., Free-Form Image Inpainting with Gated Convolution, ICCV 2019,
+    https://arxiv.org/abs/1806.03589, section 4.2 and the official release.
+  LaMa: Suvorov et al., Resolution-robust Large Mask Inpainting with Fourier Convolutions,
+    WACV 2022, https://arxiv.org/abs/2109.07161, and the official release's configurations.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from jaxinpaint.data.mask_sampler import MaskSampler
+
+
+def _scale(height: int, width: int, reference: int) -> float:
+  return min(height, width) / reference
+
+
+def _pixels(value: float, scale: float) -> int:
+  return max(1, round(value * scale))
+
+
+@dataclasses.dataclass(frozen=True)
+class Strokes(MaskSampler):
+  """Brush strokes of DeepFill v2: 1 to 3 polylines with round joints, drawn by Pillow.
+
+  Per stroke 4 to 11 vertices; turns of mean 2 pi / 5, each side of the range widened by
+  U(0, 2 pi / 15); steps N(r, r // 2) clipped to [0, 2 r] with r = diagonal / 8; width U(12, 40) at
+  256 pixels.
+
+  Attributes:
+    box: unite with DeepFill's random box (a half-side square, each side shrunk by up to 1/8),
+      as its training does.
+  """
+
+  min_strokes: int = 1
+  max_strokes: int = 3
+  min_vertices: int = 4
+  max_vertices: int = 11
+  min_width: float = 12
+  max_width: float = 40
+  box: bool = False
+  reference: int = 256
+
+  def __post_init__(self):
+    super().__post_init__()
+    _check_order(self, 'strokes', 'vertices', 'width')
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return 'deepfill_v2' if self.box else 'strokes'
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    canvas = Image.new('L', (width, height), 0)
+    pen = ImageDraw.Draw(canvas)
+    scale = _scale(height, width, self.reference)
+    radius = math.hypot(height, width) / 8
+    for _ in range(rng.integers(self.min_strokes, self.max_strokes, endpoint=True)):
+      count = int(rng.integers(self.min_vertices, self.max_vertices, endpoint=True))
+      low = 2 * math.pi / 5 - rng.uniform(0, 2 * math.pi / 15)
+      high = 2 * math.pi / 5 + rng.uniform(0, 2 * math.pi / 15)
+      angles = rng.uniform(low, high, count)
+      angles[::2] = 2 * math.pi - angles[::2]
+      steps = np.clip(rng.normal(radius, radius // 2, count), 0, 2 * radius)
+      points = [(int(rng.integers(0, width)), int(rng.integers(0, height)))]
+      for angle, step in zip(angles, steps, strict=True):
+        x = min(max(int(points[-1][0] + step * math.cos(angle)), 0), width)
+        y = min(max(int(points[-1][1] + step * math.sin(angle)), 0), height)
+        points.append((x, y))
+      thickness = _pixels(int(rng.uniform(self.min_width, self.max_width)), scale)
+      pen.line(points, width=thickness, fill=1)
+      half = thickness // 2
+      for x, y in points:
+        pen.ellipse((x - half, y - half, x + half, y + half), fill=1)
+    mask = np.array(canvas, np.uint8)
+    if self.box:
+      _deepfill_box(rng, mask)
+    return mask
+
+
+def _deepfill_box(rng: np.random.Generator, mask: np.ndarray) -> None:
+  """Half-side box at a uniform place, each axis shrunk on both sides by randint(0, side / 8)."""
+  height, width = mask.shape
+  spans = []
+  for n in (height, width):
+    side = n // 2
+    start = int(rng.integers(0, n - side))
+    shrink = int(rng.integers(0, max(1, side // 8)))
+    spans.append(slice(start + shrink, start + side - shrink))
+  mask[spans[0], spans[1]] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Irregular(MaskSampler):
+  """LaMa's irregular masks: lines of random length, width and turn, drawn by OpenCV.
+
+  min_times to max_times + 1 chains (both ends included: the release adds one), each of 1 to 5
+  segments; a segment's angle is 0.01 + {0, 1, 2, 3} radians (negated in even chains), its
+  length 10 + randint(max_len), its width 5 + randint(max_width). The defaults are LaMa's training
+  set.
+  """
+
+  max_len: int = 200
+  max_width: int = 100
+  min_times: int = 1
+  max_times: int = 5
+  reference: int = 256
+
+  def __post_init__(self):
+    super().__post_init__()
+    _check_order(self, 'times')
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return 'irregular'
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    mask = np.zeros((height, width), np.uint8)
+    scale = _scale(height, width, self.reference)
+    for chain in range(rng.integers(self.min_times, self.max_times + 1, endpoint=True)):
+      x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+      for _ in range(1 + rng.integers(0, 5)):
+        angle = 0.01 + rng.integers(0, 4)
+        if chain % 2 == 0:
+          angle = 2 * math.pi - angle
+        length = (10 + rng.integers(0, self.max_len)) * scale
+        brush = _pixels(5 + int(rng.integers(0, self.max_width)), scale)
+        end_x = min(max(int(x + length * math.sin(angle)), 0), width)
+        end_y = min(max(int(y + length * math.cos(angle)), 0), height)
+        cv2.line(mask, (x, y), (end_x, end_y), 1, brush)
+        x, y = end_x, end_y
+    return mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Rectangles(MaskSampler):
+  """LaMa's boxes: min_times to max_times rectangles, each side uniform in [min_side, max_side].
+
+  The defaults are LaMa's training set. `margin` pixels at the border stay known.
+  """
+
+  margin: int = 10
+  min_side: int = 30
+  max_side: int = 150
+  min_times: int = 1
+  max_times: int = 4
+  reference: int = 256
+
+  def __post_init__(self):
+    super().__post_init__()
+    _check_order(self, 'side', 'times')
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return 'rectangles'
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    mask = np.zeros((height, width), np.uint8)
+    scale = _scale(height, width, self.reference)
+    margin = round(self.margin * scale)
+    low, high = _pixels(self.min_side, scale), _pixels(self.max_side, scale)
+    for _ in range(rng.integers(self.min_times, self.max_times, endpoint=True)):
+      spans = []
+      for n in (height, width):
+        most = max(1, min(high, n - 2 * margin - 1))
+        side = int(rng.integers(min(low, most), most, endpoint=True))
+        start = int(rng.integers(margin, n - margin - side, endpoint=True))
+        spans.append(slice(start, start + side))
+      mask[spans[0], spans[1]] = 1
+    return mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Center(MaskSampler):
+  """The centre rectangle of the image's own shape: a square in a square image.
+
+  Sides round(n sqrt(share)); 0.25 is the half-side square of most papers. With an area range the
+  share is uniform in the range.
+  """
+
+  share: float | None = None
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.area is not None and self.share is not None:
+      raise ValueError('center masks take a share or an area range, not both')
+    if self.share is not None and not 0 < self.share <= 1:
+      raise ValueError(f'share {self.share!r} of center masks must be in (0, 1]')
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return 'center' if self.area else f'center:{self.share or 0.25:g}'
+
+  @property
+  def name(self) -> str:
+    """See MaskSampler."""
+    return f'center:{self.area[0]:g}-{self.area[1]:g}' if self.area else self.kind
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    share = rng.uniform(*self.area) if self.area else self.share or 0.25
+    mask = np.zeros((height, width), np.uint8)
+    sides = [min(n, max(1, math.floor(n * math.sqrt(share) + 0.5))) for n in (height, width)]
+    top, left = ((n - side) // 2 for n, side in zip((height, width), sides, strict=True))
+    mask[top : top + sides[0], left : left + sides[1]] = 1
+    return mask
+
+
+def _check_order(sampler: MaskSampler, *names: str) -> None:
+  for name in names:
+    low, high = getattr(sampler, f'min_{name}'), getattr(sampler, f'max_{name}')
+    if not 1 <= low <= high:
+      raise ValueError(
+        f'{sampler.kind} masks: min_{name} {low} and max_{name} {high} must satisfy 1 <= min <= max'
+      )

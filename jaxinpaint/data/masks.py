@@ -1,0 +1,259 @@
+"""Masks by specification: `masks.make('irregular:0.1-0.4')(rng, 256, 256)`.
+
+A specification is a string or a mapping:
+
+  'strokes'                          a family with its defaults
+  'strokes:0.1-0.4'                  ... with the hole's share in (0.1, 0.4]
+  'center:0.25'                      the centre square of this share
+  'lama_thick_256'                   a named set
+  'folder:/path/to/masks'            files, white = hole; also a .txt list of paths, or just a path
+  'irregular:0.1-0.4;max_width=40'   options after semicolons
+  'mixture: 0.7*irregular + 0.3*rectangles:0.1-0.3'
+  {'kind': 'strokes', 'area': (0.1, 0.4), 'max_width': 30}
+  {'kind': 'mixture', 'of': [(0.7, 'irregular'), (0.3, {'kind': 'folder', 'path': '/masks'})]}
+
+The options of a family are the fields of its class in mask_shapes and mask_files.
+"""
+
+import collections.abc
+import dataclasses
+import hashlib
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from jaxinpaint.data.mask_files import FileMasks, read_mask
+from jaxinpaint.data.mask_sampler import MaskSampler, check_area
+from jaxinpaint.data.mask_shapes import Center, Irregular, Rectangles, Strokes
+
+__all__ = ['FileMasks', 'MaskSampler', 'kinds', 'make', 'mask_set_hash', 'read_mask']
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture(MaskSampler):
+  """One of several families per draw, with probability weight / sum of weights.
+
+  Attributes:
+    of: (weight, sampler) of each part; a part keeps its own area range.
+    label: the name of LaMa's set that this is, if it is one.
+  """
+
+  of: tuple[tuple[float, MaskSampler], ...] = ()
+  label: str = ''
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.of:
+      raise ValueError(
+        "a mixture of masks needs parts: 'mixture: 0.5*strokes + 0.5*rectangles', or "
+        "{'kind': 'mixture', 'of': [(0.5, 'strokes'), (0.5, 'rectangles')]}"
+      )
+    weights = [w for w, _ in self.of]
+    if not all(np.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
+      raise ValueError(f'weights {weights} of a mixture must be >= 0, and not all 0')
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return self.label or '+'.join(f'{w:g}*{part.name}' for w, part in self.of)
+
+  @property
+  def name(self) -> str:
+    """See MaskSampler."""
+    return self.label if self.label and self.area == _LAMA[self.label][3] else super().name
+
+  def check(self) -> None:
+    """See MaskSampler."""
+    for _, part in self.of:
+      part.check()
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler; a part's own area range holds as well."""
+    weights = np.array([w for w, _ in self.of], np.float64)
+    i = int(rng.choice(len(weights), p=weights / weights.sum()))
+    return self.of[i][1](rng, height, width)
+
+
+# name: ((weight, max_len, max_width, min_times, max_times) of the lines,
+#        (weight, margin, min_side, max_side, min_times, max_times) of the boxes or None,
+#        reference size, area range). LaMa's released configurations; test sets reject holes over
+#        half of the image.
+_HALF = (0.0, 0.5)
+_LAMA = {
+  'lama': ((1, 200, 100, 1, 5), (1, 10, 30, 150, 1, 4), 256, None),
+  'lama_small': ((1, 80, 40, 4, 12), (1, 0, 30, 128, 1, 1), 256, None),
+  'lama_thin_256': ((1, 40, 10, 4, 50), None, 256, _HALF),
+  'lama_thin_512': ((1, 100, 20, 4, 70), None, 512, _HALF),
+  'lama_medium_256': ((1, 100, 50, 4, 5), (0.3, 0, 10, 50, 1, 5), 256, _HALF),
+  'lama_medium_512': ((1, 200, 100, 4, 10), (0.3, 0, 30, 150, 1, 5), 512, _HALF),
+  'lama_thick_256': ((1, 200, 100, 1, 5), (0.3, 10, 30, 150, 1, 3), 256, _HALF),
+  'lama_thick_512': ((1, 450, 250, 1, 5), (0.3, 10, 30, 300, 1, 4), 512, _HALF),
+}
+_FAMILIES = {
+  'strokes': Strokes,
+  'deepfill_v2': Strokes,
+  'irregular': Irregular,
+  'rectangles': Rectangles,
+  'center': Center,
+  'folder': FileMasks,
+  'files': FileMasks,
+}
+
+
+def kinds() -> tuple[str, ...]:
+  """Every word a specification can begin with."""
+  return (*_FAMILIES, *_LAMA, 'mixture')
+
+
+def make(spec: 'str | collections.abc.Mapping[str, Any] | MaskSampler') -> MaskSampler:
+  """The sampler of a specification (the module's text lists the forms).
+
+  Returns:
+    A sampler: `sampler(rng, height, width)` -> uint8[H, W] in {0, 1}, 1 = hole; `sampler.name`.
+
+  Raises:
+    ValueError: unknown family or option, area range not within [0, 1] or reversed, empty folder.
+    FileNotFoundError: no such folder of masks.
+  """
+  if isinstance(spec, MaskSampler):
+    return spec
+  if isinstance(spec, str):
+    if '/' in spec and pathlib.Path(spec).expanduser().exists():
+      return FileMasks(spec)
+    return _build(*_parse(spec))
+  # A ConfigDict is no Mapping but can list its items.
+  if hasattr(spec, 'items'):
+    options = dict(spec.items())
+    if 'kind' not in options:
+      raise ValueError(f"mask specification {options} lacks 'kind': one of {', '.join(kinds())}")
+    return _build(str(options.pop('kind')), options)
+  raise ValueError(f"mask specification {spec!r} must be a string or a mapping with 'kind'")
+
+
+def _parse(spec: str) -> tuple[str, dict[str, Any]]:
+  """'kind:value;option=value' -> (kind, options)."""
+  kind, _, rest = spec.strip().partition(':')
+  kind, rest = kind.strip(), rest.strip()
+  if kind == 'mixture':
+    return kind, {'of': [_parse_part(part, spec) for part in re.split(r'\s\+\s', rest) if part]}
+  if ';' in kind:
+    kind, _, tail = spec.strip().partition(';')
+    rest = ';' + tail
+  value, *settings = rest.split(';')
+  options: dict[str, Any] = {}
+  for setting in settings:
+    name, equals, text = setting.partition('=')
+    if not equals:
+      raise ValueError(f"option {setting!r} of mask specification {spec!r} must be 'name=value'")
+    options[name.strip()] = text.strip()
+  if not value:
+    return kind, options
+  if kind in ('folder', 'files'):
+    options['path'] = value
+  elif '-' in value and not value.startswith('-'):
+    options['area'] = value
+  elif kind == 'center':
+    options['share'] = value
+  else:
+    raise ValueError(
+      f'{value!r} in mask specification {spec!r} must be a range of hole shares, as '
+      f"'{kind}:0.1-0.4'"
+    )
+  return kind, options
+
+
+def _parse_part(part: str, spec: str) -> tuple[float, str]:
+  weight, _, inner = part.partition('*')
+  try:
+    return float(weight), inner.strip()
+  except ValueError as error:
+    raise ValueError(
+      f"part {part.strip()!r} of mask specification {spec!r} must be 'weight*masks', as "
+      "'mixture: 0.5*strokes + 0.5*rectangles'"
+    ) from error
+
+
+def _build(kind: str, options: dict[str, Any]) -> MaskSampler:
+  options = {k: v for k, v in options.items() if v is not None}
+  if 'area' in options:
+    options['area'] = _area(options['area'], kind)
+  if kind == 'mixture':
+    _check_options(kind, options, ('of', 'area'))
+    return Mixture(tuple(_weighted(p) for p in options.pop('of', ())), **options)
+  if kind in _LAMA:
+    _check_options(kind, options, ('area',))
+    return _lama(kind, **options)
+  if kind not in _FAMILIES:
+    raise ValueError(f'unknown masks {kind!r}; there are: {", ".join(kinds())}')
+  if kind == 'deepfill_v2':
+    options.setdefault('box', True)
+  family = _FAMILIES[kind]
+  fields = {f.name: f.type for f in dataclasses.fields(family) if f.init}
+  _check_options(kind, options, tuple(fields))
+  return family(**{k: _typed(kind, k, v, fields[k]) for k, v in options.items()})
+
+
+def _weighted(part: Any) -> tuple[float, MaskSampler]:
+  try:
+    weight, spec = part
+    return float(weight), make(spec)
+  except TypeError as error:
+    raise ValueError(f'part {part!r} of a mixture must be a pair (weight, masks)') from error
+
+
+def _lama(name: str, area: tuple[float, float] | None = None) -> MaskSampler:
+  lines, boxes, reference, own_area = _LAMA[name]
+  weight, max_len, max_width, low, high = lines
+  irregular = Irregular(max_len, max_width, low, high, reference)
+  parts: tuple[tuple[float, MaskSampler], ...] = ((weight, irregular),)
+  if boxes:
+    parts += ((boxes[0], Rectangles(*boxes[1:], reference)),)
+  return Mixture(parts, name, area=area or own_area)
+
+
+def _area(area: Any, kind: str) -> tuple[float, float]:
+  if isinstance(area, str):
+    area = area.split('-')
+  return check_area(area, f'area of masks {kind!r}')
+
+
+def _check_options(kind: str, options: dict[str, Any], known: tuple[str, ...]) -> None:
+  unknown = sorted(set(options) - set(known))
+  if unknown:
+    raise ValueError(f'masks {kind!r} have no option {", ".join(unknown)}; they have: '
+                     f'{", ".join(known)}')  # fmt: skip
+
+
+def _typed(kind: str, name: str, value: Any, want: Any) -> Any:
+  """Text to the field's type; numbers are checked too."""
+  try:
+    if want is bool and isinstance(value, str):
+      return {'true': True, '1': True, 'false': False, '0': False}[value.lower()]
+    if want is int:
+      if float(value) != int(float(value)):
+        raise ValueError('not whole')
+      return int(float(value))
+    if want in (float, float | None):
+      return float(value)
+  except (ValueError, KeyError, TypeError) as error:
+    wanted = getattr(want, '__name__', 'number')
+    raise ValueError(
+      f'option {name}={value!r} of masks {kind!r} must be of type {wanted}'
+    ) from error
+  return value
+
+
+def mask_set_hash(masks: collections.abc.Iterable[np.ndarray]) -> str:
+  """SHA-256 (hex) of a sequence of masks: their count, sizes, order and every pixel.
+
+  Args:
+    masks: each [H, W] or [H, W, 1], hole where > 0.5 (so uint8 {0, 1} and float masks agree).
+  """
+  digest = hashlib.sha256()
+  for mask in masks:
+    hole = np.asarray(mask).reshape(mask.shape[:2]) > 0.5
+    digest.update(np.array(hole.shape, '<i8').tobytes())
+    digest.update(np.packbits(hole).tobytes())
+  return digest.hexdigest()

@@ -1,0 +1,342 @@
+"""The stream of training batches, and the fixed list of evaluation images.
+
+Training: place g = step * batch_size + row of the endless stream belongs to epoch g // n of a
+source of n images, which are permuted anew each epoch. Order depends on (seed, epoch); crop, flip
+and mask on (seed, epoch, image). So batch s is a pure function of (config, seed, s): it does not
+depend on the worker or process count, and a run can begin at any step without replaying.
+
+Process p of P takes rows [p B/P, (p+1) B/P) of every global batch of B.
+
+An unreadable image is logged with its path, once per worker, and the next image of the source takes
+its place (with the place's own crop, flip and mask).
+"""
+
+import collections.abc
+import functools
+import os
+import weakref
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags, logging
+
+from jaxinpaint.data import masks as masks_lib
+from jaxinpaint.data import sources
+from jaxinpaint.data.decode import UnreadableImage
+
+CROPS = ('center', 'random', 'random_resized', 'resize')
+
+_MIN_SIZE = 8
+_FAILURES = 100  # unreadable images in a row that end the run
+_ENDLESS = 1 << 48
+# Distinguishes the random streams that are drawn from one seed.
+_ORDER, _CROP, _MASK = 0, 1, 2
+
+
+def make(
+  config: Any,
+  seed: int,
+  *,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> 'Batches':
+  """The batches from `start_step` on, without end.
+
+  Args:
+    config: config.data: source, split, size, crop, flip, batch_size, masks, workers [, data_dir].
+    seed: at least 0.
+    start_step: the first batch's number.
+    process_index: of this process.
+    process_count: of all; divides batch_size.
+
+  Returns:
+    An iterator of this process's rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
+    uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source}.
+
+  Raises:
+    ValueError, FileNotFoundError: see `check`.
+  """
+  samples = _samples(config, seed, start_step, process_index, process_count)
+  dataset = grain.MapDataset.source(samples).batch(samples.rows)
+  if not config.workers:
+    threads = min(16, os.cpu_count() or 1)
+    return Batches(dataset.to_iter_dataset(grain.ReadOptions(threads, max(4, threads))))
+  # Grain's workers ask absl's flags, which a program that is not an absl app never parses.
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  dataset = dataset.to_iter_dataset(grain.ReadOptions(1, 2))
+  options = grain.multiprocessing.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
+  return Batches(dataset.mp_prefetch(options))
+
+
+class Batches:
+  """An endless iterator whose threads or worker processes end with `close()`, or with itself."""
+
+  def __init__(self, dataset: grain.IterDataset):
+    self._open = [iter(dataset)]
+    # Also runs when the program ends, while the modules that closing needs are still there.
+    self.close = weakref.finalize(self, _close, self._open)
+
+  def __iter__(self) -> 'Batches':
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if not self._open:
+      raise StopIteration
+    return next(self._open[0])
+
+
+def _close(iterators: list[grain.DatasetIterator]) -> None:
+  while iterators:
+    iterators.pop().close()
+
+
+def check(config: Any, seed: int, *, process_index: int = 0, process_count: int = 1) -> None:
+  """Finds everything about the data that can be wrong, before anything else is spent on a run.
+
+  Opens the source, looks at mask files, and makes one sample.
+
+  Raises:
+    ValueError: a field out of range, unknown names, nothing readable.
+    FileNotFoundError: a wrong path, or a data set that is not prepared.
+  """
+  samples = _samples(config, seed, 0, process_index, process_count)
+  samples.masks.check()
+  samples[0]
+
+
+def _samples(
+  config: Any, seed: int, start_step: int, process_index: int, process_count: int
+) -> 'Samples':
+  _check_config(config)
+  if seed < 0:
+    raise ValueError(f'seed {seed} must be at least 0')
+  if start_step < 0:
+    raise ValueError(f'start_step {start_step} must be at least 0')
+  if not 0 <= process_index < process_count:
+    raise ValueError(f'process_index {process_index} must be in [0, {process_count})')
+  if config.batch_size % process_count:
+    raise ValueError(
+      f'config.data.batch_size {config.batch_size} is the global batch and must be a multiple of '
+      f'the {process_count} processes'
+    )
+  return Samples(config, seed, start_step, process_index, process_count)
+
+
+def source_length(config: Any) -> int:
+  """The number of training images of config.data."""
+  return len(_source(config.source, config.split, config.get('data_dir', '')))
+
+
+# A run asks for its source three times, and listing a folder of a million files takes a while.
+@functools.lru_cache(maxsize=2)
+def _source(name: str, split: str, data_dir: str) -> sources.Source:
+  return sources.make(name, split, data_dir=data_dir)
+
+
+def _check_config(config: Any) -> None:
+  """Raises ValueError naming the field."""
+  for name, least in (('size', _MIN_SIZE), ('batch_size', 1), ('workers', 0)):
+    value = config[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+      raise ValueError(f'config.data.{name} {value!r} must be an integer of at least {least}')
+  if config.crop not in CROPS:
+    raise ValueError(f'config.data.crop {config.crop!r} must be one of {", ".join(CROPS)}')
+  if not isinstance(config.flip, bool):
+    raise ValueError(f'config.data.flip {config.flip!r} must be True or False')
+
+
+class Samples:
+  """Random access to this process's rows of the stream; item i is row i % rows of batch i // rows.
+
+  Can be pickled. Items are {'image', 'mask', 'id'} without the batch axis.
+  """
+
+  def __init__(
+    self,
+    config: Any,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    self.source = _source(config.source, config.split, config.get('data_dir', ''))
+    self.masks = masks_lib.make(config.masks)
+    self.seed, self.start_step = int(seed), int(start_step)
+    self.size, self.crop, self.flip = config.size, config.crop, config.flip
+    self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
+    self.first_row = process_index * self.rows
+    self._orders: dict[int, np.ndarray] = {}
+    self._unreadable: dict[int, object] = {}
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {'_orders': {}, '_unreadable': {}}
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    batch, row = divmod(int(i), self.rows)
+    place = (self.start_step + batch) * self.batch_size + self.first_row + row
+    epoch, position = divmod(place, len(self.source))
+    index = int(self._order(epoch)[position])
+    image, used = self._read(index)
+    rng = self._rng(_CROP, epoch, index)
+    image = crop(image, self.size, self.crop, rng)
+    if self.flip and rng.random() < 0.5:
+      image = cv2.flip(image, 1)
+    mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
+    return {
+      'image': np.ascontiguousarray(image),
+      'mask': mask[..., None],
+      'id': np.asarray(used, np.int32),
+    }
+
+  def _rng(self, *key: int) -> np.random.Generator:
+    return np.random.default_rng([self.seed, *key])
+
+  def _order(self, epoch: int) -> np.ndarray:
+    """i[n], the source's indices in this epoch's order."""
+    order = self._orders.get(epoch)
+    if order is None:
+      order = self._rng(_ORDER, epoch).permutation(len(self.source))
+      # Batches in flight touch two epochs at most when epochs are longer than the read-ahead; a
+      # short epoch is cheap to permute again.
+      self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
+    return order
+
+  def _read(self, index: int) -> tuple[np.ndarray, int]:
+    """The image of this index, or of the first readable one after it, and the index used."""
+    n, failure = len(self.source), None
+    for k in range(min(n, _FAILURES)):
+      candidate = (index + k) % n
+      if candidate in self._unreadable and k < min(n, _FAILURES) - 1:
+        continue
+      try:
+        return self.source[candidate], candidate
+      except UnreadableImage as error:
+        failure = error
+        token = object()  # setdefault is atomic: of several threads one gets its own back
+        if self._unreadable.setdefault(candidate, token) is token:
+          logging.warning('Image skipped: %s', error)
+    raise ValueError(
+      f'{min(n, _FAILURES)} images in a row cannot be read, from {self.source.path(index)} on; the '
+      f'last: {failure}. Check the files and the access to them'
+    )
+
+
+def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+  """A size x size picture out of a larger or smaller one.
+
+  Args:
+    image: uint8[H, W, 3].
+    size: side of the result.
+    kind: 'center': the centre square, resized. 'random': a window of size x size of the image as it
+      is; an image with a shorter side is enlarged until it fits. 'random_resized': a square window
+      whose side is uniform between size (or the short side, if that is less) and the short side,
+      resized. 'resize': all of it, its shape given up.
+    rng: not used by 'center' and 'resize'.
+
+  Returns:
+    uint8[size, size, 3]. Reducing is by area, enlarging bicubic.
+  """
+  height, width = image.shape[:2]
+  short = min(height, width)
+  if kind == 'resize':
+    return resize(image, size, size)
+  if kind == 'random' and short < size:
+    scale = size / short
+    height, width = max(size, round(height * scale)), max(size, round(width * scale))
+    image = resize(image, height, width)
+    short = size
+  side = {'center': short, 'random': size}.get(kind)
+  if side is None:
+    side = int(rng.integers(min(size, short), short, endpoint=True))
+  if kind == 'center':
+    top, left = (height - side) // 2, (width - side) // 2
+  else:
+    top = int(rng.integers(0, height - side, endpoint=True))
+    left = int(rng.integers(0, width - side, endpoint=True))
+  return resize(image[top : top + side, left : left + side], size, size)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """uint8[H, W, 3] to another size: by area where that reduces it, else bicubic."""
+  if image.shape[:2] == (height, width):
+    return image
+  smaller = height * width < image.shape[0] * image.shape[1]
+  method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+  return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
+
+
+class EvaluationSet:
+  """The images of an evaluation: fixed, in order, each a centre square.
+
+  `set[i]` is (uint8[size, size, 3], path) and raises UnreadableImage; iterating logs and leaves out
+  what cannot be read. `set.indices[i]` is the image's index in the source.
+  """
+
+  def __init__(self, source: sources.Source, size: int, count: int | None, crop: str):
+    self.source, self.size, self.crop = source, size, crop
+    n = len(source)
+    # Spread over the source: sorted folders hold one class after another.
+    taken = n if not count else min(count, n)
+    self.indices = tuple(int(k * n // taken) for k in range(taken))
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
+    index = self.indices[i]
+    # Neither crop takes random numbers.
+    image = crop(self.source[index], self.size, self.crop, None)
+    return np.ascontiguousarray(image), self.source.path(index)
+
+  def __iter__(self) -> collections.abc.Iterator[tuple[np.ndarray, str]]:
+    readable = False
+    for i in range(len(self)):
+      try:
+        item = self[i]
+      except UnreadableImage as error:
+        logging.warning('Image left out of the evaluation: %s', error)
+        continue
+      readable = True
+      yield item
+    if not readable:
+      raise ValueError(f'none of the {len(self)} evaluation images can be read')
+
+
+def evaluation_set(
+  source: 'str | sources.Source',
+  split: str = 'test',
+  *,
+  size: int,
+  count: int | None = None,
+  crop: str = 'center',
+  data_dir: str = '',
+) -> EvaluationSet:
+  """The images of an evaluation.
+
+  Args:
+    source: a name as in config.data.eval_source, or a Source.
+    split: of a named source.
+    size: side of the square images.
+    count: at most so many, spread evenly over the source; None or 0: all.
+    crop: 'center' (centre square, resized by area) or 'resize'.
+    data_dir: of tfds.
+
+  Raises:
+    ValueError, FileNotFoundError: as sources.make, and for a size below 8 or an unknown crop.
+  """
+  if not isinstance(size, int) or size < _MIN_SIZE:
+    raise ValueError(f'size {size!r} of the evaluation images must be an integer >= {_MIN_SIZE}')
+  if crop not in ('center', 'resize'):
+    raise ValueError(f"crop {crop!r} of the evaluation images must be 'center' or 'resize'")
+  if count is not None and count < 0:
+    raise ValueError(f'count {count} of evaluation images must be at least 1, or 0 for all')
+  if isinstance(source, str):
+    source = sources.make(source, split, data_dir=data_dir)
+  return EvaluationSet(source, size, count, crop)

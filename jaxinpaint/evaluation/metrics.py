@@ -1,0 +1,187 @@
+"""PSNR, SSIM and L1 in the definitions that the field uses, each under a name of its own.
+
+All functions take a truth and an output, [H, W, 3] or [H, W] (gray), uint8 or float, and work in
+float64 on the host. `data_range` is the value of white: 255 for uint8, 1 for floats in [0, 1].
+SSIM: Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
+TIP 2004, with the constants of that paper (K1 = 0.01, K2 = 0.03). The numbers are scikit-image's.
+
+The functions of a hole take `hole`, bool[H, W], True = hole, and give nan where it is empty.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+# Weights of rgb2gray (ITU-R BT.709), as scikit-image and through it EdgeConnect's script have them.
+_GRAY = np.array([0.2125, 0.7154, 0.0721])
+
+
+def rgb2gray(image: np.ndarray, data_range: float = 255) -> np.ndarray:
+  """[H, W, 3] in [0, data_range] -> float64 [H, W] in [0, 1]."""
+  return np.asarray(image, np.float64) / data_range @ _GRAY
+
+
+def psnr(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255) -> float:
+  """Peak signal-to-noise ratio in dB, 10 log10(data_range^2 / mse), mse over all pixels, channels.
+
+  Identical images give inf. `evaluate` leaves infinite values out of a mean and counts them.
+  """
+  a, b = _pair(truth, output)
+  return _psnr(np.square(a - b).mean(), data_range)
+
+
+def psnr_hole(
+  truth: np.ndarray, output: np.ndarray, hole: np.ndarray, *, data_range: float = 255
+) -> float:
+  """PSNR whose mean squared error runs over the pixels of the hole alone, all channels."""
+  a, b = _pair(truth, output)
+  return _psnr(_hole_mean(np.square(a - b), hole), data_range)
+
+
+def l1_percent(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255) -> float:
+  """100 * mean |a - b| / data_range over all pixels and channels."""
+  a, b = _pair(truth, output)
+  return float(100 * np.abs(a - b).mean() / data_range)
+
+
+def l1_percent_hole(
+  truth: np.ndarray, output: np.ndarray, hole: np.ndarray, *, data_range: float = 255
+) -> float:
+  """`l1_percent` over the pixels of the hole alone."""
+  a, b = _pair(truth, output)
+  return float(100 * _hole_mean(np.abs(a - b), hole) / data_range)
+
+
+def mae_edgeconnect(truth: np.ndarray, output: np.ndarray) -> float:
+  """sum |a - b| / sum (a + b): what EdgeConnect's script and its followers call MAE.
+
+  It is relative to the brightness of the pictures, so no mean absolute error. EdgeConnect takes it
+  of gray images, PEN-Net and AOT-GAN of RGB. Two black images give nan.
+  """
+  a, b = _pair(truth, output)
+  total = (a + b).sum()
+  return float(np.abs(a - b).sum() / total) if total else math.nan
+
+
+def ssim(
+  truth: np.ndarray,
+  output: np.ndarray,
+  *,
+  definition: str = 'uniform7',
+  data_range: float = 255,
+) -> float:
+  """Mean structural similarity, over all windows that lie inside the image, then over channels.
+
+  Args:
+    truth: [H, W, 3] or [H, W].
+    output: likewise.
+    definition: 'uniformN', an N x N box with sample covariance, N odd (7 is scikit-image's default,
+      51 EdgeConnect's); or 'gaussian', sigma 1.5 cut to 11 taps, population covariance (the 2004
+      paper's).
+    data_range: see the module.
+
+  Raises:
+    ValueError: unknown definition, or an image smaller than the window.
+  """
+  a, b = _pair(truth, output)
+  size = _window(definition)
+  _check_size(a, size, definition)
+  r = size // 2
+  return float(_ssim_map(a, b, definition, data_range)[r:-r, r:-r].mean())
+
+
+def ssim_hole(
+  truth: np.ndarray,
+  output: np.ndarray,
+  hole: np.ndarray,
+  *,
+  definition: str = 'uniform7',
+  data_range: float = 255,
+) -> float:
+  """Mean of the SSIM map at the pixels of the hole, then over channels.
+
+  The value at a pixel is that of the window centred on it, so windows at the hole's edge see known
+  pixels too; at the border of the image they see it mirrored (scikit-image's `full=True` map).
+  """
+  a, b = _pair(truth, output)
+  _check_size(a, _window(definition), definition)
+  return _hole_mean(_ssim_map(a, b, definition, data_range), hole)
+
+
+# What a protocol may name: {name: (function, whether it takes the hole)}.
+FUNCTIONS: dict[str, tuple[Callable[..., float], bool]] = {
+  'psnr': (psnr, False),
+  'psnr_hole': (psnr_hole, True),
+  'ssim': (ssim, False),
+  'ssim_hole': (ssim_hole, True),
+  'l1_percent': (l1_percent, False),
+  'l1_percent_hole': (l1_percent_hole, True),
+  'mae_edgeconnect': (mae_edgeconnect, False),
+}
+
+
+def _pair(truth: np.ndarray, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  truth, output = np.asarray(truth), np.asarray(output)
+  if truth.shape != output.shape:
+    raise ValueError(f'the images have shapes {truth.shape} and {output.shape}: they must be equal')
+  if truth.ndim not in (2, 3):
+    raise ValueError(f'images are [H, W, C] or [H, W], got {truth.shape}: give one at a time')
+  if (truth.dtype == np.uint8) != (output.dtype == np.uint8):
+    raise ValueError(
+      f'one image is {truth.dtype}, the other {output.dtype}: bring both to the same range'
+    )
+  return truth.astype(np.float64), output.astype(np.float64)
+
+
+def _psnr(mse: float, data_range: float) -> float:
+  return math.inf if mse == 0 else float(10 * np.log10(data_range**2 / mse))
+
+
+def _hole_mean(values: np.ndarray, hole: np.ndarray) -> float:
+  hole = np.asarray(hole).astype(bool)
+  if hole.shape != values.shape[:2]:
+    raise ValueError(f'the hole is {hole.shape}, the image {values.shape}: give bool[H, W]')
+  return float(values[hole].mean()) if hole.any() else math.nan
+
+
+def _window(definition: str) -> int:
+  """Side of the window in pixels."""
+  if definition == 'gaussian':
+    return 11
+  match = re.fullmatch(r'uniform(\d+)', definition)
+  if not match or int(match[1]) % 2 == 0 or int(match[1]) < 3:
+    raise ValueError(
+      f"unknown SSIM definition {definition!r}: 'gaussian' or 'uniformN', N odd and at least 3"
+    )
+  return int(match[1])
+
+
+def _check_size(image: np.ndarray, size: int, definition: str) -> None:
+  if min(image.shape[:2]) < size:
+    raise ValueError(
+      f'SSIM {definition!r} needs images of at least {size} x {size} pixels, got '
+      f'{image.shape[0]} x {image.shape[1]}: use larger images or a smaller window'
+    )
+
+
+def _ssim_map(a: np.ndarray, b: np.ndarray, definition: str, data_range: float) -> np.ndarray:
+  """float64, the shape of a: SSIM of the window centred on each pixel, of each channel."""
+  size = _window(definition)
+  # BORDER_REFLECT repeats the edge pixel, as scipy's 'reflect' does.
+  if definition == 'gaussian':
+    taps = cv2.getGaussianKernel(size, 1.5, cv2.CV_64F)
+    blur = lambda x: cv2.sepFilter2D(x, -1, taps, taps, borderType=cv2.BORDER_REFLECT)
+    unbiased = 1.0
+  else:
+    blur = lambda x: cv2.boxFilter(x, -1, (size, size), borderType=cv2.BORDER_REFLECT)
+    unbiased = size**2 / (size**2 - 1)
+  mean_a, mean_b = blur(a), blur(b)
+  variance_a = unbiased * (blur(a * a) - mean_a * mean_a)
+  variance_b = unbiased * (blur(b * b) - mean_b * mean_b)
+  covariance = unbiased * (blur(a * b) - mean_a * mean_b)
+  c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+  top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+  return top / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))

@@ -1,0 +1,135 @@
+"""What an evaluation found: the numbers of every image, and their means."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jaxinpaint.evaluation.protocols import Bin, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """The numbers of one output.
+
+  Attributes:
+    predictor: its name.
+    bin: of the mask.
+    index: of the image in its set.
+    file: its path or name.
+    hole_share: of the mask, in [0, 1].
+    values: {metric: number}.
+  """
+
+  predictor: str
+  bin: Bin
+  index: int
+  file: str
+  hole_share: float
+  values: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """Pictures of one image and mask for the grids, uint8; outputs are as they were measured."""
+
+  bin: Bin
+  index: int
+  truth: np.ndarray
+  mask: np.ndarray
+  outputs: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """A mean over images.
+
+  Attributes:
+    mean: over the finite values; nan where there is none.
+    standard_error: sample standard deviation / sqrt(n); nan below two values.
+    n: how many finite values there are.
+    infinite: how many were infinite (PSNR of outputs equal to the truth), left out of the mean.
+    undefined: how many were nan, left out likewise.
+  """
+
+  mean: float
+  standard_error: float
+  n: int
+  infinite: int = 0
+  undefined: int = 0
+
+
+def summarise(values: Iterable[float]) -> Summary:
+  """Mean and standard error of the finite values."""
+  values = np.array(list(values), np.float64)
+  finite = values[np.isfinite(values)]
+  n = len(finite)
+  return Summary(
+    mean=float(finite.mean()) if n else math.nan,
+    standard_error=float(finite.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan,
+    n=n,
+    infinite=int(np.isinf(values).sum()),
+    undefined=int(np.isnan(values).sum()),
+  )
+
+
+@dataclasses.dataclass
+class Results:
+  """All that an evaluation found.
+
+  Attributes:
+    protocol: that was followed.
+    predictors: names, in the order given.
+    bins: that were measured.
+    records: one for each predictor, bin and image.
+    examples: pictures of the first images.
+    skipped: [(path, why)] of images that could not be read.
+    mask_sha256: of the set of masks.
+    seed: of the masks.
+    size: (height, width).
+    dataset: its name.
+    masks: their name.
+    notes: what a reader must know to judge the numbers.
+  """
+
+  protocol: Protocol
+  predictors: tuple[str, ...]
+  bins: tuple[Bin, ...]
+  records: list[Record]
+  examples: list[Example]
+  skipped: list[tuple[str, str]]
+  mask_sha256: str
+  seed: int
+  size: tuple[int, int]
+  dataset: str = ''
+  masks: str = ''
+  notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def count(self) -> int:
+    """How many images were measured."""
+    return len({r.index for r in self.records})
+
+  def values(self, predictor: str, bin: Bin, metric: str) -> list[float]:
+    """One number for each image, in the order of the images."""
+    return [r.values[metric] for r in self.records if (r.predictor, r.bin) == (predictor, bin)]
+
+  def summary(self, predictor: str, bin: Bin, metric: str) -> Summary:
+    """Mean over the images."""
+    return summarise(self.values(predictor, bin, metric))
+
+  def deviations(self) -> list[str]:
+    """In what this evaluation departs from its protocol."""
+    p, found = self.protocol, []
+    if self.size != (p.size, p.size):
+      found.append(f'images of {self.size[0]} x {self.size[1]} instead of {p.size} x {p.size}')
+    if self.count != p.count:
+      found.append(f'{self.count} images instead of {p.count}')
+    if self.bins != p.bins:
+      labels = [', '.join(b.label for b in bins) for bins in (self.bins, p.bins)]
+      found.append(f'hole shares {labels[0]} % instead of {labels[1]} %')
+    if self.masks and self.masks != p.masks:
+      found.append(f'masks {self.masks} instead of {p.masks}')
+    return found

@@ -1,0 +1,317 @@
+"""Evaluation of a run: while it trains (`Watch`) and when it is done (`evaluate_model`)."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from typing import Protocol as Interface
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from PIL import Image
+
+from jaxinpaint.data import pipeline
+from jaxinpaint.evaluation import classical, mask_sets, protocols, report
+from jaxinpaint.evaluation.evaluate import Images, Predictor, evaluate
+from jaxinpaint.evaluation.model import Model
+from jaxinpaint.evaluation.protocols import Bin, Protocol
+from jaxinpaint.evaluation.results import Results
+from jaxinpaint.training.recipe import Recipe
+
+# Of the masks. It is not the run's seed, so that runs with other seeds meet the same masks.
+SEED = 0
+
+# (word in a source's name, the published data set that stands beside it): the first that fits.
+_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'), ('', 'real photographs'))
+
+
+class Writer(Interface):
+  """Where numbers and pictures go: `training.writers.Writer`."""
+
+  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    """{name: number}."""
+
+  def image(self, step: int, name: str, image: np.ndarray) -> None:
+    """uint8[H, W, 3]."""
+
+
+def dataset_of(config: ConfigDict) -> str:
+  """'SOURCE/SPLIT' that a config evaluates on."""
+  return f'{config.data.eval_source or config.data.source}/{config.data.eval_split}'
+
+
+def images_of(config: ConfigDict, count: int) -> Images:
+  """`count` test images of a config, of its size, spread over the set; fewer where it is smaller.
+
+  Raises:
+    ValueError, FileNotFoundError: of the source, naming the path.
+  """
+  data = config.data
+  return pipeline.evaluation_set(
+    data.eval_source or data.source,
+    data.eval_split,
+    size=data.size,
+    count=count,
+    crop='resize' if data.crop == 'resize' else 'center',
+    data_dir=data.data_dir,
+  )
+
+
+def published_dataset(dataset: str, protocol: Protocol) -> str:
+  """The published data set nearest to the one evaluated on; '' where the paper has none such."""
+  known = report.published_datasets(protocol.id)
+  for word, name in _PUBLISHED:
+    if word in dataset.lower() and name in known:
+      return name
+  return ''
+
+
+def check(config: ConfigDict, recipe: Recipe) -> None:
+  """Raises ValueError or OSError for what would make an evaluation of this config fail later."""
+  settings = config.evaluation
+  for name in ('count', 'batch_size', 'quick_count'):
+    if not isinstance(settings[name], int) or settings[name] < 1:
+      raise ValueError(
+        f'config.evaluation.{name} {settings[name]!r} must be an integer of at least 1'
+      )
+  protocol = protocols.get(settings.protocol)
+  if not (config.training.evaluate_every or config.training.sample_every or settings.at_end):
+    return
+  check_size(protocol, config.data.size)
+  mask_sets.make(settings.masks, protocol.bins, config.data.size, config.data.size, seed=SEED)
+  images_of(config, settings.count)
+
+
+def check_size(protocol: Protocol, size: int) -> None:
+  """Raises ValueError when the protocol's metrics cannot be taken of images of this size."""
+  image = np.zeros((size, size, 3), np.uint8)
+  hole = np.ones((size, size), bool)
+  for metric in protocol.metrics:
+    metric(image, image, hole)
+
+
+def quick_masks(masks_by_bin: mask_sets.MaskSet) -> mask_sets.MaskSet:
+  """One bin of all: image i gets its mask of bin i mod the count of bins."""
+  bins = list(masks_by_bin)
+  whole = Bin(min(b.low for b in bins), max(b.high for b in bins))
+  return {whole: lambda i: masks_by_bin[bins[i % len(bins)]](i)}
+
+
+def quick_evaluate(
+  predict: Predictor, images: Images, masks: mask_sets.MaskSet, protocol: Protocol, config: Any
+) -> dict[str, float]:
+  """Means over a few images, one mask each: {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
+
+  Args:
+    predict: one predictor.
+    images: of `images_of`.
+    masks: of `quick_masks`.
+    protocol: what is measured.
+    config: config.evaluation: quick_count and batch_size.
+  """
+  results = evaluate(
+    {'model': predict},
+    images,
+    masks,
+    protocol,
+    batch_size=config.batch_size,
+    seed=SEED,
+    count=config.quick_count,
+    examples=0,
+    progress=False,
+  )
+  (b,) = results.bins
+  return {m.name: results.summary('model', b, m.name).mean for m in protocol.metrics}
+
+
+class Watch:
+  """What a train loop shows of the model: sample grids, quick evaluations, the last one.
+
+  Args:
+    recipe: of the system.
+    config: of the run, checked by `check`.
+    workdir: gets samples/STEP.png and evaluation/STEP/.
+    writer: gets the numbers and grids too.
+  """
+
+  def __init__(self, recipe: Recipe, config: ConfigDict, workdir: pathlib.Path, writer: Writer):
+    """See the class."""
+    self._config, self._workdir, self._writer = config, pathlib.Path(workdir), writer
+    self._recipe = recipe
+    self._model = Model(recipe, SEED)
+    self._protocol = protocols.get(config.evaluation.protocol)
+    self._made: tuple[Images, mask_sets.MaskSet] | None = None
+
+  def _test_set(self) -> tuple[Images, mask_sets.MaskSet]:
+    # Made at first use: a run that never looks at test images does not need any.
+    if self._made is None:
+      size = self._config.data.size
+      masks = mask_sets.make(
+        self._config.evaluation.masks, self._protocol.bins, size, size, seed=SEED
+      )
+      wanted = max(self._config.evaluation.quick_count, self._config.training.sample_count)
+      self._made = images_of(self._config, wanted), quick_masks(masks)
+    return self._made
+
+  def evaluate(self, step: int, state: Any, constants: Mapping[str, Any]) -> dict[str, float]:
+    """The means of `quick_evaluate`, written as 'evaluation/NAME'; all processes call it.
+
+    Args:
+      step: of the state.
+      state: TrainState; averaged parameters are used where there are any.
+      constants: of the recipe.
+    """
+    images, masks = self._test_set()
+    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    means = quick_evaluate(predict, images, masks, self._protocol, self._config.evaluation)
+    if jax.process_index() == 0:
+      self._writer.scalars(step, {f'evaluation/{k}': v for k, v in means.items()})
+      shown = ', '.join(f'{m.label} {means[m.name]:.{m.digits}f}' for m in self._protocol.metrics)
+      logging.info('step %d, held-out images: %s', step, shown)
+    return means
+
+  def samples(self, step: int, state: Any, constants: Mapping[str, Any]) -> None:
+    """A grid input | mask | output | truth of the first test images; all processes call it."""
+    images, masks = self._test_set()
+    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    if jax.process_index() != 0:
+      return
+    settings = self._config
+    results = evaluate(
+      {'output': predict},
+      images,
+      masks,
+      self._protocol,
+      batch_size=settings.evaluation.batch_size,
+      seed=SEED,
+      count=settings.training.sample_count,
+      examples=settings.training.sample_count,
+      progress=False,
+    )
+    (b,) = results.bins
+    picture = report.grid(results, b)
+    folder = self._workdir / 'samples'
+    folder.mkdir(parents=True, exist_ok=True)
+    save_picture(folder / f'{step:07d}.png', picture)
+    self._writer.image(step, 'samples', np.asarray(picture))
+
+  def final(self, step: int, state: Any, constants: Mapping[str, Any]) -> Results:
+    """The whole evaluation beside the classical fills, in evaluation/STEP/, and on the terminal."""
+    return evaluate_model(
+      self._recipe,
+      state.params | state.ema,
+      state.stats,
+      constants,
+      self._config,
+      self._workdir / 'evaluation' / str(step),
+      notes={'weights': f'step {step} of this run'},
+    )
+
+
+def evaluate_model(
+  recipe: Recipe,
+  params: Mapping[str, Any],
+  stats: Mapping[str, Any],
+  constants: Mapping[str, Any],
+  config: ConfigDict,
+  output_dir: str | os.PathLike,
+  *,
+  notes: Mapping[str, Any] | None = None,
+) -> Results:
+  """The whole evaluation of a model as its config says; writes the report, prints the table.
+
+  Args:
+    recipe: of the system.
+    params: {network: parameters}.
+    stats: {network: statistics}.
+    constants: of the recipe.
+    config: its data and evaluation sections are followed, config.system names the row.
+    output_dir: gets the report; an earlier one there is kept as NAME.bak.
+    notes: for the report.
+
+  Raises:
+    ValueError, OSError: before anything is computed.
+  """
+  protocol = protocols.get(config.evaluation.protocol)
+  size = config.data.size
+  check_size(protocol, size)
+  masks = mask_sets.make(config.evaluation.masks, protocol.bins, size, size, seed=SEED)
+  predictors = {config.system: Model(recipe, SEED).bind(params, stats, constants)}
+  return evaluate_and_report(
+    predictors | classical.PREDICTORS,
+    images_of(config, config.evaluation.count),
+    masks,
+    protocol,
+    output_dir,
+    batch_size=config.evaluation.batch_size,
+    seed=SEED,
+    count=config.evaluation.count,
+    dataset=dataset_of(config),
+    masks_name=mask_sets.name_of(config.evaluation.masks),
+    notes=notes,
+  )
+
+
+def evaluate_and_report(
+  predictors: Mapping[str, Predictor],
+  images: Images,
+  masks_by_bin: mask_sets.MaskSet,
+  protocol: Protocol,
+  output_dir: str | os.PathLike,
+  *,
+  batch_size: int,
+  seed: int,
+  count: int | None = None,
+  dataset: str = '',
+  masks_name: str = '',
+  published: str | None = None,
+  notes: Mapping[str, Any] | None = None,
+) -> Results:
+  """`evaluate`, then the report in `output_dir` and the table on the terminal.
+
+  Args:
+    predictors: see `evaluate`, as the following ones.
+    images: test set.
+    masks_by_bin: masks.
+    protocol: what is measured.
+    output_dir: see `report.write`.
+    batch_size: images at a time.
+    seed: of the masks.
+    count: of images; None: the protocol's.
+    dataset: its name for the report.
+    masks_name: likewise.
+    published: the data set whose published rows stand beside; None: found by the name of
+      `dataset`; '': none.
+    notes: for the report.
+  """
+  report.check_folder(output_dir)
+  if published is None:
+    published = published_dataset(dataset, protocol)
+  rows = report.published_rows(protocol.id, published) if published else []
+  results = evaluate(
+    predictors, images, masks_by_bin, protocol, batch_size=batch_size, seed=seed, count=count
+  )
+  results.dataset, results.masks, results.notes = dataset, masks_name, dict(notes or {})
+  folder = report.write(results, output_dir, rows)
+  print(report.terminal_table(results, rows))
+  print(f'report: {folder / "report.md"}', flush=True)
+  return results
+
+
+def save_picture(path: pathlib.Path, picture: Image.Image) -> None:
+  """Writes a PNG under a temporary name, then renames it."""
+  new = path.with_name(f'.{path.name}.{os.getpid()}')
+  picture.save(new, format='PNG')
+  os.replace(new, path)
+
+
+__all__: Sequence[str] = (
+  'SEED',
+  'Watch',
+  'check',
+  'evaluate_and_report',
+  'evaluate_model',
+  'quick_evaluate',
+)

@@ -1,0 +1,264 @@
+"""Files in, files out.
+
+  report = inpaint_files(inpainter, 'photos', 'masks', 'repaired')
+
+The pixels outside the hole are stored again exactly as they were: at their depth, in their mode,
+with alpha, colour profile and EXIF. What cannot stay:
+  - JPEG stores every pixel with loss. The file's own quantisation tables and subsampling are used
+    again, so known pixels change by a few levels at most; how many is said. `format='png'` keeps
+    them exact.
+  - Palettes become RGB(A) and bilevel images grey, since the hole needs new colours.
+  - Lossy WebP becomes lossless WebP, and lossy TIFF lossless TIFF.
+  - EXIF previews are dropped: they would show what was painted over.
+  - 16-bit colour TIFF keeps its profile, but not its other tags, and is written upright.
+Animations are refused.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tqdm
+from PIL import Image
+
+from jaxinpaint import arrays
+from jaxinpaint.data import masks
+from jaxinpaint.data.decode import UnreadableImage
+from jaxinpaint.inference import pairs as pairs_lib
+from jaxinpaint.inference import picture as picture_lib
+from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.pairs import Pair
+from jaxinpaint.inference.picture import Picture
+from jaxinpaint.weights.store import write_atomically
+
+# What a wrong file, mask or path raises; anything else is a defect of the program.
+USER_ERRORS = (InpaintError, UnreadableImage, OSError)
+
+Say = Callable[[str], object]
+
+
+@dataclasses.dataclass
+class Report:
+  """What became of the files.
+
+  Attributes:
+    written: outputs on disk.
+    failed: (image, the sentence that says why) of those that could not be filled.
+    warnings: sentences that were said, each once.
+  """
+
+  written: list[pathlib.Path] = dataclasses.field(default_factory=list)
+  failed: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
+  warnings: list[str] = dataclasses.field(default_factory=list)
+
+
+def inpaint_files(
+  inpainter: Inpainter,
+  image: str | os.PathLike,
+  mask: str | os.PathLike,
+  output: str | os.PathLike,
+  *,
+  invert_mask: bool = False,
+  overwrite: bool = False,
+  format: str | None = None,
+  progress: bool | None = None,
+  say: Say | None = None,
+) -> Report:
+  """Fills one image file, or a folder of them.
+
+  Args:
+    inpainter: of `jaxinpaint.load`.
+    image: file or folder (with its subfolders).
+    mask: file (for all images), or a folder with a mask for each by name (see `pairs`); white is
+      the hole.
+    output: file or folder; files in a folder keep name and format.
+    invert_mask: black is the hole.
+    overwrite: replace outputs that exist; an input is never replaced.
+    format: 'png', 'jpg', 'webp', 'bmp' or 'tif' of all files in an output folder; None: as the
+      image.
+    progress: show a bar; None: on a terminal only.
+    say: gets each warning and failure, a sentence; None: standard error.
+
+  Returns:
+    A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
+    raised.
+
+  Raises:
+    FileNotFoundError, FileExistsError, InpaintError, UnreadableImage: each before anything is
+      written, but for memory that does not suffice.
+  """
+  found = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
+  report = Report()
+  say = say or functools.partial(tqdm.tqdm.write, file=sys.stderr)
+
+  def warn(sentence: str) -> None:
+    if sentence not in report.warnings:
+      report.warnings.append(sentence)
+      say(f'warning: {sentence}')
+
+  def fail(pair: Pair, error: Exception) -> None:
+    if not found.folder:
+      raise error
+    reason = sentence(error)
+    report.failed.append((pair.image, reason))
+    say(f'error: {reason}')
+    bar.update()
+
+  if found.unused:
+    names = ', '.join(p.name for p in found.unused[:5])
+    more = ', ...' if len(found.unused) > 5 else ''
+    warn(f'{len(found.unused)} masks belong to no image and are not used: {names}{more}')
+  todo = [p for p in found.pairs if p.mask is not None]
+  # Equal sizes in a row fill whole batches, which compile once.
+  todo.sort(key=lambda p: (_size_of(p.image), str(p.image)))
+  disable = None if progress is None else not progress
+  with tqdm.tqdm(total=len(found.pairs), unit='img', disable=disable) as bar:
+    for pair in found.pairs:
+      if pair.mask is None:
+        fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
+    read_mask = _MaskReader(invert_mask, warn)
+    changes: list[int] = []
+    reduced = 0
+    jobs = _jobs(todo, read_mask, warn, fail)
+    for (pair, picture, hole), rgb in inpainter.stream(jobs):
+      try:
+        change = _write(pair, picture, hole, rgb, warn)
+      except USER_ERRORS as error:
+        fail(pair, error)
+        continue
+      report.written.append(pair.output)
+      if change is not None:
+        changes.append(change)
+      reduced += hole.any() and max(hole.shape) > (inpainter.max_side or np.inf)
+      bar.update()
+  if changes:
+    warn(
+      f'JPEG stores known pixels again with loss: in {len(changes)} of {len(report.written)} '
+      f'images by {max(changes)} of 255 at most; choose PNG to keep them exact'
+    )
+  if reduced:
+    warn(
+      f'{reduced} of {len(report.written)} images are longer than {inpainter.max_side} pixels: '
+      'their holes were filled at that size and enlarged; raise max_side for sharper ones'
+    )
+  return report
+
+
+class _Key:
+  """A job's key in the stream: compared by identity, since arrays do not hash."""
+
+  def __init__(self, *parts):
+    self.parts = parts
+
+  def __iter__(self):
+    return iter(self.parts)
+
+
+def _jobs(todo: list[Pair], read_mask: '_MaskReader', warn: Say, fail: Callable) -> Iterator:
+  for pair in todo:
+    try:
+      picture = picture_lib.read(pair.image)
+      picture.check_holdable(pair.format)
+      hole = read_mask(pair.mask, picture)
+      _warn_of_hidden_hole(picture, hole, warn)
+    except USER_ERRORS as error:
+      fail(pair, error)
+      continue
+    yield _Key(pair, picture, hole), picture.rgb(), hole
+
+
+class _MaskReader:
+  """Reads masks for pictures; the last one stays, for one mask that serves all."""
+
+  def __init__(self, invert: bool, warn: Say):
+    self._invert, self._warn = invert, warn
+    self._path: pathlib.Path | None = None
+    self._mask = np.zeros((0, 0), bool)
+
+  def __call__(self, path: pathlib.Path, picture: Picture) -> np.ndarray:
+    """bool[H, W] of the picture's upright size, True = hole."""
+    if path != self._path:
+      self._mask = masks.read_mask(path, invert=self._invert, warn=self._warn).astype(bool)
+      self._path = path
+    mask = self._mask
+    if mask.all():
+      raise InpaintError(
+        f'{path}: every pixel is hole, so {picture.path} has nothing to fill it from; white is the '
+        'hole: paint what is to be kept black, or switch --invert_mask'
+      )
+    return self._fitted(mask, path, picture)
+
+  def _fitted(self, mask: np.ndarray, path: pathlib.Path, picture: Picture) -> np.ndarray:
+    height, width = picture.size
+    if mask.shape == (height, width):
+      return mask
+    sizes = (
+      f'the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), the image '
+      f'{picture.path} {width} x {height}'
+    )
+    if mask.shape == picture.stored_size:
+      self._warn(f'{sizes}, which its EXIF turns; the mask was turned with it')
+      return picture_lib.turn(mask, picture.orientation)
+    # Equal but for the rounding of one side.
+    scale = mask.shape[0] / height
+    if abs(mask.shape[1] - width * scale) > max(1.0, scale):
+      raise InpaintError(
+        f'{sizes}: their shapes differ, so make the mask {width} x {height} (by nearest neighbour)'
+      )
+    self._warn(f'{sizes}; the mask was resized (nearest neighbour)')
+    return np.asarray(arrays.resize_nearest(mask[..., None], height, width))[..., 0]
+
+
+def _warn_of_hidden_hole(picture: Picture, hole: np.ndarray, warn: Say) -> None:
+  alpha = picture.alpha
+  if alpha is None or not hole.any():
+    return
+  hidden = float((alpha[hole] < 0.5).mean())
+  if hidden > 0.01:
+    warn(
+      f'{picture.path}: {100 * hidden:.0f} % of the hole is transparent, and alpha is kept, so the '
+      'filling does not show there; remove the alpha channel to see it'
+    )
+
+
+def _write(
+  pair: Pair, picture: Picture, hole: np.ndarray, rgb: np.ndarray, warn: Say
+) -> int | None:
+  """Writes the output; for a JPEG the largest change of a known pixel, in levels of 255."""
+  change = None
+  if not hole.any() and picture.format == pair.format:
+    data = picture.data
+  else:
+    data = picture.fill(rgb, hole).encode(pair.format)
+    if pair.format == 'JPEG':
+      change = _jpeg_change(picture, hole, data)
+    if pair.format == 'BMP' and {'exif', 'icc_profile'} & picture.keep.keys():
+      warn(f'{pair.output}: BMP holds no EXIF and no colour profile; they were left out')
+  pair.output.parent.mkdir(parents=True, exist_ok=True)
+  write_atomically(pair.output, data)
+  return change
+
+
+def _jpeg_change(picture: Picture, hole: np.ndarray, data: bytes) -> int:
+  again = picture_lib.decode_picture(data, picture.path).rgb()
+  return round(float(np.abs(again - picture.rgb())[~hole].max(initial=0)) * 255)
+
+
+def _size_of(path: pathlib.Path) -> tuple[int, int]:
+  """From the file's header; (0, 0) where there is none, which reading will report."""
+  try:
+    with Image.open(path) as image:
+      return image.size
+  except Exception:  # Pillow's plugins raise anything at all; this decides an order only
+    return 0, 0
+
+
+def sentence(error: Exception) -> str:
+  """An error as one line for a person."""
+  if isinstance(error, OSError) and error.strerror and error.filename:
+    return f'{error.filename}: {error.strerror}'
+  return ' '.join(str(error).split())

@@ -1,0 +1,423 @@
+"""One image file: its samples at their own depth, and everything needed to write it back.
+
+The network sees an upright float RGB picture; the file gets its own samples back, of which only
+those in the hole are new. Nothing is converted on the way that the file can hold.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import logging
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+from jaxinpaint import arrays
+from jaxinpaint.data import decode
+from jaxinpaint.data.decode import UnreadableImage
+from jaxinpaint.inference import metadata
+from jaxinpaint.inference.inpainter import InpaintError
+
+FORMATS = {
+  **{'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.webp': 'WEBP'},
+  **{'.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF'},
+}
+# What each format holds without loss of samples. '*;16' are 16 bits a channel.
+_HOLDS = {
+  'PNG': ('L', 'LA', 'RGB', 'RGBA', 'I;16', 'RGB;16', 'RGBA;16'),
+  'JPEG': ('L', 'RGB', 'CMYK'),
+  'WEBP': ('L', 'RGB', 'RGBA', 'LA'),
+  'BMP': ('L', 'RGB', 'RGBA'),
+  'TIFF': ('L', 'LA', 'RGB', 'RGBA', 'CMYK', 'I;16', 'I', 'F', 'RGB;16', 'RGBA;16'),
+}
+_MEANING = {
+  'L': 'grey',
+  'LA': 'grey with alpha',
+  'RGBA': 'colour with alpha',
+  'CMYK': 'CMYK',
+  'I;16': '16-bit grey',
+  'I': '32-bit grey',
+  'F': 'float grey',
+  'RGB;16': '16-bit colour',
+  'RGBA;16': '16-bit colour with alpha',
+}
+_TIFF_SUBTABLES = {0x8769, 0x8825}  # EXIF and GPS
+_TIFF_XMP = 700
+_TIFF_LOSSLESS = ('raw', 'tiff_lzw', 'tiff_adobe_deflate', 'packbits')
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """A decoded file.
+
+  Attributes:
+    path: where from.
+    samples: [H, W] or [H, W, C] as stored, not turned (but TIFF: upright); uint8, uint16, int32
+      or float32.
+    mode: of the samples, in Pillow's words; palettes are resolved to RGB(A), bilevel to L.
+    format: of the file, a value of FORMATS, or Pillow's name of another one.
+    orientation: EXIF's, 1 to 8.
+    data: the file's content.
+    keep: what Pillow's writer takes over (exif, icc_profile, xmp, dpi, and JPEG's tables).
+  """
+
+  path: pathlib.Path
+  samples: np.ndarray
+  mode: str
+  format: str
+  orientation: int
+  data: bytes
+  keep: dict[str, Any]
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """(height, width) upright, as it is seen."""
+    return turn(self.samples, self.orientation).shape[:2]
+
+  @property
+  def stored_size(self) -> tuple[int, int]:
+    """(height, width) as stored."""
+    return self.samples.shape[:2]
+
+  @property
+  def alpha(self) -> np.ndarray | None:
+    """f32[H, W] in [0, 1], upright; None: opaque."""
+    if self.mode not in ('LA', 'RGBA', 'RGBA;16'):
+      return None
+    alpha = turn(self.samples[..., -1], self.orientation)
+    return alpha.astype(np.float32) / self._top
+
+  @property
+  def _top(self) -> float:
+    """The sample that is white."""
+    if self.samples.dtype == np.uint8:
+      return 255.0
+    if self.mode == 'F':
+      return 1.0 if self.samples.max() <= 1 else 255.0
+    if self.mode == 'I':
+      return 255.0 if self.samples.max() <= 255 else 65535.0
+    return 65535.0
+
+  def rgb(self) -> np.ndarray:
+    """f32[H, W, 3] in [0, 1], upright; alpha composited on white, as `decode.read_image`."""
+    x = turn(self.samples, self.orientation)
+    if self.mode == 'CMYK':
+      x = np.asarray(_pillow(x, 'CMYK').convert('RGB'))
+    elif self.mode in ('LA', 'RGBA', 'RGBA;16'):
+      x = x[..., :-1]
+    x = np.clip(x.astype(np.float32) / self._top, 0, 1)
+    if x.ndim == 2 or x.shape[-1] == 1:
+      x = np.repeat(x.reshape(*x.shape[:2], 1), 3, axis=-1)
+    alpha = self.alpha
+    return x if alpha is None else x * alpha[..., None] + (1 - alpha[..., None])
+
+  def fill(self, rgb: np.ndarray, hole: np.ndarray) -> 'Picture':
+    """With new samples in the hole; alpha stays as it is.
+
+    Args:
+      rgb: f32[H, W, 3] in [0, 1], upright.
+      hole: bool[H, W], upright.
+    """
+    rgb, hole = unturn(rgb, self.orientation), unturn(hole, self.orientation)
+    if self.mode == 'CMYK':
+      new = np.asarray(Image.fromarray(arrays.to_uint8(rgb)).convert('CMYK'))
+    else:
+      if self.mode.startswith(('L', 'I', 'F')):
+        rgb = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # as Pillow's 'L'
+      new = np.clip(rgb, 0, 1) * self._top
+      if self.mode != 'F':
+        new = new + 0.5
+      new = new.astype(self.samples.dtype)
+    if self.samples.ndim == 2:
+      return dataclasses.replace(self, samples=np.where(hole, new[..., 0], self.samples))
+    samples = self.samples.copy()
+    samples[hole, : new.shape[-1]] = new[hole]
+    return dataclasses.replace(self, samples=samples)
+
+  def check_holdable(self, format: str) -> None:
+    """Raises InpaintError when a file of this format cannot hold the samples."""
+    if self.mode in _HOLDS[format]:
+      return
+    fit = [f for f, modes in _HOLDS.items() if self.mode in modes]
+    names = ' or '.join('.' + {'JPEG': 'jpg', 'TIFF': 'tif'}.get(f, f.lower()) for f in fit)
+    raise InpaintError(
+      f'{self.path} is {_MEANING.get(self.mode, self.mode)}, which a {format} file cannot hold: '
+      f'name the output {names}'
+    )
+
+  def encode(self, format: str) -> bytes:
+    """The content of a file of this format.
+
+    A file of the same format keeps its pixels as stored, with the orientation tag; one of another
+    format, which may have no tag, or one that viewers ignore, gets them upright. Everything but
+    JPEG is stored without loss and is read back and compared before it is returned.
+    """
+    self.check_holdable(format)
+    samples, keep = self.samples, dict(self.keep)
+    if format != self.format and self.orientation != 1:
+      samples = np.ascontiguousarray(turn(samples, self.orientation))
+      if 'exif' in keep:
+        keep['exif'] = metadata.set_upright(keep['exif'])
+      if 'xmp' in keep:
+        keep['xmp'] = metadata.set_xmp_upright(keep['xmp'])
+    data = _ENCODERS[format](samples, self.mode, keep)
+    if format == self.format == 'PNG':
+      data = metadata.copy_png_metadata(self.data, data)
+    if format != 'JPEG':
+      _check_same(decode_picture(data, self.path), samples, self.mode)
+    return data
+
+
+def read(path: str | os.PathLike) -> Picture:
+  """Reads an image file.
+
+  Raises:
+    UnreadableImage: not there, no image, damaged, of several frames, or of a mode that cannot be
+      written back.
+  """
+  return decode_picture(decode.read_bytes(path), path)
+
+
+def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
+  """`read` from the file's content."""
+  path = pathlib.Path(path)
+  # Pillow's plugins raise anything at all on damaged files; to the caller it is all the same.
+  try:
+    image = Image.open(io.BytesIO(data))
+    frames = getattr(image, 'n_frames', 1)
+    # Pillow turns a TIFF as it loads it; its tags are out of reach after that.
+    tags = _tiff_tags(image) if image.format == 'TIFF' else b''
+    turned = image.getexif().get(0x0112, 1) if tags else 1
+    image.load()
+  except Exception as error:
+    why = 'no known image format' if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    raise UnreadableImage(path, f'not a readable image ({why}); save it anew as PNG') from error
+  format = 'JPEG' if image.format == 'MPO' else image.format
+  if frames > 1 and image.format != 'MPO':  # an MPO's further frames are previews and depth maps
+    raise UnreadableImage(
+      path, f'it has {frames} frames; save the one that is to be filled as PNG and give that'
+    )
+  try:
+    orientation = int(image.getexif().get(0x0112, 1))
+  except Exception as error:  # a damaged EXIF block does not make the picture unreadable
+    logging.warning('%s: EXIF orientation ignored, it is damaged (%s)', path, error)
+    orientation = 1
+  samples, mode = _samples(image, data, path, turned)
+  if orientation not in range(1, 9):
+    orientation = 1
+  return Picture(path, samples, mode, format, orientation, data, _kept(image, format, tags))
+
+
+def _samples(
+  image: Image.Image, data: bytes, path: pathlib.Path, turned: int
+) -> tuple[np.ndarray, str]:
+  depth, colour = metadata.png_depth(data)
+  bits = getattr(image, 'tag_v2', {}).get(258, ())
+  if (depth == 16 and colour in (2, 4, 6)) or (len(bits) > 1 and set(bits) == {16}):
+    samples, mode = _deep_colour(data, path)
+    return np.ascontiguousarray(turn(samples, turned if turned in range(1, 9) else 1)), mode
+  mode = image.mode
+  if mode == '1':
+    mode = 'L'
+  elif mode in ('P', 'PA', 'L', 'RGB') and image.has_transparency_data:
+    mode = 'LA' if mode == 'L' else 'RGBA'
+  elif mode in ('P', 'PA', 'RGBX'):
+    mode = 'RGB'
+  elif mode.startswith('I;16'):
+    return np.asarray(image).astype(np.uint16), 'I;16'
+  elif mode not in ('L', 'LA', 'RGB', 'RGBA', 'CMYK', 'I', 'F'):
+    raise UnreadableImage(path, f'images of mode {mode} cannot be filled; save it as RGB')
+  samples = np.array(image if mode == image.mode else image.convert(mode))
+  if mode == 'F' and not np.isfinite(samples).all():
+    raise UnreadableImage(path, 'it holds values that are not finite; replace them first')
+  if mode in ('I', 'F') and (samples.min() < 0 or samples.max() > 65535):
+    raise UnreadableImage(
+      path,
+      f'its values run from {samples.min():.6g} to {samples.max():.6g}, beyond 0 to 65535; scale '
+      'them first',
+    )
+  return samples, mode
+
+
+def _deep_colour(data: bytes, path: pathlib.Path) -> tuple[np.ndarray, str]:
+  """16 bits a channel, which Pillow would cut to 8."""
+  if data[:4] in (b'II*\0', b'MM\0*'):
+    data = metadata.set_upright(data)  # OpenCV would turn the picture
+  deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+  if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
+    raise UnreadableImage(path, 'this kind of 16-bit image cannot be read; save it as 16-bit RGB')
+  if deep.shape[2] == 3:
+    return np.ascontiguousarray(deep[..., ::-1]), 'RGB;16'
+  return np.ascontiguousarray(deep[..., [2, 1, 0, 3]]), 'RGBA;16'
+
+
+def _tiff_tags(image: Image.Image) -> bytes:
+  """The tags that are not about how the pixels are stored, as an EXIF block; damaged: none."""
+  try:
+    exif = image.getexif()
+    for tag in metadata.TIFF_STRUCTURE & set(exif):
+      del exif[tag]
+    return metadata.set_upright(exif.tobytes()) if len(exif) else b''
+  except Exception as error:  # whatever damage raises, the picture itself may be whole
+    logging.warning('TIFF tags are left out, they are damaged (%s)', error)
+    return b''
+
+
+def _kept(image: Image.Image, format: str, tags: bytes) -> dict[str, Any]:
+  info = image.info
+  keep: dict[str, Any] = {n: info[n] for n in ('icc_profile', 'dpi') if info.get(n)}
+  xmp = info.get('xmp')
+  if xmp:
+    keep['xmp'] = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+  if format == 'TIFF':
+    if tags:
+      keep['exif'] = tags
+    compression = info.get('compression')
+    keep['compression'] = compression if compression in _TIFF_LOSSLESS else 'tiff_adobe_deflate'
+  elif info.get('exif'):
+    keep['exif'] = metadata.without_thumbnail(info['exif'])
+  if format == 'JPEG':
+    keep['qtables'] = image.quantization
+    keep['subsampling'] = JpegImagePlugin.get_sampling(image)
+    keep['progressive'] = bool(info.get('progressive'))
+    if info.get('comment'):
+      keep['comment'] = info['comment']
+  return keep
+
+
+def _pillow(samples: np.ndarray, mode: str) -> Image.Image:
+  """A Pillow image with exactly these samples."""
+  height, width = samples.shape[:2]
+  if mode == 'I;16':
+    samples = samples.astype('<u2')
+  return Image.frombytes(mode, (width, height), np.ascontiguousarray(samples).tobytes())
+
+
+def _saved(samples: np.ndarray, mode: str, format: str, **options: Any) -> bytes:
+  out = io.BytesIO()
+  _pillow(samples, mode).save(out, format, **options)
+  return out.getvalue()
+
+
+def _metadata_of(keep: dict[str, Any], *names: str) -> dict[str, Any]:
+  return {n: keep[n] for n in names if n in keep}
+
+
+def _encode_png(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
+  if mode.endswith(';16') and mode != 'I;16':
+    bgr = samples[..., [2, 1, 0, 3][: samples.shape[2]]]
+    deep = cv2.imencode('.png', bgr)[1].tobytes()
+    # A bare image that carries the metadata, in chunks ready to be copied.
+    bare = _saved(np.zeros((1, 1), np.uint8), 'L', 'PNG', **_png_options(keep))
+    return metadata.copy_png_metadata(bare, deep)
+  return _saved(samples, mode, 'PNG', **_png_options(keep))
+
+
+def _png_options(keep: dict[str, Any]) -> dict[str, Any]:
+  options = _metadata_of(keep, 'exif', 'icc_profile', 'dpi')
+  if 'xmp' in keep:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt('XML:com.adobe.xmp', keep['xmp'].decode('utf-8', 'replace'))
+    options['pnginfo'] = text
+  return options
+
+
+def _encode_jpeg(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
+  options = _metadata_of(keep, 'exif', 'icc_profile', 'dpi', 'xmp', 'comment')
+  if 'qtables' in keep:
+    options |= _metadata_of(keep, 'qtables', 'progressive')
+    if keep['subsampling'] >= 0:
+      options['subsampling'] = keep['subsampling']
+  else:
+    options |= {'quality': 95, 'subsampling': 0}
+  return _saved(samples, mode, 'JPEG', optimize=True, **options)
+
+
+def _encode_webp(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
+  if mode == 'L':
+    samples, mode = np.repeat(samples[..., None], 3, axis=2), 'RGB'
+  elif mode == 'LA':
+    samples, mode = samples[..., [0, 0, 0, 1]], 'RGBA'
+  # exact: keeps the colour of transparent pixels too.
+  options = _metadata_of(keep, 'exif', 'icc_profile', 'xmp')
+  return _saved(samples, mode, 'WEBP', lossless=True, exact=True, **options)
+
+
+def _encode_bmp(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
+  if mode == 'RGBA':  # Pillow writes an alpha channel that it does not read back
+    return cv2.imencode('.bmp', samples[..., [2, 1, 0, 3]])[1].tobytes()
+  return _saved(samples, mode, 'BMP', **_metadata_of(keep, 'dpi'))
+
+
+def _encode_tiff(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
+  if mode in ('RGB;16', 'RGBA;16'):
+    import tifffile
+
+    out = io.BytesIO()
+    tifffile.imwrite(
+      out,
+      samples,
+      photometric='rgb',
+      extrasamples=['unassalpha'] if mode == 'RGBA;16' else None,
+      compression='adobe_deflate',
+      iccprofile=keep.get('icc_profile'),
+      metadata=None,
+    )
+    return out.getvalue()
+  options = {'compression': 'tiff_adobe_deflate'}
+  options |= _metadata_of(keep, 'icc_profile', 'dpi', 'compression')
+  exif = Image.Exif()
+  exif.load(keep.get('exif', b''))
+  if _TIFF_SUBTABLES & set(exif):
+    options['compression'] = 'raw'  # libtiff, which compresses, would drop these tables
+  if 'xmp' in keep:
+    exif[_TIFF_XMP] = keep['xmp']
+  return _saved(samples, mode, 'TIFF', exif=exif, **options)
+
+
+_ENCODERS = {
+  'PNG': _encode_png,
+  'JPEG': _encode_jpeg,
+  'WEBP': _encode_webp,
+  'BMP': _encode_bmp,
+  'TIFF': _encode_tiff,
+}
+
+
+def _check_same(again: Picture, samples: np.ndarray, mode: str) -> None:
+  got = again.samples
+  if again.mode != mode:  # WebP has no grey and drops an alpha channel that hides nothing
+    got, samples = _rgba(got, again.mode), _rgba(samples, mode)
+  if got.shape != samples.shape or not np.array_equal(got, samples):
+    raise InpaintError(
+      f'{again.path} could not be written without a change to its known pixels ({mode}): save the '
+      'image as PNG first'
+    )
+
+
+def _rgba(samples: np.ndarray, mode: str) -> np.ndarray:
+  if mode not in ('L', 'LA', 'RGB', 'RGBA'):
+    return samples
+  return np.asarray(_pillow(samples, mode).convert('RGBA'))
+
+
+def turn(x: np.ndarray, orientation: int) -> np.ndarray:
+  """A stored array [H, W, ...] as its EXIF orientation says it is seen."""
+  return {
+    1: lambda: x,
+    2: lambda: x[:, ::-1],
+    3: lambda: x[::-1, ::-1],
+    4: lambda: x[::-1],
+    5: lambda: x.swapaxes(0, 1),
+    6: lambda: x[::-1].swapaxes(0, 1),
+    7: lambda: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda: x[:, ::-1].swapaxes(0, 1),
+  }[orientation]()
+
+
+def unturn(x: np.ndarray, orientation: int) -> np.ndarray:
+  """The inverse of `turn`."""
+  return turn(x, {6: 8, 8: 6}.get(orientation, orientation))

@@ -1,0 +1,354 @@
+"""From weights or a workdir to the report's files, with a toy system and real photographs."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from jaxinpaint import arrays, systems
+from jaxinpaint.evaluation import classical, command, mask_sets, protocols, report, run
+from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.evaluation.model import Model
+from jaxinpaint.training import checkpoints
+from jaxinpaint.training.recipe import Phase, Recipe
+from jaxinpaint.weights import store
+
+SIZE = 30  # not a multiple of what the toy's network takes
+
+
+def toy_recipe(config=None):
+  def init(rng, batch):
+    return {'generator': {'colour': jnp.zeros(3)}}, {}
+
+  def predict(params, stats, constants, image, mask, rng):
+    arrays.check_multiple(*image.shape[1:3], 8, 32)
+    colour = 0.5 + params['generator']['colour']
+    return arrays.compose(jnp.broadcast_to(colour, image.shape), image, mask)
+
+  phase = Phase('joint', -1, None, ())
+  return Recipe(('generator',), init, (phase,), predict, multiple=8, min_side=32)
+
+
+def toy_config():
+  return ml_collections.ConfigDict(
+    dict(
+      system='toy',
+      dtype='float32',
+      model={},
+      loss={},
+      data=dict(
+        source='sample', split='train', eval_source='', eval_split='test', data_dir='', size=SIZE,
+        crop='random',
+      ),
+      training=dict(evaluate_every=1, sample_every=1, sample_count=3),
+      evaluation=dict(
+        protocol='seed000', masks='irregular', count=5, batch_size=2, quick_count=4, at_end=True
+      ),
+    )
+  )  # fmt: skip
+
+
+PARAMS = {'generator': {'colour': np.zeros(3, np.float32)}}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+  monkeypatch.setattr(systems, 'make_recipe', toy_recipe)
+  return toy_config()
+
+
+@pytest.fixture
+def weights(tmp_path):
+  return store.save(tmp_path / 'toy.safetensors', 'toy', toy_config(), PARAMS)
+
+
+@pytest.fixture
+def folder(tmp_path, photographs):
+  """A folder of four photographs and a file that is none."""
+  path = tmp_path / 'photos'
+  path.mkdir()
+  for k, photograph in enumerate([*photographs, photographs[0][::-1]]):
+    cv2.imwrite(str(path / f'{k}.png'), photograph[..., ::-1])
+  (path / '2b.png').write_bytes(b'no image')
+  return path
+
+
+def request(weights, folder, **others):
+  defaults = dict(data=f'folder:{folder}', split='', size=SIZE, batch_size=3)
+  return command.Request(weights=weights, **defaults | others)
+
+
+def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
+  output = tmp_path / 'out' / 'toy'
+  ask = request(
+    weights,
+    folder,
+    output=output,
+    published='Places2',
+    masks='strokes:0-0.9',
+    bins=['10-20', '20-40'],
+  )
+  results = command.prepare(ask).run()
+  assert sorted(p.name for p in output.iterdir()) == [
+    'grid_10-20.png',
+    'grid_20-40.png',
+    'metrics.json',
+    'per_image.csv',
+    'report.md',
+  ]
+  assert [p.name for p in output.parent.iterdir()] == ['toy'], 'nothing temporary is left'
+
+  found = json.loads((output / 'metrics.json').read_text())
+  assert found['protocol']['id'] == 'seed000'
+  assert found['dataset']['count'] == 4
+  assert found['dataset']['skipped'][0]['file'].endswith('2b.png')
+  assert found['masks'] == {'name': 'strokes', 'seed': 0, 'sha256': results.mask_sha256}
+  assert {'commit', 'jax', 'devices', 'numpy'} <= found['environment'].keys()
+  assert found['deviations'] == [
+    'images of 30 x 30 instead of 256 x 256',
+    '4 images instead of 500',
+    'hole shares 10-20, 20-40 % instead of 0-20, 10-20, 20-40, 40-60 %',
+    'masks strokes instead of irregular',
+  ]
+  assert {r['predictor'] for r in found['results']} == {'toy', *classical.PREDICTORS}
+  assert len(found['results']) == 4 * 2 * 6
+
+  with open(output / 'per_image.csv') as f:
+    lines = list(csv.DictReader(f))
+  assert len(lines) == 4 * 2 * 4
+  for row in found['results']:
+    values = np.array(
+      [float(x[row['metric']]) for x in lines
+       if (x['predictor'], x['bin']) == (row['predictor'], row['bin'])]
+    )  # fmt: skip
+    assert row['mean'] == pytest.approx(values.mean(), rel=1e-6)
+    assert row['standard_error'] == pytest.approx(values.std(ddof=1) / 2, rel=1e-5)
+    assert row['n'] == 4
+
+  text, printed = (output / 'report.md').read_text(), capsys.readouterr().out
+  for shown in (text, printed):
+    assert 'MESFF + SFI' in shown and '30.809' in shown and '0.8355' in shown
+    assert 'published, other images and masks' in shown
+    assert 'protocol seed000' in shown and results.mask_sha256[:12] in shown
+  assert '19.714' not in text, 'bins that were not measured have no published rows'
+
+  # A second report keeps the first.
+  (output / 'report.md').write_text('mine')
+  command.prepare(ask).run()
+  assert (output.with_name('toy.bak') / 'report.md').read_text() == 'mine'
+  assert (output / 'report.md').read_text() == text
+
+
+def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
+  config = toy_config()
+  restored = {}
+
+  def restore(workdir, step=None):
+    restored['step'] = step
+    return config, PARAMS, {}, step or 7
+
+  monkeypatch.setattr(checkpoints, 'restore_for_inference', restore)
+  results = command.prepare(command.Request(workdir=tmp_path, step=3)).run()
+  assert restored['step'] == 3
+  assert results.dataset == 'sample/test' and results.count == 5
+  assert (tmp_path / 'evaluation' / '3' / 'metrics.json').exists()
+  # Another config's data holds, the checkpoint's networks stay.
+  other = toy_config()
+  other.evaluation.count = 2
+  with other.unlocked():
+    other.model.width = 3
+  results = command.prepare(command.Request(workdir=tmp_path, config=other)).run()
+  assert 'another model section' in caplog.text
+  assert results.count == 2 and (tmp_path / 'evaluation' / '7').is_dir()
+  other.system = 'misf'
+  with pytest.raises(command.UsageError, match="of the system 'toy', wanted is 'misf'"):
+    command.prepare(command.Request(workdir=tmp_path, config=other))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'sentence'),
+  [
+    (dict(weights=None), 'give either --workdir'),
+    (dict(workdir='.'), 'not both'),
+    (dict(weights='nowhere.safetensors'), 'nowhere.safetensors: no such file'),
+    (dict(weights=None, workdir='nowhere'), '--workdir nowhere does not exist'),
+    (dict(step=3), '--step 3 belongs to --workdir'),
+    (dict(system='misf'), "of the system 'toy', wanted is 'misf'"),
+    (dict(data='folder:/nowhere'), '/nowhere'),
+    (dict(data=''), 'give the images to evaluate on'),
+    (dict(masks='/nowhere/masks'), '/nowhere/masks'),
+    (dict(masks='blobs'), "unknown masks 'blobs'"),
+    (dict(invert_mask=True), 'only mask files can be inverted'),
+    (dict(bins=['20-10']), "bin '20-10'"),
+    (dict(protocol='seed9'), "unknown protocol 'seed9'"),
+    (dict(size=5), 'at least 7 x 7'),
+    (dict(count=0), '--count 0'),
+    (dict(batch_size=0), '--batch_size 0'),
+    (dict(seed=-1), '--seed -1'),
+    (dict(published='Mars'), "--published 'Mars' must be one of 'CelebA'"),
+  ],
+)
+def test_bad_input_is_named_before_anything_is_computed(toy, weights, folder, changes, sentence):
+  ask = command.Request(
+    **{'weights': weights, 'data': f'folder:{folder}', 'split': '', 'size': SIZE} | changes
+  )
+  with pytest.raises(command.UsageError) as caught:
+    command.prepare(ask)
+  assert sentence in str(caught.value)
+
+
+def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(command.UsageError, match='empty'):
+    command.prepare(request(weights, folder, masks=str(tmp_path / 'empty')))
+  with pytest.raises(command.UsageError, match='holds other files'):
+    command.prepare(request(weights, folder, output=folder))
+  assert len(list(folder.iterdir())) == 5
+
+
+def test_weights_that_do_not_fit_the_networks(toy, folder, tmp_path):
+  params = {'generator': {'colour': np.zeros(4, np.float32)}}
+  path = store.save(tmp_path / 'other', 'toy', toy_config(), params)
+  with pytest.raises(command.UsageError, match='do not fit the networks'):
+    command.prepare(request(path, folder))
+
+
+def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
+  recipe, traced = toy_recipe(), []
+
+  def predict(params, stats, constants, image, mask, rng):
+    traced.append(image.shape)
+    return recipe.predict(params, stats, constants, image, mask, rng)
+
+  model = Model(dataclasses.replace(recipe, predict=predict))
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
+  images = np.stack([p[:30, :40] for p in photographs]).astype(np.float32) / 255
+  mask = np.zeros((3, 30, 40, 1), np.float32)
+  mask[:, 5:9, 5:9] = 1
+  for value in (0.0, 0.25):
+    colour = jax.device_put(np.full(3, value, np.float32), jax.NamedSharding(mesh, jax.P()))
+    other = jax.device_put(np.zeros((8, 2), np.float32), jax.NamedSharding(mesh, jax.P('data')))
+    bound = model.bind({'generator': {'colour': colour, 'other': other}, 'critic': {}}, {}, {})
+    output = bound(images, mask, np.arange(3, dtype=np.int32))
+    np.testing.assert_array_equal(output, np.where(mask > 0, np.float32(0.5 + value), images))
+  assert traced == [(3, 32, 40, 3)]
+
+
+class Writer:
+  def __init__(self):
+    self.numbers, self.pictures = {}, {}
+
+  def scalars(self, step, values):
+    self.numbers[step] = values
+
+  def image(self, step, name, image):
+    self.pictures[step, name] = image
+
+
+class State:
+  params = {'generator': {'colour': jnp.full(3, 9.0)}}
+  stats = {}
+  ema = {'generator': {'colour': jnp.zeros(3)}}
+
+
+def test_watch(toy, tmp_path, capsys):
+  recipe, writer = toy_recipe(), Writer()
+  run.check(toy, recipe)
+  watch = run.Watch(recipe, toy, tmp_path, writer)
+  means = watch.evaluate(4, State, {})
+  assert {'psnr', 'ssim', 'l1_percent', 'hole_psnr'} <= means.keys()
+  assert writer.numbers[4] == {f'evaluation/{k}': v for k, v in means.items()}
+  # The averaged parameters paint the hole gray; the others would paint it white.
+  images = run.images_of(toy, 4)
+  masks = run.quick_masks(mask_sets.make('irregular', protocols.SEED000.bins, SIZE, SIZE))
+  gray = lambda image, mask, ids: np.where(mask > 0, np.float32(0.5), image)
+  fill = evaluate({'m': gray}, images, masks, protocols.SEED000, count=4)
+  (b,) = fill.bins
+  assert b.label == '0-60'
+  assert means['psnr'] == pytest.approx(fill.summary('m', b, 'psnr').mean, rel=1e-12)
+
+  watch.samples(4, State, {})
+  picture = cv2.imread(str(tmp_path / 'samples' / '0000004.png'))[..., ::-1]
+  np.testing.assert_array_equal(picture, writer.pictures[4, 'samples'])
+
+  results = watch.final(4, State, {})
+  assert results.count == 5 and (tmp_path / 'evaluation' / '4' / 'report.md').exists()
+  printed = capsys.readouterr().out
+  assert (
+    'Telea' in printed
+    and 'toy does not beat the classical fills in any of the 24 means.' in printed
+  )
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'sentence'),
+  [
+    ('evaluation.protocol', 'seed9', "unknown protocol 'seed9'"),
+    ('evaluation.count', 0, 'config.evaluation.count 0'),
+    ('evaluation.masks', 'blobs', "unknown masks 'blobs'"),
+    ('data.eval_source', 'folder:/nowhere', '/nowhere'),
+  ],
+)
+def test_check_of_a_config(toy, field, value, sentence):
+  toy.update_from_flattened_dict({field: value})
+  with pytest.raises((ValueError, OSError)) as caught:
+    run.check(toy, toy_recipe())
+  assert sentence in str(caught.value)
+
+
+def test_verdict_says_plainly_where_a_model_loses(photographs):
+  class Images(list):
+    pass
+
+  images = Images([(p[:32, :32], f'{k}') for k, p in enumerate(photographs)])
+  bins = protocols.parse_bins(['10-20', '20-40'])
+  truth = np.stack([i for i, _ in images]).astype(np.float32) / 255
+  predictors = {
+    'good': lambda i, m, ids: np.where(m > 0, 0.99 * truth[ids], i),
+    'part': lambda i, m, ids: np.where(
+      m > 0, np.where(m.mean((1, 2, 3), keepdims=True) > 0.2, 0.99 * truth[ids], 1), i
+    ),
+    'bad': lambda i, m, ids: np.where(m > 0, np.float32(1), i),
+  } | classical.PREDICTORS
+  masks = mask_sets.make('strokes', bins, 32, 32)
+  results = evaluate(predictors, images, masks, protocols.SEED000, batch_size=3)
+  good, part, bad = report.verdicts(results)
+  assert good == 'good beats every classical fill in all 12 means.'
+  assert part == (
+    'part beats every classical fill in 6 of 12 means, not in PSNR, SSIM, L1 %, hole PSNR, '
+    'hole SSIM, hole L1 % at 10-20 %.'
+  )
+  assert bad == 'bad does not beat the classical fills in any of the 12 means.'
+
+
+def test_published_rows():
+  rows = report.published_rows('seed000', 'CelebA')
+  assert len(rows) == 5 * 3 * 3
+  value = {(r['method'], r['percent'], r['metric']): float(r['value']) for r in rows}
+  assert value['MESFF + SFI', '10-20', 'PSNR'] == 36.857
+  assert value['JPGNet', '40-60', 'L1'] == 3.26
+  assert report.published_datasets('seed000') == ['CelebA', 'Places2', 'real photographs']
+  protocol = protocols.SEED000
+  assert run.published_dataset('tfds:places365_small/validation', protocol) == 'Places2'
+  assert run.published_dataset('tfds:celeb_a/test', protocol) == 'CelebA'
+  assert run.published_dataset('folder:photos/', protocol) == 'real photographs'
+
+
+def test_the_command_fails_with_a_sentence(tmp_path):
+  done = subprocess.run(
+    [sys.executable, 'evaluate.py', '--workdir', str(tmp_path / 'nowhere')],
+    capture_output=True,
+    text=True,
+    cwd=report.pathlib.Path(__file__).parents[2],
+  )
+  assert done.returncode == 1
+  assert 'does not exist: give the folder of a run' in done.stderr
+  assert 'Traceback' not in done.stderr

@@ -1,0 +1,376 @@
+"""Files in, files out: pairs, protection of what is on disk, sentences for mistakes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import toy_system
+from PIL import Image
+
+import jaxinpaint
+from jaxinpaint import systems
+from jaxinpaint.data.decode import UnreadableImage
+from jaxinpaint.inference import command, loading, pairs
+from jaxinpaint.inference.files import inpaint_files
+from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.weights import store
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+rng = np.random.default_rng(2)
+
+
+def save(path, height=20, width=24, channels=3):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  image = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+  Image.fromarray(image).save(path)
+  return image
+
+
+def save_mask(path, height=20, width=24):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  toy_system.save_mask(path, toy_system.hole(height, width))
+  return toy_system.hole(height, width) > 0
+
+
+def run(*args, **options):
+  said = []
+  report = inpaint_files(toy_system.inpainter(), *args, say=said.append, **options)
+  return report, said
+
+
+def contents(folder):
+  return {p: p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+def test_one_file(tmp_path):
+  image = save(tmp_path / 'a.png', channels=4)
+  hole = save_mask(tmp_path / 'm.png')
+  before = contents(tmp_path)
+  report, said = run(tmp_path / 'a.png', tmp_path / 'm.png', tmp_path / 'new' / 'out.png')
+  assert report.written == [tmp_path / 'new' / 'out.png'] and not report.failed
+  out = np.asarray(Image.open(tmp_path / 'new' / 'out.png'))
+  assert (out[~hole] == image[~hole]).all() and (out[..., 3] == image[..., 3]).all()
+  assert (out[hole][:, :3] == [51, 153, 204]).all() or (image[hole][:, 3] < 255).any()
+  assert contents(tmp_path).items() > before.items()
+  assert any('transparent' in s for s in said)
+
+
+def test_folders_pair_by_name_and_keep_format(tmp_path):
+  images, masks, out = (tmp_path / n for n in ('images', 'masks', 'out'))
+  names = ['a.png', 'b.jpg', 'sub/c.webp', 'd.tif', 'e.bmp', 'f.jpeg']
+  for i, name in enumerate(names):
+    save(images / name, width=24 + 8 * (i % 2))
+  mask_names = ['a.png', 'b_mask.png', 'sub/c-mask.gif', 'd_mask001.png', 'e.bmp', 'f.jpg', 'z.png']
+  for i, name in enumerate(mask_names):
+    save_mask(masks / name, width=24 + 8 * (i % 2))
+  report, said = run(images, masks, out)
+  assert not report.failed
+  assert sorted(report.written) == sorted(out / n for n in names)
+  for name in names:
+    before, after = Image.open(images / name), Image.open(out / name)
+    assert after.format == before.format and after.size == before.size
+  assert [s for s in said if '1 masks belong to no image' in s and 'z.png' in s]
+  # One sentence for both JPEGs.
+  assert len([s for s in said if 'JPEG stores known pixels again' in s and 'in 2 of 6' in s]) == 1
+
+
+def test_one_mask_for_all_and_another_format(tmp_path):
+  for name in ('a.png', 'b.jpg'):
+    save(tmp_path / 'images' / name)
+  hole = save_mask(tmp_path / 'm.png')
+  report, _ = run(tmp_path / 'images', tmp_path / 'm.png', tmp_path / 'out', format='png')
+  assert sorted(p.name for p in report.written) == ['a.png', 'b.png']
+  before = np.asarray(Image.open(tmp_path / 'images' / 'b.jpg'))
+  after = np.asarray(Image.open(tmp_path / 'out' / 'b.png'))
+  assert (after[~hole] == before[~hole]).all() and (after[hole] == [51, 153, 204]).all()
+
+
+def test_masks_beside_their_images(tmp_path):
+  save(tmp_path / 'a.png')
+  save_mask(tmp_path / 'a_mask.png')
+  report, _ = run(tmp_path, tmp_path, tmp_path / 'out')
+  assert [p.name for p in report.written] == ['a.png'] and not report.failed
+  # A second run does not take the first one's results for images.
+  report, _ = run(tmp_path, tmp_path, tmp_path / 'out', overwrite=True)
+  assert [p.name for p in report.written] == ['a.png'] and not report.failed
+
+
+def test_masks_in_a_folder_among_the_images(tmp_path):
+  save(tmp_path / 'a.png')
+  save_mask(tmp_path / 'masks' / 'a.png')
+  report, _ = run(tmp_path, tmp_path / 'masks', tmp_path / 'out')
+  assert [p.name for p in report.written] == ['a.png'] and not report.failed
+
+
+def test_a_bad_pair_does_not_stop_the_others(tmp_path):
+  images, masks = tmp_path / 'images', tmp_path / 'masks'
+  for name in ('good', 'small_mask', 'unpaired', 'broken', 'broken_mask', 'full'):
+    save(images / f'{name}.png')
+    if name != 'unpaired':
+      save_mask(masks / f'{name}.png')
+  (images / 'broken.png').write_bytes(b'no image')
+  (masks / 'broken_mask.png').unlink()
+  (masks / 'broken_mask.jpg').write_bytes((images / 'good.png').read_bytes()[:90])
+  save_mask(masks / 'small_mask.png', 9, 9)
+  Image.new('L', (24, 20), 255).save(masks / 'full.png')
+  report, said = run(images, masks, tmp_path / 'out')
+  assert [p.name for p in report.written] == ['good.png']
+  reasons = {p.stem: reason for p, reason in report.failed}
+  assert set(reasons) == {'small_mask', 'unpaired', 'broken', 'broken_mask', 'full'}
+  assert 'no mask has its name' in reasons['unpaired']
+  assert (
+    'is 9 x 9 pixels' in reasons['small_mask'] and 'make the mask 24 x 20' in reasons['small_mask']
+  )
+  assert 'no known image format' in reasons['broken']
+  assert 'broken_mask.jpg' in reasons['broken_mask']
+  assert 'every pixel is hole' in reasons['full']
+  assert len([s for s in said if s.startswith('error: ')]) == 5
+
+
+def test_an_empty_mask_copies_the_file_and_says_so(tmp_path):
+  save(tmp_path / 'a.jpg')
+  Image.new('L', (24, 20), 0).save(tmp_path / 'm.png')
+  _, said = run(tmp_path / 'a.jpg', tmp_path / 'm.png', tmp_path / 'out.jpg')
+  assert (tmp_path / 'out.jpg').read_bytes() == (tmp_path / 'a.jpg').read_bytes()
+  assert any('mask is empty' in s for s in said)
+  run(tmp_path / 'a.jpg', tmp_path / 'm.png', tmp_path / 'out.png')
+  assert (np.asarray(Image.open(tmp_path / 'out.png')) == Image.open(tmp_path / 'a.jpg')).all()
+
+
+def test_inverted_masks(tmp_path):
+  image = save(tmp_path / 'a.png')
+  hole = save_mask(tmp_path / 'm.png')
+  Image.fromarray(np.where(hole, 0, 255).astype(np.uint8)).save(tmp_path / 'i.png')
+  _, said = run(tmp_path / 'a.png', tmp_path / 'i.png', tmp_path / 'o.png', invert_mask=True)
+  out = np.asarray(Image.open(tmp_path / 'o.png'))
+  assert not said and (out[~hole] == image[~hole]).all() and (out != image).any()
+  small = np.full((20, 24), 255, np.uint8)
+  small[8:12, 8:12] = 0
+  Image.fromarray(small).save(tmp_path / 'i.png')
+  _, said = run(tmp_path / 'a.png', tmp_path / 'i.png', tmp_path / 'o2.png')
+  assert any('looks inverted' in s and '--invert_mask' in s for s in said)
+
+
+def test_a_mask_of_another_scale_is_resized_with_a_warning(tmp_path):
+  image = save(tmp_path / 'a.png', 20, 24)
+  save_mask(tmp_path / 'm.png', 40, 48)
+  _, said = run(tmp_path / 'a.png', tmp_path / 'm.png', tmp_path / 'o.png')
+  out = np.asarray(Image.open(tmp_path / 'o.png'))
+  hole = toy_system.hole(20, 24) > 0
+  assert (out[~hole] == image[~hole]).all() and (out[hole] == [51, 153, 204]).all()
+  assert any('48 x 40' in s and 'was resized' in s for s in said)
+
+
+@pytest.mark.parametrize('stored', [False, True])
+def test_the_mask_of_a_turned_photograph(stored, tmp_path):
+  image = Image.fromarray(np.full((16, 32, 3), 90, np.uint8))
+  exif = image.getexif()
+  exif[0x0112] = 6  # seen 32 high and 16 wide
+  image.save(tmp_path / 'a.png', exif=exif)
+  mask = np.zeros((16, 32) if stored else (32, 16), np.uint8)
+  mask[:4, :6] = 255
+  toy_system.save_mask(tmp_path / 'm.png', mask)
+  _, said = run(tmp_path / 'a.png', tmp_path / 'm.png', tmp_path / 'o.png')
+  out = np.asarray(Image.open(tmp_path / 'o.png'))
+  changed = (out != 90).any(-1)
+  want = mask > 0 if stored else np.rot90(mask > 0, 1)
+  assert (changed == want).all()
+  assert any('EXIF turns' in s for s in said) == stored
+
+
+def test_long_images_are_reduced_and_it_is_said(tmp_path):
+  image = save(tmp_path / 'a.png', 60, 100)
+  hole = save_mask(tmp_path / 'm.png', 60, 100)
+  said = []
+  inpainter = toy_system.inpainter(max_side=32)
+  inpaint_files(
+    inpainter, tmp_path / 'a.png', tmp_path / 'm.png', tmp_path / 'o.png', say=said.append
+  )
+  out = np.asarray(Image.open(tmp_path / 'o.png'))
+  assert (out[~hole] == image[~hole]).all() and any('longer than 32 pixels' in s for s in said)
+
+
+MISTAKES = {
+  'no image': (('none.png', 'm.png', 'o.png'), FileNotFoundError, r'no image .*none\.png'),
+  'no mask': (('a.png', 'none.png', 'o.png'), FileNotFoundError, r'no mask .*none\.png'),
+  'mask folder': (('a.png', 'masks', 'o.png'), InpaintError, 'mask .* is a folder: name the mask'),
+  'output file': (('images', 'm.png', 'o.png'), InpaintError, 'output must be a folder'),
+  'ending': (('a.png', 'm.png', 'o.xyz'), InpaintError, r'ends in \.xyz; wanted is one of \.png'),
+  'exists': (('a.png', 'm.png', 'm2.png'), FileExistsError, r'm2\.png exists: pass --overwrite'),
+  'no pair': (('images', 'others', 'out'), InpaintError, r'no mask in .*b\.png or b_mask\.png'),
+  'no masks': (('images', 'nothing', 'out'), InpaintError, 'masks: the folder .* holds no file'),
+  'no images': (('nothing', 'm.png', 'out'), InpaintError, 'images: the folder .* holds no file'),
+  'no picture': (('text.png', 'm.png', 'o.png'), UnreadableImage, r'text\.png: not a readable'),
+  'no mask file': (('a.png', 'text.png', 'o.png'), UnreadableImage, r'text\.png: not a readable'),
+  'size': (
+    ('a.png', 'square.png', 'o.png'),
+    InpaintError,
+    'shapes differ, so make the mask 24 x 20',
+  ),
+  'alpha': (('alpha.png', 'm.png', 'o.jpg'), InpaintError, 'JPEG file cannot hold'),
+  'two masks': (('images', 'twice', 'out'), InpaintError, '2 masks fit the image'),
+}
+
+
+@pytest.fixture
+def desk(tmp_path):
+  for name in ('a.png', 'images/b.png', 'm2.png'):
+    save(tmp_path / name)
+  save(tmp_path / 'alpha.png', channels=4)
+  for name in ('m.png', 'masks/m.png', 'others/x.png', 'twice/b.png', 'twice/b_mask.png'):
+    save_mask(tmp_path / name)
+  save_mask(tmp_path / 'square.png', 20, 20)
+  (tmp_path / 'nothing').mkdir()
+  (tmp_path / 'text.png').write_text('no image')
+  return tmp_path
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_mistakes_get_a_sentence_and_change_nothing(mistake, desk):
+  names, error, words = MISTAKES[mistake]
+  before = contents(desk)
+  with pytest.raises(error, match=words):
+    run(*(desk / n for n in names))
+  assert contents(desk) == before
+
+
+def test_inputs_are_never_overwritten(desk):
+  before = contents(desk)
+  os.link(desk / 'a.png', desk / 'same.png')
+  for output in ('a.png', 'm.png', 'same.png'):
+    with pytest.raises(InpaintError, match='never overwritten'):
+      run(desk / 'a.png', desk / 'm.png', desk / output, overwrite=True)
+  with pytest.raises(InpaintError, match='never overwritten'):
+    run(desk / 'images', desk / 'm.png', desk / 'images', overwrite=True)
+  assert contents(desk).items() >= before.items()
+
+
+def test_overwriting_is_atomic(desk, monkeypatch):
+  run(desk / 'a.png', desk / 'm.png', desk / 'm2.png', overwrite=True)
+  before = contents(desk)
+
+  def broken(*args):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'replace', broken)
+  with pytest.raises(OSError, match='No space left'):
+    run(desk / 'alpha.png', desk / 'm.png', desk / 'm2.png', overwrite=True)
+  assert contents(desk) == before
+
+
+def test_outputs_that_would_collide(desk):
+  save(desk / 'images' / 'b.jpg')
+  with pytest.raises(InpaintError, match=r'would both be written to .*b\.png'):
+    pairs.find(desk / 'images', desk / 'm.png', desk / 'out', format='png')
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+  recipe = toy_system.recipe(multiple=8)
+  monkeypatch.setattr(systems, 'make_recipe', lambda config: recipe)
+  config = {'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}}
+  return store.save(tmp_path / 'toy.safetensors', 'toy', config, toy_system.params())
+
+
+def test_load_a_weights_file(weights):
+  image = rng.integers(0, 256, (20, 13, 3), dtype=np.uint8)
+  hole = toy_system.hole(20, 13) > 0
+  inpainter = jaxinpaint.load(weights, batch_size=2, max_side=64)
+  out = inpainter(image, hole)
+  assert (out[hole] == [51, 153, 204]).all() and (out[~hole] == image[~hole]).all()
+  assert inpainter.batch_size == 2 and inpainter.max_side == 64 and 'toy' in inpainter.name
+  assert isinstance(inpainter, jaxinpaint.Inpainter)
+  assert 'mesff' in jaxinpaint.list_systems()
+
+
+def test_load_a_workdir(weights, tmp_path):
+  import jax
+  import jax.numpy as jnp
+  from ml_collections import ConfigDict
+
+  from jaxinpaint.training.checkpoints import CheckpointError, Checkpoints
+  from jaxinpaint.training.state import TrainState
+
+  saver = Checkpoints(tmp_path / 'run', keep=2)
+  config = ConfigDict({'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}})
+  for step, colour in ((3, (0.0, 0.0, 0.0)), (5, (1.0, 1.0, 1.0))):
+    params = jax.tree.map(jnp.asarray, toy_system.params(colour))
+    ema = jax.tree.map(jnp.asarray, toy_system.params(toy_system.COLOUR)) if step == 5 else {}
+    saver.save(TrainState(jnp.int32(step), params, {}, {}, ema), config, {})
+  saver.close()
+  image = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+  hole = toy_system.hole(20, 24) > 0
+  newest = jaxinpaint.load(tmp_path / 'run')
+  assert 'step 5' in newest.name
+  assert (newest(image, hole)[hole] == [51, 153, 204]).all()  # the average, not what it follows
+  assert (jaxinpaint.load(tmp_path / 'run', step=3)(image, hole)[hole] == 0).all()
+  with pytest.raises(CheckpointError, match=r'no checkpoint of step 4.*\[3, 5\]'):
+    jaxinpaint.load(tmp_path / 'run', step=4)
+
+
+def test_load_refuses_what_is_no_weights(weights, tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'no weights at .*none.*toy\.safetensors'):
+    loading.load(tmp_path / 'none.safetensors')
+  (tmp_path / 'net.pth').write_bytes(b'x')
+  with pytest.raises(InpaintError, match=r'python -m jaxinpaint\.weights import'):
+    loading.load(tmp_path / 'net.pth')
+  with pytest.raises(InpaintError, match=r'no workdir.*toy\.safetensors'):
+    loading.load(tmp_path)
+  with pytest.raises(InpaintError, match='step 3'):
+    loading.load(weights, step=3)
+  config = {'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}}
+  wrong = {'generator': {'colour': np.zeros(4, np.float32)}}
+  other = store.save(tmp_path / 'wrong.safetensors', 'toy', config, wrong)
+  with pytest.raises(store.StoreError, match=r'(?s)wrong\.safetensors.*colour'):
+    loading.load(other)
+
+
+def test_weights_of_an_unknown_system(tmp_path):
+  config = {'system': 'nothing', 'dtype': 'float32', 'model': {}, 'loss': {}}
+  path = store.save(tmp_path / 'a.safetensors', 'nothing', config, toy_system.params())
+  with pytest.raises(store.StoreError, match=r"a\.json .*unknown system 'nothing'.*mesff"):
+    loading.load(path)
+
+
+def test_the_command(weights, desk, capsys):
+  where = dict(weights=weights, mask=desk / 'm.png')
+  assert command.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 0
+  assert (desk / 'o.png').exists()
+  assert command.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1 and 'exists: pass --overwrite' in error
+  (desk / 'images' / 'text.png').write_text('no image')
+  assert command.run(**where, image=desk / 'images', output=desk / 'out') == 1
+  assert '1 of 2 images failed' in capsys.readouterr().err and (desk / 'out' / 'b.png').exists()
+
+
+def inpaint_py(*flags):
+  return subprocess.run(
+    [sys.executable, 'inpaint.py', *map(str, flags)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+def test_the_program_says_what_is_wrong_in_a_sentence(desk):
+  paths = ['--image', desk / 'a.png', '--mask', desk / 'm.png', '--output', desk / 'o.png']
+  process = inpaint_py('--weights', desk / 'none.safetensors', *paths)
+  assert process.returncode == 2 and 'Traceback' not in process.stderr
+  assert 'there are no weights at' in process.stderr
+  process = inpaint_py(*paths)
+  assert process.returncode != 0 and 'give either --weights or --workdir' in process.stderr
+  assert 'Traceback' not in process.stderr
+
+
+def test_importing_the_library_alone_is_light():
+  code = "import jaxinpaint, sys; assert 'jax' not in sys.modules; print(dir(jaxinpaint))"
+  process = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60
+  )
+  assert process.returncode == 0, process.stderr
+  assert 'load' in process.stdout and 'list_systems' in process.stdout

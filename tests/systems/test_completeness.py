@@ -1,0 +1,67 @@
+"""Every system has its files, a test, and configs that build and plan."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxinpaint import systems
+from jaxinpaint.training import config as config_lib
+from jaxinpaint.training import optimizers
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if not p.name.startswith('_'))
+
+
+def get_config(path, variant=''):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
+
+
+@pytest.mark.parametrize('system', systems.list_systems())
+def test_a_system_is_complete(system):
+  folder = ROOT / 'jaxinpaint' / 'systems' / system
+  for part in ('networks', 'recipe', 'published'):
+    assert (folder / f'{part}.py').exists(), f'{system} lacks {part}.py'
+    assert systems.module(system, part).__doc__, f'{system}/{part}.py lacks a docstring'
+  assert isinstance(systems.module(system, 'published').FORMATS, dict)
+  assert list((ROOT / 'tests' / 'systems').glob(f'test_{system}_*.py')), f'{system} has no test'
+  assert [p for p in CONFIGS if get_config(p).system == system], f'{system} has no config'
+
+
+def test_an_unknown_system_is_named_with_those_there_are():
+  with pytest.raises(ValueError, match=r'unknown system .*mesff, misf'):
+    systems.default_config('resnet')
+
+
+@pytest.mark.parametrize('variant', ['', 'quicktest'])
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_a_config_builds_and_plans(path, variant):
+  config = get_config(path, variant)
+  config_lib.validate(config)
+  recipe = systems.make_recipe(config)
+  optimizers.make_optimizers(config.optimizers, recipe.optimizers)
+  size = config.data.size
+  batch = {
+    'image': jax.ShapeDtypeStruct((1, size, size, 3), np.float32),
+    'mask': jax.ShapeDtypeStruct((1, size, size, 1), np.float32),
+  }
+  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  assert set(params) == set(recipe.networks)
+  completed = jax.eval_shape(
+    recipe.predict, params, stats, {}, batch['image'], batch['mask'], jax.random.key(0)
+  )
+  assert completed.shape == (1, size, size, 3) and completed.dtype == np.float32
+  assert recipe.plan(0).phase == 0
+  with pytest.raises(ValueError, match='unknown config variant'):
+    get_config(path, 'quicktst')
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_the_header_of_a_config_gives_its_command_and_its_result(path):
+  text = path.read_text()
+  assert f'configs/{path.name}' in text, 'the header gives the command'
