@@ -1,6 +1,7 @@
 """One generator, one discriminator, one joint loss: what several systems' recipes are, entirely.
 
-  total = l1 * L1 + adversarial * GAN + perceptual * Perceptual + style * Style
+  total = l1 * L1 + l1_hole * L1 of the hole + adversarial * GAN + perceptual * Perceptual
+          + style * Style
 
 in the generator's update; the discriminator's is half the sum of its real and fake terms. Both
 follow from one forward pass of the generator; the generator is stepped first, then the
@@ -34,11 +35,18 @@ from jaxinpaint.losses import adversarial, perceptual, reconstruction
 from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-WEIGHTS = ('l1', 'adversarial', 'perceptual', 'style')
+WEIGHTS = ('l1', 'l1_hole', 'adversarial', 'perceptual', 'style')
+# config.model.kernel_init. The published deviation fits the published width: in a narrow network it
+# lets activations fade from layer to layer, and training starts slowly.
+KERNEL_INITS = {
+  'normal_0.02': nn.initializers.normal(0.02),
+  'he_normal': nn.initializers.he_normal(),
+}
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 # Wasserstein is left out: its critic needs a gradient penalty and no spectral norm.
 ADVERSARIAL_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
-LOSS_FIELDS = WEIGHTS + (
+LOSS_FIELDS = (
+  *WEIGHTS,
   'adversarial_kind',  # one of ADVERSARIAL_KINDS
   'discriminator_input',  # 'out': the generator's whole output; 'comp': pasted into the image
   'discriminator_width',  # channels of its first layer
@@ -142,6 +150,8 @@ def _generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: 
   terms = []
   if loss.l1:
     terms.append(_l1_term(loss))
+  if loss.l1_hole:
+    terms.append(_l1_hole_term(loss))
   if 'discriminator' in networks:
     terms.append(_adversarial_term(loss, networks['discriminator']))
   if loss.perceptual or loss.style:
@@ -198,6 +208,14 @@ def _l1_term(loss: ConfigDict) -> Callable:
   return over_mask_mean if loss.l1_over_mask_mean else plain
 
 
+def _l1_hole_term(loss: ConfigDict) -> Callable:
+  def term(params, stats, constants, out, batch):
+    value = reconstruction.masked_l1(out, batch['image'], batch['mask'], over_region=True)
+    return {'l1_hole': loss.l1_hole * value}, {}
+
+  return term
+
+
 def _vgg_terms(loss: ConfigDict, dtype: Any) -> Callable:
   """Perceptual and style terms, in one pass of VGG where both look at the same pictures."""
   depth = VGG_DEPTHS[loss.vgg]
@@ -249,17 +267,20 @@ def _load_constants(loss: ConfigDict, training: bool) -> dict[str, Any]:
 
 
 def _model_defaults(generator: type[nn.Module]) -> dict[str, Any]:
-  """{field: default} of what config.model may set: not flax's own, the initialiser or dtype."""
+  """{field: default} of what config.model may set: not flax's own, nor the dtype."""
   return {
     f.name: f.default
     for f in dataclasses.fields(generator)
-    if f.name not in ('parent', 'name', 'kernel_init', 'dtype')
+    if f.name not in ('parent', 'name', 'dtype')
   }
 
 
 def _plain(model: ConfigDict) -> dict[str, Any]:
   """Keyword arguments; lists, which a config becomes on its way through JSON, are tuples again."""
-  return {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+  plain = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+  if 'kernel_init' in plain:
+    plain['kernel_init'] = KERNEL_INITS[plain['kernel_init']]
+  return plain
 
 
 def _one_of(name: str, value: Any, choices: Any) -> None:
@@ -279,6 +300,8 @@ def _check(config: ConfigDict, generator: type[nn.Module]) -> None:
   _one_of('dtype', config.dtype, DTYPES)
   _check_fields('model', config.model, _model_defaults(generator))
   _check_fields('loss', loss, LOSS_FIELDS)
+  if 'kernel_init' in config.model:
+    _one_of('model.kernel_init', config.model.kernel_init, KERNEL_INITS)
   missing = [name for name in LOSS_FIELDS if name not in loss]
   if missing:
     raise ValueError(f"config.loss lacks {missing}: start from the system's default_config()")

@@ -44,6 +44,16 @@ def small(**loss):
   return config
 
 
+def test_the_hole_alone_can_be_weighted(batch):
+  recipe = make(small(l1=0.0, l1_hole=2.0, adversarial=0.0))
+  outputs = {'out': jnp.zeros_like(batch['image'])}
+  loss = recipe.phases[0].updates[0].loss
+  total, aux = loss({}, {}, {}, outputs, batch, jax.random.key(0))
+  image, hole = np.asarray(batch['image']), np.asarray(batch['mask'])[..., 0] == 1
+  assert float(total) == pytest.approx(2 * image[hole].mean(), rel=1e-6)
+  assert set(aux['metrics']) == {'l1_hole', 'total'}
+
+
 def make(config):
   return joint_loss.make(config, Generator, multiple=4, min_side=8)
 

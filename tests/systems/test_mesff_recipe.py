@@ -32,7 +32,7 @@ def test_default_config_is_the_papers():
   # Nothing of the network is left to a default that the config does not show.
   generator = networks.Generator()
   assert {k: getattr(generator, k) for k in config.model} == config.model.to_dict()
-  hidden = {'parent', 'name', 'kernel_init', 'dtype'}
+  hidden = {'parent', 'name', 'dtype'}
   assert set(networks.Generator.__dataclass_fields__) - hidden == set(config.model)
 
 

@@ -36,9 +36,11 @@ def default_config() -> ConfigDict:
     gate_norm='aot',  # AOT-GAN's code; P's text has the plain sigmoid, 'none'
     sfi_residual_scale=1.0,  # P, eq. 11
     remat=False,
+    kernel_init='normal_0.02',  # M; 'he_normal' for networks much narrower than 64
   )
   loss = dict(
     l1=1.0,  # P
+    l1_hole=0.0,  # neither P nor M
     adversarial=0.1,  # P
     perceptual=0.1,  # P
     style=250.0,  # P

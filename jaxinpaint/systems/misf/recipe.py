@@ -24,9 +24,11 @@ def default_config() -> ConfigDict:
     blocks=8,
     kernel_size=3,
     remat=False,  # ours: saves memory, changes no number
+    kernel_init='normal_0.02',
   )
   loss = dict(
     l1=1.0,
+    l1_hole=0.0,
     adversarial=0.1,
     perceptual=0.1,
     style=250.0,
