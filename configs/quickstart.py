@@ -15,15 +15,20 @@ def get_config(variant=''):
   config = _base.base('mesff')
   with config.unlocked():
     config.optimizers.generator = _base.adam(
-      2e-3, b1=0.9, b2=0.99, schedule='cosine_decay', schedule_args=dict(decay_steps=1500)
+      1.5e-3,
+      b1=0.9,
+      b2=0.99,
+      schedule='warmup_cosine_decay',
+      schedule_args=dict(init_value=0.0, warmup_steps=30, decay_steps=1000, end_value=1e-5),
     )
   config.model.update(dict(width=16, blocks=2, attention_size=64, attention_hidden=16))
-  config.loss.update(dict(adversarial=0.0, perceptual=0.0, style=0.0))
+  config.model.kernel_init = 'he_normal'
+  config.loss.update(dict(l1=0.5, l1_hole=1.0, adversarial=0.0, perceptual=0.0, style=0.0))
   config.data.size = 64
   config.data.batch_size = 8
   config.data.masks = 'irregular:0.05-0.5'
-  config.training.update(dict(steps=1500, log_every=25, sample_every=250, evaluate_every=250))
-  config.training.ema_decay = 0.99
+  config.training.update(dict(steps=1000, log_every=25, sample_every=250, evaluate_every=250))
+  config.training.ema_decay = 0.98
   config.checkpoint.update(dict(every=250, keep=2, keep_every=0))
   config.evaluation.update(dict(count=48, quick_count=16, at_end=True))
   return _base.finish(config, variant)
