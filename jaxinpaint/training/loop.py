@@ -217,7 +217,7 @@ def _loop(run: Run, start: int, total: int, stop: '_StopSignals') -> state.Train
         # The first step of a start is shown at once; its time is mostly compilation.
         scalars, speed = meter.read()
         writer.scalars(done, scalars | speed)
-        progress.show(done, _totals(scalars), speed['speed/img_per_s'])
+        progress.show(done, _totals(scalars), speed)
       evaluated = None
       if config.training.evaluate_every and (done % config.training.evaluate_every == 0 or last):
         guard.drain()

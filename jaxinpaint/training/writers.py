@@ -87,12 +87,18 @@ class Progress:
     if self._bar is not None:
       self._bar.update()
 
-  def show(self, step: int, values: Mapping[str, float], images_per_second: float) -> None:
-    """Shows the losses and the speed; on a terminal tqdm adds the time left."""
+  def show(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
+    """Shows the losses, the speed and the share of time spent waiting for data, and the time left.
+
+    Args:
+      step: steps done.
+      values: {name: loss}.
+      speed: 'speed/img_per_s' and 'speed/data_wait' (a share).
+    """
     if not self._active:
       return
     shown = ' '.join(f'{k}={v:.4g}' for k, v in values.items())
-    shown = f'{shown} {images_per_second:.1f} img/s'
+    shown += f' {speed["speed/img_per_s"]:.1f} img/s, data wait {speed["speed/data_wait"]:.0%}'
     if self._bar is not None:
       self._bar.set_postfix_str(shown)
       return
