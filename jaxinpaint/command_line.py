@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import flags
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -13,9 +13,14 @@ def parse_flags(argv: list[str]) -> list[str]:
   """
   try:
     return flags.FLAGS(argv)
-  except flags.Error as error:
-    app.usage(shorthelp=True, detailed_error=error, exitcode=2)
-  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    # ml_collections puts whole tracebacks into its messages; their last line says what is wrong.
-    sys.stderr.write(f'{argv[0]}: --config: {str(error).strip().splitlines()[-1].strip()}\n')
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    sys.stderr.write(f'{argv[0]}: {_sentence(error)} (--help lists the flags)\n')
     sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+  """The message in one line; of a traceback that ml_collections puts into it, what was raised."""
+  lines = str(error).replace("\\'", "'").replace('\\n', '\n').strip().splitlines()
+  if any(line.startswith('Traceback') for line in lines):
+    lines = [lines[0], lines[-1]]
+  return ' '.join(line.strip() for line in lines if line.strip())

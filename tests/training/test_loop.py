@@ -188,3 +188,24 @@ def test_another_system_in_the_workdir_is_refused_and_left_alone(tmp_path):
   with pytest.raises(checkpoints.CheckpointError, match=r'model\.width: 4 -> 8'):
     loop.train(config, tmp_path)
   assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--config', 'configs/quickstart.py', '--config.data.sise=3'], 'sise'),
+    (['--config', 'configs/quickstart.py:fast'], "unknown config variant 'fast'"),
+    (['--config', 'configs/absent.py'], 'configs/absent.py'),
+    (['--config', 'configs/quickstart.py', '--config.data.source=/absent'], '/absent'),
+  ],
+)
+def test_a_mistaken_command_ends_in_a_sentence(tmp_path, arguments, message):
+  done = subprocess.run(
+    [sys.executable, 'train.py', *arguments, '--workdir', str(tmp_path / 'run')],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode != 0 and message in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
