@@ -160,6 +160,8 @@ def test_rectangles_follow_lama():
     assert not (rows[:10].any() or rows[-10:].any() or columns[:10].any() or columns[-10:].any())
     sides += [rows.sum(), columns.sum()]
   assert min(sides) == 30 and max(sides) == 150
+  wide = masks.make({'kind': 'rectangles', 'max_side': 400, 'max_times': 1})
+  assert max(wide(np.random.default_rng(s), 256, 256).any(1).sum() for s in range(2000)) == 235
 
 
 @pytest.mark.parametrize(
@@ -247,6 +249,8 @@ def test_folder(folder, tmp_path):
   flipped = masks.make(f'folder:{folder};flip=true')
   tops = {flipped(np.random.default_rng(s), 16, 24)[0].mean() for s in range(40)}
   assert {0.0, 0.5, 1.0} == tops
+  drawn = [flipped(np.random.default_rng(s), 16, 24) for s in range(40)]
+  assert {m[:, 0].mean() for m in drawn if m.mean() == 0.5} == {0.0, 1.0}
   assert masks.make(f'folder:{folder};invert=1').read(1, 16, 24).mean() == 0.75
   (tmp_path / 'list.txt').write_text('# two\nmasks/b.png\n\nmasks/deep/a.png\n')
   assert len(masks.make(f'files:{tmp_path}/list.txt').paths) == 2

@@ -1,5 +1,6 @@
 import logging
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -57,6 +58,7 @@ def test_batches_are_what_the_loop_expects():
   shares = batch['mask'].mean((1, 2, 3))
   assert (shares > 0.05).all() and (shares <= 0.5).all()
   assert batch['image'].std() > 20
+  assert len({m.tobytes() for m in batch['mask']}) == 4
 
 
 def test_an_epoch_has_every_image_once_and_epochs_differ(folder):
@@ -122,8 +124,11 @@ def test_samples_can_be_pickled(folder):
 def test_unreadable_images_are_logged_once_and_replaced_by_the_next(folder, caplog):
   fields = config(source=str(folder), flip=False, masks='center')
   before = take(10, fields)
+  # A copy: threads of the first iterator may still be reading ahead.
+  shutil.copytree(folder, folder.parent / 'copy')
+  fields.source = str(folder.parent / 'copy')
   for i in (3, 4):
-    (folder / f'{i}.png').write_bytes(b'broken')
+    (folder.parent / 'copy' / f'{i}.png').write_bytes(b'broken')
   with caplog.at_level(logging.WARNING):
     after = take(10, fields)
   for path in ('3.png', '4.png'):
@@ -172,6 +177,9 @@ def test_crops():
   assert np.array_equal(center, image[:, 20:80])
   half = pipeline.crop(image, 30, 'center', rng).astype(int)
   assert np.abs(half[:, :, 1] - (np.arange(30) * 2 + 20)).max() <= 1
+  fine = np.zeros((64, 64, 3), np.uint8)  # reduced without aliasing
+  fine[::4] = 200
+  assert np.abs(pipeline.crop(fine, 16, 'center', rng).astype(int) - 50).max() <= 1
   whole = pipeline.crop(image, 50, 'resize', rng).astype(int)
   assert np.abs(whole[0, :, 1] - np.arange(50) * 2).max() <= 1
   sides = []
