@@ -1,0 +1,171 @@
+"""Layers against a plain formulation of each, in one run.
+
+  python -m benchmarks.layers [--names filter,aot] [--dtype bfloat16] [--json OUT]
+
+The plain formulation of a convolution is unfold and one matrix product
+(`conv_general_dilated_patches`, einsum); of the predicted-kernel filter, unfold and einsum; of the
+external attention, transposing each axis to the last and a dense product; of a transposed
+convolution, XLA's own input-dilated form.
+"""
+
+import contextlib
+import json
+import pathlib
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from jax import lax
+
+from benchmarks import measure
+from jaxinpaint.layers import conv
+from jaxinpaint.layers.aot import AOTBlock
+from jaxinpaint.layers.attention import ExternalSpatialAttention
+from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.systems.mesff.networks import SFI
+
+NAMES = flags.DEFINE_list('names', [], 'Only these: filter, attention, aot, sfi, transposed.')
+DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the inputs.')
+REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls; the fastest counts.')
+JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
+
+
+def patches(x, size, rate):
+  """[B,H,W,C] -> [B,H,W,C,size*size], zero padding."""
+  reach = size // 2 * rate
+  found = lax.conv_general_dilated_patches(
+    x,
+    (size, size),
+    (1, 1),
+    [(reach, reach)] * 2,
+    rhs_dilation=(rate, rate),
+    dimension_numbers=conv.DIMENSIONS,
+  )
+  return found.reshape(*x.shape, size * size)
+
+
+def plain_filter(x, kernels, size):
+  taps = kernels.reshape(*x.shape, size * size)
+  return jnp.einsum('bhwct,bhwct->bhwc', patches(x, size, 1), taps)
+
+
+def plain_conv2d(x, kernel, *, stride=1, padding=0, dilation=1, pad_mode='zeros'):
+  if pad_mode == 'reflect':
+    x, padding = conv.reflect_pad(x, padding), 0
+  size = kernel.shape[0]
+  columns = lax.conv_general_dilated_patches(
+    x,
+    (size, size),
+    (stride, stride),
+    [(padding, padding)] * 2,
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=conv.DIMENSIONS,
+  )
+  weights = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+  return jnp.einsum('bhwp,po->bhwo', columns, weights)
+
+
+def plain_attention(module, params, x):
+  """Transposes, dense products over the last axis, transposes back."""
+  for part, axis in (('key', 1), ('value', 2)):
+    x = jnp.moveaxis(x, axis, -1)
+    for name in ('fc1', 'fc2'):
+      layer = params[part][name]
+      x = x @ layer['kernel'].astype(x.dtype) + layer['bias'].astype(x.dtype)
+      x = jax.nn.relu(x) if name == 'fc1' else x
+    x = jnp.moveaxis(x, -1, axis)
+  return x
+
+
+def of_module(module, shape, dtype):
+  """(ours, the same with unfolded convolutions, arguments)."""
+  x = jax.random.normal(jax.random.key(0), shape, dtype)
+  params = jax.jit(module.init)(jax.random.key(1), x)['params']
+
+  def ours(params, x):
+    return module.apply({'params': params}, x)
+
+  def plain(params, x):
+    with mock.patch.object(conv, 'conv2d', plain_conv2d):
+      return module.apply({'params': params}, x)
+
+  return ours, plain, (params, x)
+
+
+def cases(dtype):
+  """{name: (ours, plain, arguments)}, made when asked for."""
+  random = lambda i, *shape: jax.random.normal(jax.random.key(i), shape, dtype)
+
+  def filtering(side, channels, size):
+    args = (random(0, 1, side, side, channels), random(1, 1, side, side, channels * size**2))
+    ours = lambda x, k: predicted_kernel_filter(x, k, size)
+    return ours, lambda x, k: plain_filter(x, k, size), args
+
+  def attention():
+    module = ExternalSpatialAttention(256, dtype=dtype)
+    x = random(0, 1, 256, 256, 64)
+    params = jax.jit(module.init)(jax.random.key(1), x)['params']
+    ours = lambda p, x: module.apply({'params': p}, x)
+    return ours, lambda p, x: plain_attention(module, p, x), (params, x)
+
+  def transposed():
+    args = (random(0, 1, 64, 64, 256), random(1, 4, 4, 256, 128))
+    make = lambda form: lambda x, k: conv.conv_transpose2d(x, k, stride=2, padding=1, form=form)
+    return make(None), make('lhs_dilated'), args
+
+  block = dict(dtype=dtype)
+  return {
+    'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
+    'filter 3x3, 64x64x256': lambda: filtering(64, 256, 3),
+    'filter 3x3, 512x512x3': lambda: filtering(512, 3, 3),
+    'attention 256x256x64': attention,
+    'aot 64x64x256': lambda: of_module(AOTBlock(**block), (1, 64, 64, 256), dtype),
+    'sfi 64x64x256': lambda: of_module(SFI(**block), (1, 64, 64, 256), dtype),
+    'transposed 4x4 s2, 64x64x256->128': transposed,
+  }
+
+
+def gradient(function):
+  """The gradient of the summed result with respect to every argument."""
+  return jax.grad(
+    lambda *a: function(*a).astype(jnp.float32).sum(), argnums=tuple(range(2)), allow_int=True
+  )
+
+
+def main(argv):
+  del argv
+  dtype = jnp.dtype(DTYPE.value)
+  peak = measure.matmul_peak(dtype)
+  print(
+    f'{measure.hardware()}, jax {jax.__version__}, {DTYPE.value}, matmul {peak / 1e9:.0f} GFLOP/s'
+  )
+  print(
+    f'{"":36s} {"ours":>9s} {"of peak":>8s} {"temp":>9s} {"plain":>10s} {"temp":>9s} {"ratio":>7s}'
+  )
+  rows = []
+  for name, make in cases(dtype).items():
+    if NAMES.value and name.split()[0] not in NAMES.value:
+      continue
+    ours, plain, args = make()
+    error = jnp.abs(ours(*args).astype(jnp.float32) - plain(*args).astype(jnp.float32)).max()
+    for what, wrap in (('forward', lambda f: f), ('forward + backward', gradient)):
+      a, b = (measure.measure(wrap(f), *args, repeats=REPEATS.value) for f in (ours, plain))
+      share = a.useful / a.seconds / peak
+      print(
+        f'{name:36s} {1e3 * a.seconds:6.2f} ms {share:7.0%} {a.temporary_mib:5.0f} MiB '
+        f'{1e3 * b.seconds:7.2f} ms {b.temporary_mib:5.0f} MiB {b.seconds / a.seconds:6.1f}x {what}',
+        flush=True,
+      )
+      rows.append(
+        dict(name=name, what=what, ours_ms=1e3 * a.seconds, plain_ms=1e3 * b.seconds)
+        | dict(ratio=b.seconds / a.seconds, share_of_peak=share, max_difference=float(error))
+        | dict(ours_temporary_mib=a.temporary_mib, plain_temporary_mib=b.temporary_mib)
+      )
+  if JSON.value:
+    pathlib.Path(JSON.value).write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == '__main__':
+  with contextlib.suppress(KeyboardInterrupt):
+    app.run(main)

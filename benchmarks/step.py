@@ -1,0 +1,134 @@
+"""A system's forward pass, forward and backward pass, and whole train step.
+
+  python -m benchmarks.step --system misf --size 256 --batch 1 [--what forward,grad,step]
+      [--dtype bfloat16] [--json OUT]
+
+'grad' is the gradient of the L1 loss with respect to the generator's parameters. 'step' is the
+loop's own step: generator and discriminator losses, both optimizers; VGG terms are left out unless
+--vgg_file names weights. The share of peak is useful work (twice the multiply-adds of the
+convolutions and matrix products of the forward pass; three times that with the backward pass, the
+usual convention) by time by the matmul rate measured in the same run.
+"""
+
+import json
+import math
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from benchmarks import measure
+from jaxinpaint import systems
+from jaxinpaint.training import config as config_lib
+from jaxinpaint.training import optimizers, state, step
+
+SYSTEM = flags.DEFINE_list('system', ['misf', 'mesff'], 'Systems.')
+SIZE = flags.DEFINE_integer('size', 256, 'Side of the images.')
+BATCH = flags.DEFINE_integer('batch', 1, 'Images at once.')
+DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.')
+WHAT = flags.DEFINE_list('what', ['forward', 'grad', 'step'], 'Of forward, grad, step.')
+WIDTH = flags.DEFINE_integer('width', 64, 'Of the generator.')
+VGG_FILE = flags.DEFINE_string('vgg_file', None, 'VGG weights, for the perceptual and style terms.')
+REPEATS = flags.DEFINE_integer('repeats', 4, 'Calls; the fastest counts.')
+JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
+
+
+def make(system):
+  config = config_lib.base(system)
+  config.dtype = DTYPE.value
+  config.model.width = WIDTH.value
+  if VGG_FILE.value:
+    config.loss.vgg_file = VGG_FILE.value
+  else:
+    config.loss.update(dict(perceptual=0.0, style=0.0))
+  recipe = systems.make_recipe(config)
+  keys = jax.random.split(jax.random.key(0), 2)
+  shape = (BATCH.value, SIZE.value, SIZE.value)
+  batch = {
+    'image': jax.random.uniform(keys[0], (*shape, 3)),
+    'mask': (jax.random.uniform(keys[1], (*shape, 1)) < 0.3).astype(jnp.float32),
+    'id': jnp.arange(BATCH.value, dtype=jnp.int32),
+  }
+  return recipe, batch
+
+
+def whole_step(recipe, batch, constants):
+  """(seconds of a step, seconds to compile it, temporary MiB, XLA's FLOPs)."""
+  txs = {name: optimizers.make_optimizer('adam', 1e-4, b1=0.0) for name in recipe.optimizers}
+  current = state.create(recipe, txs, (), jax.random.key(0), batch)
+  run = step.make_train_step(recipe, txs)
+  plan, key = recipe.plan(0), jax.random.key(1)
+  begun = time.perf_counter()
+  compiled = run.lower(current, constants, batch, key, plan).compile()
+  compile_seconds = time.perf_counter() - begun
+  best = math.inf
+  for _ in range(REPEATS.value + 1):
+    begun = time.perf_counter()
+    current, metrics = compiled(current, constants, batch, key)
+    jax.block_until_ready(metrics)
+    best = min(best, time.perf_counter() - begun)
+  costs = compiled.cost_analysis() or {}
+  costs = costs[0] if isinstance(costs, list) else costs
+  memory = compiled.memory_analysis()
+  temporary = memory.temp_size_in_bytes / 2**20 if memory is not None else math.nan
+  return best, compile_seconds, temporary, float(costs.get('flops', math.nan))
+
+
+def measure_system(system):
+  """Yields (what, seconds, compile seconds, temporary MiB, XLA's FLOPs, useful FLOPs)."""
+  recipe, batch = make(system)
+  params, stats = jax.jit(recipe.init)(jax.random.key(0), batch)
+
+  def run(params, batch):
+    return recipe.phases[0].forward(params, stats, {}, batch, jax.random.key(0))[0]['out']
+
+  def loss(params, batch):
+    return jnp.abs(run(params, batch) - batch['image']).mean()
+
+  useful = measure.useful_flops(run, params, batch)
+  for what, function, work in (('forward', run, useful), ('grad', jax.grad(loss), 3 * useful)):
+    if what in WHAT.value:
+      m = measure.measure(function, params, batch, repeats=REPEATS.value)
+      yield what, m.seconds, m.compile_seconds, m.temporary_mib, m.flops, work
+  if 'step' in WHAT.value:
+    yield 'step', *whole_step(recipe, batch, recipe.load_constants(True)), 3 * useful
+
+
+def main(argv):
+  del argv
+  peak = measure.matmul_peak(jnp.dtype(DTYPE.value))
+  print(
+    f'{measure.hardware()}, jax {jax.__version__}, {DTYPE.value}, {SIZE.value} px, '
+    f'batch {BATCH.value}, matmul {peak / 1e9:.0f} GFLOP/s'
+  )
+  rows = []
+
+  def show(system, what, seconds, compile_seconds, temporary, flops, useful):
+    row = dict(system=system, what=what, seconds=seconds, img_per_s=BATCH.value / seconds)
+    row |= dict(compile_seconds=compile_seconds, temporary_mib=temporary, xla_flops=flops)
+    row |= dict(useful_flops=useful, share_of_peak=useful / seconds / peak)
+    row |= dict(peak_memory_mib=measure.peak_memory_mib())
+    rows.append(row)
+    print(
+      f'{system:8s} {what:8s} {1e3 * seconds:9.1f} ms {row["img_per_s"]:8.2f} img/s  useful '
+      f'{useful / 1e9:8.1f} GFLOP, XLA counts {flops / 1e9:8.1f}; {row["share_of_peak"]:5.1%} of '
+      f'peak; compiled in {compile_seconds:.1f} s; temp {temporary:.0f} MiB, peak memory '
+      f'{row["peak_memory_mib"]:.0f} MiB',
+      flush=True,
+    )
+
+  for system in SYSTEM.value:
+    for found in measure_system(system):
+      show(system, *found)
+  if 'step' in WHAT.value:
+    print(
+      "step: useful work is the generator's alone; discriminator, VGG and optimizers come on top"
+    )
+  if JSON.value:
+    pathlib.Path(JSON.value).write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == '__main__':
+  app.run(main)
