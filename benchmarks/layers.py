@@ -154,7 +154,8 @@ def main(argv):
       share = a.useful / a.seconds / peak
       print(
         f'{name:36s} {1e3 * a.seconds:6.2f} ms {share:7.0%} {a.temporary_mib:5.0f} MiB '
-        f'{1e3 * b.seconds:7.2f} ms {b.temporary_mib:5.0f} MiB {b.seconds / a.seconds:6.1f}x {what}',
+        f'{1e3 * b.seconds:7.2f} ms {b.temporary_mib:5.0f} MiB {b.seconds / a.seconds:6.1f}x '
+        f'{what}',
         flush=True,
       )
       rows.append(
