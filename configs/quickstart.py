@@ -26,6 +26,7 @@ def get_config(variant=''):
   config.loss.update(dict(l1=0.5, l1_hole=1.0, adversarial=0.0, perceptual=0.0, style=0.0))
   config.data.size = 64
   config.data.crop = 'random_resized'  # the evaluation resizes whole photographs
+  config.data.colors = 'permute'  # nine photographs do not hold every colour
   config.data.batch_size = 8
   config.data.masks = 'irregular:0.05-0.5'
   config.training.update(dict(steps=1000, log_every=25, sample_every=250, evaluate_every=250))

@@ -27,6 +27,7 @@ from jaxinpaint.data import sources
 from jaxinpaint.data.decode import UnreadableImage
 
 CROPS = ('center', 'random', 'random_resized', 'resize')
+COLORS = ('keep', 'permute')
 
 _MIN_SIZE = 8
 _FAILURES = 100  # unreadable images in a row that end the run
@@ -145,6 +146,8 @@ def _check_config(config: Any) -> None:
       raise ValueError(f'config.data.{name} {value!r} must be an integer of at least {least}')
   if config.crop not in CROPS:
     raise ValueError(f'config.data.crop {config.crop!r} must be one of {", ".join(CROPS)}')
+  if config.get('colors', 'keep') not in COLORS:
+    raise ValueError(f'config.data.colors {config.colors!r} must be one of {", ".join(COLORS)}')
   if not isinstance(config.flip, bool):
     raise ValueError(f'config.data.flip {config.flip!r} must be True or False')
 
@@ -169,6 +172,7 @@ class Samples:
     self.size, self.crop, self.flip = config.size, config.crop, config.flip
     self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
     self.first_row = process_index * self.rows
+    self.colors = config.get('colors', 'keep')
     self._orders: dict[int, np.ndarray] = {}
     self._unreadable: dict[int, object] = {}
 
@@ -188,6 +192,8 @@ class Samples:
     image = crop(image, self.size, self.crop, rng)
     if self.flip and rng.random() < 0.5:
       image = cv2.flip(image, 1)
+    if self.colors == 'permute':
+      image = image[..., rng.permutation(3)]
     mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
     return {
       'image': np.ascontiguousarray(image),

@@ -150,6 +150,18 @@ def test_nothing_readable_is_an_error(folder):
     take(1, config(source=str(folder)))
 
 
+def test_permuted_colors_are_the_same_values_in_another_order():
+  fields = dict(source='sample', crop='center', flip=False, masks='center')
+  kept = take(3, config(**fields))
+  permuted = take(3, config(**fields, colors='permute'))
+  assert any((a['image'] != b['image']).any() for a, b in zip(kept, permuted, strict=True))
+  for a, b in zip(kept, permuted, strict=True):
+    np.testing.assert_array_equal(np.sort(a['image'], -1), np.sort(b['image'], -1))
+    np.testing.assert_array_equal(a['mask'], b['mask'])
+  with pytest.raises(ValueError, match='config.data.colors'):
+    take(1, config(**fields, colors='swap'))
+
+
 def test_flip_is_drawn_per_sample(tmp_path):
   (tmp_path / 'd').mkdir()
   ramp = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
