@@ -158,7 +158,7 @@ def test_permuted_colors_are_the_same_values_in_another_order():
   for a, b in zip(kept, permuted, strict=True):
     np.testing.assert_array_equal(np.sort(a['image'], -1), np.sort(b['image'], -1))
     np.testing.assert_array_equal(a['mask'], b['mask'])
-  with pytest.raises(ValueError, match='config.data.colors'):
+  with pytest.raises(ValueError, match=r'config\.data\.colors'):
     take(1, config(**fields, colors='swap'))
 
 
