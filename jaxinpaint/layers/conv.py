@@ -5,6 +5,7 @@ nothing else done). Arrays are [B,H,W,C]. Nothing here pads by 'SAME', whose sid
 PyTorch's at stride 2.
 """
 
+import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxinpaint import arrays
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
 TransposedForm = Literal['subpixel', 'lhs_dilated']
+ConvForm = Literal['tapwise', 'lax']
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
@@ -47,12 +49,45 @@ def conv2d(
   padding: int = 0,
   dilation: int = 1,
   pad_mode: PadMode = 'zeros',
+  form: ConvForm | None = None,
 ) -> jax.Array:
-  """Cross-correlation of [B,H,W,I] with [kh,kw,I,O], `padding` on all four sides."""
+  """Cross-correlation of [B,H,W,I] with [k,k,I,O], `padding` on all four sides.
+
+  Args:
+    x: [B,H,W,I].
+    kernel: [k,k,I,O].
+    stride: of the output grid.
+    padding: pixels on each side.
+    dilation: distance between taps.
+    pad_mode: 'zeros' or 'reflect'.
+    form: 'lax' (XLA's convolution and its derivatives) or 'tapwise' (the same numbers, in shapes
+      that XLA's CPU code is fast at); None: `conv_form()`.
+  """
   if pad_mode == 'reflect':
     x, padding = reflect_pad(x, padding), 0
   elif pad_mode != 'zeros':
     raise ValueError(f"pad_mode {pad_mode!r} must be 'zeros' or 'reflect'")
+  form = form or conv_form()
+  if form == 'tapwise':
+    return _tapwise(x, kernel, stride, padding, dilation)
+  if form != 'lax':
+    raise ValueError(f"form {form!r} must be 'tapwise' or 'lax'")
+  return _lax_conv(x, kernel, stride, padding, dilation)
+
+
+def conv_form() -> ConvForm:
+  """The form of convolutions that is fast on the backend in use: 'tapwise' on CPUs.
+
+  XLA's CPU code takes three times as long for a convolution that pads by less than half the kernel
+  (every reflect-padded one) as for one that pads by exactly that, and two to three times as long
+  for a weight gradient as one matrix product for each tap does (docs/performance.md).
+  """
+  return 'tapwise' if jax.default_backend() == 'cpu' else 'lax'
+
+
+def _lax_conv(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int
+) -> jax.Array:
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -61,6 +96,53 @@ def conv2d(
     rhs_dilation=(dilation, dilation),
     dimension_numbers=DIMENSIONS,
   )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _tapwise(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int
+) -> jax.Array:
+  """The convolution, padded to half the kernel and cropped; its weight gradient tap by tap."""
+  reach = (kernel.shape[0] - 1) * dilation
+  extra = reach // 2 - padding
+  if stride != 1 or reach % 2 or extra <= 0:
+    return _lax_conv(x, kernel, stride, padding, dilation)
+  whole = _lax_conv(x, kernel, 1, padding + extra, dilation)
+  return whole[:, extra:-extra, extra:-extra]
+
+
+def _tapwise_forward(x, kernel, stride, padding, dilation):
+  return _tapwise(x, kernel, stride, padding, dilation), (x, kernel)
+
+
+def _tapwise_backward(stride, padding, dilation, saved, g):
+  x, kernel = saved
+  _, pullback = jax.vjp(lambda x: _lax_conv(x, kernel, stride, padding, dilation), x)
+  return *pullback(g), _weight_gradient(x, g, kernel, stride, padding, dilation)
+
+
+_tapwise.defvjp(_tapwise_forward, _tapwise_backward)
+
+
+def _weight_gradient(
+  x: jax.Array, g: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int
+) -> jax.Array:
+  """d(sum(out * g)) / d(kernel): for each tap the product of a shifted slice with `g`."""
+  size, channels = kernel.shape[0], x.shape[-1]
+  rows, columns = g.shape[1:3]
+  span = lambda n: stride * (n - 1) + 1  # pixels from the first to the last that a tap meets
+  need = lambda n, have: max((size - 1) * dilation + span(n) - have - padding, 0)
+  below, right = need(rows, x.shape[1]), need(columns, x.shape[2])
+  x = jnp.pad(x, ((0, 0), (padding, below), (padding, right), (0, 0)))
+  flat = g.reshape(-1, g.shape[-1])
+  taps = []
+  for i in range(size):
+    for j in range(size):
+      top, left = i * dilation, j * dilation
+      piece = x[:, top : top + span(rows) : stride, left : left + span(columns) : stride]
+      piece = piece.reshape(-1, channels)
+      taps.append(lax.dot_general(piece, flat, (((0,), (0,)), ((), ()))))
+  return jnp.stack(taps).reshape(kernel.shape)
 
 
 def transposed_form() -> TransposedForm:
@@ -127,9 +209,7 @@ def _subpixel(
   kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
   kernel = kernel.reshape(taps, stride, taps, stride, c, features)[::-1, :, ::-1]
   kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, c, stride**2 * features)
-  y = lax.conv_general_dilated(
-    x, kernel, (1, 1), [(taps - 1, taps - 1)] * 2, dimension_numbers=DIMENSIONS
-  )
+  y = conv2d(x, kernel, padding=taps - 1)
   rows, columns = y.shape[1:3]
   y = y.reshape(b, rows, columns, stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
   y = y.reshape(b, rows * stride, columns * stride, features)

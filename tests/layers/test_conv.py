@@ -94,3 +94,36 @@ def test_upsampling_and_pooling():
   np.testing.assert_allclose(conv.upsample_bilinear(x)[0, :, :, 0], [[0, 1, 3, 4]] * 2)
   x = jnp.arange(8.0).reshape(1, 2, 4, 1)
   np.testing.assert_allclose(conv.avg_pool(x)[0, 0, :, 0], [2.5, 4.5])
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('pad_mode', ['zeros', 'reflect'])
+@pytest.mark.parametrize(
+  ('size', 'padding', 'dilation'),
+  [(3, 1, 1), (3, 2, 2), (7, 3, 1), (4, 1, 1), (5, 0, 1), (2, 1, 1)],
+)
+def test_both_forms_of_a_convolution_are_equal(size, padding, dilation, pad_mode, stride):
+  keys = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(keys[0], (2, 12, 14, 5))
+  kernel = jax.random.normal(keys[1], (size, size, 5, 6))
+  settings = dict(stride=stride, padding=padding, dilation=dilation, pad_mode=pad_mode)
+
+  def run(form, x, kernel):
+    out = conv.conv2d(x, kernel, form=form, **settings)
+    return out, (jnp.sin(out) * jax.random.normal(keys[2], out.shape)).sum()
+
+  def second(form):
+    # The gradient of a gradient's norm, as a gradient penalty takes it.
+    slope = lambda x, kernel: jax.grad(lambda v: run(form, v, kernel)[1])(x)
+    return jax.grad(lambda k: jnp.square(slope(x, k)).sum())(kernel)
+
+  plain, fast = (run(form, x, kernel)[0] for form in ('lax', 'tapwise'))
+  np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-4)
+  gradients = [
+    jax.grad(lambda x, k, f=form: run(f, x, k)[1], argnums=(0, 1))(x, kernel)
+    for form in ('lax', 'tapwise')
+  ]
+  for got, want in zip(gradients[1], gradients[0], strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+  want = second('lax')
+  np.testing.assert_allclose(second('tapwise'), want, rtol=1e-3, atol=1e-4 * jnp.abs(want).max())
