@@ -151,6 +151,7 @@ def main(argv):
     error = jnp.abs(ours(*args).astype(jnp.float32) - plain(*args).astype(jnp.float32)).max()
     for what, wrap in (('forward', lambda f: f), ('forward + backward', gradient)):
       a, b = (measure.measure(wrap(f), *args, repeats=REPEATS.value) for f in (ours, plain))
+      peak = measure.matmul_peak(dtype)  # beside each measurement: a shared machine's clock wanders
       share = a.useful / a.seconds / peak
       print(
         f'{name:36s} {1e3 * a.seconds:6.2f} ms {share:7.0%} {a.temporary_mib:5.0f} MiB '

@@ -98,23 +98,27 @@ def measure_system(system):
 
 def main(argv):
   del argv
-  peak = measure.matmul_peak(jnp.dtype(DTYPE.value))
+  peaks = [measure.matmul_peak(jnp.dtype(DTYPE.value))]
   print(
     f'{measure.hardware()}, jax {jax.__version__}, {DTYPE.value}, {SIZE.value} px, '
-    f'batch {BATCH.value}, matmul {peak / 1e9:.0f} GFLOP/s'
+    f'batch {BATCH.value}, matmul {peaks[0] / 1e9:.0f} GFLOP/s'
   )
   rows = []
 
   def show(system, what, seconds, compile_seconds, temporary, flops, useful):
+    # A shared machine's clock wanders: the peak is taken again beside each measurement, and the
+    # faster of the two readings around it counts.
+    peaks.append(measure.matmul_peak(jnp.dtype(DTYPE.value)))
+    peak = max(peaks[-2:])
     row = dict(system=system, what=what, seconds=seconds, img_per_s=BATCH.value / seconds)
     row |= dict(compile_seconds=compile_seconds, temporary_mib=temporary, xla_flops=flops)
     row |= dict(useful_flops=useful, share_of_peak=useful / seconds / peak)
-    row |= dict(peak_memory_mib=measure.peak_memory_mib())
+    row |= dict(matmul_flops=peak, peak_memory_mib=measure.peak_memory_mib())
     rows.append(row)
     print(
       f'{system:8s} {what:8s} {1e3 * seconds:9.1f} ms {row["img_per_s"]:8.2f} img/s  useful '
       f'{useful / 1e9:8.1f} GFLOP, XLA counts {flops / 1e9:8.1f}; {row["share_of_peak"]:5.1%} of '
-      f'peak; compiled in {compile_seconds:.1f} s; temp {temporary:.0f} MiB, peak memory '
+      f'{peak / 1e9:.0f} GFLOP/s; compiled in {compile_seconds:.1f} s; temp {temporary:.0f} MiB, peak memory '
       f'{row["peak_memory_mib"]:.0f} MiB',
       flush=True,
     )
