@@ -118,8 +118,8 @@ def main(argv):
     print(
       f'{system:8s} {what:8s} {1e3 * seconds:9.1f} ms {row["img_per_s"]:8.2f} img/s  useful '
       f'{useful / 1e9:8.1f} GFLOP, XLA counts {flops / 1e9:8.1f}; '
-      f'{row["share_of_peak"]:5.1%} of {peak / 1e9:.0f} GFLOP/s; compiled in {compile_seconds:.1f} s; temp {temporary:.0f} MiB, peak memory '
-      f'{row["peak_memory_mib"]:.0f} MiB',
+      f'{row["share_of_peak"]:5.1%} of {peak / 1e9:.0f} GFLOP/s; compiled in '
+      f'{compile_seconds:.1f} s; temp {temporary:.0f} MiB, peak memory {row["peak_memory_mib"]:.0f} MiB',
       flush=True,
     )
 
