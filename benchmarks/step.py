@@ -116,10 +116,12 @@ def main(argv):
     row |= dict(matmul_flops=peak, peak_memory_mib=measure.peak_memory_mib())
     rows.append(row)
     print(
-      f'{system:8s} {what:8s} {1e3 * seconds:9.1f} ms {row["img_per_s"]:8.2f} img/s  useful '
-      f'{useful / 1e9:8.1f} GFLOP, XLA counts {flops / 1e9:8.1f}; '
-      f'{row["share_of_peak"]:5.1%} of {peak / 1e9:.0f} GFLOP/s; compiled in '
-      f'{compile_seconds:.1f} s; temp {temporary:.0f} MiB, peak memory {row["peak_memory_mib"]:.0f} MiB',
+      f'{system:8s} {what:8s} {1e3 * seconds:9.1f} ms {row["img_per_s"]:8.2f} img/s',
+      f'useful {useful / 1e9:.1f} GFLOP, XLA counts {flops / 1e9:.1f}',
+      f'{row["share_of_peak"]:.1%} of {peak / 1e9:.0f} GFLOP/s',
+      f'compiled in {compile_seconds:.1f} s, temp {temporary:.0f} MiB',
+      f'peak memory {row["peak_memory_mib"]:.0f} MiB',
+      sep='; ',
       flush=True,
     )
 
