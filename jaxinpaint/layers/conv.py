@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinpaint import arrays
+from jaxinpaint.layers import conv_cpu
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
-TransposedForm = Literal['subpixel', 'lhs_dilated']
+Form = Literal['plain', 'cpu']
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
@@ -39,6 +40,22 @@ def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
   return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode='reflect')
 
 
+def default_form() -> Form:
+  """'cpu' where the backend in use is a CPU, else 'plain'; the one switch between the two.
+
+  Both give the same numbers. XLA's CPU code has traps that layers.conv_cpu walks around; cuDNN and
+  the TPU take the plain operations.
+  """
+  return 'cpu' if jax.default_backend() == 'cpu' else 'plain'
+
+
+def _checked(form: Form | None) -> Form:
+  form = form or default_form()
+  if form not in ('plain', 'cpu'):
+    raise ValueError(f"form {form!r} must be 'plain' or 'cpu'")
+  return form
+
+
 def conv2d(
   x: jax.Array,
   kernel: jax.Array,
@@ -47,12 +64,25 @@ def conv2d(
   padding: int = 0,
   dilation: int = 1,
   pad_mode: PadMode = 'zeros',
+  form: Form | None = None,
 ) -> jax.Array:
-  """Cross-correlation of [B,H,W,I] with [kh,kw,I,O], `padding` on all four sides."""
+  """Cross-correlation of [B,H,W,I] with [k,k,I,O], `padding` on all four sides.
+
+  Args:
+    x: the input.
+    kernel: square.
+    stride: of the output grid.
+    padding: pixels on each side.
+    dilation: distance between taps.
+    pad_mode: 'zeros' or 'reflect'.
+    form: 'plain' or 'cpu'; None: `default_form()`.
+  """
   if pad_mode == 'reflect':
     x, padding = reflect_pad(x, padding), 0
   elif pad_mode != 'zeros':
     raise ValueError(f"pad_mode {pad_mode!r} must be 'zeros' or 'reflect'")
+  if _checked(form) == 'cpu' and (stride == 1 or dilation == 1):
+    return conv_cpu.conv(x, kernel, stride, padding, dilation)
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -63,16 +93,6 @@ def conv2d(
   )
 
 
-def transposed_form() -> TransposedForm:
-  """The form of transposed convolutions that is fast on the backend in use.
-
-  XLA's CPU code for the weight gradient of an input-dilated convolution is some thirty times
-  slower than it need be (docs/performance.md), so CPUs take the sub-pixel form; cuDNN and the TPU
-  have the transposed convolution itself.
-  """
-  return 'subpixel' if jax.default_backend() == 'cpu' else 'lhs_dilated'
-
-
 def conv_transpose2d(
   x: jax.Array,
   kernel: jax.Array,
@@ -80,28 +100,27 @@ def conv_transpose2d(
   stride: int = 2,
   padding: int = 0,
   output_padding: int = 0,
-  form: TransposedForm | None = None,
+  form: Form | None = None,
 ) -> jax.Array:
   """PyTorch's conv_transpose2d: out[stride * i + t - padding] += x[i] * kernel[t].
 
   Args:
     x: [B,H,W,I].
-    kernel: [kh,kw,I,O], kh == kw.
+    kernel: [k,k,I,O].
     stride: of the convolution that this is the transpose of.
     padding: that the other convolution would have put around its input, so cropped here.
     output_padding: rows and columns more at the bottom and right.
-    form: 'lhs_dilated' (one input-dilated convolution) or 'subpixel' (one small convolution for
-      all residues of the output position, interleaved); None: `transposed_form()`.
+    form: 'plain' (one input-dilated convolution) or 'cpu' (one small convolution for all residues
+      of the output position, interleaved); None: `default_form()`.
 
   Returns:
     [B, (H-1)*stride - 2*padding + k + output_padding, likewise W, O].
   """
-  form = form or transposed_form()
-  if form == 'subpixel':
-    return _subpixel(x, kernel, stride, padding, output_padding)
-  if form != 'lhs_dilated':
-    raise ValueError(f"form {form!r} must be 'subpixel' or 'lhs_dilated'")
-  low = kernel.shape[0] - 1 - padding
+  k = kernel.shape[0]
+  if _checked(form) == 'cpu':
+    size = tuple((n - 1) * stride - 2 * padding + k + output_padding for n in x.shape[1:3])
+    return conv_cpu.conv_transpose(x, kernel, stride, padding, size)
+  low = k - 1 - padding
   return lax.conv_general_dilated(
     x,
     kernel[::-1, ::-1],
@@ -112,37 +131,28 @@ def conv_transpose2d(
   )
 
 
-def _subpixel(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: int, output_padding: int
-) -> jax.Array:
-  """Output row stride*m + r - padding reads input rows m, m-1, ... through taps r, r+stride, ...
-
-  All stride**2 residues share one convolution whose output channels are (residue row, residue
-  column, O); putting them side by side gives the uncropped result.
-  """
-  b, height, width, c = x.shape
-  k, features = kernel.shape[0], kernel.shape[-1]
-  taps = -(-k // stride)
-  fill = taps * stride - k
-  kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
-  kernel = kernel.reshape(taps, stride, taps, stride, c, features)[::-1, :, ::-1]
-  kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, c, stride**2 * features)
-  y = lax.conv_general_dilated(
-    x, kernel, (1, 1), [(taps - 1, taps - 1)] * 2, dimension_numbers=DIMENSIONS
-  )
-  rows, columns = y.shape[1:3]
-  y = y.reshape(b, rows, columns, stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
-  y = y.reshape(b, rows * stride, columns * stride, features)
-  size = lambda n: (n - 1) * stride - 2 * padding + k + output_padding
-  missing = max(padding + size(height) - rows * stride, padding + size(width) - columns * stride, 0)
-  if missing:  # output_padding may reach beyond the last tap
-    y = jnp.pad(y, ((0, 0), (0, missing), (0, missing), (0, 0)))
-  return y[:, padding : padding + size(height), padding : padding + size(width)]
+def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
+  """`arrays.resize_bilinear` (half-pixel centres, no antialias), faster for factors 2 and 1/2."""
+  h, w = x.shape[1:3]
+  if (height, width) == (2 * h, 2 * w):
+    return upsample_bilinear(x)
+  if (2 * height, 2 * width) == (h, w):
+    return avg_pool(x)
+  return arrays.resize_bilinear(x, height, width)
 
 
-def upsample_bilinear(x: jax.Array, factor: int = 2) -> jax.Array:
-  """[B,H,W,C] -> [B,factor*H,factor*W,C], half-pixel centres (align_corners=False)."""
-  return arrays.resize_bilinear(x, x.shape[1] * factor, x.shape[2] * factor)
+def upsample_bilinear(x: jax.Array) -> jax.Array:
+  """[B,H,W,C] -> [B,2H,2W,C], half-pixel centres: weights 1/4 and 3/4, borders repeated."""
+  return _double(_double(x, 1), 2)
+
+
+def _double(x: jax.Array, axis: int) -> jax.Array:
+  n = x.shape[axis]
+  part = lambda a, b: lax.slice_in_dim(x, a, b, axis=axis)
+  before = jnp.concatenate([part(0, 1), part(0, n - 1)], axis)
+  after = jnp.concatenate([part(1, n), part(n - 1, n)], axis)
+  both = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+  return both.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
 
 
 def avg_pool(x: jax.Array, size: int = 2) -> jax.Array:
@@ -204,7 +214,7 @@ class ConvTranspose(nn.Module):
     output_padding: as PyTorch's.
     use_bias: adds a bias.
     kernel_init: of the kernel; the bias starts at zero.
-    form: see `conv_transpose2d`; None chooses by backend.
+    form: 'plain', 'cpu'; None: `default_form()`.
     dtype: of the computation; parameters are float32.
   """
 
@@ -215,7 +225,7 @@ class ConvTranspose(nn.Module):
   output_padding: int = 0
   use_bias: bool = True
   kernel_init: Initializer = normal_init
-  form: TransposedForm | None = None
+  form: Form | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
