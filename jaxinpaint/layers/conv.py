@@ -5,7 +5,6 @@ nothing else done). Arrays are [B,H,W,C]. Nothing here pads by 'SAME', whose sid
 PyTorch's at stride 2.
 """
 
-import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,11 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinpaint import arrays
+from jaxinpaint.layers import conv_cpu
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
-TransposedForm = Literal['subpixel', 'lhs_dilated']
-ConvForm = Literal['tapwise', 'lax']
+Form = Literal['plain', 'cpu']
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
@@ -41,6 +40,22 @@ def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
   return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode='reflect')
 
 
+def default_form() -> Form:
+  """'cpu' where the backend in use is a CPU, else 'plain'; the one switch between the two.
+
+  Both give the same numbers. XLA's CPU code has traps that layers.conv_cpu walks around; cuDNN and
+  the TPU take the plain operations.
+  """
+  return 'cpu' if jax.default_backend() == 'cpu' else 'plain'
+
+
+def _checked(form: Form | None) -> Form:
+  form = form or default_form()
+  if form not in ('plain', 'cpu'):
+    raise ValueError(f"form {form!r} must be 'plain' or 'cpu'")
+  return form
+
+
 def conv2d(
   x: jax.Array,
   kernel: jax.Array,
@@ -49,45 +64,25 @@ def conv2d(
   padding: int = 0,
   dilation: int = 1,
   pad_mode: PadMode = 'zeros',
-  form: ConvForm | None = None,
+  form: Form | None = None,
 ) -> jax.Array:
   """Cross-correlation of [B,H,W,I] with [k,k,I,O], `padding` on all four sides.
 
   Args:
-    x: [B,H,W,I].
-    kernel: [k,k,I,O].
+    x: the input.
+    kernel: square.
     stride: of the output grid.
     padding: pixels on each side.
     dilation: distance between taps.
     pad_mode: 'zeros' or 'reflect'.
-    form: 'lax' (XLA's convolution and its derivatives) or 'tapwise' (the same numbers, in shapes
-      that XLA's CPU code is fast at); None: `conv_form()`.
+    form: 'plain' or 'cpu'; None: `default_form()`.
   """
   if pad_mode == 'reflect':
     x, padding = reflect_pad(x, padding), 0
   elif pad_mode != 'zeros':
     raise ValueError(f"pad_mode {pad_mode!r} must be 'zeros' or 'reflect'")
-  form = form or conv_form()
-  if form == 'tapwise':
-    return _tapwise(x, kernel, stride, padding, dilation)
-  if form != 'lax':
-    raise ValueError(f"form {form!r} must be 'tapwise' or 'lax'")
-  return _lax_conv(x, kernel, stride, padding, dilation)
-
-
-def conv_form() -> ConvForm:
-  """The form of convolutions that is fast on the backend in use: 'tapwise' on CPUs.
-
-  XLA's CPU code takes three times as long for a convolution that pads by less than half the kernel
-  (every reflect-padded one) as for one that pads by exactly that, and two to three times as long
-  for a weight gradient as one matrix product for each tap does (docs/performance.md).
-  """
-  return 'tapwise' if jax.default_backend() == 'cpu' else 'lax'
-
-
-def _lax_conv(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int
-) -> jax.Array:
+  if _checked(form) == 'cpu' and (stride == 1 or dilation == 1):
+    return conv_cpu.conv(x, kernel, stride, padding, dilation)
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -98,63 +93,6 @@ def _lax_conv(
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _tapwise(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int
-) -> jax.Array:
-  """The convolution, padded to half the kernel and cropped; its weight gradient tap by tap."""
-  reach = (kernel.shape[0] - 1) * dilation
-  extra = reach // 2 - padding
-  if stride != 1 or reach % 2 or extra <= 0:
-    return _lax_conv(x, kernel, stride, padding, dilation)
-  whole = _lax_conv(x, kernel, 1, padding + extra, dilation)
-  return whole[:, extra:-extra, extra:-extra]
-
-
-def _tapwise_forward(x, kernel, stride, padding, dilation):
-  return _tapwise(x, kernel, stride, padding, dilation), (x, kernel)
-
-
-def _tapwise_backward(stride, padding, dilation, saved, g):
-  x, kernel = saved
-  _, pullback = jax.vjp(lambda x: _lax_conv(x, kernel, stride, padding, dilation), x)
-  return *pullback(g), _weight_gradient(x, g, kernel, stride, padding, dilation)
-
-
-_tapwise.defvjp(_tapwise_forward, _tapwise_backward)
-
-
-def _weight_gradient(
-  x: jax.Array, g: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int
-) -> jax.Array:
-  """d(sum(out * g)) / d(kernel): for each tap the product of a shifted slice with `g`."""
-  size, channels = kernel.shape[0], x.shape[-1]
-  rows, columns = g.shape[1:3]
-  span = lambda n: stride * (n - 1) + 1  # pixels from the first to the last that a tap meets
-  need = lambda n, have: max((size - 1) * dilation + span(n) - have - padding, 0)
-  below, right = need(rows, x.shape[1]), need(columns, x.shape[2])
-  x = jnp.pad(x, ((0, 0), (padding, below), (padding, right), (0, 0)))
-  flat = g.reshape(-1, g.shape[-1])
-  taps = []
-  for i in range(size):
-    for j in range(size):
-      top, left = i * dilation, j * dilation
-      piece = x[:, top : top + span(rows) : stride, left : left + span(columns) : stride]
-      piece = piece.reshape(-1, channels)
-      taps.append(lax.dot_general(piece, flat, (((0,), (0,)), ((), ()))))
-  return jnp.stack(taps).reshape(kernel.shape)
-
-
-def transposed_form() -> TransposedForm:
-  """The form of transposed convolutions that is fast on the backend in use.
-
-  XLA's CPU code for the weight gradient of an input-dilated convolution is some thirty times
-  slower than it need be (docs/performance.md), so CPUs take the sub-pixel form; cuDNN and the TPU
-  have the transposed convolution itself.
-  """
-  return 'subpixel' if jax.default_backend() == 'cpu' else 'lhs_dilated'
-
-
 def conv_transpose2d(
   x: jax.Array,
   kernel: jax.Array,
@@ -162,28 +100,27 @@ def conv_transpose2d(
   stride: int = 2,
   padding: int = 0,
   output_padding: int = 0,
-  form: TransposedForm | None = None,
+  form: Form | None = None,
 ) -> jax.Array:
   """PyTorch's conv_transpose2d: out[stride * i + t - padding] += x[i] * kernel[t].
 
   Args:
     x: [B,H,W,I].
-    kernel: [kh,kw,I,O], kh == kw.
+    kernel: [k,k,I,O].
     stride: of the convolution that this is the transpose of.
     padding: that the other convolution would have put around its input, so cropped here.
     output_padding: rows and columns more at the bottom and right.
-    form: 'lhs_dilated' (one input-dilated convolution) or 'subpixel' (one small convolution for
-      all residues of the output position, interleaved); None: `transposed_form()`.
+    form: 'plain' (one input-dilated convolution) or 'cpu' (one small convolution for all residues
+      of the output position, interleaved); None: `default_form()`.
 
   Returns:
     [B, (H-1)*stride - 2*padding + k + output_padding, likewise W, O].
   """
-  form = form or transposed_form()
-  if form == 'subpixel':
-    return _subpixel(x, kernel, stride, padding, output_padding)
-  if form != 'lhs_dilated':
-    raise ValueError(f"form {form!r} must be 'subpixel' or 'lhs_dilated'")
-  low = kernel.shape[0] - 1 - padding
+  k = kernel.shape[0]
+  if _checked(form) == 'cpu':
+    size = tuple((n - 1) * stride - 2 * padding + k + output_padding for n in x.shape[1:3])
+    return conv_cpu.conv_transpose(x, kernel, stride, padding, size)
+  low = k - 1 - padding
   return lax.conv_general_dilated(
     x,
     kernel[::-1, ::-1],
@@ -194,35 +131,28 @@ def conv_transpose2d(
   )
 
 
-def _subpixel(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: int, output_padding: int
-) -> jax.Array:
-  """Output row stride*m + r - padding reads input rows m, m-1, ... through taps r, r+stride, ...
-
-  All stride**2 residues share one convolution whose output channels are (residue row, residue
-  column, O); putting them side by side gives the uncropped result.
-  """
-  b, height, width, c = x.shape
-  k, features = kernel.shape[0], kernel.shape[-1]
-  taps = -(-k // stride)
-  fill = taps * stride - k
-  kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
-  kernel = kernel.reshape(taps, stride, taps, stride, c, features)[::-1, :, ::-1]
-  kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, c, stride**2 * features)
-  y = conv2d(x, kernel, padding=taps - 1)
-  rows, columns = y.shape[1:3]
-  y = y.reshape(b, rows, columns, stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
-  y = y.reshape(b, rows * stride, columns * stride, features)
-  size = lambda n: (n - 1) * stride - 2 * padding + k + output_padding
-  missing = max(padding + size(height) - rows * stride, padding + size(width) - columns * stride, 0)
-  if missing:  # output_padding may reach beyond the last tap
-    y = jnp.pad(y, ((0, 0), (0, missing), (0, missing), (0, 0)))
-  return y[:, padding : padding + size(height), padding : padding + size(width)]
+def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
+  """`arrays.resize_bilinear` (half-pixel centres, no antialias), faster for factors 2 and 1/2."""
+  h, w = x.shape[1:3]
+  if (height, width) == (2 * h, 2 * w):
+    return upsample_bilinear(x)
+  if (2 * height, 2 * width) == (h, w):
+    return avg_pool(x)
+  return arrays.resize_bilinear(x, height, width)
 
 
-def upsample_bilinear(x: jax.Array, factor: int = 2) -> jax.Array:
-  """[B,H,W,C] -> [B,factor*H,factor*W,C], half-pixel centres (align_corners=False)."""
-  return arrays.resize_bilinear(x, x.shape[1] * factor, x.shape[2] * factor)
+def upsample_bilinear(x: jax.Array) -> jax.Array:
+  """[B,H,W,C] -> [B,2H,2W,C], half-pixel centres: weights 1/4 and 3/4, borders repeated."""
+  return _double(_double(x, 1), 2)
+
+
+def _double(x: jax.Array, axis: int) -> jax.Array:
+  n = x.shape[axis]
+  part = lambda a, b: lax.slice_in_dim(x, a, b, axis=axis)
+  before = jnp.concatenate([part(0, 1), part(0, n - 1)], axis)
+  after = jnp.concatenate([part(1, n), part(n - 1, n)], axis)
+  both = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+  return both.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
 
 
 def avg_pool(x: jax.Array, size: int = 2) -> jax.Array:
@@ -284,7 +214,7 @@ class ConvTranspose(nn.Module):
     output_padding: as PyTorch's.
     use_bias: adds a bias.
     kernel_init: of the kernel; the bias starts at zero.
-    form: see `conv_transpose2d`; None chooses by backend.
+    form: 'plain', 'cpu'; None: `default_form()`.
     dtype: of the computation; parameters are float32.
   """
 
@@ -295,7 +225,7 @@ class ConvTranspose(nn.Module):
   output_padding: int = 0
   use_bias: bool = True
   kernel_init: Initializer = normal_init
-  form: TransposedForm | None = None
+  form: Form | None = None
   dtype: Any = jnp.float32
 
   @nn.compact

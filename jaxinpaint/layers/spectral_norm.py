@@ -101,7 +101,7 @@ class SNConvTranspose(nn.Module):
   output_padding: int = 0
   use_bias: bool = True
   kernel_init: conv.Initializer = conv.normal_init
-  form: conv.TransposedForm | None = None
+  form: conv.Form | None = None
   dtype: Any = jnp.float32
 
   @nn.compact

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.aot import RATES, AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
-from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init
+from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init, resize_bilinear
 from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.kernel_prediction import KernelPrediction
 from jaxinpaint.layers.norm import instance_norm
@@ -75,7 +75,7 @@ class MESFF(nn.Module):
     init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     height, width, channels = x.shape[1:]
     feature = Conv(self.dim, 3, padding=1, name='conv_in', **init)(x)
-    feature = arrays.resize_bilinear(feature, self.size, self.size)
+    feature = resize_bilinear(feature, self.size, self.size)
     attended = ExternalSpatialAttention(self.size, self.hidden, name='attention', **init)(feature)
     scales = [
       nn.relu(Conv(self.dim, 3, padding=rate, dilation=rate, name=f'scale{i}', **init)(attended))
@@ -94,7 +94,7 @@ class MESFF(nn.Module):
     elif self.skip == 'concat':
       fused = jnp.concatenate([fused, feature], -1)
       fused = Conv(self.dim, 3, padding=1, name='merge', **init)(fused)
-    fused = arrays.resize_bilinear(fused, height, width)
+    fused = resize_bilinear(fused, height, width)
     return Conv(channels, 3, padding=1, name='conv_out', **init)(fused)
 
 

@@ -1,0 +1,176 @@
+"""Convolutions as XLA's CPU backend runs them fast; the same numbers as the plain forms.
+
+Measured (docs/performance.md) with the jax versions that the project takes:
+  - a convolution without zero padding takes a path some three times slower than a padded one (and
+    thirty times where it has few output channels), so one row of zeros is added at the bottom and
+    the result's last row dropped;
+  - the weight gradient runs at a tenth of the machine's speed over a large map, and near it over
+    blocks of rows whose cotangent stays in cache, so it is summed over blocks;
+  - the weight gradient of an input-dilated (transposed) convolution is a hundred times slower than
+    it need be, so transposed convolutions are sub-pixel convolutions, and their gradients are a
+    strided convolution and its weight gradient.
+
+`conv`, `conv_transpose` and `weight_gradient` are each other's derivatives, so any order of
+reverse-mode differentiation (a gradient penalty) stays among them. Forward mode is not defined.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int) -> jax.Array:
+  """[B,H,W,I] with [k,k,I,O]; `stride` and `dilation` may not both exceed 1."""
+  k = kernel.shape[0]
+  extra = stride if padding == 0 and k > 1 else 0
+  y = lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    [(padding, padding + extra), (padding, padding)],
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=DIMENSIONS,
+  )
+  return y[:, :-1] if extra else y
+
+
+def _conv_fwd(x, kernel, stride, padding, dilation):
+  return conv(x, kernel, stride, padding, dilation), (x, kernel)
+
+
+def _conv_bwd(stride, padding, dilation, saved, g):
+  x, kernel = saved
+  k = kernel.shape[0]
+  return (
+    _input_gradient(g, kernel, x.shape[1:3], stride, padding, dilation),
+    weight_gradient(x, g, k, stride, padding, dilation),
+  )
+
+
+conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _input_gradient(g, kernel, size, stride, padding, dilation):
+  """Adjoint of `conv` in x, whose height and width are `size`."""
+  swapped = kernel.transpose(0, 1, 3, 2)
+  if stride > 1:
+    return conv_transpose(g, swapped, stride, padding, tuple(size))
+  return conv(g, swapped[::-1, ::-1], 1, (kernel.shape[0] - 1) * dilation - padding, dilation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv_transpose(
+  x: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int]
+) -> jax.Array:
+  """out[stride*i + t - padding] += x[i] * kernel[t], cropped or filled with zeros to `size`.
+
+  Output row stride*m + r - padding reads input rows m, m-1, ... through taps r, r + stride, ...
+  All stride**2 residues r share one convolution whose output channels are (residue row, residue
+  column, O); putting them side by side gives the uncropped result.
+  """
+  b, _, _, c = x.shape
+  k, features = kernel.shape[0], kernel.shape[-1]
+  taps = -(-k // stride)
+  fill = taps * stride - k
+  kernel = jnp.pad(kernel, ((0, fill), (0, fill), (0, 0), (0, 0)))
+  kernel = kernel.reshape(taps, stride, taps, stride, c, features)[::-1, :, ::-1]
+  kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, c, stride**2 * features)
+  y = lax.conv_general_dilated(
+    x, kernel, (1, 1), [(taps - 1, taps - 1)] * 2, dimension_numbers=DIMENSIONS
+  )
+  rows, columns = y.shape[1:3]
+  y = y.reshape(b, rows, columns, stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
+  y = y.reshape(b, rows * stride, columns * stride, features)
+  crop = [(-padding, padding + n - m) for n, m in zip(size, y.shape[1:3], strict=True)]
+  return _pad(y, *crop)
+
+
+def _conv_transpose_fwd(x, kernel, stride, padding, size):
+  return conv_transpose(x, kernel, stride, padding, size), (x, kernel)
+
+
+def _conv_transpose_bwd(stride, padding, size, saved, g):
+  x, kernel = saved
+  gradient = weight_gradient(g, x, kernel.shape[0], stride, padding, 1)
+  return (
+    conv(g, kernel.transpose(0, 1, 3, 2), stride, padding, 1),
+    gradient.transpose(0, 1, 3, 2),
+  )
+
+
+conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def weight_gradient(
+  x: jax.Array, g: jax.Array, k: int, stride: int, padding: int, dilation: int
+) -> jax.Array:
+  """dW[k,k,I,O] of `conv`, for its input x and the cotangent g of its result."""
+  b, height, width, features = g.shape
+  samples, rows = _block(b, height, width * features * 4, BLOCK_BYTES // stride)
+  reach = lambda n: (n - 1) * stride + (k - 1) * dilation + 1
+  fills = [reach(n) - m - padding for n, m in zip((height, width), x.shape[1:3], strict=True)]
+  x = _pad(x, *[(padding, fill) for fill in fills])
+
+  def of_block(x, g):
+    # A convolution over the transposed arrays: input channels are the batch, the batch is summed.
+    y = lax.conv_general_dilated(
+      x.transpose(3, 1, 2, 0),
+      g.transpose(1, 2, 0, 3),
+      (dilation, dilation),
+      'VALID',
+      rhs_dilation=(stride, stride),
+      dimension_numbers=DIMENSIONS,
+      preferred_element_type=jnp.float32,
+    )
+    return y.transpose(1, 2, 0, 3)
+
+  if samples == b and rows == height:
+    return of_block(x, g).astype(x.dtype)
+  per_sample = height // rows
+
+  def step(total, i):
+    start = (i // per_sample * samples, i % per_sample * rows, 0, 0)
+    x_start = (start[0], start[1] * stride, 0, 0)
+    x_block = lax.dynamic_slice(x, x_start, (samples, reach(rows), *x.shape[2:]))
+    g_block = lax.dynamic_slice(g, start, (samples, rows, width, features))
+    return total + of_block(x_block, g_block), None
+
+  zero = jnp.zeros((k, k, x.shape[-1], features), jnp.float32)
+  total, _ = lax.scan(step, zero, jnp.arange(b // samples * per_sample))
+  return total.astype(x.dtype)
+
+
+def _weight_gradient_fwd(x, g, k, stride, padding, dilation):
+  return weight_gradient(x, g, k, stride, padding, dilation), (x, g)
+
+
+def _weight_gradient_bwd(k, stride, padding, dilation, saved, u):
+  x, g = saved
+  return (
+    _input_gradient(g, u, x.shape[1:3], stride, padding, dilation),
+    conv(x, u, stride, padding, dilation),
+  )
+
+
+weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
+
+
+def _block(b: int, height: int, row_bytes: int, limit: int) -> tuple[int, int]:
+  """(samples, rows) of the largest block of whole samples, or of rows of one, within `limit`."""
+  divisors = lambda n: [m for m in range(n, 0, -1) if n % m == 0]
+  for samples in divisors(b):
+    if samples * height * row_bytes <= limit:
+      return samples, height
+  return 1, next((r for r in divisors(height) if r * row_bytes <= limit), 1)
+
+
+def _pad(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
+  """Zeros around H and W; negative numbers crop."""
+  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
