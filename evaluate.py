@@ -47,8 +47,7 @@ def main(argv: list[str]) -> None:
   # jax takes seconds to import: flags are checked before.
   from jaxinpaint.evaluation import command
 
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
+  command_line.setup_logging()
   request = command.Request(
     config=CONFIG.value,
     workdir=WORKDIR.value,

@@ -11,6 +11,8 @@ import sys
 
 from absl import app, flags, logging
 
+from jaxinpaint import command_line
+
 WEIGHTS = flags.DEFINE_string(
   'weights', None, 'Weights file: NAME.safetensors, NAME.json beside it.'
 )
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> None:
   # jax takes seconds to import: flags are checked before.
   from jaxinpaint.inference import command
 
-  logging.set_verbosity(logging.WARNING)
+  command_line.setup_logging(logging.WARNING)
   sys.exit(
     command.run(
       weights=WEIGHTS.value,

@@ -28,14 +28,14 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  from jaxinpaint.training import loop, writers
+  from jaxinpaint.training import loop
 
   workdir = WORKDIR.value
   if workdir is None:
     name = flags.FLAGS['config'].config_filename
     file, _, variant = str(name).partition(':')
     workdir = pathlib.Path('runs') / '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
-  writers.setup_logging()
+  command_line.setup_logging()
   try:
     loop.train(CONFIG.value, workdir)
   except loop.USER_ERRORS as error:

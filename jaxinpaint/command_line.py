@@ -1,8 +1,10 @@
-"""What the entry points share: flags whose mistakes end in a sentence."""
+"""What the entry points share: flags whose mistakes end in a sentence, and a readable log."""
 
+import logging as standard_logging
+import pathlib
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -24,3 +26,23 @@ def _sentence(error: Exception) -> str:
   if any(line.startswith('Traceback') for line in lines):
     lines = [lines[0], lines[-1]]
   return ' '.join(line.strip() for line in lines if line.strip())
+
+
+def setup_logging(verbosity: int = logging.INFO) -> None:
+  """absl's log on the terminal: this library's messages, and of the others what is serious.
+
+  Orbax writes thirty lines of information for each checkpoint, and warns of metadata that it would
+  like beside each item; a checkpoint that cannot be read is reported by this library.
+
+  Args:
+    verbosity: of this library's messages, as absl counts it.
+  """
+  logging.set_verbosity(verbosity)
+  logging.use_absl_handler()
+  root = str(pathlib.Path(__file__).parent)
+
+  def shown(record: standard_logging.LogRecord) -> bool:
+    least = standard_logging.ERROR if 'orbax' in record.pathname else standard_logging.WARNING
+    return record.pathname.startswith(root) or record.levelno >= least
+
+  logging.get_absl_handler().addFilter(shown)

@@ -112,21 +112,6 @@ class Progress:
       self._bar.close()
 
 
-def setup_logging() -> None:
-  """absl's log on the terminal: this library's messages, and only warnings of the others.
-
-  Orbax alone writes thirty lines of information for each checkpoint.
-  """
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
-  here = str(pathlib.Path(__file__).parent.parent)
-  logging.get_absl_handler().addFilter(
-    lambda record: (
-      record.levelno >= logging.converter.STANDARD_WARNING or record.pathname.startswith(here)
-    )
-  )
-
-
 def duration(seconds: float) -> str:
   """3725 -> '1 h 02 min', 65 -> '1 min 05 s'."""
   if not math.isfinite(seconds):
