@@ -61,15 +61,27 @@ def test_both_transposed_forms_have_the_same_gradients(shape):
     np.testing.assert_allclose(g, r, atol=1e-5)
 
 
-CONVS = [(3, 1, 1, 1), (3, 1, 0, 2), (4, 2, 1, 1), (5, 2, 2, 1), (7, 1, 0, 1), (1, 1, 0, 1)]
+CONVS = [
+  (3, 1, 1, 1),
+  (3, 1, 1, 2),
+  (3, 1, 0, 2),
+  (4, 2, 1, 1),
+  (5, 2, 2, 1),
+  (7, 1, 0, 1),
+  (1, 1, 0, 1),
+]
 
 
+@pytest.mark.parametrize('features', [4, 2])  # more and fewer than the input's
 @pytest.mark.parametrize('shape', CONVS)
-def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, monkeypatch):
+def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, features, monkeypatch):
   monkeypatch.setattr(conv_cpu, 'BLOCK_BYTES', 500)  # several blocks in these small maps
   k, stride, padding, dilation = shape
   keys = jax.random.split(jax.random.key(0), 2)
-  x, w = jax.random.normal(keys[0], (2, 12, 11, 3)), 0.3 * jax.random.normal(keys[1], (k, k, 3, 4))
+  x, w = (
+    jax.random.normal(keys[0], (2, 12, 11, 3)),
+    0.3 * jax.random.normal(keys[1], (k, k, 3, features)),
+  )
 
   def value(form, x, w):
     settings = dict(stride=stride, padding=padding, dilation=dilation, form=form)
