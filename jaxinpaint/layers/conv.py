@@ -24,8 +24,10 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 normal_init = nn.initializers.normal(0.02)
 
 
-def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
+def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Array:
   """[B,H,W,C] mirrored about its border pixels; `padding` must be below H and W.
+
+  `form` is as in `conv2d`.
 
   Raises:
     ValueError: the image is too small to mirror that far.
@@ -37,6 +39,8 @@ def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
     raise ValueError(
       f'a feature map of {height} x {width} cannot be mirrored by {padding}: give a larger image'
     )
+  if _checked(form) == 'cpu':
+    return conv_cpu.reflect_pad(x, padding)
   return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode='reflect')
 
 
@@ -78,7 +82,7 @@ def conv2d(
     form: 'plain' or 'cpu'; None: `default_form()`.
   """
   if pad_mode == 'reflect':
-    x, padding = reflect_pad(x, padding), 0
+    x, padding = reflect_pad(x, padding, form), 0
   elif pad_mode != 'zeros':
     raise ValueError(f"pad_mode {pad_mode!r} must be 'zeros' or 'reflect'")
   form = _checked(form)

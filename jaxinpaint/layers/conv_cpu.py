@@ -166,6 +166,35 @@ def _weight_gradient_bwd(k, stride, padding, dilation, saved, u):
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
+  """[B,H,W,C] mirrored about its border pixels; its gradient adds strips to a crop."""
+  widths = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  return jnp.pad(x, widths, mode='reflect')
+
+
+def _reflect_pad_bwd(padding, _, g):
+  p = padding
+  for axis in (1, 2):
+    n = g.shape[axis] - 2 * p
+    part = lambda a, b, g=g, axis=axis: lax.slice_in_dim(g, a, b, axis=axis)
+    low, high = lax.rev(part(0, p), [axis]), lax.rev(part(n + p, n + 2 * p), [axis])
+    core = part(p, n + p)
+    if n - 1 - p < 1 + p:  # so small that both strips fall on the same pixels
+      widths = lambda before, axis=axis, n=n: [
+        (before, n - before - p) if a == axis else (0, 0) for a in range(4)
+      ]
+      g = core + jnp.pad(low, widths(1)) + jnp.pad(high, widths(n - 1 - p))
+      continue
+    part = lambda a, b, core=core, axis=axis: lax.slice_in_dim(core, a, b, axis=axis)
+    pieces = [part(0, 1), part(1, 1 + p) + low, part(1 + p, n - 1 - p)]
+    g = jnp.concatenate([*pieces, part(n - 1 - p, n - 1) + high, part(n - 1, n)], axis)
+  return (g,)
+
+
+reflect_pad.defvjp(lambda x, padding: (reflect_pad(x, padding), None), _reflect_pad_bwd)
+
+
 def _block(b: int, height: int, row_bytes: int, limit: int) -> tuple[int, int]:
   """(samples, rows) of the largest block of whole samples, or of rows of one, within `limit`."""
   divisors = lambda n: [m for m in range(n, 0, -1) if n % m == 0]

@@ -118,6 +118,14 @@ def test_conv_pads_mirrors_and_dilates():
   assert halved.shape == (2, 2) and halved[0, 0] == x[0, :3, :3].sum()
 
 
+@pytest.mark.parametrize('side, padding', [(9, 2), (9, 4), (9, 5), (9, 8), (3, 1), (2, 1)])
+def test_both_forms_of_mirroring_have_the_same_gradient(side, padding):
+  x = jax.random.normal(jax.random.key(0), (2, side, side + 1, 3))
+  loss = lambda x, form: jnp.sin(3 * conv.reflect_pad(x, padding, form)).sum()
+  got, want = (jax.grad(loss)(x, form) for form in ('cpu', 'plain'))
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
 def test_a_map_too_small_to_mirror_is_refused():
   with pytest.raises(ValueError, match='8 x 9 cannot be mirrored by 8'):
     conv.reflect_pad(jnp.zeros((1, 8, 9, 1)), 8)
