@@ -24,8 +24,10 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 normal_init = nn.initializers.normal(0.02)
 
 
-def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
+def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Array:
   """[B,H,W,C] mirrored about its border pixels; `padding` must be below H and W.
+
+  `form` is as in `conv2d`.
 
   Raises:
     ValueError: the image is too small to mirror that far.
@@ -37,6 +39,8 @@ def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
     raise ValueError(
       f'a feature map of {height} x {width} cannot be mirrored by {padding}: give a larger image'
     )
+  if _checked(form) == 'cpu':
+    return conv_cpu.reflect_pad(x, padding)
   return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode='reflect')
 
 
@@ -78,10 +82,13 @@ def conv2d(
     form: 'plain' or 'cpu'; None: `default_form()`.
   """
   if pad_mode == 'reflect':
-    x, padding = reflect_pad(x, padding), 0
+    x, padding = reflect_pad(x, padding, form), 0
   elif pad_mode != 'zeros':
     raise ValueError(f"pad_mode {pad_mode!r} must be 'zeros' or 'reflect'")
-  if _checked(form) == 'cpu' and (stride == 1 or dilation == 1):
+  form = _checked(form)
+  if form == 'cpu' and kernel.shape[0] == stride == 1 and padding == 0:
+    return jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:-1], -1)
+  if form == 'cpu' and (stride == 1 or dilation == 1):
     return conv_cpu.conv(x, kernel, stride, padding, dilation)
   return lax.conv_general_dilated(
     x,

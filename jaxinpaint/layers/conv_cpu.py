@@ -22,6 +22,7 @@ from jax import lax
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
+NARROW = 16  # output channels below which the weight gradient's roles change
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -113,6 +114,9 @@ def weight_gradient(
 ) -> jax.Array:
   """dW[k,k,I,O] of `conv`, for its input x and the cotangent g of its result."""
   b, height, width, features = g.shape
+  if features < min(NARROW, x.shape[-1]) and stride == 1:  # the same sum, taken from the other side
+    swapped = weight_gradient(g, x, k, 1, (k - 1) * dilation - padding, dilation)
+    return swapped[::-1, ::-1].transpose(0, 1, 3, 2)
   samples, rows = _block(b, height, width * features * 4, BLOCK_BYTES // stride)
   reach = lambda n: (n - 1) * stride + (k - 1) * dilation + 1
   fills = [reach(n) - m - padding for n, m in zip((height, width), x.shape[1:3], strict=True)]
@@ -160,6 +164,35 @@ def _weight_gradient_bwd(k, stride, padding, dilation, saved, u):
 
 
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def reflect_pad(x: jax.Array, padding: int) -> jax.Array:
+  """[B,H,W,C] mirrored about its border pixels; its gradient adds strips to a crop."""
+  widths = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  return jnp.pad(x, widths, mode='reflect')
+
+
+def _reflect_pad_bwd(padding, _, g):
+  p = padding
+  for axis in (1, 2):
+    n = g.shape[axis] - 2 * p
+    part = lambda a, b, g=g, axis=axis: lax.slice_in_dim(g, a, b, axis=axis)
+    low, high = lax.rev(part(0, p), [axis]), lax.rev(part(n + p, n + 2 * p), [axis])
+    core = part(p, n + p)
+    if n - 1 - p < 1 + p:  # so small that both strips fall on the same pixels
+      widths = lambda before, axis=axis, n=n: [
+        (before, n - before - p) if a == axis else (0, 0) for a in range(4)
+      ]
+      g = core + jnp.pad(low, widths(1)) + jnp.pad(high, widths(n - 1 - p))
+      continue
+    part = lambda a, b, core=core, axis=axis: lax.slice_in_dim(core, a, b, axis=axis)
+    pieces = [part(0, 1), part(1, 1 + p) + low, part(1 + p, n - 1 - p)]
+    g = jnp.concatenate([*pieces, part(n - 1 - p, n - 1) + high, part(n - 1, n)], axis)
+  return (g,)
+
+
+reflect_pad.defvjp(lambda x, padding: (reflect_pad(x, padding), None), _reflect_pad_bwd)
 
 
 def _block(b: int, height: int, row_bytes: int, limit: int) -> tuple[int, int]:

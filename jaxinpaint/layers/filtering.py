@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def predicted_kernel_filter(
@@ -39,11 +40,13 @@ def predicted_kernel_filter(
       f'kernels of shape {kernels.shape} must be {(b, h, w, c * size**2)} to filter '
       f'{x.shape} by {size} x {size} taps'
     )
-  taps = kernels.reshape(b, h, w, c, size**2)
+  # Split, whose derivative is one concatenation, where nine slices would each be padded and added.
+  taps = jnp.moveaxis(kernels.reshape(b, h, w, c, size**2), -1, 0)
+  taps = [tap[0] for tap in lax.split(taps, [1] * size**2)]
   return jnp.concatenate([_filter(x, taps, size, rate) for rate in rates], -1)
 
 
-def _filter(x: jax.Array, taps: jax.Array, size: int, rate: int) -> jax.Array:
+def _filter(x: jax.Array, taps: list[jax.Array], size: int, rate: int) -> jax.Array:
   """A sum of shifted slices: no patches are gathered, forward or backward."""
   _, h, w, _ = x.shape
   reach = size // 2 * rate
@@ -51,5 +54,5 @@ def _filter(x: jax.Array, taps: jax.Array, size: int, rate: int) -> jax.Array:
   out = jnp.zeros_like(x)
   for tap in range(size**2):
     row, column = tap // size * rate, tap % size * rate
-    out += taps[..., tap] * padded[:, row : row + h, column : column + w]
+    out += taps[tap] * padded[:, row : row + h, column : column + w]
   return out

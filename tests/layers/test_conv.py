@@ -61,15 +61,27 @@ def test_both_transposed_forms_have_the_same_gradients(shape):
     np.testing.assert_allclose(g, r, atol=1e-5)
 
 
-CONVS = [(3, 1, 1, 1), (3, 1, 0, 2), (4, 2, 1, 1), (5, 2, 2, 1), (7, 1, 0, 1), (1, 1, 0, 1)]
+CONVS = [
+  (3, 1, 1, 1),
+  (3, 1, 1, 2),
+  (3, 1, 0, 2),
+  (4, 2, 1, 1),
+  (5, 2, 2, 1),
+  (7, 1, 0, 1),
+  (1, 1, 0, 1),
+]
 
 
+@pytest.mark.parametrize('features', [4, 2])  # more and fewer than the input's
 @pytest.mark.parametrize('shape', CONVS)
-def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, monkeypatch):
+def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, features, monkeypatch):
   monkeypatch.setattr(conv_cpu, 'BLOCK_BYTES', 500)  # several blocks in these small maps
   k, stride, padding, dilation = shape
   keys = jax.random.split(jax.random.key(0), 2)
-  x, w = jax.random.normal(keys[0], (2, 12, 11, 3)), 0.3 * jax.random.normal(keys[1], (k, k, 3, 4))
+  x, w = (
+    jax.random.normal(keys[0], (2, 12, 11, 3)),
+    0.3 * jax.random.normal(keys[1], (k, k, 3, features)),
+  )
 
   def value(form, x, w):
     settings = dict(stride=stride, padding=padding, dilation=dilation, form=form)
@@ -104,6 +116,14 @@ def test_conv_pads_mirrors_and_dilates():
   assert mirrored[0, 0] == x[0, 2, 2, 0] and mirrored[3, 3] == x[0, 1, 1, 0]
   halved = conv.conv2d(x, jnp.ones((4, 4, 1, 1)), stride=2, padding=1)[0, ..., 0]
   assert halved.shape == (2, 2) and halved[0, 0] == x[0, :3, :3].sum()
+
+
+@pytest.mark.parametrize('side, padding', [(9, 2), (9, 4), (9, 5), (9, 8), (3, 1), (2, 1)])
+def test_both_forms_of_mirroring_have_the_same_gradient(side, padding):
+  x = jax.random.normal(jax.random.key(0), (2, side, side + 1, 3))
+  loss = lambda x, form: jnp.sin(3 * conv.reflect_pad(x, padding, form)).sum()
+  got, want = (jax.grad(loss)(x, form) for form in ('cpu', 'plain'))
+  np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_a_map_too_small_to_mirror_is_refused():
