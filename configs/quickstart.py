@@ -19,7 +19,7 @@ def get_config(variant=''):
       b1=0.9,
       b2=0.99,
       schedule='warmup_cosine_decay',
-      schedule_args=dict(init_value=0.0, warmup_steps=30, decay_steps=1100, end_value=1e-5),
+      schedule_args=dict(init_value=0.0, warmup_steps=30, decay_steps=800, end_value=1e-5),
     )
   config.model.update(dict(width=16, blocks=2, attention_size=64, attention_hidden=16))
   config.model.kernel_init = 'he_normal'
@@ -29,8 +29,8 @@ def get_config(variant=''):
   config.data.colors = 'permute'  # nine photographs do not hold every colour
   config.data.batch_size = 8
   config.data.masks = 'irregular:0.05-0.5'
-  config.training.update(dict(steps=1100, log_every=25, sample_every=250, evaluate_every=250))
+  config.training.update(dict(steps=800, log_every=25, sample_every=200, evaluate_every=200))
   config.training.ema_decay = 0.98
-  config.checkpoint.update(dict(every=250, keep=2, keep_every=0))
+  config.checkpoint.update(dict(every=200, keep=2, keep_every=0))
   config.evaluation.update(dict(count=48, quick_count=16, at_end=True))
   return _base.finish(config, variant)
