@@ -15,6 +15,7 @@ import collections.abc
 import functools
 import os
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -22,6 +23,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from jaxinpaint.data import inputs as inputs_lib
 from jaxinpaint.data import masks as masks_lib
 from jaxinpaint.data import sources
 from jaxinpaint.data.decode import UnreadableImage
@@ -43,6 +45,7 @@ def make(
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
+  inputs: Sequence[str] = (),
 ) -> 'Batches':
   """The batches from `start_step` on, without end.
 
@@ -52,15 +55,17 @@ def make(
     start_step: the first batch's number.
     process_index: of this process.
     process_count: of all; divides batch_size.
+    inputs: further arrays, see `data.inputs`.
 
   Returns:
     An iterator of this process's rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
-    uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source}.
+    uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source} and
+    the inputs, f32[b, size, size, C], of the whole image.
 
   Raises:
     ValueError, FileNotFoundError: see `check`.
   """
-  samples = _samples(config, seed, start_step, process_index, process_count)
+  samples = _samples(config, seed, start_step, process_index, process_count, inputs)
   dataset = grain.MapDataset.source(samples).batch(samples.rows)
   if not config.workers:
     threads = min(16, os.cpu_count() or 1)
@@ -95,7 +100,14 @@ def _close(iterators: list[grain.DatasetIterator]) -> None:
     iterators.pop().close()
 
 
-def check(config: Any, seed: int, *, process_index: int = 0, process_count: int = 1) -> None:
+def check(
+  config: Any,
+  seed: int,
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+  inputs: Sequence[str] = (),
+) -> None:
   """Finds everything about the data that can be wrong, before anything else is spent on a run.
 
   Opens the source, looks at mask files, and makes one sample.
@@ -104,13 +116,18 @@ def check(config: Any, seed: int, *, process_index: int = 0, process_count: int 
     ValueError: a field out of range, unknown names, nothing readable.
     FileNotFoundError: a wrong path, or a data set that is not prepared.
   """
-  samples = _samples(config, seed, 0, process_index, process_count)
+  samples = _samples(config, seed, 0, process_index, process_count, inputs)
   samples.masks.check()
   samples[0]
 
 
 def _samples(
-  config: Any, seed: int, start_step: int, process_index: int, process_count: int
+  config: Any,
+  seed: int,
+  start_step: int,
+  process_index: int,
+  process_count: int,
+  inputs: Sequence[str],
 ) -> 'Samples':
   _check_config(config)
   if seed < 0:
@@ -124,7 +141,7 @@ def _samples(
       f'config.data.batch_size {config.batch_size} is the global batch and must be a multiple of '
       f'the {process_count} processes'
     )
-  return Samples(config, seed, start_step, process_index, process_count)
+  return Samples(config, seed, start_step, process_index, process_count, inputs)
 
 
 def source_length(config: Any) -> int:
@@ -155,7 +172,7 @@ def _check_config(config: Any) -> None:
 class Samples:
   """Random access to this process's rows of the stream; item i is row i % rows of batch i // rows.
 
-  Can be pickled. Items are {'image', 'mask', 'id'} without the batch axis.
+  Can be pickled. Items are {'image', 'mask', 'id', inputs ...} without the batch axis.
   """
 
   def __init__(
@@ -165,6 +182,7 @@ class Samples:
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    inputs: Sequence[str] = (),
   ):
     self.source = _source(config.source, config.split, config.get('data_dir', ''))
     self.masks = masks_lib.make(config.masks)
@@ -173,6 +191,7 @@ class Samples:
     self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
     self.first_row = process_index * self.rows
     self.colors = config.get('colors', 'keep')
+    self.inputs = tuple(inputs)
     self._orders: dict[int, np.ndarray] = {}
     self._unreadable: dict[int, object] = {}
 
@@ -199,6 +218,7 @@ class Samples:
       'image': np.ascontiguousarray(image),
       'mask': mask[..., None],
       'id': np.asarray(used, np.int32),
+      **inputs_lib.compute(self.inputs, image, None),
     }
 
   def _rng(self, *key: int) -> np.random.Generator:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxinpaint import arrays
+from jaxinpaint.data import inputs
 from jaxinpaint.training.recipe import Recipe
 
 
@@ -25,6 +26,7 @@ class Model:
     self._recipe = recipe
     self._device = jax.local_devices()[0]
     self._predict = jax.jit(recipe.predict)
+    self._pictures = jax.jit(recipe.pictures) if recipe.pictures else None
     self._rng = jax.device_put(jax.random.key(seed), self._device)
 
   def bind(
@@ -34,19 +36,37 @@ class Model:
 
     On several processes all must call this where arrays are sharded across processes.
     """
-    names = self._recipe.predict_networks
-    pick = lambda tree: {n: tree[n] for n in names if n in tree}
-    weights = self._local((pick(params), pick(stats), dict(constants)))
+    weights = self._weights(params, stats, constants)
 
     def predict(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
-      height, width = image.shape[1:3]
-      sides = (self._recipe.multiple, self._recipe.min_side)
-      padded = [arrays.pad_to_multiple(np.asarray(x), *sides) for x in (image, mask)]
-      with jax.default_device(self._device):
-        output = self._predict(*weights, *padded, self._rng)
-      return np.asarray(output)[:, :height, :width]
+      return self._run(self._predict, weights, image, mask)
 
     return predict
+
+  def bind_pictures(
+    self, params: Mapping[str, Any], stats: Mapping[str, Any], constants: Mapping[str, Any]
+  ) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """As `bind`, for `recipe.pictures`: (image, mask) -> {name: f32[B,H,W,1 or 3]}."""
+    weights = self._weights(params, stats, constants)
+
+    def pictures(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+      return self._run(self._pictures, weights, image, mask) if self._pictures else {}
+
+    return pictures
+
+  def _weights(self, params: Any, stats: Any, constants: Any) -> tuple[Any, Any, Any]:
+    names = self._recipe.predict_networks
+    pick = lambda tree: {n: tree[n] for n in names if n in tree}
+    return self._local((pick(params), pick(stats), dict(constants)))
+
+  def _run(self, function: Callable, weights: Any, image: np.ndarray, mask: np.ndarray) -> Any:
+    height, width = image.shape[1:3]
+    sides = (self._recipe.multiple, self._recipe.min_side)
+    padded = [np.asarray(arrays.pad_to_multiple(np.asarray(x), *sides)) for x in (image, mask)]
+    further = inputs.compute(self._recipe.inputs, *padded)
+    with jax.default_device(self._device):
+      output = function(*weights, *padded, self._rng, **further)
+    return jax.tree.map(lambda x: np.asarray(x)[:, :height, :width], output)
 
   def _local(self, tree: Any) -> Any:
     def bring(x: Any) -> Any:

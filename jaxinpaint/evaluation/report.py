@@ -12,10 +12,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from PIL import Image
 
 import jaxinpaint
@@ -320,8 +321,17 @@ def markdown(
   return '\n'.join(lines) + '\n'
 
 
-def grid(results: Results, b: Bin) -> Image.Image | None:
-  """The examples of a bin: input | mask | outputs with their PSNR | truth."""
+def grid(
+  results: Results, b: Bin, pictures: Mapping[str, Sequence[np.ndarray]] | None = None
+) -> Image.Image | None:
+  """The examples of a bin: input | mask | outputs with their PSNR | pictures | truth.
+
+  Args:
+    results: with examples.
+    b: the bin.
+    pictures: {label: uint8[H, W, 3] of each example of the bin}.
+  """
+  pictures = pictures or {}
   examples = [e for e in results.examples if e.bin == b]
   if not examples:
     return None
@@ -330,16 +340,20 @@ def grid(results: Results, b: Bin) -> Image.Image | None:
   rows = grids.rows_of(
     [e.truth for e in examples],
     [e.mask for e in examples],
-    [[e.outputs[n] for n in results.predictors] for e in examples],
+    [
+      [*(e.outputs[n] for n in results.predictors), *(p[i] for p in pictures.values())]
+      for i, e in enumerate(examples)
+    ],
   )
   captions = [
     [
       '',
       f'{100 * e.mask.mean():.1f} %',
       *(f'{first.label} {values[n, e.index]:.2f}' for n in results.predictors),
+      *('' for _ in pictures),
       '',
     ]
     for e in examples
   ]
-  labels = ['input', 'mask', *results.predictors, 'truth']
+  labels = ['input', 'mask', *results.predictors, *pictures, 'truth']
   return Image.fromarray(grids.draw(rows, labels, captions))

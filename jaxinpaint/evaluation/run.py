@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
@@ -12,12 +12,13 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
+from jaxinpaint import arrays
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import classical, mask_sets, protocols, report
 from jaxinpaint.evaluation.evaluate import Images, Predictor, evaluate
 from jaxinpaint.evaluation.model import Model
 from jaxinpaint.evaluation.protocols import Bin, Protocol
-from jaxinpaint.evaluation.results import Results
+from jaxinpaint.evaluation.results import Example, Results
 from jaxinpaint.training.recipe import Recipe
 
 # Of the masks. It is not the run's seed, so that runs with other seeds meet the same masks.
@@ -173,9 +174,14 @@ class Watch:
     return means
 
   def samples(self, step: int, state: Any, constants: Mapping[str, Any]) -> None:
-    """A grid input | mask | output | truth of the first test images; all processes call it."""
+    """A grid of the first test images; all processes call it.
+
+    Its columns: input | mask | output | what the recipe's `pictures` draws | truth.
+    """
     images, masks = self._test_set()
-    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    weights = (state.params | state.ema, state.stats, constants)
+    predict = self._model.bind(*weights)
+    draw = self._model.bind_pictures(*weights)
     if jax.process_index() != 0:
       return
     settings = self._config
@@ -191,7 +197,7 @@ class Watch:
       progress=False,
     )
     (b,) = results.bins
-    picture = report.grid(results, b)
+    picture = report.grid(results, b, _pictures(draw, results.examples))
     folder = self._workdir / 'samples'
     folder.mkdir(parents=True, exist_ok=True)
     save_picture(folder / f'{step:07d}.png', picture)
@@ -208,6 +214,15 @@ class Watch:
       self._workdir / 'evaluation' / str(step),
       notes={'weights': f'step {step} of this run'},
     )
+
+
+def _pictures(draw: Callable, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+  """{name: uint8[n, H, W, 3]} of the recipe's further pictures of the examples."""
+  mask = np.stack([e.mask for e in examples]).astype(np.float32)[..., None]
+  truth = arrays.to_float(np.stack([e.truth for e in examples]))
+  drawn = draw(np.where(mask > 0, np.float32(0), truth), mask)
+  rgb = lambda x: np.broadcast_to(x, (*x.shape[:-1], 3))
+  return {name: arrays.to_uint8(rgb(np.clip(x, 0, 1))) for name, x in drawn.items()}
 
 
 def evaluate_model(

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxinpaint import arrays
+from jaxinpaint.data import inputs
 from jaxinpaint.training.recipe import Recipe
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones: memory follows
@@ -185,7 +186,9 @@ class Inpainter:
     size, height, width, _ = images.shape
     rng = jax.random.key(self.seed)
     try:
-      outputs = np.asarray(self._predict(*self._state, images, masks, rng), np.float32)
+      further = inputs.compute(self.recipe.inputs, images, masks)
+      outputs = self._predict(*self._state, images, masks, rng, **further)
+      outputs = np.asarray(outputs, np.float32)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
         raise InpaintError(

@@ -118,7 +118,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
   )
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-  pipeline.check(config.data, config.seed, **processes)
+  pipeline.check(config.data, config.seed, inputs=recipe.inputs, **processes)
   constants = recipe.load_constants(True)
 
   size, rows = config.data.size, config.data.batch_size
@@ -175,7 +175,13 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     batch_sharding=sharding.batch_sharding(mesh),
     replicated=replicated,
   )
-  batches = pipeline.make(config.data, config.seed, start_step=int(current.step), **processes)
+  batches = pipeline.make(
+    config.data,
+    config.seed,
+    start_step=int(current.step),
+    inputs=recipe.inputs,
+    **processes,
+  )
   rng = jax.device_put(rng, replicated)
   return Run(
     config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng

@@ -12,7 +12,8 @@ The words used in the signatures below:
   params     {network: its parameters}
   stats      {network: its other collections: batch statistics, spectral-norm vectors}
   constants  {name: parameters of a frozen network}, e.g. {'vgg': ...}; never trained or saved
-  batch      {'image': f32[B,H,W,3] in [0,1], 'mask': f32[B,H,W,1] 1 = hole, 'id': i32[B]}
+  batch      {'image': f32[B,H,W,3] in [0,1], 'mask': f32[B,H,W,1] 1 = hole, 'id': i32[B]}, and the
+             recipe's further `inputs`, f32[B,H,W,C]
   outputs    whatever `forward` made; differentiable leaves are float arrays
 """
 
@@ -92,15 +93,21 @@ class Recipe:
 
   Attributes:
     networks: the names under which parameters are kept.
-    init: (rng, batch) -> (params, stats); traced, so it may run sharded or abstractly.
+    init: (rng, batch) -> (params, stats); traced, so it may run sharded or abstractly. Of a batch
+      it gets image, mask and id only, and of any legal size: networks bound to one image size take
+      that size from the config.
     phases: in order of training.
-    predict: (params, stats, constants, image, mask, rng) -> f32[B,H,W,3] in [0,1], the completed
-      image, equal to `image` to the bit wherever mask == 0.
+    predict: (params, stats, constants, image, mask, rng, **inputs) -> f32[B,H,W,3] in [0,1], the
+      completed image, equal to `image` to the bit wherever mask == 0.
     predict_networks: the networks that `predict` reads; only these are restored for inference.
     load_constants: (training) -> constants; reads files, so it is called once, before any
       compilation, with training=False where only `predict` is wanted.
     multiple: image sides that the networks take are multiples of it ...
     min_side: ... and at least this long.
+    inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training
+      they are made of the whole image, for `predict` of what is known.
+    pictures: as `predict` -> {name: f32[B,H,W,1 or 3] in [0,1]}: what else is worth seeing (a
+      coarse result, edges, where attention looks), columns of the sample grids.
   """
 
   networks: tuple[str, ...]
@@ -111,6 +118,8 @@ class Recipe:
   load_constants: Callable[[bool], dict] = _no_constants
   multiple: int = 1
   min_side: int = 1
+  inputs: tuple[str, ...] = ()
+  pictures: Callable[..., dict[str, Any]] | None = None
 
   def __post_init__(self):
     owner: dict[str, tuple[str, ...]] = {}

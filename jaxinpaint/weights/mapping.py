@@ -75,6 +75,25 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
+class Paper:
+  """Where a system was published.
+
+  Attributes:
+    title: as printed.
+    authors: family names; 'and others' after the third of many.
+    venue: conference or journal; '': not known.
+    year: of publication; None: not known.
+    url: of the paper; '': none.
+  """
+
+  title: str
+  authors: str
+  venue: str = ''
+  year: int | None = None
+  url: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Format:
   """One published kind of checkpoint file of a system.
 

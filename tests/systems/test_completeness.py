@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from jaxinpaint import systems
+from jaxinpaint.data import inputs
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers
+from jaxinpaint.weights import mapping
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if not p.name.startswith('_'))
@@ -28,7 +30,8 @@ def test_a_system_is_complete(system):
   for part in ('networks', 'recipe', 'published'):
     assert (folder / f'{part}.py').exists(), f'{system} lacks {part}.py'
     assert systems.module(system, part).__doc__, f'{system}/{part}.py lacks a docstring'
-  assert isinstance(systems.module(system, 'published').FORMATS, dict)
+  published = systems.module(system, 'published')
+  assert isinstance(published.FORMATS, dict) and isinstance(published.PAPER, mapping.Paper)
   assert list((ROOT / 'tests' / 'systems').glob(f'test_{system}_*.py')), f'{system} has no test'
   assert [p for p in CONFIGS if get_config(p).system == system], f'{system} has no config'
 
@@ -52,11 +55,19 @@ def test_a_config_builds_and_plans(path, variant):
   }
   params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
   assert set(params) == set(recipe.networks)
-  completed = jax.eval_shape(
-    recipe.predict, params, stats, {}, batch['image'], batch['mask'], jax.random.key(0)
-  )
+  further = {
+    name: jax.ShapeDtypeStruct(shape, np.float32)
+    for name, shape in inputs.shapes(recipe.inputs, (1, size, size)).items()
+  }
+  arguments = (params, stats, {}, batch['image'], batch['mask'], jax.random.key(0))
+  completed = jax.eval_shape(recipe.predict, *arguments, **further)
   assert completed.shape == (1, size, size, 3) and completed.dtype == np.float32
+  pictures = jax.eval_shape(recipe.pictures, *arguments, **further) if recipe.pictures else {}
+  for name, picture in pictures.items():
+    assert picture.shape in ((1, size, size, 1), (1, size, size, 3)), name
   assert recipe.plan(0).phase == 0
+  if recipe.steps is not None:
+    assert config.training.steps == recipe.steps, 'config.training.steps is not the sum of phases'
   with pytest.raises(ValueError, match='unknown config variant'):
     get_config(path, 'quicktst')
 

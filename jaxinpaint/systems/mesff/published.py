@@ -65,4 +65,9 @@ def sfi_entries(prefix: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]
   return tuple(found)
 
 
+PAPER = mapping.Paper(
+  title='Image Inpainting Based on Perceptual Inference and External Spatial Prior Features',
+  authors='Wu, Zhang, Wang, Chen, Qin',
+)
+
 FORMATS: dict[str, mapping.Format] = {}

@@ -60,6 +60,14 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
   return generator_entries(model) + discriminator_entries()
 
 
+PAPER = mapping.Paper(
+  title='MISF: Multi-level Interactive Siamese Filtering for High-Fidelity Image Inpainting',
+  authors='Li, Guo, Lin and others',
+  venue='CVPR',
+  year=2022,
+  url='https://arxiv.org/abs/2203.06304',
+)
+
 FORMATS = {
   'misf': mapping.Format(
     entries=entries,

@@ -1,0 +1,105 @@
+"""What some systems read beside image and mask: edge maps, made per sample on the host.
+
+A recipe names them (`Recipe.inputs`), the pipeline puts them into every batch under the name before
+the colon, and evaluation and inference hand them to `predict` as keyword arguments.
+
+  'canny'          edges of Canny's detector, sigma 2
+  'canny:sigma=3'  another width of the smoothing, in pixels
+
+In training they are made of the whole image: what is hidden by the hole is the system's to hide. At
+inference the image is blank in the hole, and its rim is no edge: nothing is detected within one
+pixel of the hole.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from skimage import color, feature
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """One array beside image and mask.
+
+  Attributes:
+    name: its key in a batch, and the keyword of `predict`.
+    make: (image uint8[H, W, 3], or float in [0, 1]; known bool[H, W], or None: all of it) ->
+      f32[H, W, channels].
+    channels: of the result.
+  """
+
+  name: str
+  make: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+  channels: int = 1
+
+
+def canny(image: np.ndarray, known: np.ndarray | None = None, *, sigma: float = 2.0) -> np.ndarray:
+  """Edges of the gray image: Canny's detector with scikit-image's default thresholds.
+
+  Args:
+    image: uint8[H, W, 3], or float in [0, 1].
+    known: bool[H, W]; edges are found only there, a pixel away from its border. None: everywhere.
+    sigma: of the Gaussian, in pixels; > 0.
+
+  Returns:
+    f32[H, W, 1] in {0, 1}.
+  """
+  edges = feature.canny(color.rgb2gray(image), sigma=sigma, mask=known)
+  return edges.astype(np.float32)[..., None]
+
+
+# name: (function of image and known, {option: how its text is read}, channels)
+_KINDS: Mapping[str, tuple[Callable, Mapping[str, Callable], int]] = {
+  'canny': (canny, {'sigma': float}, 1),
+}
+
+
+def make(spec: str) -> Input:
+  """The input that `spec` ('NAME' or 'NAME:OPTION=VALUE,...') describes.
+
+  Raises:
+    ValueError: an unknown name or option, or a value that cannot be read or is out of range.
+  """
+  name, _, rest = spec.partition(':')
+  if name not in _KINDS:
+    raise ValueError(f'unknown input {spec!r}; there are: {", ".join(_KINDS)}')
+  function, options, channels = _KINDS[name]
+  given = {}
+  for item in filter(None, rest.split(',')):
+    option, _, text = item.partition('=')
+    if option not in options:
+      raise ValueError(f'input {spec!r}: no option {option!r}; there are: {", ".join(options)}')
+    try:
+      given[option] = options[option](text)
+    except ValueError as error:
+      raise ValueError(f'input {spec!r}: {option} cannot be {text!r} ({error})') from error
+  if given.get('sigma', 1.0) <= 0:
+    raise ValueError(f'input {spec!r}: sigma must be above 0')
+  return Input(name, lambda image, known=None: function(image, known, **given), channels)
+
+
+def compute(
+  specs: Sequence[str], image: np.ndarray, mask: np.ndarray | None
+) -> dict[str, np.ndarray]:
+  """{name: f32[H, W, C]} of one image, or {name: f32[B, H, W, C]} of a batch.
+
+  Args:
+    specs: of `make`.
+    image: [(B,) H, W, 3], uint8 or float in [0, 1].
+    mask: [(B,) H, W, 1], 1 = hole, where nothing is to be looked at; None: look everywhere.
+
+  Raises:
+    ValueError: of `make`.
+  """
+  if image.ndim == 4:
+    masks = [None] * len(image) if mask is None else mask
+    rows = [compute(specs, i, m) for i, m in zip(image, masks, strict=True)]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+  known = None if mask is None else mask[..., 0] == 0
+  return {i.name: i.make(image, known) for i in map(make, specs)}
+
+
+def shapes(specs: Sequence[str], size: Sequence[int]) -> dict[str, tuple[int, ...]]:
+  """{name: the shape that `compute` gives} for images of [..., H, W]."""
+  return {i.name: (*size, i.channels) for i in map(make, specs)}
