@@ -36,6 +36,9 @@ MAX_SIDE = flags.DEFINE_integer(
 PAD_TO = flags.DEFINE_integer(
   'pad_to', 1, 'Pad sides to a multiple of it: 64 compiles less often for images of many sizes.'
 )
+PICTURES = flags.DEFINE_string(
+  'pictures', None, 'Folder for what a system shows besides: a coarse result, edges, attention.'
+)
 SEED = flags.DEFINE_integer('seed', 0, 'Of systems that draw random numbers.')
 
 
@@ -62,6 +65,7 @@ def main(argv: list[str]) -> None:
       max_side=MAX_SIDE.value or None,
       pad_to=PAD_TO.value,
       seed=SEED.value,
+      pictures=PICTURES.value,
     )
   )
 

@@ -88,4 +88,7 @@ def assert_close(got, want, atol: float = 1e-4, what: str = '') -> None:
   got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
   assert got.shape == want.shape, f'{what}: shape {got.shape}, reference {want.shape}'
   error = np.abs(got - want).max() if got.size else 0.0
+  if 'JAXINPAINT_GOLDEN_ERRORS' in os.environ:  # for docs/zoo.md
+    with open(os.environ['JAXINPAINT_GOLDEN_ERRORS'], 'a') as log:
+      log.write(f'{error}\t{os.environ["PYTEST_CURRENT_TEST"]}\n')
   assert error <= atol, f'{what}: max abs error {error:.3g} > {atol:.3g}'

@@ -1,7 +1,13 @@
 """The README's commands are those that CI and the configs know."""
 
+import json
 import pathlib
 import re
+
+import pytest
+
+from benchmarks import zoo
+from jaxinpaint import systems
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -20,3 +26,16 @@ def test_every_path_that_the_documents_name_exists():
       page.read_text(),
     ):
       assert (ROOT / path).exists(), f'{page.name} names {path}, which is not there'
+
+
+def test_the_zoo_page_is_that_of_its_results_and_the_code():
+  results = json.loads((ROOT / 'docs' / 'zoo.json').read_text())
+  assert sorted(results) == systems.list_systems(), 'run python -m benchmarks.zoo'
+  assert (ROOT / 'docs' / 'zoo.md').read_text() == zoo.render(results)
+
+
+@pytest.mark.parametrize('system', systems.list_systems())
+def test_the_zoos_parameter_counts_are_the_networks(system):
+  found = json.loads((ROOT / 'docs' / 'zoo.json').read_text())[system]
+  counts, used = zoo.networks_of(system)
+  assert counts == found['parameters'] and list(used) == found['predict_networks']

@@ -23,6 +23,7 @@ def run(
   max_side: int | None = 1024,
   pad_to: int = 1,
   seed: int = 0,
+  pictures: str | os.PathLike | None = None,
 ) -> int:
   """The exit code: 0; 1: some files of a folder failed; 2: nothing could be done.
 
@@ -40,6 +41,7 @@ def run(
     max_side: longer images are filled at this size.
     pad_to: sides are padded to a multiple of it.
     seed: of systems that draw random numbers.
+    pictures: folder for what the system shows besides its output.
   """
   errors: tuple[type[Exception], ...] = (*files.USER_ERRORS, StoreError)
   if workdir is not None:
@@ -69,6 +71,7 @@ def run(
       invert_mask=invert_mask,
       overwrite=overwrite,
       format=format,
+      pictures=pictures,
     )
   except errors as error:
     print(f'inpaint.py: {files.sentence(error)}', file=sys.stderr)

@@ -16,6 +16,7 @@ Animations are refused.
 
 import dataclasses
 import functools
+import io
 import os
 import pathlib
 import sys
@@ -67,6 +68,7 @@ def inpaint_files(
   format: str | None = None,
   progress: bool | None = None,
   say: Say | None = None,
+  pictures: str | os.PathLike | None = None,
 ) -> Report:
   """Fills one image file, or a folder of them.
 
@@ -82,6 +84,8 @@ def inpaint_files(
       image.
     progress: show a bar; None: on a terminal only.
     say: gets each warning and failure, a sentence; None: standard error.
+    pictures: folder for what the system shows besides its output (see `Inpainter.pictures`), as
+      OUTPUTSTEM.NAME.png, in the subfolders of the outputs; None: none.
 
   Returns:
     A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
@@ -93,6 +97,8 @@ def inpaint_files(
   """
   found = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
   report = Report()
+  if pictures is not None and not inpainter.recipe.pictures:
+    raise InpaintError(f'{inpainter.name} has no pictures to show besides its output')
   say = say or functools.partial(tqdm.tqdm.write, file=sys.stderr)
 
   def warn(sentence: str) -> None:
@@ -127,6 +133,10 @@ def inpaint_files(
     for (pair, picture, hole), rgb in inpainter.stream(jobs):
       try:
         change = _write(pair, picture, hole, rgb, warn)
+        if pictures is not None and hole.any():
+          place = pair.output.relative_to(output) if found.folder else pair.output.name
+          drawn = inpainter.pictures(picture.rgb(), hole)
+          _write_pictures(drawn, pathlib.Path(pictures, place), overwrite)
       except USER_ERRORS as error:
         fail(pair, error)
         continue
@@ -241,6 +251,17 @@ def _write(
   pair.output.parent.mkdir(parents=True, exist_ok=True)
   write_atomically(pair.output, data)
   return change
+
+
+def _write_pictures(pictures: dict[str, np.ndarray], place: pathlib.Path, overwrite: bool) -> None:
+  for name, drawn in pictures.items():
+    path = place.with_name(f'{place.stem}.{name}.png')
+    if path.exists() and not overwrite:
+      raise InpaintError(f'{path} exists: choose another folder for pictures, or --overwrite')
+    data = io.BytesIO()
+    Image.fromarray(drawn[..., 0] if drawn.shape[-1] == 1 else drawn).save(data, format='PNG')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data.getvalue())
 
 
 def _jpeg_change(picture: Picture, hole: np.ndarray, data: bytes) -> int:

@@ -8,7 +8,7 @@ Known pixels of the result are those of the input, to the bit, whatever the netw
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -81,6 +81,7 @@ class Inpainter:
     self.max_side, self.pad_to = max_side, pad_to
     self._state = jax.device_put((dict(params), dict(stats), dict(constants)))
     self._predict = jax.jit(recipe.predict)
+    self._pictures = jax.jit(recipe.pictures) if recipe.pictures else None
 
   def __repr__(self) -> str:
     return f'Inpainter({self.name!r}, batch_size={self.batch_size}, max_side={self.max_side})'
@@ -122,6 +123,33 @@ class Inpainter:
     if isinstance(image, (list, tuple)):
       return ordered
     return np.stack(ordered) if ordered else image.copy()
+
+  def pictures(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """What the system can show besides its output: a coarse result, edges, where attention looks.
+
+    Args:
+      image: one image, as of a call.
+      mask: likewise.
+
+    Returns:
+      {name: uint8[h, w, 1 or 3]}, h and w the image's, or reduced to `max_side`; {} for a system
+      that has nothing to show.
+
+    Raises:
+      InpaintError: as a call.
+    """
+    if self._pictures is None:
+      return {}
+    image = check_image(image)
+    hole = check_mask(mask, image.shape[:2])
+    _check_range(image, hole)
+    job = _Job(None, image, hole, self.max_side)
+    shape = self._padded(job.small_hole)
+    images = _reflect(job.small, shape)[None]
+    masks = _reflect(job.small_hole[..., None], shape)[None].astype(np.float32)
+    drawn = self._call(self._pictures, images, masks)
+    height, width = job.small_hole.shape
+    return {n: arrays.to_uint8(np.asarray(x)[0, :height, :width]) for n, x in drawn.items()}
 
   def stream(
     self, items: Iterable[tuple[Hashable, np.ndarray, np.ndarray]]
@@ -183,12 +211,21 @@ class Inpainter:
       yield job.key, job.paste(output)
 
   def _run(self, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    height, width = images.shape[1:3]
+    outputs = np.asarray(self._call(self._predict, images, masks), np.float32)
+    if not np.isfinite(outputs[np.broadcast_to(masks > 0, outputs.shape)]).all():
+      raise InpaintError(
+        f'{self.name} gave values that are not finite at {height} x {width}: its weights are '
+        'damaged or of a run that diverged; use others'
+      )
+    return outputs
+
+  def _call(self, function: Callable, images: np.ndarray, masks: np.ndarray) -> Any:
     size, height, width, _ = images.shape
-    rng = jax.random.key(self.seed)
+    further = inputs.compute(self.recipe.inputs, images, masks)
     try:
-      further = inputs.compute(self.recipe.inputs, images, masks)
-      outputs = self._predict(*self._state, images, masks, rng, **further)
-      outputs = np.asarray(outputs, np.float32)
+      outputs = function(*self._state, images, masks, jax.random.key(self.seed), **further)
+      return jax.block_until_ready(outputs)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
         raise InpaintError(
@@ -196,12 +233,6 @@ class Inpainter:
           f'below {max(height, width)}' + (f' or batch_size below {size}' if size > 1 else '')
         ) from error
       raise
-    if not np.isfinite(outputs[np.broadcast_to(masks > 0, outputs.shape)]).all():
-      raise InpaintError(
-        f'{self.name} gave values that are not finite at {height} x {width}: its weights are '
-        'damaged or of a run that diverged; use others'
-      )
-    return outputs
 
 
 class _Job:

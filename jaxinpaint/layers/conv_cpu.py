@@ -124,7 +124,7 @@ def weight_gradient(
 
   def of_block(x, g):
     # A convolution over the transposed arrays: input channels are the batch, the batch is summed.
-    y = lax.conv_general_dilated(
+    return lax.conv_general_dilated(
       x.transpose(3, 1, 2, 0),
       g.transpose(1, 2, 0, 3),
       (dilation, dilation),
@@ -133,10 +133,10 @@ def weight_gradient(
       dimension_numbers=DIMENSIONS,
       preferred_element_type=jnp.float32,
     )
-    return y.transpose(1, 2, 0, 3)
 
+  order = (1, 2, 0, 3)  # of_block's result is [I,k,k,O]; turned once, after the sum
   if samples == b and rows == height:
-    return of_block(x, g).astype(x.dtype)
+    return of_block(x, g).transpose(order).astype(x.dtype)
   per_sample = height // rows
 
   def step(total, i):
@@ -146,9 +146,9 @@ def weight_gradient(
     g_block = lax.dynamic_slice(g, start, (samples, rows, width, features))
     return total + of_block(x_block, g_block), None
 
-  zero = jnp.zeros((k, k, x.shape[-1], features), jnp.float32)
+  zero = jnp.zeros((x.shape[-1], k, k, features), jnp.float32)
   total, _ = lax.scan(step, zero, jnp.arange(b // samples * per_sample))
-  return total.astype(x.dtype)
+  return total.transpose(order).astype(x.dtype)
 
 
 def _weight_gradient_fwd(x, g, k, stride, padding, dilation):

@@ -15,7 +15,7 @@ from jaxinpaint import systems
 from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.inference import command, loading, pairs
 from jaxinpaint.inference.files import inpaint_files
-from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.weights import store
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -56,6 +56,26 @@ def test_one_file(tmp_path):
   assert (out[hole][:, :3] == [51, 153, 204]).all() or (image[hole][:, 3] < 255).any()
   assert contents(tmp_path).items() > before.items()
   assert any('transparent' in s for s in said)
+
+
+def test_pictures_are_written_beside_and_never_over_a_file(tmp_path):
+  save(tmp_path / 'in' / 'sub' / 'a.jpg')
+  save_mask(tmp_path / 'm.png')
+  draw = lambda params, stats, constants, image, mask, rng: {'coarse': image, 'where': mask}
+  recipe = toy_system.recipe(multiple=8, min_side=16, pictures=draw)
+  painter = Inpainter(recipe, toy_system.params(), {}, {}, name='toy')
+  arguments = (painter, tmp_path / 'in', tmp_path / 'm.png', tmp_path / 'out')
+  folder = tmp_path / 'seen'
+  report = inpaint_files(*arguments, pictures=folder, say=print)
+  assert len(report.written) == 1
+  sizes = {p.name: Image.open(p).size for p in sorted((folder / 'sub').iterdir())}
+  assert sizes == {'a.coarse.png': (24, 20), 'a.where.png': (24, 20)}
+  (tmp_path / 'out' / 'sub' / 'a.jpg').unlink()
+  before = contents(folder)
+  report = inpaint_files(*arguments, pictures=folder, say=print)
+  assert 'a.coarse.png exists' in report.failed[0][1] and contents(folder) == before
+  with pytest.raises(InpaintError, match='toy has no pictures'):
+    run(tmp_path / 'in', tmp_path / 'm.png', tmp_path / 'out2', pictures=folder)
 
 
 def test_folders_pair_by_name_and_keep_format(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import toy_system
 
 from jaxinpaint import arrays
-from jaxinpaint.inference.inpainter import InpaintError, shrink
+from jaxinpaint.inference.inpainter import Inpainter, InpaintError, shrink
 
 rng = np.random.default_rng(0)
 
@@ -211,3 +211,23 @@ def test_the_seed_decides_random_systems():
   image, mask = noise(16, 16, 3), toy_system.hole(16, 16)
   a, b, c = (toy_system.inpainter(predict, seed=s)(image, mask) for s in (0, 0, 1))
   assert (a == b).all() and (a != c).any()
+
+
+def test_pictures_have_the_images_size_and_read_what_is_known():
+  seen = {}
+
+  def draw(params, stats, constants, image, mask, rng, canny):
+    seen['shapes'] = image.shape, mask.shape, canny.shape
+    return {'edges': canny, 'input': image}
+
+  fields = dict(multiple=8, min_side=16, inputs=('canny:sigma=1',), pictures=draw)
+  predict = lambda params, stats, constants, image, mask, rng, canny: image
+  run = Inpainter(toy_system.recipe(predict, **fields), toy_system.params(), {}, {}, name='toy')
+  image = np.random.default_rng(0).integers(0, 256, (21, 30, 3), np.uint8)
+  mask = toy_system.hole(21, 30)
+  drawn = run.pictures(image, mask)
+  assert seen['shapes'] == ((1, 24, 32, 3), (1, 24, 32, 1), (1, 24, 32, 1))
+  assert drawn['edges'].shape == (21, 30, 1) and drawn['edges'].any()
+  np.testing.assert_array_equal(drawn['input'], np.where(mask[..., None] > 0, 0, image))
+  assert run(image, mask).shape == image.shape  # predict gets the input, too
+  assert toy_system.inpainter().pictures(image, mask) == {}

@@ -1,0 +1,194 @@
+"""docs/zoo.md: every system with its paper, size, published weights and what was found out here.
+
+  python -m benchmarks.zoo             docs/zoo.json -> docs/zoo.md
+  python -m benchmarks.zoo --measure   counts parameters and operations again first
+  python -m benchmarks.zoo --goldens   runs the comparisons with the published code again first
+
+docs/zoo.json holds what is measured: parameters of each network, GFLOPs, the largest error of each
+reference output. Its `trained` entries are written by hand, from a run's metrics.jsonl.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import jax
+import numpy as np
+from clu import parameter_overview
+
+from benchmarks import measure
+from jaxinpaint import systems
+from jaxinpaint.data import inputs
+from jaxinpaint.weights import mapping
+
+DOCS = pathlib.Path(__file__).parent.parent / 'docs'
+SIDE = 256
+_HEADER = """# Zoo
+
+Made by `python -m benchmarks.zoo` of the code and of `docs/zoo.json`; do not edit by hand.
+
+- *Parameters*: of the published configuration, in millions: the networks that fill a hole, then
+  those that only training needs.
+- *GFLOPs*: of one image of {side} x {side} on its way through `predict`, a multiply-add counted as
+  two; convolutions and matrix products only.
+- *Reference error*: the largest absolute difference between our output and the published code's,
+  over all stored outputs of the system, and which one has it. The tests hold each to its own
+  tolerance.
+- *Trained here*: small runs that show that a recipe learns, no results of the paper's kind.
+
+"""
+
+
+def networks_of(system: str) -> tuple[dict[str, int], tuple[str, ...]]:
+  """{network: its number of parameters} in the published configuration, and those for inference."""
+  recipe = systems.make_recipe(systems.default_config(system))
+  params, _ = jax.eval_shape(recipe.init, jax.random.key(0), _batch())
+  counts = {n: int(parameter_overview.count_parameters(params[n])) for n in recipe.networks}
+  return counts, recipe.predict_networks
+
+
+def gflops_of(system: str) -> float:
+  """Of `predict` on one image of 256 x 256."""
+  recipe = systems.make_recipe(systems.default_config(system))
+  batch = _batch()
+  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  further = {
+    name: jax.ShapeDtypeStruct(shape, np.float32)
+    for name, shape in inputs.shapes(recipe.inputs, (1, SIDE, SIDE)).items()
+  }
+  predict = lambda params, stats, image, mask, further: recipe.predict(
+    params, stats, {}, image, mask, jax.random.key(0), **further
+  )
+  arguments = (params, stats, batch['image'], batch['mask'], further)
+  return measure.useful_flops(predict, *arguments) / 1e9
+
+
+def _batch() -> dict[str, jax.ShapeDtypeStruct]:
+  shape = lambda *s, dtype=np.float32: jax.ShapeDtypeStruct(s, dtype)
+  return {
+    'image': shape(1, SIDE, SIDE, 3),
+    'mask': shape(1, SIDE, SIDE, 1),
+    'id': shape(1, dtype=np.int32),
+  }
+
+
+def golden_errors() -> dict[str, float]:
+  """{name of the stored output: largest error}, by running the tests marked `golden`."""
+  with tempfile.TemporaryDirectory() as folder:
+    file = pathlib.Path(folder) / 'errors.txt'
+    command = [sys.executable, '-m', 'pytest', '-q', '-m', 'golden', 'tests']
+    subprocess.run(
+      command,
+      check=True,
+      cwd=DOCS.parent,
+      env=os.environ | {'JAXINPAINT_GOLDEN_ERRORS': str(file)},
+    )
+    errors: dict[str, float] = collections.defaultdict(float)
+    for line in file.read_text().splitlines():
+      error, test = line.split('\t')
+      case = re.search(r'\[([^\]]+)\]', test)
+      if case:
+        errors[case[1]] = max(errors[case[1]], float(error))
+  return dict(sorted(errors.items()))
+
+
+def render(results: dict) -> str:
+  """The page, from `docs/zoo.json` and the systems' own `published.py`."""
+  rows = [
+    ['System', 'Paper', 'Parameters', 'GFLOPs', 'Reference error', 'Trained here'],
+    ['---', '---', '--:', '--:', '---', '---'],
+  ]
+  weights = [['System', 'Format', 'Files', 'Licence of the weights'], ['---'] * 4]
+  for system in systems.list_systems():
+    published = systems.module(system, 'published')
+    found = results[system]
+    rows.append(
+      [
+        f'`{system}`',
+        _paper(published.PAPER),
+        _millions(found['parameters'], found['predict_networks']),
+        f'{found["gflops"]:.1f}',
+        _worst(found.get('golden_errors', {})),
+        found.get('trained') or 'not trained here',
+      ]
+    )
+    for name, format in published.FORMATS.items():
+      where = f'[{name}]({format.url})' if format.url else name
+      weights.append([f'`{system}`', where, format.note, format.licence or 'not stated'])
+    if not published.FORMATS:
+      weights.append([f'`{system}`', 'none', 'no weights are published', ''])
+  page = _HEADER.format(side=SIDE) + _table(rows) + '\n## Published weights\n'
+  page += 'How to import them: `docs/weights.md`. None come with this library.\n\n'
+  return page + _table(weights)
+
+
+def _paper(paper: mapping.Paper) -> str:
+  title = f'[{paper.title}]({paper.url})' if paper.url else paper.title
+  where = ' '.join(str(part) for part in (paper.venue, paper.year) if part)
+  return f'{title}. {paper.authors}' + (f'. {where}' if where else '')
+
+
+def _millions(counts: dict[str, int], used: list[str]) -> str:
+  sums = [sum(c for n, c in counts.items() if (n in used) == wanted) for wanted in (True, False)]
+  return ' + '.join(f'{s / 1e6:.2f}' for s in sums if s)
+
+
+def _worst(errors: dict[str, float]) -> str:
+  if not errors:
+    return 'no reference output'
+  name = max(errors, key=errors.get)
+  return f'{errors[name]:.1e} ({name}; {len(errors)} outputs)'
+
+
+def _table(rows: list[list[str]]) -> str:
+  return ''.join('| ' + ' | '.join(row) + ' |\n' for row in rows)
+
+
+def _owner(case: str) -> str | None:
+  """The system that a reference output is filed under; None: a shared layer's or metric's."""
+  shared = {
+    'contextual_attention': 'deepfillv1',
+    'stylegan2': 'lfr',
+    'psp': 'lfr',
+    'arcface': 'lfr',
+  }
+  known = {s: s for s in systems.list_systems()} | shared
+  return next((system for prefix, system in known.items() if case.startswith(prefix)), None)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--measure', action='store_true')
+  parser.add_argument('--goldens', action='store_true')
+  parser.add_argument('--systems', default='', help='comma-separated; default: all')
+  given = parser.parse_args()
+  file = DOCS / 'zoo.json'
+  results = json.loads(file.read_text()) if file.exists() else {}
+  chosen = given.systems.split(',') if given.systems else systems.list_systems()
+  for system in chosen:
+    found = results.setdefault(system, {})
+    if given.measure or 'parameters' not in found:
+      counts, used = networks_of(system)
+      found |= {'parameters': counts, 'predict_networks': list(used)}
+      found['gflops'] = round(gflops_of(system), 2)
+      print(system, found['parameters'], found['gflops'], flush=True)
+  if given.goldens:
+    for system in results:
+      results[system].pop('golden_errors', None)
+    for case, error in golden_errors().items():
+      owner = _owner(case)
+      if owner in results:
+        errors = results[owner].setdefault('golden_errors', {})
+        errors[case] = float(f'{error:.2g}')
+  file.write_text(json.dumps(dict(sorted(results.items())), indent=2) + '\n')
+  (DOCS / 'zoo.md').write_text(render(results))
+
+
+if __name__ == '__main__':
+  main()
