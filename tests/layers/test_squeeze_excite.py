@@ -37,7 +37,11 @@ def test_training_takes_the_statistics_of_the_batch_and_moves_the_running_ones()
   variables = block.init(jax.random.key(1), x)
   out, new = block.apply(variables, x, train=True, mutable=['batch_stats'])
   y = jax.lax.conv_general_dilated(
-    x, variables['params']['conv1']['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    x,
+    variables['params']['conv1']['kernel'],
+    (1, 1),
+    'SAME',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
   mean = new['batch_stats']['bn1']['mean']
   np.testing.assert_allclose(mean, 0.1 * y.mean((0, 1, 2)), atol=1e-5)

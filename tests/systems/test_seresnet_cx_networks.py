@@ -25,11 +25,11 @@ def count(tree):
 
 
 def test_parameter_counts():
-  assert count(generator_shapes()['params']) == 1
-  assert count(generator_shapes(use_se_resnet=False)['params']) == 1
-  assert count(discriminator_shapes()['params']) == 1
-  assert count(discriminator_shapes(tail_stride=2)['params']) == 1
-  assert count(discriminator_shapes(use_se_resnet=False)['params']) == 1
+  assert count(generator_shapes()['params']) == 8_207_427
+  assert count(generator_shapes(use_se_resnet=False)['params']) == 6_070_531
+  assert count(discriminator_shapes()['params']) == 156_219_073
+  assert count(discriminator_shapes(tail_stride=2)['params']) == 38_782_657
+  assert count(discriminator_shapes(use_se_resnet=False)['params']) == 44_078_593
 
 
 @goldens.cases('seresnet_cx_generator', 'seresnet_cx_generator_no_se')
@@ -107,7 +107,9 @@ def filled(shapes):
   rng = np.random.default_rng(0)
   draw = lambda s: rng.normal(size=s.shape).astype(np.float32) / np.sqrt(max(1, s.size) ** 0.7)
   variables = {'params': jax.tree.map(draw, shapes['params'])}
-  return variables | {'batch_stats': jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes['batch_stats'])}
+  return variables | {
+    'batch_stats': jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes['batch_stats'])
+  }
 
 
 def test_switches_change_the_networks():
