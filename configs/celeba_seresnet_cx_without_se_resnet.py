@@ -1,4 +1,6 @@
-"""Ablation: configs/celeba_seresnet_cx.py without SE-ResNet blocks: the plain layers of GLCIC in the encoder and both discriminators (figure 3).
+"""Ablation: configs/celeba_seresnet_cx.py without SE-ResNet blocks (figure 3).
+
+The encoder and both discriminators have GLCIC's plain layers instead.
 
   python train.py --config configs/celeba_seresnet_cx_without_se_resnet.py \
     --workdir runs/celeba_seresnet_cx_without_se_resnet

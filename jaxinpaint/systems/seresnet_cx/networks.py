@@ -2,9 +2,10 @@
 
 Lin, Wang: "Image Inpainting Based on New Encoder and Similarity Constraint", Computer Systems &
 Applications 30(1), 2021, http://c-s-a.org.cn/html/2021/1/7742.html. It gives the plan of the
-networks; no code or weights exist. Where it is silent, this follows GLCIC (Iizuka, Simo-Serra, Ishikawa: "Globally and Locally
-Consistent Image Completion", SIGGRAPH 2017) as its PyTorch port builds it, whose numbers (160 and
-96 pixels, 90,000 / 10,000 / 400,000 steps, weight 0.0004) are the paper's own. Ours by that rule:
+networks; no code or weights exist. Where it is silent, this follows GLCIC (Iizuka, Simo-Serra,
+Ishikawa: "Globally and Locally Consistent Image Completion", SIGGRAPH 2017) as its PyTorch port
+builds it (otenim/GLCIC-PyTorch), whose numbers (160 and 96 pixels, 90,000 / 10,000 / 400,000
+steps, weight 0.0004) are the paper's own. Ours by that rule:
 conv1, conv11, conv12, conv14, conv16, conv17, the rates 2, 4, 8, 16, kernels of 5 in the
 discriminators, ReLU after the 1024 features, concatenation (local, global), sigmoid output, and
 conv -> ReLU -> BatchNorm in plain layers.
