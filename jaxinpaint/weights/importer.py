@@ -47,7 +47,8 @@ def import_file(
 
   Args:
     system: name of the system.
-    path: the file, or several that together hold its networks (generator and discriminator).
+    path: the file (of TensorFlow: the prefix or folder of a checkpoint), or several that together
+      hold its networks (generator and discriminator).
     out: NAME or NAME.safetensors to write.
     format: one of `formats(system)`; None: each in turn.
     overwrite: replace `out` if it exists.
@@ -80,7 +81,9 @@ def import_file(
       errors.append(f'format {name!r}: {error}')
       continue
     source = {
-      'files': [{'name': p.name, 'sha256': store.sha256(p)} for p in files],
+      'files': [
+        {'name': f.name, 'sha256': store.sha256(f)} for p in files for f in reader.files(p)
+      ],
       'format': name,
       'note': known[name].note,
       'url': known[name].url,
