@@ -58,7 +58,6 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
 FORMATS = {
   'aotgan': mapping.Format(
     entries=entries,
-    unwrap=('generator', 'discriminator'),
     note=(
       'G0000000.pt and, if wanted, D0000000.pt of the folders CELEBA-HQ and Places2, for images of '
       '512 x 512'
