@@ -20,6 +20,8 @@ ALLOWED = {
   'evaluation': ('arrays', 'data', 'systems', 'training.checkpoints', 'training.recipe', 'weights'),
   'inference': ('arrays', 'data', 'systems', 'training.checkpoints', 'training.recipe', 'weights'),
 }
+# modules beside the systems' folders, of what several of them have in common
+SHARED = tuple(p.stem for p in ROOT.glob('systems/*.py') if p.stem != '__init__')
 RUNTIME_STRANGERS = ('torch', 'tensorflow', 'pickle', 'dill', 'cloudpickle')
 
 
@@ -47,9 +49,7 @@ def test_imports_point_downwards(path):
     )
     assert fine or inner == '__version__', f'{path} imports {name}; {own} may import {allowed}'
     if own == 'systems' and inner.startswith('systems.') and len(parts) > 2:
-      assert inner.split('.')[1] in (parts[1], 'joint_loss'), (
-        f'{path} imports another system: {name}'
-      )
+      assert inner.split('.')[1] in (parts[1], *SHARED), f'{path} imports another system: {name}'
     if parts[-1] == 'networks.py':
       assert inner.split('.')[0] in ('arrays', 'layers'), f'{path} imports {name}'
 

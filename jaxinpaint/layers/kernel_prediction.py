@@ -15,25 +15,38 @@ from jaxinpaint.layers.conv import Conv, avg_pool, normal_init, upsample_bilinea
 
 
 class Basic(nn.Module):
-  """Three times (3x3 convolution, ReLU), as JPGNet and MISF name it."""
+  """Three times (3x3 convolution, ReLU), as JPGNet and MISF name it.
+
+  Attributes:
+    features: of every convolution.
+    channel_attention: weigh the channels by their mean and maximum (JPGNet's code, off there).
+    spatial_attention: then weigh the pixels by the channels' mean and maximum (likewise).
+    reduction: channels to each hidden unit of the channel attention.
+    kernel_init: of all kernels.
+    dtype: of the computation.
+  """
 
   features: int
+  channel_attention: bool = False
+  spatial_attention: bool = False
+  reduction: int = 16
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B,H,W,I] -> [B,H,W,features]."""
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     for i in (1, 2, 3):
-      conv = Conv(
-        self.features,
-        3,
-        padding=1,
-        kernel_init=self.kernel_init,
-        dtype=self.dtype,
-        name=f'conv{i}',
-      )
-      x = nn.relu(conv(x))
+      x = nn.relu(Conv(self.features, 3, padding=1, name=f'conv{i}', **init)(x))
+    if self.channel_attention:
+      pooled = [pool(x, (1, 2), keepdims=True) for pool in (jnp.mean, jnp.max)]
+      hidden = Conv(max(self.features // self.reduction, 1), 1, name='channel1', **init)
+      y = nn.relu(hidden(jnp.concatenate(pooled, -1)))
+      x *= nn.sigmoid(Conv(self.features, 1, name='channel2', **init)(y))
+    if self.spatial_attention:
+      pooled = [pool(x, -1, keepdims=True) for pool in (jnp.mean, jnp.max)]
+      x *= nn.sigmoid(Conv(1, 7, padding=3, name='spatial', **init)(jnp.concatenate(pooled, -1)))
     return x
 
 

@@ -89,7 +89,7 @@ def make(
   loss = config.loss
   _check(config, generator)
   dtype = DTYPES[config.dtype]
-  networks = {'generator': generator(**_plain(config.model), dtype=dtype)}
+  networks = {'generator': generator(**plain(config.model), dtype=dtype)}
   if loss.adversarial:
     networks['discriminator'] = discriminator(width=loss.discriminator_width, dtype=dtype)
 
@@ -104,17 +104,17 @@ def make(
     return arrays.compose(out, image, mask)
 
   updates = [
-    Update('generator', ('generator',), _generator_loss(loss, networks, dtype), 'generator')
+    Update('generator', ('generator',), generator_loss(loss, networks, dtype), 'generator')
   ]
   if 'discriminator' in networks:
-    judge = _discriminator_loss(loss, networks['discriminator'])
+    judge = discriminator_loss(loss, networks['discriminator'])
     updates.append(Update('discriminator', ('discriminator',), judge, 'discriminator'))
   return Recipe(
     networks=tuple(networks),
     init=functools.partial(_init, networks),
     phases=(Phase('joint', -1, forward, tuple(updates)),),
     predict=predict,
-    load_constants=functools.partial(_load_constants, loss),
+    load_constants=functools.partial(load_constants, loss),
     multiple=multiple,
     min_side=min_side,
   )
@@ -153,7 +153,7 @@ def _judged(loss: ConfigDict) -> Callable[[jax.Array, Mapping[str, jax.Array]], 
   return lambda out, batch: arrays.compose(out, batch['image'], batch['mask'])
 
 
-def _generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: Any) -> Callable:
+def generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: Any) -> Callable:
   """The generator's update: the sum of the terms that have a weight.
 
   A term is (params, stats, constants, out, batch) -> ({name: weighted value}, new stats).
@@ -168,7 +168,7 @@ def _generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: 
   if loss.perceptual or loss.style:
     terms.append(_vgg_terms(loss, dtype))
 
-  def generator_loss(params, stats, constants, outputs, batch, rng):
+  def loss_of(params, stats, constants, outputs, batch, rng):
     metrics, new_stats = {}, {}
     for term in terms:
       values, changed = term(params, stats, constants, outputs['out'], batch)
@@ -177,7 +177,7 @@ def _generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: 
     total = sum(metrics.values())
     return total, {'metrics': {**metrics, 'total': total}, 'stats': new_stats}
 
-  return generator_loss
+  return loss_of
 
 
 def _gan(kind: str) -> adversarial.AdversarialLoss:
@@ -206,11 +206,12 @@ def _adversarial_term(loss: ConfigDict, discriminator: nn.Module) -> Callable:
   return term
 
 
-def _discriminator_loss(loss: ConfigDict, discriminator: nn.Module) -> Callable:
+def discriminator_loss(loss: ConfigDict, discriminator: nn.Module) -> Callable:
+  """The discriminator's update, of outputs['out'] and the images."""
   gan = _gan(loss.adversarial_kind)
   judged = _judged(loss)
 
-  def discriminator_loss(params, stats, constants, outputs, batch, rng):
+  def loss_of(params, stats, constants, outputs, batch, rng):
     fake = jax.lax.stop_gradient(judged(outputs['out'], batch))
     # Two calls, not one of a double batch: each takes its own power iteration, as in PyTorch.
     real_logits, stats = _judge(discriminator, params, stats, batch['image'])
@@ -220,7 +221,7 @@ def _discriminator_loss(loss: ConfigDict, discriminator: nn.Module) -> Callable:
     total = metrics['real'] + metrics['fake']
     return total, {'metrics': {**metrics, 'total': total}, 'stats': stats}
 
-  return discriminator_loss
+  return loss_of
 
 
 def _l1_term(loss: ConfigDict) -> Callable:
@@ -274,7 +275,7 @@ def _vgg_terms(loss: ConfigDict, dtype: Any) -> Callable:
   return term
 
 
-def _load_constants(loss: ConfigDict, training: bool) -> dict[str, Any]:
+def load_constants(loss: ConfigDict, training: bool) -> dict[str, Any]:
   """{'vgg': its parameters down to the deepest layer in use}, or {}.
 
   Raises:
@@ -301,20 +302,22 @@ def _model_defaults(generator: type[nn.Module]) -> dict[str, Any]:
   }
 
 
-def _plain(model: ConfigDict) -> dict[str, Any]:
+def plain(model: ConfigDict) -> dict[str, Any]:
   """Keyword arguments; lists, which a config becomes on its way through JSON, are tuples again."""
-  plain = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
-  if 'kernel_init' in plain:
-    plain['kernel_init'] = KERNEL_INITS[plain['kernel_init']]
-  return plain
+  found = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+  if 'kernel_init' in found:
+    found['kernel_init'] = KERNEL_INITS[found['kernel_init']]
+  return found
 
 
-def _one_of(name: str, value: Any, choices: Any) -> None:
+def one_of(name: str, value: Any, choices: Any) -> None:
+  """Raises ValueError with the choices when `value`, of config.`name`, is none of them."""
   if value not in choices:
     raise ValueError(f'config.{name} {value!r} must be one of: {", ".join(map(repr, choices))}')
 
 
-def _check_fields(section: str, got: Any, known: Any) -> None:
+def check_fields(section: str, got: Any, known: Any) -> None:
+  """Raises ValueError for a field of config.`section` that is not among `known`."""
   for name in got:
     if name not in known:
       raise ValueError(f'config.{section} has no {name!r}; it has: {", ".join(sorted(known))}')
@@ -323,11 +326,16 @@ def _check_fields(section: str, got: Any, known: Any) -> None:
 def _check(config: ConfigDict, generator: type[nn.Module]) -> None:
   """Raises ValueError for what `make` could only fail on later, or train nonsense with."""
   loss = config.loss
-  _one_of('dtype', config.dtype, DTYPES)
-  _check_fields('model', config.model, _model_defaults(generator))
-  _check_fields('loss', loss, LOSS_FIELDS)
+  one_of('dtype', config.dtype, DTYPES)
+  check_fields('model', config.model, _model_defaults(generator))
   if 'kernel_init' in config.model:
-    _one_of('model.kernel_init', config.model.kernel_init, KERNEL_INITS)
+    one_of('model.kernel_init', config.model.kernel_init, KERNEL_INITS)
+  check_loss(loss)
+
+
+def check_loss(loss: ConfigDict) -> None:
+  """Raises ValueError, naming the field, for fields and values that `generator_loss` cannot take."""
+  check_fields('loss', loss, LOSS_FIELDS)
   missing = [name for name in LOSS_FIELDS if name not in loss]
   if missing:
     raise ValueError(f"config.loss lacks {missing}: start from the system's default_config()")
@@ -339,14 +347,14 @@ def _check(config: ConfigDict, generator: type[nn.Module]) -> None:
       raise ValueError(f'config.loss.{name} {weight!r} must be finite and >= 0 (0: not built)')
   if not any(loss[name] for name in WEIGHTS):
     raise ValueError(f'config.loss: all weights ({", ".join(WEIGHTS)}) are 0: nothing to train')
-  _one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)
-  _one_of('loss.discriminator_input', loss.discriminator_input, ('out', 'comp'))
+  one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)
+  one_of('loss.discriminator_input', loss.discriminator_input, ('out', 'comp'))
   if loss.discriminator_width < 1:
     raise ValueError(f'config.loss.discriminator_width {loss.discriminator_width} must be >= 1')
-  _one_of('loss.vgg', loss.vgg, VGG_DEPTHS)
+  one_of('loss.vgg', loss.vgg, VGG_DEPTHS)
   for term in ('perceptual', 'style'):
     layers = loss[f'{term}_layers']
     if loss[term] and not layers:
       raise ValueError(f'config.loss.{term}_layers is empty: name layers, or set loss.{term}=0')
     for layer in layers:
-      _one_of(f'loss.{term}_layers: layer', layer, vgg.layer_names(VGG_DEPTHS[loss.vgg]))
+      one_of(f'loss.{term}_layers: layer', layer, vgg.layer_names(VGG_DEPTHS[loss.vgg]))

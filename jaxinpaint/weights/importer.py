@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,7 +134,7 @@ def _convert(
   tree: dict[str, dict] = {'params': {}, 'stats': {}}
   owner: dict[str, pathlib.Path] = {}
   for path, content in files.items():
-    for networks, state in _states(path, content, format, entries):
+    for networks, state in _states(path, content, format, entries, expected):
       mine = [e for e in entries if e.network in networks]
       try:
         part = mapping.convert(state, mine, format.ignore, expected=expected)
@@ -158,43 +159,77 @@ def _convert(
 
 
 def _states(
-  path: pathlib.Path, content: Any, format: mapping.Format, entries: Sequence[mapping.Entry]
+  path: pathlib.Path,
+  content: Any,
+  format: mapping.Format,
+  entries: Sequence[mapping.Entry],
+  expected: Mapping[str, Any],
 ) -> list[tuple[set[str], dict[str, np.ndarray]]]:
   """[(networks, their state dict)] of one file, as `format.unwrap` says."""
   networks = {e.network for e in entries}
+  nearest = lambda choices, state: _nearest(choices, state, entries, format.ignore, expected)
   if not format.unwrap:
     state = mapping.strip_module(_arrays(content))
-    return [(_nearest(networks, state, entries), state)]
-  found = []
+    return [(nearest([networks, *({n} for n in sorted(networks))], state), state)]
+  choices: dict[str, list[set[str]]] = {}
   for item in format.unwrap:
     key, _, network = item.partition(':')
+    name = network or (key if key in networks else '')
+    if not name or name in networks:
+      choices.setdefault(key, []).append({name} if name else networks)
+  found = []
+  for key, wanted in choices.items():
     inner = content
     for name in key.split('.') if key else ():
       inner = inner.get(name) if isinstance(inner, Mapping) else None
-    if isinstance(inner, Mapping):
-      name = network or (key if key in networks else '')
-      found.append(({name} if name else networks, _arrays(inner)))
+    # The whole file is the state dict only if no other key is there.
+    if isinstance(inner, Mapping) and (key or len(choices) == 1):
+      state = _arrays(inner)
+      found.append((nearest(wanted, mapping.strip_module(state)), state))
   if found:
     return found
   # Somebody may have taken the state dict of one network out of its wrapping.
   state = mapping.strip_module(_arrays(content))
-  for network in sorted(networks):
-    wanted = {e.key for e in entries if e.network == network}
-    if wanted <= state.keys():
-      return [({network}, state)]
+  alone = [
+    {network}
+    for network in sorted(networks)
+    if {e.key for e in entries if e.network == network} <= state.keys()
+  ]
+  if alone or '' in choices:
+    return [(nearest(alone or choices[''], state), state)]
   top = list(content) if isinstance(content, Mapping) else [type(content).__name__]
   shown = ', '.join(str(k) for k in top[:8]) + (', ...' if len(top) > 8 else '')
-  keys = ' or '.join(repr(item.partition(':')[0]) for item in format.unwrap)
+  keys = ' or '.join(repr(key) for key in choices)
   raise mapping.MappingError(f'{path.name}: wanted {keys} at the top of the file, found: {shown}')
 
 
 def _nearest(
-  networks: set[str], state: Mapping[str, Any], entries: Sequence[mapping.Entry]
+  choices: Sequence[set[str]],
+  state: Mapping[str, np.ndarray],
+  entries: Sequence[mapping.Entry],
+  ignore: Sequence[str],
+  expected: Mapping[str, Any],
 ) -> set[str]:
-  """Whose state dict this is: all the networks', or one's, whichever leaves fewer keys over."""
-  keys = lambda names: {e.key for e in entries if e.network in names}
-  left_over = lambda names: len(keys(names) ^ state.keys())
-  return min([networks, *({n} for n in sorted(networks))], key=left_over)
+  """Whose state dict this is: of `choices` the networks that leave the fewest keys over.
+
+  A shape that does not fit counts as two keys left over, the file's and the network's: two networks
+  may have the same keys.
+  """
+  if len(choices) == 1:
+    return choices[0]
+  shapes = mapping.flatten(expected, separator='/')
+
+  def left_over(names):
+    own = {e.key: e for e in entries if e.network in names}
+    problems = len(own.keys() - state.keys())
+    for key, array in state.items():
+      if key not in own:
+        problems += not any(re.search(pattern, key) for pattern in ignore)
+      elif (shape := shapes.get('/'.join(own[key].target))) is not None:
+        problems += 2 * (mapping.shape_after(own[key], array) != tuple(shape.shape))
+    return problems
+
+  return min(choices, key=left_over)
 
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:

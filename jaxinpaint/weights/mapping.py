@@ -105,8 +105,9 @@ class Format:
     unwrap: where the state dicts sit in the file: 'KEY' or 'KEY:NETWORK', KEY a dotted path into
       the file's nested dicts. The arrays below KEY, named relative to it, feed the entries of
       NETWORK; without ':NETWORK', of the network called KEY, or of all if there is none such.
-      Several files may bring one KEY each. (): the file itself is the state dict of all networks,
-      or of one of them.
+      Several files may bring one KEY each; where several items have the same KEY, keys and shapes
+      tell whose state dict it is. An empty KEY (':NETWORK') stands for a file that has none of the
+      others. (): the file itself is the state dict of all networks, or of one of them.
     ignore: regular expressions (`re.search`) of keys that nothing here uses.
     note: which files these are and how to get them.
     licence: of the published weights.
@@ -206,6 +207,14 @@ def flatten(tree: Any, prefix: str = '', separator: str = '.') -> dict[str, Any]
   for key, value in items:
     flat.update(flatten(value, f'{prefix}{separator}{key}' if prefix else str(key), separator))
   return flat
+
+
+def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
+  """Shape of the file's array once it is laid out as here; None where its rank does not fit."""
+  axes = LAYOUTS[entry.layout][0]
+  if axes is None:
+    return array.shape
+  return tuple(array.shape[a] for a in axes) if array.ndim == len(axes) else None
 
 
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,21 @@ from jaxinpaint.layers.resnet import ResnetBlock
 from jaxinpaint.weights import mapping
 
 
-@goldens.cases('edgeconnect_resblock')
+@goldens.cases('edgeconnect_resblock', 'edgeconnect_resblock_sn')
 def test_block_and_gradients(case):
-  data = case.data()
-  entries = mapping.conv('conv_block.1', 'net', ('conv1',)) + mapping.conv(
-    'conv_block.5', 'net', ('conv2',)
-  )
-  params = mapping.convert(case.state(), entries)['params']['net']
+  data, state = case.data(), case.state()
+  spectral_norm = 'conv_block.1.weight_orig' in state
+  entries = ()
+  for key, name in (('conv_block.1', 'conv1'), ('conv_block.5', 'conv2')):
+    if spectral_norm:
+      entries += mapping.sn_conv(key, 'net', (name,), bias=False)
+    else:
+      entries += mapping.conv(key, 'net', (name,))
+  tree = mapping.convert(state, entries)
+  params, stats = tree['params']['net'], tree['stats'].get('net', {})
   x, weights = goldens.nhwc(data['x']), goldens.nhwc(data['cotangent'])
-  forward = lambda params, x: ResnetBlock().apply({'params': params}, x)
+  block = ResnetBlock(spectral_norm=spectral_norm)
+  forward = lambda params, x: block.apply({'params': params, **stats}, x)
   goldens.assert_close(goldens.nchw(forward(params, x)), data['out'])
   loss = lambda params, x: (forward(params, x) * weights).sum()
   gp, gx = jax.grad(loss, (0, 1))(params, x)

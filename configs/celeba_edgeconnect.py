@@ -1,0 +1,17 @@
+"""EdgeConnect (Nazeri et al., ICCV Workshops 2019) on CelebA at 256 x 256.
+
+  python train.py --config configs/celeba_edgeconnect.py --workdir runs/celeba_edgeconnect
+  python evaluate.py --workdir runs/celeba_edgeconnect
+
+Data: docs/data.md (celeb_a). Everything else as places2_edgeconnect.py. Result here: not trained
+here; the published weights are imported by `python -m jaxinpaint.weights import edgeconnect
+EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
+"""
+
+from configs import _base, places2_edgeconnect
+
+
+def get_config(variant=''):
+  config = places2_edgeconnect.get_config()
+  _base.celeba(config)
+  return _base.finish(config, variant)

@@ -1,0 +1,61 @@
+"""Where the arrays of EdgeConnect's checkpoints go, for every system that takes its networks.
+
+Files of knazeri/edge-connect, four to a data set: EdgeModel_gen.pth and InpaintingModel_gen.pth
+hold {'iteration', 'generator': state dict}, EdgeModel_dis.pth and InpaintingModel_dis.pth
+{'discriminator': state dict}. A discriminator's file has the arrays of conv1 a second time, as
+features.0.
+"""
+
+from typing import Any
+
+from jaxinpaint.weights import mapping
+
+IGNORE = (r'^features\.',)  # aliases in the discriminators' files
+UNWRAP = (
+  'generator:edge_generator',
+  'generator:generator',
+  'discriminator:edge_discriminator',
+  'discriminator:discriminator',
+)
+
+
+def generator_entries(
+  model: Any, network: str = 'generator', *, spectral_norm: bool = False
+) -> tuple[mapping.Entry, ...]:
+  """Entries of one generator with the settings `model`."""
+  found = []
+  normed = mapping.sn_conv if spectral_norm else mapping.conv
+  for i in range(3):
+    found.extend(normed(f'encoder.{3 * i + 1}', network, ('body', f'encoder{i}')))
+  for i in range(model.get('blocks', 8)):
+    for key, name in ((1, 'conv1'), (5, 'conv2')):
+      path = ('body', f'middle{i}', name)
+      bias = not spectral_norm
+      found.extend(normed(f'middle.{i}.conv_block.{key}', network, path, bias=bias))
+  for i in range(2):
+    key, path = f'decoder.{3 * i}', ('body', f'decoder{i}')
+    if spectral_norm:
+      found.extend(mapping.sn_conv(key, network, path, layout='conv_transpose'))
+    else:
+      found.extend(mapping.conv_transpose(key, network, path))
+  found.extend(mapping.conv('decoder.7', network, ('body', 'decoder2')))
+  return tuple(found)
+
+
+def discriminator_entries(network: str = 'discriminator') -> tuple[mapping.Entry, ...]:
+  """Entries of one patch discriminator."""
+  found = []
+  for i in range(1, 6):
+    found.extend(mapping.sn_conv(f'conv{i}.0', network, (f'conv{i}',), bias=False))
+  return tuple(found)
+
+
+def entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of all four networks."""
+  spectral_norm = model.get('use_spectral_norm', True)
+  return (
+    *generator_entries(model, 'edge_generator', spectral_norm=spectral_norm),
+    *generator_entries(model),
+    *discriminator_entries('edge_discriminator'),
+    *discriminator_entries(),
+  )

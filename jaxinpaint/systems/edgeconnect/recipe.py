@@ -1,0 +1,76 @@
+"""How EdgeConnect is trained: edges, colours along true edges, colours along drawn edges.
+
+Nazeri, Ng, Joseph, Qureshi, Ebrahimi: "EdgeConnect: Generative Image Inpainting with Adversarial
+Edge Learning", ICCV Workshops 2019, https://arxiv.org/abs/1901.00212. `systems.edge_guided` holds
+the phases, which JPGNet shares. They are the released code's MODEL 1, 2 and 3; its MODEL 4 is
+loss.joint='both', the paper's last stage loss.joint='end_to_end'. Numbers are those of the released
+example configuration.
+
+Differs from the paper, and follows the released code:
+  - weights: feature matching 10 beside an adversarial 1, style 250 (the paper's text agrees); the
+    code's fallbacks without a configuration file are others (style 1, content 1, adversarial 0.01);
+  - VGG's features are of raw [0, 1] images, without ImageNet's mean and deviation;
+  - at inference all edges that the second generator is shown are drawn, around the hole too;
+    model.composite_edges=True pastes them into the picture's own, as training does;
+  - the third phase trains the second generator alone.
+
+Differs from the released code:
+  - the networks of the third phase that rest do so entirely: there, the edge generator's power
+    iteration goes on;
+  - loss.joint='both' keeps the two generators' gradients apart: there, the picture's loss reaches
+    the edge generator as well ('end_to_end' has that, alone);
+  - the power iterations of a step run in another order, and feature matching compares features of
+    the same vectors u and v (see systems/edge_guided.py);
+  - a batch whose masks are all empty does not divide by zero in the L1 term;
+  - binary cross-entropy is taken of logits, without PyTorch's clamp of the logarithm at -100;
+  - Canny's sigma is a fixed number: its random choice (SIGMA 0), no edges (-1) and edges from files
+    (EDGE 2) are left out.
+"""
+
+import functools
+
+from ml_collections import ConfigDict
+
+from jaxinpaint import arrays
+from jaxinpaint.systems import edge_guided, joint_loss
+from jaxinpaint.systems.edgeconnect import networks as networks_lib
+from jaxinpaint.training.recipe import Recipe
+
+
+def default_config() -> ConfigDict:
+  """The published networks, weights and lengths."""
+  # Each at most, MAX_ITERS: the authors stopped when a phase's losses no longer fell.
+  phases = dict(edge=2_000_000, inpainting=2_000_000, joint=2_000_000)
+  sections = dict(model=edge_guided.default_model(), loss=edge_guided.default_loss(), phases=phases)
+  return ConfigDict(dict(system='edgeconnect', dtype='float32') | sections)
+
+
+def make(config: ConfigDict) -> Recipe:
+  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
+  edge_guided.check(config, default_config())
+  model, loss = config.model, config.loss
+  dtype = joint_loss.DTYPES[config.dtype]
+  networks = edge_guided.make_networks(model, loss, dtype)
+  paint = edge_guided.paint(networks, composite_edges=model.composite_edges)
+
+  def predict(params, stats, constants, image, mask, rng, *, canny):
+    return arrays.compose(paint(params, stats, image, mask, canny)[0], image, mask)
+
+  def pictures(params, stats, constants, image, mask, rng, *, canny):
+    return {'edges': paint(params, stats, image, mask, canny)[1]}
+
+  return Recipe(
+    networks=tuple(networks),
+    init=functools.partial(edge_guided.init, networks),
+    phases=edge_guided.make_phases(networks, loss, config.phases, dtype),
+    predict=predict,
+    predict_networks=edge_guided.PREDICT_NETWORKS,
+    load_constants=functools.partial(joint_loss.load_constants, loss),
+    multiple=networks_lib.MULTIPLE,
+    min_side=networks_lib.MIN_SIDE,
+    inputs=edge_guided.inputs(model),
+    pictures=pictures,
+  )
+
+
+quicktest = edge_guided.quicktest

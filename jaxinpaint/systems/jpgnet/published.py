@@ -1,0 +1,72 @@
+"""The published JPGNet checkpoints: PyTorch files of tsingqguo/jpgnet.
+
+NUMBER_KPN_bs_BATCH.pth, once for the predictive filtering and once for the fusion, each a state
+dict without any wrapping; the two have the same keys and are told apart by their shapes. The
+generative part's files are EdgeConnect's (`systems.edge_guided_files`).
+"""
+
+from typing import Any
+
+from jaxinpaint.systems import edge_guided_files
+from jaxinpaint.weights import mapping
+
+PAPER = mapping.Paper(
+  title='JPGNet: Joint Predictive Filtering and Generative Network for Image Inpainting',
+  authors='Guo, Li, Juefei-Xu and others',
+  venue='ACM Multimedia',
+  year=2021,
+  url='https://arxiv.org/abs/2107.04281',
+)
+# conv_fusion is in the filtering's file too, where nothing uses it.
+IGNORE = (r'^conv_fusion\.', *edge_guided_files.IGNORE)
+UNWRAP = (*edge_guided_files.UNWRAP, ':kpn1', ':kpn2')
+
+
+def kpn_entries(model: Any, network: str) -> tuple[mapping.Entry, ...]:
+  """Entries of one kernel prediction network; only 'kpn2' reduces colours."""
+  found = []
+  add = lambda key, *path: found.extend(mapping.conv(key, network, path))
+  for level in range(1, 9):
+    for i in range(3):
+      add(f'conv{level}.conv1.{2 * i}', f'conv{level}', f'conv{i + 1}')
+    if model.get('channel_attention', False):
+      add(f'conv{level}.att_c.0', f'conv{level}', 'channel1')
+      add(f'conv{level}.att_c.2', f'conv{level}', 'channel2')
+    if model.get('spatial_attention', False):
+      add(f'conv{level}.att_s.0', f'conv{level}', 'spatial')
+  add('outc', 'kernels')
+  add('conv_final', 'final')
+  if network == 'kpn2':
+    add('conv_fusion', 'fusion')
+  return tuple(found)
+
+
+def entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of all the networks that the settings `model` ask for."""
+  found = []
+  if model.get('generative', 'edgeconnect') == 'edgeconnect':
+    found.extend(edge_guided_files.entries(model))
+  found.extend(kpn_entries(model, 'kpn1'))
+  if _has_kpn2(model):
+    found.extend(kpn_entries(model, 'kpn2'))
+  return tuple(found)
+
+
+def _has_kpn2(model: Any) -> bool:
+  generative = model.get('generative', 'edgeconnect') != 'none'
+  return generative and model.get('fusion', 'predictive') == 'predictive'
+
+
+FORMATS = {
+  'jpgnet': mapping.Format(
+    entries=entries,
+    unwrap=UNWRAP,
+    ignore=IGNORE,
+    note=(
+      'the two NUMBER_KPN_bs_BATCH.pth (filtering and fusion) with the EdgeModel_gen.pth and '
+      'InpaintingModel_gen.pth of the EdgeConnect variant, for CelebA, Places2 and Dunhuang'
+    ),
+    licence='none stated by the authors: ask them before using the weights commercially',
+    url='https://github.com/tsingqguo/jpgnet',
+  ),
+}
