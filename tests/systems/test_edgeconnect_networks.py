@@ -68,8 +68,8 @@ def test_parameter_counts_are_the_published_ones():
   assert found == {
     'edge_generator': 10_761_089,
     'generator': 10_774_595,
-    'edge_discriminator': 2_762_688 - 1024,
-    'discriminator': 2_762_688,
+    'edge_discriminator': 2_763_776 - 1024,
+    'discriminator': 2_763_776,
   }
 
 
