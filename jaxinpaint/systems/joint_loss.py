@@ -334,7 +334,7 @@ def _check(config: ConfigDict, generator: type[nn.Module]) -> None:
 
 
 def check_loss(loss: ConfigDict) -> None:
-  """Raises ValueError, naming the field, for fields and values that `generator_loss` cannot take."""
+  """Raises ValueError, naming the field, for what `generator_loss` cannot take."""
   check_fields('loss', loss, LOSS_FIELDS)
   missing = [name for name in LOSS_FIELDS if name not in loss]
   if missing:

@@ -1,0 +1,35 @@
+"""JPGNet (Guo et al., ACM Multimedia 2021) with EdgeConnect, on Places2 at 256 x 256.
+
+  python train.py --config configs/places2_jpgnet.py --workdir runs/places2_jpgnet
+  python evaluate.py --workdir runs/places2_jpgnet
+
+The run trains the generative part first, as places2_edgeconnect.py does. The authors took it
+published: import EdgeModel_gen.pth and InpaintingModel_gen.pth into a workdir or file with
+`python -m jaxinpaint.weights import edgeconnect`, and skip its phases:
+
+  --config.init_from=FILE --config.phases.edge=0 --config.phases.inpainting=0
+  --config.phases.joint=0 --config.training.steps=1000000
+
+Data: docs/data.md (places365_small). Numbers are those of the released configuration; O marks ours.
+Result here: not trained here; the published weights are imported by `python -m jaxinpaint.weights
+import jpgnet KPN1.pth KPN2.pth EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
+"""
+
+from configs import _base, places2_edgeconnect
+
+
+def get_config(variant=''):
+  config = _base.base('jpgnet')
+  _base.places2(config)
+  with config.unlocked():
+    config.optimizers.update(places2_edgeconnect.get_config().optimizers)  # the generative part's
+    for name in ('kpn1', 'kpn2'):
+      config.optimizers[name] = _base.adam(2e-4, b1=0.5, b2=0.999)
+  config.data.size = 256
+  config.data.batch_size = 8  # the released fusion loop takes one picture at a time
+  config.data.crop = 'center'  # centre square, then resized
+  config.data.flip = True
+  config.data.masks = 'irregular'  # O: the published runs used NVIDIA's files: 'folder:PATH'
+  config.data.workers = 4
+  config.training.steps = sum(config.phases.values())
+  return _base.finish(config, variant)

@@ -1,0 +1,75 @@
+"""A small batch with edges, which networks one step of a phase moves, and published files."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxinpaint.training import state as state_lib
+from jaxinpaint.training import step as step_lib
+from jaxinpaint.weights import mapping
+
+_spec = importlib.util.spec_from_file_location(
+  'torch_bytes', pathlib.Path(__file__).parent.parent / 'weights' / 'torch_bytes.py'
+)
+torch_bytes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(torch_bytes)
+
+
+def batch(size=32):
+  image = jax.random.uniform(jax.random.key(0), (2, size, size, 3))
+  mask = jnp.zeros((2, size, size, 1)).at[0, 4:20, 4:20].set(1.0)
+  canny = (jax.random.uniform(jax.random.key(1), mask.shape) < 0.2).astype(jnp.float32)
+  return {'image': image, 'mask': mask, 'canny': canny, 'id': jnp.arange(2)}
+
+
+def start(recipe, data):
+  """(the initial state, the train step), with plain gradient descent everywhere."""
+  txs = {name: optax.sgd(1e-3) for name in recipe.optimizers}
+  create = lambda key: state_lib.create(recipe, txs, (), key, data)
+  return jax.jit(create)(jax.random.key(0)), step_lib.make_train_step(recipe, txs)
+
+
+def moved(recipe, state, step, data, number):
+  """(names of the networks whose parameters, and whose statistics, step `number` changes, its
+  metrics, the state after it)."""
+  old = jax.tree.map(np.asarray, (state.params, state.stats))
+  state = state.replace(step=jnp.asarray(number, state.step.dtype))
+  new, metrics = step(state, {}, data, jax.random.key(1), recipe.plan(number))
+  differs = lambda a, b: any(
+    (np.asarray(x) != np.asarray(y)).any()
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+  params = {name for name in old[0] if differs(old[0][name], new.params[name])}
+  stats = {name for name in old[1] if differs(old[1][name], new.stats[name])}
+  assert bool(metrics['finite']), metrics
+  return params, stats, metrics, new
+
+
+def abstract_batch(size=64):
+  shape = lambda channels: jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+  return {'image': shape(3), 'mask': shape(1)}
+
+
+def write_published(path, init, entries, network, key):
+  """A file of torch.save with `network` as published: zeros, but for ones in the biases.
+
+  `key`: of the file's dict under which the state dict is; None: the file is the state dict.
+  """
+  params, stats = jax.eval_shape(init, jax.random.key(0), abstract_batch())
+  tree = {'params': {network: params[network]}, 'stats': {network: stats.get(network, {})}}
+  value = lambda p, x: np.full(x.shape, float(p[-1].key == 'bias'), np.float32)
+  tree = jax.tree_util.tree_map_with_path(value, tree)
+  state = mapping.export(tree, [e for e in entries if e.network == network])
+  if key == 'discriminator':  # an alias that is in the published files
+    state['features.0.weight_orig'] = state['conv1.0.weight_orig']
+  storages, tensors = {}, {}
+  for i, (name, array) in enumerate(state.items()):
+    strides = tuple(n // array.itemsize for n in array.strides)
+    tensors[name] = torch_bytes.tensor(str(i), array.size, array.shape, strides)
+    storages[str(i)] = array.tobytes()
+  content = {'iteration': 7, key: tensors} if key else tensors
+  return torch_bytes.write_zip(path, torch_bytes.emit(content), storages)

@@ -1,0 +1,227 @@
+"""The recipe of EdgeConnect; what its second phase shares is tested in test_joint_loss.py."""
+
+import functools
+
+import edge_guided_cases as cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinpaint import systems
+from jaxinpaint.layers import edge_generators
+from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
+from jaxinpaint.losses import adversarial
+from jaxinpaint.systems import edge_guided, edge_guided_files, joint_loss
+from jaxinpaint.weights import importer, mapping, store
+
+
+def small(phases=(1, 1, 1), model=(), **loss):
+  config = systems.default_config('edgeconnect')
+  config.model.update(dict(width=4, blocks=1) | dict(model))
+  config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=4) | loss)
+  config.phases.update(dict(zip(edge_guided.PHASES, phases, strict=True)))
+  return config
+
+
+@pytest.fixture(scope='module')
+def pieces():
+  recipe = systems.make_recipe(small())
+  return recipe, *jax.jit(recipe.init)(jax.random.key(1), cases.batch())
+
+
+def test_default_config_is_the_released_one():
+  config = systems.default_config('edgeconnect')
+  loss = config.loss
+  weights = {name: loss[name] for name in (*joint_loss.WEIGHTS, *edge_guided.EDGE_WEIGHTS)}
+  assert weights == dict(
+    l1=1.0,
+    l1_hole=0.0,
+    adversarial=0.1,
+    perceptual=0.1,
+    style=250.0,
+    edge_adversarial=1.0,
+    edge_feature_matching=10.0,
+  )
+  assert loss.vgg == 'vgg19' and not loss.vgg_normalize and loss.style_on_hole
+  assert loss.l1_over_mask_mean and loss.joint == 'inpainting'
+  assert not config.model.composite_edges
+  recipe = systems.make_recipe(config)
+  assert recipe.inputs == ('canny:sigma=2',) and (recipe.multiple, recipe.min_side) == (4, 12)
+  assert [p.name for p in recipe.phases] == ['edge', 'inpainting', 'joint']
+
+
+EDGES, COLOURS = {'edge_generator', 'edge_discriminator'}, {'generator', 'discriminator'}
+
+
+def test_each_phase_trains_its_own_and_a_power_iteration_is_one_of_a_trained_network():
+  recipe, data = systems.make_recipe(small()), cases.batch()
+  state, step = cases.start(recipe, data)
+  params, stats, metrics, state = cases.moved(recipe, state, step, data, 0)
+  assert params == EDGES and stats == EDGES
+  terms = ('adversarial', 'feature_matching')
+  total = sum(metrics[f'edge_generator/{name}'] for name in terms)
+  np.testing.assert_allclose(metrics['edge_generator/total'], total, rtol=1e-6)
+  params, stats, _, state = cases.moved(recipe, state, step, data, 1)
+  assert params == COLOURS and stats == {'discriminator'}
+  params, stats, _, state = cases.moved(recipe, state, step, data, 2)
+  assert params == COLOURS and stats == {'discriminator'}
+
+
+@pytest.mark.parametrize(
+  'joint, trained, turned',
+  [
+    ('both', EDGES | COLOURS, EDGES | {'discriminator'}),
+    (
+      'end_to_end',
+      {'edge_generator', *COLOURS},
+      {'edge_generator', 'discriminator'},
+    ),
+  ],
+)
+def test_the_last_phase_may_train_the_edges_too(joint, trained, turned):
+  recipe, data = systems.make_recipe(small((0, 0, -1), joint=joint)), cases.batch()
+  assert [p.name for p in recipe.phases] == ['joint'] and recipe.steps is None
+  state, step = cases.start(recipe, data)
+  params, stats, _, _ = cases.moved(recipe, state, step, data, 0)
+  assert params == trained and stats == turned
+
+
+def test_gradients_reach_the_edge_generator_only_end_to_end(pieces):
+  _, params, stats = pieces
+  data = cases.batch()
+  reached = {}
+  for joint in edge_guided.JOINT:
+    phase = systems.make_recipe(small((0, 0, 1), joint=joint)).phases[0]
+    out = lambda p, run=phase.forward: run(p, stats, {}, data, None)[0]['out'].sum()
+    gradient = jax.jit(jax.grad(out))(params)['edge_generator']
+    reached[joint] = any(np.asarray(g).any() for g in jax.tree.leaves(gradient))
+  assert reached == {'inpainting': False, 'both': False, 'end_to_end': True}
+
+
+def test_edge_losses_are_of_the_gray_picture_with_its_edges(pieces):
+  recipe, params, stats = pieces
+  data = cases.batch()
+  drawn = jnp.full_like(data['canny'], 0.25)
+  drawing, judging = recipe.phases[0].updates
+  run = lambda update: jax.jit(
+    lambda drawn: update.loss(params, stats, {}, {'edges': drawn}, data, None)[1]['metrics']
+  )(drawn)
+  own = {'params': params['edge_discriminator'], **stats['edge_discriminator']}
+  network = PatchDiscriminator(width=4)
+  gray = edge_generators.gray(data['image'])
+
+  def see(edges, train):
+    x = jnp.concatenate([gray, edges], -1)
+    found, changed = network.apply(own, x, train=train, mutable=['spectral'])
+    own.update(changed)
+    return found
+
+  logits, fake = see(drawn, True)
+  _, real = see(data['canny'], False)
+  got = run(drawing)
+  want = adversarial.non_saturating.generator(logits)
+  np.testing.assert_allclose(got['adversarial'], want, rtol=1e-5)
+  want = 10 * sum(jnp.abs(f - r).mean() for f, r in zip(fake, real, strict=True))
+  np.testing.assert_allclose(got['feature_matching'], want, rtol=1e-5)
+  own.update(stats['edge_discriminator'])
+  real, fake = see(data['canny'], True)[0], see(drawn, True)[0]
+  want = adversarial.non_saturating.discriminator(real, fake)
+  got = run(judging)
+  np.testing.assert_allclose([got['real'], got['fake']], np.asarray(want) / 2, rtol=1e-5)
+
+
+def test_precision_and_recall_are_those_of_the_hole():
+  drawn = jnp.asarray([0.9, 0.9, 0.4, 0.9, 0.9]).reshape(1, 1, 5, 1)
+  true = jnp.asarray([1.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 5, 1)
+  mask = jnp.asarray([1.0, 1.0, 1.0, 1.0, 0.0]).reshape(1, 1, 5, 1)
+  got = edge_guided.precision_and_recall(drawn, true, mask)
+  np.testing.assert_allclose([got['precision'], got['recall']], [2 / 3, 2 / 3], rtol=1e-6)
+  got = edge_guided.precision_and_recall(drawn, true, 0 * mask)
+  assert got == {'precision': 0, 'recall': 0}
+
+
+def test_at_inference_edges_are_drawn_everywhere_unless_asked(pieces):
+  recipe, params, stats = pieces
+  data = cases.batch()
+  composited = systems.make_recipe(small(model={'composite_edges': True}))
+  image, mask, canny = (data[k][:, :20] for k in ('image', 'mask', 'canny'))
+  run = lambda f, image: jax.jit(f)(params, stats, {}, image, mask, None, canny=canny)
+  drawn, pasted = (run(r.pictures, image)['edges'] for r in (recipe, composited))
+  known = np.asarray(mask) == 0
+  np.testing.assert_array_equal(np.asarray(pasted)[known], np.asarray(canny)[known])
+  np.testing.assert_array_equal(np.asarray(pasted)[~known], np.asarray(drawn)[~known])
+  assert (np.asarray(drawn)[known] != np.asarray(canny)[known]).all()
+  first, second = run(recipe.predict, image), run(composited.predict, image)
+  assert np.abs(first - second).max() > 0
+  known = np.broadcast_to(known, image.shape)
+  np.testing.assert_array_equal(np.asarray(first)[known], np.asarray(image)[known])
+  other = run(recipe.predict, jnp.where(mask == 1, 0.5, image))
+  np.testing.assert_array_equal(first, other)  # what the hole holds is not read
+
+
+def test_both_generators_take_the_hole_as_white(pieces):
+  _, params, stats = pieces
+  data = cases.batch()
+  paint = edge_guided.paint(
+    edge_guided.make_networks(small().model, small().loss, jnp.float32), composite_edges=False
+  )
+  white = jnp.where(data['mask'] == 1, 1.0, data['image'])
+  out, edges = paint(params, stats, data['image'], data['mask'], data['canny'])
+  want = edge_generators.InpaintGenerator(4, 1).apply(
+    {'params': params['generator']}, white, edges, 0 * data['mask']
+  )
+  np.testing.assert_array_equal(out, want['out'])
+
+
+@pytest.mark.parametrize(
+  'change, why',
+  [
+    (dict(joint='all'), r"loss\.joint 'all' must be one of: 'inpainting'"),
+    (dict(adversarial_kind='soft_mask'), r'adversarial_kind'),
+    (dict(edge_adversarial=-1.0), r'edge_adversarial -1\.0'),
+    (dict(edge_adversarial=0.0, edge_feature_matching=0.0), r'phases\.edge=0'),
+    (dict(phases=(0, 0, 0)), r'phases: all are 0'),
+    (dict(phases=(1, -1, 1)), r'phases\.inpainting -1'),
+    (dict(model={'sigma': 0.0}), r'model\.sigma 0\.0'),
+  ],
+)
+def test_settings_without_sense_are_refused(change, why):
+  with pytest.raises(ValueError, match=why):
+    systems.make_recipe(small(**change))
+
+
+def test_images_too_small_for_the_discriminators_are_refused(pieces):
+  with pytest.raises(ValueError, match=r'16 x 16 .*config.data.size >= 24'):
+    jax.eval_shape(pieces[0].init, jax.random.key(0), cases.batch(16))
+  jax.eval_shape(pieces[0].init, jax.random.key(0), cases.batch(24))
+
+
+def test_published_files_are_told_apart_and_others_refused(tmp_path):
+  config = systems.default_config('edgeconnect')
+  init = systems.make_recipe(config).init
+  entries = edge_guided_files.entries(config.model)
+  write = lambda name, network, key: cases.write_published(
+    tmp_path / name, init, entries, network, key
+  )
+  paths = [
+    write('EdgeModel_gen.pth', 'edge_generator', 'generator'),
+    write('InpaintingModel_gen.pth', 'generator', 'generator'),
+    write('EdgeModel_dis.pth', 'edge_discriminator', 'discriminator'),
+    write('InpaintingModel_dis.pth', 'discriminator', 'discriminator'),
+  ]
+  stored = store.load(importer.import_file('edgeconnect', paths, tmp_path / 'all'))
+  assert set(stored.params) == EDGES | COLOURS
+  shape = lambda name, *path: functools.reduce(dict.get, path, stored.params[name]).shape
+  assert shape('edge_discriminator', 'conv1', 'kernel')[2] == 2
+  assert shape('generator', 'body', 'decoder2', 'bias') == (3,)
+  np.testing.assert_array_equal(stored.params['edge_generator']['body']['decoder2']['bias'], [1])
+  with pytest.raises(mapping.MappingError, match='not the edge_generator'):
+    importer.import_file('edgeconnect', paths[1], tmp_path / 'x')
+  misf = systems.module('misf', 'published')
+  init = systems.make_recipe(systems.default_config('misf')).init
+  other = cases.write_published(
+    tmp_path / 'misf.pth', init, misf.entries({}), 'generator', 'generator'
+  )
+  with pytest.raises(mapping.MappingError, match=r'nothing here takes it[^:]*:\s+encoder0\.1\.'):
+    importer.import_file('edgeconnect', [paths[0], other], tmp_path / 'x')
