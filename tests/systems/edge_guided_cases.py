@@ -1,5 +1,6 @@
 """A small batch with edges, which networks one step of a phase moves, and published files."""
 
+import dataclasses
 import importlib.util
 import pathlib
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxinpaint import systems
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
 from jaxinpaint.weights import mapping
@@ -26,11 +28,27 @@ def batch(size=32):
   return {'image': image, 'mask': mask, 'canny': canny, 'id': jnp.arange(2)}
 
 
+def weights(recipe, data):
+  """(params, stats) drawn by numpy: compiling `recipe.init` takes longer than all it is for."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, x):
+    value = rng.standard_normal(x.shape).astype(np.float32)
+    if path[-1].key in ('u', 'v'):
+      return value / np.linalg.norm(value)
+    return value * (0.1 if path[-1].key == 'bias' else np.sqrt(2 / (x.size / x.shape[-1])))
+
+  found = jax.eval_shape(recipe.init, jax.random.key(0), data)
+  return jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(draw, found))
+
+
 def start(recipe, data):
   """(the initial state, the train step), with plain gradient descent everywhere."""
   txs = {name: optax.sgd(1e-3) for name in recipe.optimizers}
-  create = lambda key: state_lib.create(recipe, txs, (), key, data)
-  return jax.jit(create)(jax.random.key(0)), step_lib.make_train_step(recipe, txs)
+  params, stats = weights(recipe, data)
+  opt = {k: txs[k].init({n: params[n] for n in ns}) for k, ns in recipe.optimizers.items()}
+  state = state_lib.TrainState(jnp.zeros((), jnp.int32), params, stats, opt, {})
+  return state, step_lib.make_train_step(recipe, txs)
 
 
 def moved(recipe, state, step, data, number):
@@ -52,6 +70,13 @@ def moved(recipe, state, step, data, number):
 def abstract_batch(size=64):
   shape = lambda channels: jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
   return {'image': shape(3), 'mask': shape(1)}
+
+
+def narrow_format(monkeypatch, system, model):
+  """Lets the one format of `system` be that of narrow networks, whose files are small."""
+  formats = systems.module(system, 'published').FORMATS
+  narrow = dataclasses.replace(formats[system], model=model)
+  monkeypatch.setitem(formats, system, narrow)
 
 
 def write_published(path, init, entries, network, key):

@@ -18,7 +18,7 @@ from jaxinpaint.weights import importer, mapping, store
 
 def small(phases=(1, 1, 1), model=(), **loss):
   config = systems.default_config('edgeconnect')
-  config.model.update(dict(width=4, blocks=1) | dict(model))
+  config.model.update(dict(width=4, blocks=0) | dict(model))
   config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=4) | loss)
   config.phases.update(dict(zip(edge_guided.PHASES, phases, strict=True)))
   return config
@@ -27,7 +27,7 @@ def small(phases=(1, 1, 1), model=(), **loss):
 @pytest.fixture(scope='module')
 def pieces():
   recipe = systems.make_recipe(small())
-  return recipe, *jax.jit(recipe.init)(jax.random.key(1), cases.batch())
+  return recipe, *cases.weights(recipe, cases.batch())
 
 
 def test_default_config_is_the_released_one():
@@ -51,40 +51,47 @@ def test_default_config_is_the_released_one():
   assert [p.name for p in recipe.phases] == ['edge', 'inpainting', 'joint']
 
 
-EDGES, COLOURS = {'edge_generator', 'edge_discriminator'}, {'generator', 'discriminator'}
+EDGES, COLOURS = ('edge_generator', 'edge_discriminator'), ('generator', 'discriminator')
 
 
-def test_each_phase_trains_its_own_and_a_power_iteration_is_one_of_a_trained_network():
-  recipe, data = systems.make_recipe(small()), cases.batch()
+def test_each_phase_trains_its_own():
+  trained = {}
+  for joint in edge_guided.JOINT:
+    phases = systems.make_recipe(small(joint=joint)).phases
+    names = [[(u.trains, u.optimizer) for u in p.updates] for p in phases]
+    edges, colours = ([((n,), n) for n in names] for names in (EDGES, COLOURS))
+    assert names[:2] == [edges, colours]
+    trained[joint] = names[2]
+  assert trained == {
+    'inpainting': colours,
+    'both': colours + edges,
+    'end_to_end': [(('edge_generator', 'generator'), 'end_to_end'), colours[1]],
+  }
+  phases = systems.make_recipe(small((0, 0, -1))).phases
+  assert [p.name for p in phases] == ['joint'] and phases[0].steps == -1
+
+
+def test_a_phase_paints_what_it_trains(pieces):
+  recipe, params, stats = pieces
+  data = cases.batch()
+  for phase, made, turned in zip(
+    recipe.phases,
+    ({'edges'}, {'out'}, {'edges', 'out'}),
+    ({'edge_generator'}, set(), set()),
+    strict=True,
+  ):
+    outputs, changed = jax.eval_shape(phase.forward, params, stats, {}, data, None)
+    assert set(outputs) == made and set(changed) == turned
+
+
+def test_a_step_moves_all_networks_and_their_vectors():
+  recipe, data = systems.make_recipe(small((0, 0, 1), joint='both')), cases.batch()
   state, step = cases.start(recipe, data)
-  params, stats, metrics, state = cases.moved(recipe, state, step, data, 0)
-  assert params == EDGES and stats == EDGES
+  params, stats, metrics, _ = cases.moved(recipe, state, step, data, 0)
+  assert params == {*EDGES, *COLOURS} and stats == {*EDGES, 'discriminator'}
   terms = ('adversarial', 'feature_matching')
   total = sum(metrics[f'edge_generator/{name}'] for name in terms)
   np.testing.assert_allclose(metrics['edge_generator/total'], total, rtol=1e-6)
-  params, stats, _, state = cases.moved(recipe, state, step, data, 1)
-  assert params == COLOURS and stats == {'discriminator'}
-  params, stats, _, state = cases.moved(recipe, state, step, data, 2)
-  assert params == COLOURS and stats == {'discriminator'}
-
-
-@pytest.mark.parametrize(
-  'joint, trained, turned',
-  [
-    ('both', EDGES | COLOURS, EDGES | {'discriminator'}),
-    (
-      'end_to_end',
-      {'edge_generator', *COLOURS},
-      {'edge_generator', 'discriminator'},
-    ),
-  ],
-)
-def test_the_last_phase_may_train_the_edges_too(joint, trained, turned):
-  recipe, data = systems.make_recipe(small((0, 0, -1), joint=joint)), cases.batch()
-  assert [p.name for p in recipe.phases] == ['joint'] and recipe.steps is None
-  state, step = cases.start(recipe, data)
-  params, stats, _, _ = cases.moved(recipe, state, step, data, 0)
-  assert params == trained and stats == turned
 
 
 def test_gradients_reach_the_edge_generator_only_end_to_end(pieces):
@@ -94,7 +101,7 @@ def test_gradients_reach_the_edge_generator_only_end_to_end(pieces):
   for joint in edge_guided.JOINT:
     phase = systems.make_recipe(small((0, 0, 1), joint=joint)).phases[0]
     out = lambda p, run=phase.forward: run(p, stats, {}, data, None)[0]['out'].sum()
-    gradient = jax.jit(jax.grad(out))(params)['edge_generator']
+    gradient = jax.jit(lambda p, out=out: jax.grad(out)(p)['edge_generator'])(params)
     reached[joint] = any(np.asarray(g).any() for g in jax.tree.leaves(gradient))
   assert reached == {'inpainting': False, 'both': False, 'end_to_end': True}
 
@@ -146,32 +153,44 @@ def test_at_inference_edges_are_drawn_everywhere_unless_asked(pieces):
   data = cases.batch()
   composited = systems.make_recipe(small(model={'composite_edges': True}))
   image, mask, canny = (data[k][:, :20] for k in ('image', 'mask', 'canny'))
-  run = lambda f, image: jax.jit(f)(params, stats, {}, image, mask, None, canny=canny)
-  drawn, pasted = (run(r.pictures, image)['edges'] for r in (recipe, composited))
+
+  @jax.jit
+  def run(image):
+    call = lambda f, image: f(params, stats, {}, image, mask, None, canny=canny)
+    shown = [call(r.pictures, image)['edges'] for r in (recipe, composited)]
+    other = jnp.where(mask == 1, 0.5, image)
+    return *shown, *(
+      call(f, x)
+      for f, x in ((recipe.predict, image), (composited.predict, image), (recipe.predict, other))
+    )
+
+  drawn, pasted, first, second, other = map(np.asarray, run(image))
   known = np.asarray(mask) == 0
-  np.testing.assert_array_equal(np.asarray(pasted)[known], np.asarray(canny)[known])
-  np.testing.assert_array_equal(np.asarray(pasted)[~known], np.asarray(drawn)[~known])
-  assert (np.asarray(drawn)[known] != np.asarray(canny)[known]).all()
-  first, second = run(recipe.predict, image), run(composited.predict, image)
+  np.testing.assert_array_equal(pasted[known], np.asarray(canny)[known])
+  np.testing.assert_array_equal(pasted[~known], drawn[~known])
+  assert (drawn[known] != np.asarray(canny)[known]).all()
   assert np.abs(first - second).max() > 0
   known = np.broadcast_to(known, image.shape)
-  np.testing.assert_array_equal(np.asarray(first)[known], np.asarray(image)[known])
-  other = run(recipe.predict, jnp.where(mask == 1, 0.5, image))
-  np.testing.assert_array_equal(first, other)  # what the hole holds is not read
+  np.testing.assert_array_equal(first[known], np.asarray(image)[known])
+  hole = np.broadcast_to(np.asarray(mask) == 1, image.shape)
+  np.testing.assert_array_equal(first[hole], other[hole])  # what the hole holds is not read
 
 
-def test_both_generators_take_the_hole_as_white(pieces):
-  _, params, stats = pieces
+def test_the_hole_is_white_to_the_generators(pieces):
+  _, params, _ = pieces
   data = cases.batch()
-  paint = edge_guided.paint(
-    edge_guided.make_networks(small().model, small().loss, jnp.float32), composite_edges=False
-  )
   white = jnp.where(data['mask'] == 1, 1.0, data['image'])
-  out, edges = paint(params, stats, data['image'], data['mask'], data['canny'])
-  want = edge_generators.InpaintGenerator(4, 1).apply(
-    {'params': params['generator']}, white, edges, 0 * data['mask']
-  )
-  np.testing.assert_array_equal(out, want['out'])
+  network = edge_generators.InpaintGenerator(4, 0)
+
+  @jax.jit
+  def run():
+    args = ((data['image'], data['mask']), (white, 0 * data['mask']))
+    return [
+      network.apply({'params': params['generator']}, image, data['canny'], mask)['out']
+      for image, mask in args
+    ]
+
+  np.testing.assert_array_equal(*run())
 
 
 @pytest.mark.parametrize(
@@ -197,8 +216,10 @@ def test_images_too_small_for_the_discriminators_are_refused(pieces):
   jax.eval_shape(pieces[0].init, jax.random.key(0), cases.batch(24))
 
 
-def test_published_files_are_told_apart_and_others_refused(tmp_path):
-  config = systems.default_config('edgeconnect')
+def test_published_files_are_told_apart_and_others_refused(tmp_path, monkeypatch):
+  narrow = dict(width=4, blocks=0)
+  cases.narrow_format(monkeypatch, 'edgeconnect', narrow)
+  config = small(discriminator_width=64)
   init = systems.make_recipe(config).init
   entries = edge_guided_files.entries(config.model)
   write = lambda name, network, key: cases.write_published(
@@ -211,17 +232,18 @@ def test_published_files_are_told_apart_and_others_refused(tmp_path):
     write('InpaintingModel_dis.pth', 'discriminator', 'discriminator'),
   ]
   stored = store.load(importer.import_file('edgeconnect', paths, tmp_path / 'all'))
-  assert set(stored.params) == EDGES | COLOURS
+  assert set(stored.params) == {*EDGES, *COLOURS}
   shape = lambda name, *path: functools.reduce(dict.get, path, stored.params[name]).shape
   assert shape('edge_discriminator', 'conv1', 'kernel')[2] == 2
   assert shape('generator', 'body', 'decoder2', 'bias') == (3,)
   np.testing.assert_array_equal(stored.params['edge_generator']['body']['decoder2']['bias'], [1])
   with pytest.raises(mapping.MappingError, match='not the edge_generator'):
     importer.import_file('edgeconnect', paths[1], tmp_path / 'x')
-  misf = systems.module('misf', 'published')
-  init = systems.make_recipe(systems.default_config('misf')).init
+  misf, config = systems.module('misf', 'published'), systems.default_config('misf')
+  config.model.update(narrow)
+  init = systems.make_recipe(config).init
   other = cases.write_published(
-    tmp_path / 'misf.pth', init, misf.entries({}), 'generator', 'generator'
+    tmp_path / 'misf.pth', init, misf.entries(narrow), 'generator', 'generator'
   )
   with pytest.raises(mapping.MappingError, match=r'nothing here takes it[^:]*:\s+encoder0\.1\.'):
     importer.import_file('edgeconnect', [paths[0], other], tmp_path / 'x')
