@@ -47,3 +47,10 @@ def adam(learning_rate: float, b1: float, b2: float, **others: Any) -> ConfigDic
   entry = dict(name='adam', learning_rate=learning_rate, b1=b1, b2=b2, eps=1e-8)
   entry |= dict(schedule='constant', schedule_args={}, clip_norm=0.0)
   return ConfigDict(entry | others)
+
+
+def adadelta(learning_rate: float = 1.0, **others: Any) -> ConfigDict:
+  """An Adadelta entry of `config.optimizers`, with PyTorch's defaults."""
+  entry = dict(name='adadelta', learning_rate=learning_rate, rho=0.9, eps=1e-6)
+  entry |= dict(schedule='constant', schedule_args={}, clip_norm=0.0)
+  return ConfigDict(entry | others)
