@@ -3,9 +3,9 @@
   python train.py --config configs/places2_glcic.py --workdir runs/places2_glcic
   python evaluate.py --workdir runs/places2_glcic
 
-Data: docs/data.md (places365_small). P marks the paper, "code" otenim/GLCIC-PyTorch, O our choice.
-The paper took crops of images whose short side was 256 to 384 pixels; this set has 256 x 256. Result
-here: not trained here.
+Data: docs/data.md (places365_small). P marks the paper, "code" otenim/GLCIC-PyTorch, O what we
+chose. The paper took crops of images whose short side was 256 to 384 pixels; this set has 256 x
+256. Result here: not trained here.
 """
 
 from configs import _base

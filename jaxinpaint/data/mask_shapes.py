@@ -162,16 +162,16 @@ class Rectangles(MaskSampler):
   max_side: int = 150
   min_times: int = 1
   max_times: int = 4
-  within: int = 0
   reference: int = 256
+  within: int = 0
 
   def __post_init__(self):
     super().__post_init__()
     _check_order(self, 'side', 'times')
     if self.within and self.within < self.max_side:
       raise ValueError(
-        f'rectangles of up to {self.max_side} pixels do not fit within {self.within}: raise within, '
-        'or lower max_side'
+        f'rectangles of up to {self.max_side} pixels do not fit within {self.within}: '
+        'raise within, or lower max_side'
       )
 
   @property

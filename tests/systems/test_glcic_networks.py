@@ -1,15 +1,11 @@
 """The networks of GL, both released variants, against their code's own outputs."""
 
 import functools
-import re
 
 import goldens
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from jaxinpaint import systems
 from jaxinpaint.systems.glcic import networks, published
 from jaxinpaint.weights import mapping
 

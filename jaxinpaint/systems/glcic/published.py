@@ -1,8 +1,8 @@
 """The published GLCIC checkpoints: PyTorch files of otenim/GLCIC-PyTorch.
 
-Three files come together: `model_cn` (the generator) and `model_cd` (the discriminator), plain state
-dicts without an ending to their names, and `config.json`, whose "mpv" is the pixel value that
-filled the holes in training: it belongs into config.model.mpv. Give all of them to the import:
+Three files come together: `model_cn` (the generator) and `model_cd` (the discriminator), plain
+state dicts without an ending to their names, and `config.json`, whose "mpv" is the pixel value that
+filled the holes in training: it becomes config.model.mpv. Give all of them to the import:
 
   python -m jaxinpaint.weights import glcic model_cn model_cd config.json OUT
 
@@ -104,8 +104,8 @@ def settings(content: Mapping[str, Any]) -> dict[str, Any]:
     mpv = np.asarray(content['mpv'], np.float64).ravel()
   except (KeyError, TypeError, ValueError) as error:
     raise mapping.MappingError(
-      'the JSON file holds no "mpv" (red, green and blue in [0, 1]): give the config.json that lies '
-      'beside model_cn'
+      'the JSON file holds no "mpv" (red, green and blue in [0, 1]): give the config.json that '
+      'lies beside model_cn'
     ) from error
   if mpv.shape != (3,) or not ((mpv >= 0) & (mpv <= 1)).all():
     raise mapping.MappingError(f'"mpv" {content["mpv"]} must be three numbers in [0, 1]')
@@ -126,8 +126,8 @@ FORMATS = {
     entries=entries,
     settings=settings,
     note=(
-      'model_cn and, if wanted, model_cd, with their config.json (which holds the mean pixel value): '
-      'CelebA at 160 x 160; also what that code saves as phase_N/model_cn_stepM'
+      'model_cn and, if wanted, model_cd, with their config.json (which holds the mean pixel '
+      'value): CelebA at 160 x 160; also what that code saves as phase_N/model_cn_stepM'
     ),
     licence=_LICENCE,
     url=_URL,
@@ -136,8 +136,8 @@ FORMATS = {
     entries=entries,
     settings=settings,
     note=(
-      "files that code saves with arc 'places2' at 256 x 256 with local parts of 128 x 128; none are "
-      'published'
+      "files that code saves with arc 'places2' at 256 x 256 with local parts of 128 x 128; none "
+      'are published'
     ),
     licence=_LICENCE,
     url=_URL,

@@ -72,7 +72,8 @@ def default_config() -> ConfigDict:
     variant='pytorch',  # or 'tf'
     width=64,  # P, code
     mpv=(0.5061, 0.4254, 0.3828),  # CelebA's mean pixel value; of published weights: config.json's
-    discriminator='celeba',  # P, code; 'places2' has one more convolution. The tf variant has its own
+    norm_first=False,  # code; P: True. The tf variant always does
+    discriminator='celeba',  # P, code; 'places2': one more convolution; tf has its own
     discriminator_width=64,  # P, code
     discriminator_features=1024,  # P, code
     image_size=160,  # P (CelebA), code: side of the training images
@@ -153,7 +154,7 @@ def _generator(config: ConfigDict) -> nn.Module:
   if model.variant == 'tf':
     return networks.TFGenerator(width=model.width, dtype=dtype)
   mpv = tuple(float(v) for v in model.mpv)
-  return networks.Generator(width=model.width, mpv=mpv, dtype=dtype)
+  return networks.Generator(width=model.width, mpv=mpv, norm_first=model.norm_first, dtype=dtype)
 
 
 def _discriminator(config: ConfigDict) -> nn.Module:
@@ -165,6 +166,7 @@ def _discriminator(config: ConfigDict) -> nn.Module:
   )
   if model.variant == 'tf':
     return networks.TFDiscriminator(separate_heads=model.separate_heads, **fields)
+  fields['norm_first'] = model.norm_first
   return networks.Discriminator(global_layers=GLOBAL_LAYERS[model.discriminator], **fields)
 
 
