@@ -49,8 +49,8 @@ def adam(learning_rate: float, b1: float, b2: float, **others: Any) -> ConfigDic
   return ConfigDict(entry | others)
 
 
-def adadelta(learning_rate: float = 1.0, **others: Any) -> ConfigDict:
-  """An Adadelta entry of `config.optimizers`, with PyTorch's defaults."""
-  entry = dict(name='adadelta', learning_rate=learning_rate, rho=0.9, eps=1e-6)
+def adadelta(learning_rate: float, rho: float, eps: float, **others: Any) -> ConfigDict:
+  """An Adadelta entry of `config.optimizers`; optax's and PyTorch's take the same steps."""
+  entry = dict(name='adadelta', learning_rate=learning_rate, rho=rho, eps=eps)
   entry |= dict(schedule='constant', schedule_args={}, clip_norm=0.0)
   return ConfigDict(entry | others)

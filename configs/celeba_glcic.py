@@ -17,8 +17,8 @@ def get_config(variant=''):
   _base.celeba(config)
   with config.unlocked():
     # P; lr, rho and eps: code (PyTorch's defaults). One state each through all phases.
-    config.optimizers.generator = _base.adadelta()
-    config.optimizers.discriminator = _base.adadelta()
+    config.optimizers.generator = _base.adadelta(1.0, rho=0.9, eps=1e-6)
+    config.optimizers.discriminator = _base.adadelta(1.0, rho=0.9, eps=1e-6)
   config.data.size = 160  # P, code
   config.data.batch_size = 96  # P; code: 16
   config.data.crop = 'center'  # O: the code resizes the short side to 160, then crops at random

@@ -15,8 +15,8 @@ def get_config(variant=''):
   config = _base.base('glcic')  # phases of 90,000, 10,000 and 400,000 steps: P
   _base.places2(config)
   with config.unlocked():
-    config.optimizers.generator = _base.adadelta()  # P
-    config.optimizers.discriminator = _base.adadelta()
+    config.optimizers.generator = _base.adadelta(1.0, rho=0.9, eps=1e-6)  # P
+    config.optimizers.discriminator = _base.adadelta(1.0, rho=0.9, eps=1e-6)
   config.model.discriminator = 'places2'  # P, code: six convolutions for the whole image
   config.model.image_size = 256  # P
   config.model.local_size = 128  # P

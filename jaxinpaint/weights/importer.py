@@ -48,8 +48,9 @@ def import_file(
 
   Args:
     system: name of the system.
-    path: the file, or several that together hold its networks (generator and discriminator); a
-      .json among them holds settings, in the formats that have such a file.
+    path: the file (of TensorFlow: the prefix or folder of a checkpoint), or several that together
+      hold its networks (generator and discriminator); a .json among them holds settings, in the
+      formats that have such a file.
     out: NAME or NAME.safetensors to write.
     format: one of `formats(system)`; None: each in turn.
     overwrite: replace `out` if it exists.
@@ -86,7 +87,9 @@ def import_file(
       errors.append(f'format {name!r}: {error}')
       continue
     source = {
-      'files': [{'name': p.name, 'sha256': store.sha256(p)} for p in paths],
+      'files': [
+        {'name': f.name, 'sha256': store.sha256(f)} for p in paths for f in reader.files(p)
+      ],
       'format': name,
       'note': known[name].note,
       'url': known[name].url,

@@ -6,7 +6,7 @@ filled the holes in training: it becomes config.model.mpv. Give all of them to t
 
   python -m jaxinpaint.weights import glcic model_cn model_cd config.json OUT
 
-`tf_entries` are those of the TensorFlow variant, of which no checkpoint is published.
+Of the TensorFlow variant no checkpoint is published; its format reads what its code saves.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,11 @@ import numpy as np
 
 from jaxinpaint.weights import mapping
 
-TF_IGNORE = (r'^completion_net/conv(_bn)?6/',)  # in every file, discarded by its code
+TF_IGNORE = (
+  r'^completion_net/conv(_bn)?6/',  # in every file, discarded by its code
+  r'/Adam(_1)?$',  # the optimizers' states
+  r'^beta[12]_power(_\d+)?$',
+)
 
 
 def generator_entries() -> tuple[mapping.Entry, ...]:
@@ -47,6 +51,8 @@ def discriminator_entries(global_layers: int = 5) -> tuple[mapping.Entry, ...]:
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of both networks."""
+  if model.variant == 'tf':
+    return tf_generator_entries() + tf_discriminator_entries(model.separate_heads)
   layers = {'celeba': 5, 'places2': 6}[model.discriminator]
   return generator_entries() + discriminator_entries(layers)
 
@@ -142,5 +148,13 @@ FORMATS = {
     licence=_LICENCE,
     url=_URL,
     model=dict(discriminator='places2', image_size=256, local_size=128),
+  ),
+  'tf': mapping.Format(
+    entries=entries,
+    ignore=TF_IGNORE,
+    note='checkpoints/model-N, what the code saves at its 512 x 512; none are published',
+    licence='none stated',
+    url='https://github.com/shinseung428/GlobalLocalImageCompletion_TF',
+    model=dict(variant='tf', separate_heads=True, image_size=512, local_size=128),
   ),
 }

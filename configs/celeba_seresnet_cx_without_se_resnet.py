@@ -1,0 +1,17 @@
+"""Ablation: configs/celeba_seresnet_cx.py without SE-ResNet blocks (figure 3).
+
+The encoder and both discriminators have GLCIC's plain layers instead.
+
+  python train.py --config configs/celeba_seresnet_cx_without_se_resnet.py \
+    --workdir runs/celeba_seresnet_cx_without_se_resnet
+
+The paper shows pictures and gives no numbers. Result here: not trained here.
+"""
+
+from configs import celeba_seresnet_cx
+
+
+def get_config(variant=''):
+  config = celeba_seresnet_cx.get_config(variant)
+  config.model.use_se_resnet = False
+  return config

@@ -1,0 +1,21 @@
+"""SE-ResNet completion with a contextual loss (Lin and Wang, 2021) on LFW at 160 x 160.
+
+  python train.py --config configs/lfw_seresnet_cx.py --workdir runs/lfw_seresnet_cx
+  python evaluate.py --workdir runs/lfw_seresnet_cx --masks center:0.25
+
+Data: docs/data.md (lfw). As configs/celeba_seresnet_cx.py but for the set and the batch. The paper
+gives no numbers for LFW. Result here: not trained here.
+"""
+
+from configs import _base
+from configs.celeba_seresnet_cx import experiment
+
+
+def get_config(variant=''):
+  config = experiment()
+  config.data.source = 'tfds:lfw'
+  config.data.split = 'train[:10000]'  # "about 10,000", the rest is for testing
+  config.data.eval_split = 'train[10000:]'
+  config.data.crop = 'center'  # O: 250 x 250 whole
+  config.data.batch_size = 16
+  return _base.finish(config, variant)

@@ -1,0 +1,122 @@
+"""The contextual loss: every feature of the target should be met somewhere in the output.
+
+Mechrez, Talmi, Zelnik-Manor: "The Contextual Loss for Image Transformation with Non-Aligned Data",
+ECCV 2018, https://arxiv.org/abs/1803.02077. Between features x_i and y_j, i and j running over the
+positions of one image, centred on the mean of y:
+
+  d_ij = (1 - cos(x_i, y_j)) / 2              (section 3, with the code's factor of a half)
+  d~_ij = d_ij / (min_k d_ik + eps)           (eq. 2)
+  w_ij = exp((1 - d~_ij) / h)                 (eq. 3)
+  cx_ij = w_ij / sum_k w_ik                   (eq. 4)
+  CX(x, y) = mean_j max_i cx_ij               (eq. 1)
+
+Differs from the authors' code: the centre is each image's own, as in the paper, and not the
+batch's; positions are not sampled at random where there are many.
+
+An image of N positions has N x N of each of these. `similarity` holds them all at once where they
+are few, else only some rows at a time: a row's minimum and sum lie within the row, and the maxima
+over rows are carried from block to block, so both forms compute the same numbers. Gradients go
+through the first of equal maxima in both.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Form = Literal['plain', 'blocks']
+
+BLOCK_ELEMENTS = 2**19  # of a block of scores, 2 MiB: stays in a core's cache
+PLAIN_ELEMENTS = 2**21  # of all scores of a batch up to which they are held at once
+_TINY = 1e-12  # shortest length that a feature is divided by
+
+
+def contextual_loss(
+  pred: jax.Array,
+  target: jax.Array,
+  *,
+  h: float = 0.5,
+  eps: float = 1e-5,
+  form: Form | None = None,
+) -> jax.Array:
+  """f32[]: mean over the batch of -log CX(pred, target); see `similarity`."""
+  return -jnp.log(similarity(pred, target, h=h, eps=eps, form=form)).mean()
+
+
+def similarity(
+  x: jax.Array,
+  y: jax.Array,
+  *,
+  h: float = 0.5,
+  eps: float = 1e-5,
+  form: Form | None = None,
+) -> jax.Array:
+  """f32[B] in (0, 1]: CX(x, y) of each image, 1 where every y_j is met by an x_i and by no other.
+
+  Args:
+    x: [B,h,w,C] features whose rows are normalised, the generated ones in the paper.
+    y: [B,h',w',C] features that are to be met, the target's.
+    h: the bandwidth; smaller is more selective.
+    eps: added to the smallest distance of a row.
+    form: 'plain' or 'blocks'; None: by the number of scores.
+
+  Raises:
+    ValueError: shapes that do not go together, h or eps not positive, an unknown form.
+  """
+  if x.ndim != 4 or y.ndim != 4 or (x.shape[0], x.shape[3]) != (y.shape[0], y.shape[3]):
+    raise ValueError(f'features {x.shape} and {y.shape} must be [B,h,w,C] with the same B and C')
+  if h <= 0 or eps <= 0:
+    raise ValueError(f'h {h} and eps {eps} of the contextual loss must be positive')
+  x, y = (z.reshape(z.shape[0], -1, z.shape[-1]).astype(jnp.float32) for z in (x, y))
+  centre = y.mean(1, keepdims=True)
+  x, y = _normalized(x - centre), _normalized(y - centre)
+  scores = x.shape[0] * x.shape[1] * y.shape[1]
+  form = form or ('plain' if scores <= PLAIN_ELEMENTS else 'blocks')
+  if form == 'plain':
+    return _first_max(_rows(x, y, h, eps)).mean(-1)
+  if form != 'blocks':
+    raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
+  return lax.map(lambda pair: _blocks(*pair, h, eps), (x, y))
+
+
+def _normalized(x: jax.Array) -> jax.Array:
+  """x over its length in the last axis; a zero stays zero, and its gradient is zero too."""
+  square = jnp.square(x).sum(-1, keepdims=True)
+  some = square > _TINY**2
+  return jnp.where(some, x * lax.rsqrt(jnp.where(some, square, 1.0)), 0.0)
+
+
+def _rows(x: jax.Array, y: jax.Array, h: float, eps: float) -> jax.Array:
+  """cx of [...,n,C] and [...,m,C]: [...,n,m]; each row sums to 1."""
+  cosine = jnp.einsum('...ic,...jc->...ij', x, y, precision='highest')
+  distance = (1 - cosine) / 2
+  least = distance.min(-1, keepdims=True)
+  return jax.nn.softmax(distance * (-1 / (h * (least + eps))), axis=-1)
+
+
+def _first_max(scores: jax.Array) -> jax.Array:
+  """[...,n,m] -> [...,m], the largest of each column; gradients go to the first of equals."""
+  index = jnp.argmax(scores, axis=-2, keepdims=True)
+  return jnp.take_along_axis(scores, index, axis=-2)[..., 0, :]
+
+
+def _blocks(x: jax.Array, y: jax.Array, h: float, eps: float) -> jax.Array:
+  """CX of one image, [n,C] and [m,C] normalised, by blocks of rows that are computed again for
+  the gradient."""
+  n, m = x.shape[0], y.shape[0]
+  size = max(1, min(n, BLOCK_ELEMENTS // m))
+  count = -(-n // size)
+  size = -(-n // count)
+  padded = jnp.pad(x, ((0, count * size - n), (0, 0))).reshape(count, size, -1)
+  valid = (jnp.arange(count * size) < n).reshape(count, size, 1)
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def step(best, block):
+    rows, valid = block
+    found = _first_max(jnp.where(valid, _rows(rows, y, h, eps), 0.0))
+    return jnp.where(found > best, found, best), None
+
+  best, _ = lax.scan(step, jnp.full((m,), -1.0), (padded, valid))
+  return best.mean()
