@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pathlib
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -41,12 +42,26 @@ class Case:
 
   def state(self) -> dict[str, np.ndarray]:
     """The reference checkpoint: {key: array in the reference's own layout}."""
-    return _fill.state_dict(self.manifest())
+    with mock.patch.object(np.linalg, 'svd', _leading_pair):
+      return _fill.state_dict(self.manifest())
 
   def data(self) -> dict[str, np.ndarray]:
     """Inputs and outputs, in the reference's own layout."""
     with np.load(self.npz) as z:
       return {k: z[k] for k in z.files}
+
+
+def _leading_pair(m: np.ndarray, full_matrices: bool):
+  """The first column and row of an SVD, all that fill.py takes of one, in a tenth of the time.
+
+  Both may have the other sign, which nothing notices: only their product is used.
+  """
+  wide = m.shape[0] <= m.shape[1]
+  values, vectors = np.linalg.eigh(m @ m.T if wide else m.T @ m)
+  first, scale = vectors[:, -1], np.sqrt(values[-1:])
+  second = (first @ m if wide else m @ first) / scale
+  u, v = (first, second) if wide else (second, first)
+  return u[:, None], scale, v[None]
 
 
 def all_cases() -> list[Case]:
