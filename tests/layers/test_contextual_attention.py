@@ -39,7 +39,6 @@ def test_ports(case):
   settings = {'tf': OFFICIAL, 'v1': V1, 'v2': V2}[case.name.removeprefix('contextual_attention_')]
   data = case.data()
   f, b = goldens.nhwc(data['f']), goldens.nhwc(data['b'])
-  h, w = f.shape[1] // 2, f.shape[2] // 2
   mask = goldens.nhwc(data['mask'])[:1]  # the first item's serves the whole batch there
   valid = valid_for(mask, f, resize=settings['resize'], steps=1)
   everywhere = jnp.ones_like(valid)

@@ -111,7 +111,10 @@ def test_official_critics(case):
   data = case.data()
   entries = [e for e in published.tf_entries({}) if e.network != 'generator']
   tree = mapping.convert(tf_state(case), entries)['params']
-  for name, x, want in (('local_critic', 'local', 'd_local'), ('global_critic', 'glob', 'd_global')):
+  for name, x, want in (
+    ('local_critic', 'local', 'd_local'),
+    ('global_critic', 'glob', 'd_global'),
+  ):
     critic = networks.critics('official')[name]
     got = jax.jit(critic.apply)({'params': tree[name]}, (goldens.nhwc(data[x]) + 1) / 2)
     goldens.assert_close(got, data[want], what=name)

@@ -10,11 +10,10 @@ results. `padding='symmetric', resize='floor', mask_steps=1, key_norm='sum', cri
 daa233/generative-inpainting-pytorch, under whose name most PyTorch results were made.
 
 Differs from the paper:
-  - no skip or difference is between what the text says and the default, as far as it says it; the
-    released network has 3,601,542 parameters, the paper counts 2.9 M;
-  - the paper's local critic ends in 512 channels, so does the code; the port has 256 (`critic`).
+  - the released network, which this is, has 3,601,542 parameters; the paper counts 2.9 M;
+  - attention and both encoders' layers, which the text gives in part only, are the code's.
 Differs from the reference code:
-  - every sample has a mask of its own (there one mask serves a batch, in the critics' crops too);
+  - every sample has a mask of its own; there one mask serves the whole batch;
   - images go in as RGB unless `channel_order='bgr'`, which the authors' weights need: their code
     reads files by OpenCV and never reorders;
   - any height and width that are multiples of 8; the code crops images to that.

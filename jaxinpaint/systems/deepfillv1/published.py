@@ -1,9 +1,9 @@
 """The published DeepFill v1 checkpoints.
 
-Official: TensorFlow checkpoints (snap-*.index, .data, .meta) of JiahuiYu/generative_inpainting, both
-networks in one. Ports: PyTorch files of daa233/generative-inpainting-pytorch, either trained there
-(symmetric padding, critics of their own) or converted from an official checkpoint. The converted
-ones belong under the official network, though that port runs them under its own padding.
+Official: TensorFlow checkpoints (snap-*.index, .data, .meta) of JiahuiYu/generative_inpainting,
+all networks in one. Port: PyTorch files of daa233/generative-inpainting-pytorch, either trained
+there (symmetric padding, critics of their own) or converted from an official checkpoint. The
+converted ones belong under the official network, though that port runs them under its own padding.
 """
 
 import re
@@ -114,8 +114,8 @@ FORMATS = {
     entries=trainer_entries,
     ignore=(r'^(localD|globalD)\.',),
     note=(
-      'torch_model.p, converted from an official checkpoint and so run by the official network, not '
-      'by the one it is published with; the channel order is taken to be the official BGR'
+      'torch_model.p, converted from an official checkpoint and so run by the official network, '
+      'not by the one it is published with; the channel order is taken to be the official BGR'
     ),
     licence=_LICENCE,
     url=_PORT_URL,

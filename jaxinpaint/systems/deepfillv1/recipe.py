@@ -20,8 +20,8 @@ The phase 'coarse', 0 steps as published, trains the first stage alone without c
 (PRETRAIN_COARSE_NETWORK in the code).
 
 Differs from the paper:
-  - the text gives neither loss weights nor the coarse result's factor (`l1_coarse`): from the code;
-  - the code, and so the default, adds the L1 of known pixels ('ae'), of which the paper says little.
+  - the text gives neither the losses' weights nor the coarse result's factor: from the code;
+  - the code, and so the default, adds the L1 of known pixels (`ae`), which the text leaves open.
 Differs from the reference code:
   - each sample has its own hole;
   - the slope's square root has derivative 0 at 0, where the code's has none;
@@ -220,7 +220,9 @@ def _check_size(image: jax.Array, sizes: dict[str, int], critics: Any) -> None:
 
 def _generator_loss(loss: ConfigDict, critics: Any, sizes: dict[str, int], *, coarse_only: bool):
   """The generator's update; the first stage's terms alone with `coarse_only`."""
-  stages = (('coarse', loss.l1_coarse),) if coarse_only else (('coarse', loss.l1_coarse), ('out', 1))
+  stages = (
+    (('coarse', loss.l1_coarse),) if coarse_only else (('coarse', loss.l1_coarse), ('out', 1))
+  )
   size = sizes['local_critic']
 
   def generator_loss(params, stats, constants, outputs, batch, rng):
@@ -229,7 +231,7 @@ def _generator_loss(loss: ConfigDict, critics: Any, sizes: dict[str, int], *, co
     known = 1 - mask
     corner = hole_corner(mask, size)
     patch = lambda x: crop(x, corner, size)
-    # Twice the error in [0, 1] is that in [-1, 1]. An image without known pixels has no error there.
+    # Twice the error in [0, 1] is that in [-1, 1]. Without known pixels the term is 0.
     share = jnp.maximum(known.mean(), 1 / known.size) if loss.ae_over_known else 1.0
     metrics = {}
     for name, factor in stages:
@@ -276,9 +278,7 @@ def _critic_loss(loss: ConfigDict, critics: Any, exact: Any, size: int):
       metrics[f'wasserstein_{short}'] = sum(terms)
       if loss.gradient_penalty:
         # The gradient in [-1, 1], which is the networks' own range, is half that in [0, 1].
-        judge = lambda x, name=name, variables=variables: (
-          exact[name].apply(variables, (x + 1) / 2)
-        )
+        judge = lambda x, name=name, variables=variables: exact[name].apply(variables, (x + 1) / 2)
         penalty, slopes = adversarial.gradient_penalty(
           judge, real * 2 - 1, made * 2 - 1, key, mask=hole if loss.gp_masked else None
         )
