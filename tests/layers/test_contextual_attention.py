@@ -12,6 +12,11 @@ V1 = dict(resize='floor', key_norm='sum')
 V2 = dict(resize='floor', key_norm='max')
 
 
+attend = jax.jit(
+  ca.contextual_attention, static_argnames=('fuse', 'resize', 'key_norm', 'block_bytes')
+)
+
+
 def valid_for(data, f, **settings):
   h, w = f.shape[1] // 2, f.shape[2] // 2
   return ca.valid_keys(ca.reduce_mask(data, h, w, **settings))
@@ -24,7 +29,7 @@ def test_official_graph(case):
   h, w = f.shape[1] // 2, f.shape[2] // 2
   valid = valid_for(data['mask'], f, steps=1)  # the mask has the features' size already
   for name, fuse in (('fuse', True), ('nofuse', False)):
-    y, index = ca.contextual_attention(f, b, valid, fuse=fuse, **OFFICIAL)
+    y, index = attend(f, b, valid, fuse=fuse, **OFFICIAL)
     goldens.assert_close(y, data[f'y_{name}'], what=name)
     rows, columns = np.divmod(np.asarray(index), w)
     offset = np.stack([rows - np.arange(h)[:, None], columns - np.arange(w)], -1)
@@ -43,7 +48,7 @@ def test_ports(case):
   valid = valid_for(mask, f, resize=settings['resize'], steps=1)
   everywhere = jnp.ones_like(valid)
   for name, fuse in (('fuse', True), ('nofuse', False)):
-    y, index = ca.contextual_attention(f, b, valid, fuse=fuse, **settings)
+    y, index = attend(f, b, valid, fuse=fuse, **settings)
     goldens.assert_close(goldens.nchw(y), data[f'y_{name}'], what=name)
     weights = ca.attention_weights(f[:1], b[:1], valid, fuse=fuse, **settings)
     score = np.asarray(weights)[:, ::3, ::3].transpose(0, 3, 1, 2)
@@ -53,9 +58,9 @@ def test_ports(case):
     usable = np.asarray(valid)[0][want] == 1
     assert usable.mean() > 0.5
     np.testing.assert_array_equal(np.asarray(index)[usable], want[usable])
-  y, _ = ca.contextual_attention(f[:1], f[:1], valid, **settings)
+  y, _ = attend(f[:1], f[:1], valid, **settings)
   goldens.assert_close(goldens.nchw(y), data['y_self_fuse'], what='self')
-  y, _ = ca.contextual_attention(f[:1], b[:1], everywhere, **settings)
+  y, _ = attend(f[:1], b[:1], everywhere, **settings)
   goldens.assert_close(goldens.nchw(y), data['y_nomask_fuse'], what='no mask')
 
 
@@ -102,7 +107,7 @@ def sample(height=8, width=12, batch=2, channels=3):
 @pytest.mark.parametrize('fuse', [True, False])
 def test_the_definition_with_a_mask_for_each_sample(fuse):
   f, b, valid = sample()
-  y, _ = ca.contextual_attention(f, b, valid, fuse=fuse, resize='floor')
+  y, _ = attend(f, b, valid, fuse=fuse, resize='floor')
   for i in range(len(f)):
     want = naive(f[i], b[i], np.asarray(valid)[i], fuse)
     np.testing.assert_allclose(y[i], want, atol=1e-5)
