@@ -194,7 +194,9 @@ def _nearest(
   """Whose state dict this is: all the networks', or one's, whichever leaves fewer keys over."""
   keys = lambda names: {e.key for e in entries if e.network in names}
   left_over = lambda names: len(keys(names) ^ state.keys())
-  return min([networks, *({n} for n in sorted(networks))], key=left_over)
+  # Of a foreign file everything is reported as missing, not the keys of the smallest network.
+  found = [{n} for n in sorted(networks) if keys({n}) & state.keys()]
+  return min([networks, *found], key=left_over)
 
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:

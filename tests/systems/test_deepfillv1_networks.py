@@ -55,7 +55,7 @@ def test_every_parameter_is_mapped_once():
   for entries in (published.tf_entries({}), published.port_entries({})):
     found = [(e.network, *e.path) for e in entries]
     assert len(found) == len(set(found)) and set(found) == want
-    assert len({e.key for e in entries}) == len(entries)
+    assert len({(e.network, e.key) for e in entries}) == len(entries)
   baseline = [e.path for e in published.tf_entries({'use_attention': False})]
   assert set(baseline) == {path(p) for p, _ in leaves(shapes(use_attention=False))} | {
     e.path for e in published.tf_entries({}) if e.network != 'generator'

@@ -56,24 +56,22 @@ def port_generator_entries(model: Any, prefix: str = '') -> tuple[mapping.Entry,
   return tuple(found)
 
 
-def port_critic_entries(network: str, prefix: str = '') -> tuple[mapping.Entry, ...]:
+def port_critic_entries(network: str) -> tuple[mapping.Entry, ...]:
   """Entries of 'local_critic' or 'global_critic' by the port's names."""
   found = []
   for i in range(1, 5):
-    found.extend(mapping.conv(f'{prefix}dis_conv_module.conv{i}.conv', network, (f'conv{i}',)))
-  found.extend(mapping.dense(f'{prefix}linear', network, ('dense',)))
+    found.extend(mapping.conv(f'dis_conv_module.conv{i}.conv', network, (f'conv{i}',)))
+  found.extend(mapping.dense('linear', network, ('dense',)))
   return tuple(found)
 
 
 def port_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of all networks of the files that the port's training writes.
 
-  The two critics' keys are the same, so they carry the names under which their file keeps them.
+  The two critics' keys are the same; their file keeps them apart, below localD and globalD.
   """
-  critics = (('localD.', 'local_critic'), ('globalD.', 'global_critic'))
-  return port_generator_entries(model) + sum(
-    (port_critic_entries(network, prefix) for prefix, network in critics), ()
-  )
+  critics = (port_critic_entries(network) for network in ('local_critic', 'global_critic'))
+  return sum(critics, port_generator_entries(model))
 
 
 def trainer_entries(model: Any) -> tuple[mapping.Entry, ...]:
@@ -105,6 +103,7 @@ FORMATS = {
   ),
   'pytorch': mapping.Format(
     entries=port_entries,
+    unwrap=('localD:local_critic', 'globalD:global_critic'),
     note='gen_N.pt and, if wanted, dis_N.pt, as the port trains them',
     licence='MIT (the port)',
     url=_PORT_URL,
