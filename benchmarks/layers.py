@@ -5,10 +5,12 @@
 The plain formulation of a convolution is unfold and one matrix product
 (`conv_general_dilated_patches`, einsum); of the predicted-kernel filter, unfold and einsum; of the
 external attention, transposing each axis to the last and a dense product; of a transposed
-convolution, XLA's own input-dilated form.
+convolution, XLA's own input-dilated form; of contextual attention, its definition as convolutions
+of each sample with its patches as kernels and of the score matrix with the identity.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 from unittest import mock
@@ -22,10 +24,13 @@ from benchmarks import measure
 from jaxinpaint.layers import conv
 from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
+from jaxinpaint.layers.contextual_attention import contextual_attention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.systems.mesff.networks import SFI
 
-NAMES = flags.DEFINE_list('names', [], 'Only these: filter, attention, aot, sfi, transposed.')
+NAMES = flags.DEFINE_list(
+  'names', [], 'Only these: filter, attention, aot, sfi, transposed, contextual.'
+)
 DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the inputs.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls; the fastest counts.')
 JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
@@ -78,6 +83,27 @@ def plain_attention(module, params, x):
   return x
 
 
+def plain_contextual_attention(f):
+  """One sample [1,H,W,C] made of itself, every patch valid, halved by taking every second pixel."""
+  _, height, width, c = f.shape
+  h, w = height // 2, width // 2
+  convolve = functools.partial(lax.conv_general_dilated, dimension_numbers=conv.DIMENSIONS)
+  small = f[:, ::2, ::2]
+  keys = patches(small, 3, 1).reshape(h * w, c, 3, 3).transpose(2, 3, 1, 0)
+  keys /= jnp.maximum(jnp.sqrt(jnp.square(keys).sum((0, 1, 2))), 1e-4)
+  scores = convolve(small, keys, (1, 1), 'SAME').reshape(h * w, h * w)
+  identity = jnp.eye(3, dtype=f.dtype)[..., None, None]
+  fuse = lambda s: convolve(s[None, ..., None], identity, (1, 1), 'SAME')[0, ..., 0]
+  turned = lambda s, h, w: s.reshape(h, w, h, w).transpose(1, 0, 3, 2).reshape(h * w, h * w)
+  scores = turned(fuse(turned(fuse(scores), h, w)), w, h)
+  weights = jax.nn.softmax(10 * scores, -1).reshape(1, h, w, h * w)
+  values = lax.conv_general_dilated_patches(
+    f, (4, 4), (2, 2), [(1, 1), (1, 1)], dimension_numbers=conv.DIMENSIONS
+  )
+  values = values.reshape(h * w, c, 4, 4).transpose(2, 3, 0, 1)
+  return conv.conv_transpose2d(weights, values, stride=2, padding=1, form='plain') / 4
+
+
 def of_module(module, shape, dtype):
   """(ours, the same with unfolded convolutions, arguments)."""
   x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -114,6 +140,14 @@ def cases(dtype):
     make = lambda form: lambda x, k: conv.conv_transpose2d(x, k, stride=2, padding=1, form=form)
     return make(None), make('plain'), args
 
+  def contextual(side, block_bytes=2**40):
+    x = random(0, 1, side, side, 128)
+    valid = jnp.ones((1, side * side // 4))
+    ours = lambda x, valid: contextual_attention(
+      x, x, valid, resize='floor', block_bytes=block_bytes
+    )[0]
+    return ours, lambda x, valid: plain_contextual_attention(x), (x, valid)
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -123,6 +157,10 @@ def cases(dtype):
     'aot 64x64x256': lambda: of_module(AOTBlock(**block), (1, 64, 64, 256), dtype),
     'sfi 64x64x256': lambda: of_module(SFI(**block), (1, 64, 64, 256), dtype),
     'transposed 4x4 s2, 64x64x256->128': transposed,
+    # Features of images of 256 and 512 pixels. 'rows': in blocks of queries.
+    'contextual 64x64x128': lambda: contextual(64),
+    'contextual 64x64x128, rows': lambda: contextual(64, 2**24),
+    'contextual 128x128x128, rows': lambda: contextual(128, 2**27),
   }
 
 

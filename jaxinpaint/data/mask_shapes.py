@@ -1,4 +1,4 @@
-"""Masks that are drawn: brush strokes, irregular lines, rectangles, the centre.
+"""Masks that are drawn: brush strokes, irregular lines, rectangles, boxes, the centre.
 
 All numbers of pixels below hold at the size their authors used (256, or the 512 of LaMa's *_512
 sets). At another size lengths and widths are multiplied by min(height, width) / that size, so that
@@ -240,6 +240,47 @@ class Center(MaskSampler):
     sides = [min(n, max(1, math.floor(n * math.sqrt(share) + 0.5))) for n in (height, width)]
     top, left = ((n - side) // 2 for n, side in zip((height, width), sides, strict=True))
     mask[top : top + sides[0], left : left + sides[1]] = 1
+    return mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Box(MaskSampler):
+  """DeepFill v1's box: half the image's sides, at a uniform place, each axis shrunk on both sides.
+
+  The authors' 128 x 128 in 256 x 256, whose rows and columns give up {0, ..., 16} on either side,
+  as much on both: its middle is always that of the box. The place is uniform in {0, ..., n - side -
+  1}, as published (never the last one).
+
+  Attributes:
+    side: of the box, as a share of the image's.
+    shrink: largest, as a share of the box's side.
+  """
+
+  side: float = 0.5
+  shrink: float = 0.125
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.side <= 1 or not 0 <= self.shrink < 0.5:
+      raise ValueError(
+        f'side {self.side!r} of box masks must be in (0, 1], shrink {self.shrink!r} in [0, 0.5)'
+      )
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return 'box'
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    mask = np.zeros((height, width), np.uint8)
+    spans = []
+    for n in (height, width):
+      side = _pixels(self.side, n)
+      start = int(rng.integers(0, max(1, n - side)))
+      less = int(rng.integers(0, int(self.shrink * side), endpoint=True))
+      spans.append(slice(start + less, start + side - less))
+    mask[spans[0], spans[1]] = 1
     return mask
 
 

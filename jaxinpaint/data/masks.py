@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxinpaint.data.mask_files import FileMasks, read_mask
 from jaxinpaint.data.mask_sampler import MaskSampler, check_area
-from jaxinpaint.data.mask_shapes import Center, Irregular, Rectangles, Strokes
+from jaxinpaint.data.mask_shapes import Box, Center, Irregular, Rectangles, Strokes
 
 __all__ = ['FileMasks', 'MaskSampler', 'kinds', 'make', 'mask_set_hash', 'read_mask']
 
@@ -96,6 +96,7 @@ _FAMILIES = {
   'deepfill_v2': Strokes,
   'irregular': Irregular,
   'rectangles': Rectangles,
+  'box': Box,
   'center': Center,
   'folder': FileMasks,
   'files': FileMasks,

@@ -213,8 +213,11 @@ def _nearest(
   """Whose state dict this is: of `choices` the networks that leave the fewest keys over.
 
   A shape that does not fit counts as two keys left over, the file's and the network's: two networks
-  may have the same keys.
+  may have the same keys. Of a foreign file all networks' keys are reported as missing, not those of
+  the smallest.
   """
+  has_one = lambda names: any(e.key in state for e in entries if e.network in names)
+  choices = [names for names in choices if has_one(names)] or list(choices)[:1]
   if len(choices) == 1:
     return choices[0]
   shapes = mapping.flatten(expected, separator='/')

@@ -12,7 +12,7 @@ from jaxinpaint.data import mask_sampler, masks
 from jaxinpaint.data.decode import UnreadableImage
 
 DRAWN = (
-  'strokes', 'deepfill_v2', 'irregular', 'rectangles', 'center', 'lama', 'lama_small',
+  'strokes', 'deepfill_v2', 'irregular', 'rectangles', 'box', 'center', 'lama', 'lama_small',
   'lama_thin_256', 'lama_medium_256', 'lama_thick_256', 'lama_thin_512', 'lama_medium_512',
   'lama_thick_512', 'mixture: 0.5*strokes + 0.5*rectangles',
 )  # fmt: skip
@@ -92,6 +92,23 @@ def test_center_by_area(share, side):
 def test_center_default_is_the_half_side_square():
   mask = draw('center', height=64, width=128)
   assert mask[16:48, 32:96].all() and mask.sum() == 32 * 64
+
+
+def test_boxes_follow_deepfill_v1():
+  tops, sides = set(), set()
+  for seed in range(400):
+    mask = draw('box', seed, 256, 256)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    assert mask.sum() == len(rows) * len(columns)  # one rectangle
+    for line in (rows, columns):
+      less, odd = divmod(128 - len(line), 2)
+      assert odd == 0 and 0 <= less <= 16
+      tops.add(int(line[0]) - less)
+      sides.add(len(line))
+  assert min(tops) >= 0 and max(tops) <= 127 and len(tops) > 100
+  assert sides == set(range(96, 129, 2))
+  with pytest.raises(ValueError, match=r'side 2\.0 of box masks'):
+    masks.make('box;side=2')
 
 
 def test_strokes_follow_deepfill_v2(monkeypatch):

@@ -1,0 +1,123 @@
+"""The published DeepFill v1 checkpoints.
+
+Official: TensorFlow checkpoints (snap-*.index, .data, .meta) of JiahuiYu/generative_inpainting,
+all networks in one. Port: PyTorch files of daa233/generative-inpainting-pytorch, either trained
+there (symmetric padding, critics of their own) or converted from an official checkpoint. The
+converted ones belong under the official network, though that port runs them under its own padding.
+"""
+
+import re
+from typing import Any
+
+from jaxinpaint.weights import mapping
+
+# Counters and the optimizers' averages.
+TF_IGNORE = (r'/Adam(_\d+)?$', r'(^|/)beta[12]_power(_\d+)?$', r'^(lr|global_step)$')
+_COARSE = (
+  *('conv1', 'conv2_downsample', 'conv3', 'conv4_downsample', 'conv5', 'conv6'),
+  *('conv7_atrous', 'conv8_atrous', 'conv9_atrous', 'conv10_atrous'),
+)
+_ATTEND = tuple(f'pm{name}' for name in (*_COARSE[:6], 'conv9', 'conv10'))
+_DECODE = ('conv11', 'conv12', 'conv13_upsample', 'conv14', 'conv15_upsample', 'conv16', 'conv17')
+
+
+def layers(model: Any) -> tuple[tuple[str, str], ...]:
+  """(stage, name) of every layer of the generator with the settings `model`."""
+  attend = _ATTEND if model.get('use_attention', True) else ()
+  second = (*(f'x{name}' for name in _COARSE), *attend, *(f'all{name}' for name in _DECODE))
+  return (*(('coarse', n) for n in (*_COARSE, *_DECODE)), *(('refine', n) for n in second))
+
+
+def tf_entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of all networks by TensorFlow's names, whose kernels are laid out as here."""
+  found = []
+
+  def add(key, network, *path):
+    found.append(mapping.Entry(f'{key}/kernel', network, (*path, 'kernel')))
+    found.append(mapping.Entry(f'{key}/bias', network, (*path, 'bias')))
+
+  for stage, name in layers(model):
+    inner = f'/{name}_conv' if name.endswith('_upsample') else ''
+    add(f'inpaint_net/{name}{inner}', 'generator', stage, name)
+  for which in ('local', 'global'):
+    for i in range(1, 5):
+      add(f'discriminator/discriminator_{which}/conv{i}', f'{which}_critic', f'conv{i}')
+    add(f'discriminator/dout_{which}_fc', f'{which}_critic', 'dense')
+  return tuple(found)
+
+
+def port_generator_entries(model: Any, prefix: str = '') -> tuple[mapping.Entry, ...]:
+  """Entries of the generator by the port's names."""
+  found = []
+  for stage, name in layers(model):
+    theirs = re.sub('^x|_upsample$', '', name)
+    scope = {'coarse': 'coarse_generator', 'refine': 'fine_generator'}[stage]
+    found.extend(mapping.conv(f'{prefix}{scope}.{theirs}.conv', 'generator', (stage, name)))
+  return tuple(found)
+
+
+def port_critic_entries(network: str) -> tuple[mapping.Entry, ...]:
+  """Entries of 'local_critic' or 'global_critic' by the port's names."""
+  found = []
+  for i in range(1, 5):
+    found.extend(mapping.conv(f'dis_conv_module.conv{i}.conv', network, (f'conv{i}',)))
+  found.extend(mapping.dense('linear', network, ('dense',)))
+  return tuple(found)
+
+
+def port_entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of all networks of the files that the port's training writes.
+
+  The two critics' keys are the same; their file keeps them apart, below localD and globalD.
+  """
+  critics = (port_critic_entries(network) for network in ('local_critic', 'global_critic'))
+  return sum(critics, port_generator_entries(model))
+
+
+def trainer_entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of the generator in a state dict of the port's whole trainer."""
+  return port_generator_entries(model, 'netG.')
+
+
+PAPER = mapping.Paper(
+  title='Generative Image Inpainting with Contextual Attention',
+  authors='Yu, Lin, Yang and others',
+  venue='CVPR',
+  year=2018,
+  url='https://arxiv.org/abs/1801.07892',
+)
+PORT = dict(padding='symmetric', resize='floor', mask_steps=1, key_norm='sum', critic='port')
+_LICENCE = 'CC BY-NC 4.0: no commercial use'
+_PORT_URL = 'https://github.com/daa233/generative-inpainting-pytorch'
+FORMATS = {
+  'tensorflow': mapping.Format(
+    entries=tf_entries,
+    ignore=TF_IGNORE,
+    note=(
+      'release_places2_256, release_celeba_256, release_celeba_hq_256 or release_imagenet_256: the '
+      'folder, or the prefix snap-N of its files'
+    ),
+    licence=_LICENCE,
+    url='https://github.com/JiahuiYu/generative_inpainting/tree/v1.0.0',
+    model=dict(channel_order='bgr'),
+  ),
+  'pytorch': mapping.Format(
+    entries=port_entries,
+    unwrap=('localD:local_critic', 'globalD:global_critic'),
+    note='gen_N.pt and, if wanted, dis_N.pt, as the port trains them',
+    licence='MIT (the port)',
+    url=_PORT_URL,
+    model=PORT,
+  ),
+  'pytorch_converted': mapping.Format(
+    entries=trainer_entries,
+    ignore=(r'^(localD|globalD)\.',),
+    note=(
+      'torch_model.p, converted from an official checkpoint and so run by the official network, '
+      'not by the one it is published with; the channel order is taken to be the official BGR'
+    ),
+    licence=_LICENCE,
+    url=_PORT_URL,
+    model=dict(channel_order='bgr'),
+  ),
+}
