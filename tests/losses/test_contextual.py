@@ -48,7 +48,11 @@ def test_loss_on_features_of_vgg16(case, tmp_path):
   goldens.assert_close(value, data['loss'], 1e-4, 'loss')
   want = data['grad_generated']
   gradient = goldens.nchw(gradient)[:, :, ::2, ::2]
-  goldens.assert_close(gradient, want, 1e-3 * np.abs(want).max(), 'gradient')
+  # A pool whose two largest inputs differ by rounding alone hands its gradient to either of them,
+  # and then a patch of the picture differs.
+  error = np.abs(gradient - want) / np.abs(want).max()
+  assert np.quantile(error, 0.95) < 1e-4 and np.median(error) < 1e-5
+  assert np.linalg.norm(gradient - want) < 0.05 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize('swapped', [False, True])
