@@ -5,7 +5,7 @@
 The plain formulation of a convolution is unfold and one matrix product
 (`conv_general_dilated_patches`, einsum); of the predicted-kernel filter, unfold and einsum; of the
 external attention, transposing each axis to the last and a dense product; of a transposed
-convolution, XLA's own input-dilated form.
+convolution, XLA's own input-dilated form; of the contextual loss, all scores of a batch at once.
 """
 
 import contextlib
@@ -23,11 +23,17 @@ from jaxinpaint.layers import conv
 from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
-NAMES = flags.DEFINE_list('names', [], 'Only these: filter, attention, aot, sfi, transposed.')
+NAMES = flags.DEFINE_list('names', [], "Only these: the first words of the rows' names.")
+  'names', [], 'Only these: filter, attention, aot, sfi, transposed, contextual.'
+)
 DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the inputs.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls; the fastest counts.')
+CONTEXTUAL = flags.DEFINE_enum(
+  'contextual', None, ['plain', 'blocks'], 'Form of the contextual loss; default: by size.'
+)
 JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
 
 
@@ -114,6 +120,12 @@ def cases(dtype):
     make = lambda form: lambda x, k: conv.conv_transpose2d(x, k, stride=2, padding=1, form=form)
     return make(None), make('plain'), args
 
+  def contextual(batch, side, channels):
+    # Of the output's features only: the target's have no gradient in training.
+    y = random(1, batch, side, side, channels)
+    make = lambda form: lambda x, _: contextual_loss(x, y, form=form)
+    return make(CONTEXTUAL.value), make('plain'), (random(0, batch, side, side, channels), 0.0)
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -123,6 +135,9 @@ def cases(dtype):
     'aot 64x64x256': lambda: of_module(AOTBlock(**block), (1, 64, 64, 256), dtype),
     'sfi 64x64x256': lambda: of_module(SFI(**block), (1, 64, 64, 256), dtype),
     'transposed 4x4 s2, 64x64x256->128': transposed,
+    'contextual 12x20x20x512': lambda: contextual(12, 20, 512),
+    'contextual 1x40x40x256': lambda: contextual(1, 40, 256),
+    'contextual 12x40x40x256': lambda: contextual(12, 40, 256),
   }
 
 
