@@ -23,13 +23,12 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from jaxinpaint.data import colors, sources
 from jaxinpaint.data import inputs as inputs_lib
 from jaxinpaint.data import masks as masks_lib
-from jaxinpaint.data import sources
 from jaxinpaint.data.decode import UnreadableImage
 
 CROPS = ('center', 'random', 'random_resized', 'resize')
-COLORS = ('keep', 'permute')
 
 _MIN_SIZE = 8
 _FAILURES = 100  # unreadable images in a row that end the run
@@ -163,8 +162,10 @@ def _check_config(config: Any) -> None:
       raise ValueError(f'config.data.{name} {value!r} must be an integer of at least {least}')
   if config.crop not in CROPS:
     raise ValueError(f'config.data.crop {config.crop!r} must be one of {", ".join(CROPS)}')
-  if config.get('colors', 'keep') not in COLORS:
-    raise ValueError(f'config.data.colors {config.colors!r} must be one of {", ".join(COLORS)}')
+  if config.get('colors', 'keep') not in colors.KINDS:
+    raise ValueError(
+      f'config.data.colors {config.colors!r} must be one of {", ".join(colors.KINDS)}'
+    )
   if not isinstance(config.flip, bool):
     raise ValueError(f'config.data.flip {config.flip!r} must be True or False')
 
@@ -211,8 +212,7 @@ class Samples:
     image = crop(image, self.size, self.crop, rng)
     if self.flip and rng.random() < 0.5:
       image = cv2.flip(image, 1)
-    if self.colors == 'permute':
-      image = image[..., rng.permutation(3)]
+    image = colors.KINDS[self.colors](image, rng)
     mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
     return {
       'image': np.ascontiguousarray(image),

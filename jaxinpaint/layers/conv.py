@@ -10,6 +10,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxinpaint import arrays
@@ -148,17 +149,32 @@ def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:
   return arrays.resize_bilinear(x, height, width)
 
 
-def upsample_bilinear(x: jax.Array) -> jax.Array:
-  """[B,H,W,C] -> [B,2H,2W,C], half-pixel centres: weights 1/4 and 3/4, borders repeated."""
-  return _double(_double(x, 1), 2)
+def upsample_bilinear(x: jax.Array, *, align_corners: bool = False) -> jax.Array:
+  """[B,H,W,C] -> [B,2H,2W,C], what `arrays.resize_bilinear` gives, from shifted copies.
+
+  Args:
+    x: [B,H,W,C].
+    align_corners: PyTorch's flag of that name. False: half-pixel centres, weights 1/4 and 3/4,
+      borders repeated. True: the corners stay where they are, and the weights change along a side.
+  """
+  return _double(_double(x, 1, align_corners), 2, align_corners)
 
 
-def _double(x: jax.Array, axis: int) -> jax.Array:
+def _double(x: jax.Array, axis: int, align_corners: bool) -> jax.Array:
   n = x.shape[axis]
   part = lambda a, b: lax.slice_in_dim(x, a, b, axis=axis)
   before = jnp.concatenate([part(0, 1), part(0, n - 1)], axis)
   after = jnp.concatenate([part(1, n), part(n - 1, n)], axis)
-  both = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+  if align_corners:
+    # Sample i of the result lies at i * (n - 1) / (2n - 1): sample 2k by k / (2n - 1) before k,
+    # sample 2k + 1 by (n - 1 - k) / (2n - 1) behind it.
+    shape = [n if i == axis else 1 for i in range(x.ndim)]
+    near = (np.arange(n, dtype=np.float32) / (2 * n - 1)).reshape(shape)
+    of_before, of_after = jnp.asarray(near, x.dtype), jnp.asarray(np.flip(near), x.dtype)
+  else:
+    of_before = of_after = 0.25
+  even, odd = of_before * before + (1 - of_before) * x, (1 - of_after) * x + of_after * after
+  both = jnp.stack([even, odd], axis + 1)
   return both.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
 
 

@@ -1,5 +1,8 @@
-"""Normalisation without parameters; statistics are always float32."""
+"""Normalisation; statistics are always float32."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -22,3 +25,33 @@ def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
   y -= mean
   variance = jnp.square(y).mean((1, 2), keepdims=True)
   return (y * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
+
+
+class CurrentBatchNorm(nn.Module):
+  """Batch norm that keeps no running statistics: always those of what it is given.
+
+  Ioffe and Szegedy, "Batch Normalization", ICML 2015, algorithm 1; parameters 'scale' [C] and
+  'bias' [C].
+
+  Attributes:
+    eps: added to the variance, which is biased.
+    dtype: of the result; statistics and parameters are float32.
+  """
+
+  eps: float = 1e-5
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, over_batch: bool) -> jax.Array:
+    """[B,...,C] -> [B,...,C] in `dtype`.
+
+    `over_batch`: one mean and variance of a channel for all samples; else one for each sample, what
+    a batch of that sample alone gives.
+    """
+    c = x.shape[-1]
+    axes = tuple(range(0 if over_batch else 1, x.ndim - 1))
+    y = x.astype(jnp.float32)
+    y -= y.mean(axes, keepdims=True)
+    y *= jax.lax.rsqrt(jnp.square(y).mean(axes, keepdims=True) + self.eps)
+    y = y * self.param('scale', nn.initializers.ones, (c,))
+    return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)

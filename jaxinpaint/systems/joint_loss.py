@@ -43,8 +43,12 @@ KERNEL_INITS = {
   'he_normal': nn.initializers.he_normal(),
 }
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
-# Wasserstein is left out: its critic needs a gradient penalty and no spectral norm.
-ADVERSARIAL_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
+# Of the outputs alone. Wasserstein is left out: its critic needs a gradient penalty and no spectral
+# norm.
+_PLAIN_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
+# SM-PatchGAN, whose discriminator finds the hole: as its paper has it, and as it was released.
+_SOFT_MASK_KINDS = {'soft_mask': 'paper', 'soft_mask_released': 'released'}
+ADVERSARIAL_KINDS = (*_PLAIN_KINDS, *_SOFT_MASK_KINDS)
 LOSS_FIELDS = (
   *WEIGHTS,
   'adversarial_kind',  # one of ADVERSARIAL_KINDS
@@ -60,7 +64,14 @@ LOSS_FIELDS = (
 )
 
 
-def make(config: ConfigDict, generator: type[nn.Module], *, multiple: int, min_side: int) -> Recipe:
+def make(
+  config: ConfigDict,
+  generator: type[nn.Module],
+  *,
+  multiple: int,
+  min_side: int,
+  discriminator: type[nn.Module] = PatchDiscriminator,
+) -> Recipe:
   """The recipe of a system of this kind.
 
   Args:
@@ -69,6 +80,7 @@ def make(config: ConfigDict, generator: type[nn.Module], *, multiple: int, min_s
     generator: module class; called with image, mask it returns {'out': f32[B,H,W,3] in [0,1]}.
     multiple: of the image's sides.
     min_side: the shortest side that it takes.
+    discriminator: module class, with the fields and the call of `PatchDiscriminator`.
 
   Raises:
     ValueError: an unknown or missing field, or a value out of range; names the field, the value and
@@ -79,8 +91,7 @@ def make(config: ConfigDict, generator: type[nn.Module], *, multiple: int, min_s
   dtype = DTYPES[config.dtype]
   networks = {'generator': generator(**_plain(config.model), dtype=dtype)}
   if loss.adversarial:
-    width = loss.discriminator_width
-    networks['discriminator'] = PatchDiscriminator(width=width, dtype=dtype)
+    networks['discriminator'] = discriminator(width=loss.discriminator_width, dtype=dtype)
 
   def forward(params, stats, constants, batch, rng):
     found = networks['generator'].apply(
@@ -169,19 +180,34 @@ def _generator_loss(loss: ConfigDict, networks: Mapping[str, nn.Module], dtype: 
   return generator_loss
 
 
+def _gan(kind: str) -> adversarial.AdversarialLoss:
+  """The pair of functions of a kind, both with the mask as one more, last argument."""
+  if kind in _SOFT_MASK_KINDS:
+    variant = _SOFT_MASK_KINDS[kind]
+    return adversarial.AdversarialLoss(
+      functools.partial(adversarial.sm_gan_discriminator, variant=variant),
+      functools.partial(adversarial.sm_gan_generator, variant=variant),
+    )
+  plain = adversarial.KINDS[kind]
+  return adversarial.AdversarialLoss(
+    lambda real, fake, mask: plain.discriminator(real, fake),
+    lambda fake, mask: plain.generator(fake),
+  )
+
+
 def _adversarial_term(loss: ConfigDict, discriminator: nn.Module) -> Callable:
-  gan = adversarial.KINDS[loss.adversarial_kind]
+  gan = _gan(loss.adversarial_kind)
   judged = _judged(loss)
 
   def term(params, stats, constants, out, batch):
     logits, new_stats = _judge(discriminator, params, stats, judged(out, batch))
-    return {'adversarial': loss.adversarial * gan.generator(logits)}, new_stats
+    return {'adversarial': loss.adversarial * gan.generator(logits, batch['mask'])}, new_stats
 
   return term
 
 
 def _discriminator_loss(loss: ConfigDict, discriminator: nn.Module) -> Callable:
-  gan = adversarial.KINDS[loss.adversarial_kind]
+  gan = _gan(loss.adversarial_kind)
   judged = _judged(loss)
 
   def discriminator_loss(params, stats, constants, outputs, batch, rng):
@@ -189,7 +215,7 @@ def _discriminator_loss(loss: ConfigDict, discriminator: nn.Module) -> Callable:
     # Two calls, not one of a double batch: each takes its own power iteration, as in PyTorch.
     real_logits, stats = _judge(discriminator, params, stats, batch['image'])
     fake_logits, stats = _judge(discriminator, params, stats, fake)
-    terms = gan.discriminator(real_logits, fake_logits)
+    terms = gan.discriminator(real_logits, fake_logits, batch['mask'])
     metrics = {'real': terms[0] / 2, 'fake': terms[1] / 2}
     total = metrics['real'] + metrics['fake']
     return total, {'metrics': {**metrics, 'total': total}, 'stats': stats}

@@ -30,7 +30,7 @@ def base(system: str) -> ConfigDict:
         size=256,
         crop='random',  # 'center', 'random', 'random_resized', 'resize'
         flip=True,
-        colors='keep',  # 'permute': red, green and blue change places at random
+        colors='keep',  # 'permute': red, green, blue change places; 'jitter': a little of all
         batch_size=4,  # over all devices and processes
         masks='irregular',
         workers=0,  # worker processes for decoding; 0: threads

@@ -3,6 +3,8 @@
 python -m jaxinpaint.weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
 python -m jaxinpaint.weights inspect FILE
 python -m jaxinpaint.weights list
+
+FILE may be the prefix, or the folder, of a TensorFlow checkpoint.
 """
 
 import argparse

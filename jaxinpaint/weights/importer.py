@@ -7,6 +7,7 @@ takes every array of the files.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,9 @@ def import_file(
 
   Args:
     system: name of the system.
-    path: the file, or several that together hold its networks (generator and discriminator).
+    path: the file (of TensorFlow: the prefix or folder of a checkpoint), or several that together
+      hold its networks (generator and discriminator); a .json among them holds settings, in the
+      formats that have such a file.
     out: NAME or NAME.safetensors to write.
     format: one of `formats(system)`; None: each in turn.
     overwrite: replace `out` if it exists.
@@ -68,19 +71,25 @@ def import_file(
     raise ValueError(f'{system!r} has no format {format!r}; there are: {", ".join(known)}')
   paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
   store.refuse_existing(out, overwrite)
-  files = {pathlib.Path(p): reader.read(p) for p in paths}
+  paths = [pathlib.Path(p) for p in paths]
+  beside = [p for p in paths if p.suffix == '.json']
+  files = {p: reader.read(p) for p in paths if p not in beside}
   errors = []
   for name in [format] if format else known:
     config = systems.default_config(system)
     with config.unlocked():
       config.model.update(known[name].model)
     try:
+      with config.unlocked():
+        config.model.update(_settings(beside, known[name]))
       tree = _convert(files, known[name], config)
     except mapping.MappingError as error:
       errors.append(f'format {name!r}: {error}')
       continue
     source = {
-      'files': [{'name': p.name, 'sha256': store.sha256(p)} for p in files],
+      'files': [
+        {'name': f.name, 'sha256': store.sha256(f)} for p in paths for f in reader.files(p)
+      ],
       'format': name,
       'note': known[name].note,
       'url': known[name].url,
@@ -95,10 +104,24 @@ def import_file(
       source=source,
       overwrite=overwrite,
     )
-  names = ', '.join(str(p) for p in files)
+  names = ', '.join(str(p) for p in paths)
   raise mapping.MappingError(
     f'{names}: this does not give the weights of {system!r}.\n' + '\n'.join(errors)
   )
+
+
+def _settings(beside: Sequence[pathlib.Path], format: mapping.Format) -> dict[str, Any]:
+  """Settings of config.model out of the JSON files given beside the weights."""
+  found: dict[str, Any] = {}
+  for path in beside:
+    if format.settings is None:
+      raise mapping.MappingError(f'{path.name}: these weights need no JSON file: leave it out')
+    try:
+      content = json.loads(path.read_text(encoding='utf-8'))
+      found.update(format.settings(content))
+    except ValueError as error:  # not text, no JSON, or MappingError
+      raise mapping.MappingError(f'{path.name}: {error}') from error
+  return found
 
 
 def _convert(
@@ -140,7 +163,8 @@ def _states(
   """[(networks, their state dict)] of one file, as `format.unwrap` says."""
   networks = {e.network for e in entries}
   if not format.unwrap:
-    return [(networks, _arrays(content))]
+    state = mapping.strip_module(_arrays(content))
+    return [(_nearest(networks, state, entries), state)]
   found = []
   for item in format.unwrap:
     key, _, network = item.partition(':')
@@ -162,6 +186,15 @@ def _states(
   shown = ', '.join(str(k) for k in top[:8]) + (', ...' if len(top) > 8 else '')
   keys = ' or '.join(repr(item.partition(':')[0]) for item in format.unwrap)
   raise mapping.MappingError(f'{path.name}: wanted {keys} at the top of the file, found: {shown}')
+
+
+def _nearest(
+  networks: set[str], state: Mapping[str, Any], entries: Sequence[mapping.Entry]
+) -> set[str]:
+  """Whose state dict this is: all the networks', or one's, whichever leaves fewer keys over."""
+  keys = lambda names: {e.key for e in entries if e.network in names}
+  left_over = lambda names: len(keys(names) ^ state.keys())
+  return min([networks, *({n} for n in sorted(networks))], key=left_over)
 
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:

@@ -17,6 +17,8 @@ Layouts, PyTorch on the left:
   conv_transpose  [in, out, kh, kw] -> [kh, kw, in, out], taps not flipped: the layer
                   layers.conv.ConvTranspose does with it what PyTorch does
   dense           [out, in] -> [in, out]
+  tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
+                  'same'
   same            unchanged (biases, scales, statistics)
 """
 
@@ -36,6 +38,7 @@ LAYOUTS = {
   'conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
   'conv_transpose': ((2, 3, 0, 1), (2, 3, 0, 1)),
   'dense': ((1, 0), (1, 0)),
+  'tf_conv_transpose': ((0, 1, 3, 2), (0, 1, 3, 2)),
   'same': (None, None),
 }
 
@@ -102,13 +105,16 @@ class Format:
     unwrap: where the state dicts sit in the file: 'KEY' or 'KEY:NETWORK', KEY a dotted path into
       the file's nested dicts. The arrays below KEY, named relative to it, feed the entries of
       NETWORK; without ':NETWORK', of the network called KEY, or of all if there is none such.
-      Several files may bring one KEY each. (): the file itself is the state dict of all networks.
+      Several files may bring one KEY each. (): the file itself is the state dict of all networks,
+      or of one of them.
     ignore: regular expressions (`re.search`) of keys that nothing here uses.
     note: which files these are and how to get them.
     licence: of the published weights.
     url: where they are published.
     model: settings of config.model that these files were trained with, where they differ from
       the system's default.
+    settings: (content of a JSON file that lies beside the weights) -> further such settings; None:
+      no such file belongs to them.
   """
 
   entries: Callable[[Any], Iterable[Entry]]
@@ -118,6 +124,7 @@ class Format:
   licence: str = ''
   url: str = ''
   model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
 def conv(key: str, network: str, path: tuple[str, ...], bias: bool = True) -> tuple[Entry, ...]:

@@ -1,12 +1,14 @@
-"""Reads published weight files without PyTorch, and without running anything that is in them.
+"""Reads published weight files without their frameworks, running nothing that is in them.
 
   state = reader.read('vgg16-397923af.pth', only=lambda key: key.startswith('features.'))
 
-Three kinds of file are read: the zip archives and the older streams of `torch.save`, and
-safetensors. Of these, tensors, dicts, lists, tuples, text, bytes, numbers and None come out;
-anything else in a file refuses the whole file, by name. See `pickle_machine` for how.
+Four kinds are read: the zip archives and the older streams of `torch.save`, safetensors, and
+TensorFlow's checkpoints. Of PyTorch's, tensors, dicts, lists, tuples, text, bytes, numbers and None
+come out; anything else in a file refuses the whole file, by name. See `pickle_machine` for how, and
+`tensorflow_checkpoint` for TensorFlow's, which are several files under one prefix.
 """
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -15,11 +17,11 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from jaxinpaint.weights import torch_files
+from jaxinpaint.weights import sorted_table, tensorflow_checkpoint, torch_files
 from jaxinpaint.weights.pickle_machine import Global
 from jaxinpaint.weights.tensors import DTYPES, LazyTensor, UnsafeFileError
 
-__all__ = ['UnsafeFileError', 'describe', 'read']
+__all__ = ['UnsafeFileError', 'describe', 'files', 'read']
 
 _MAX_DEPTH = 64
 _MAX_VALUES = 200_000
@@ -43,19 +45,25 @@ def read(path: str | os.PathLike, only: Callable[[str], bool] | None = None) -> 
   """What a weight file holds.
 
   Args:
-    path: a file of torch.save (either kind) or safetensors.
+    path: a file of torch.save (either kind) or safetensors; or a TensorFlow checkpoint: its
+      prefix, one of its files, or a folder with the text file `checkpoint`.
     only: (dotted key, e.g. 'generator.encoder0.1.weight') -> whether to read that tensor; others
       are left out of their dict (None in a list) without being read.
 
   Returns:
     Nested dicts, lists and tuples of numpy arrays (bfloat16 as ml_dtypes.bfloat16) and plain
-    scalars, as in the file; attributes of dicts are dropped.
+    scalars, as in the file; attributes of dicts are dropped. Of TensorFlow {variable's name:
+    array}.
 
   Raises:
     FileNotFoundError: no such file.
     UnsafeFileError: another kind of file, a damaged one, or one that asks for anything but
       tensors and plain containers.
   """
+  prefix = tensorflow_checkpoint.find(path)
+  if prefix is not None:
+    with _naming(prefix):
+      return tensorflow_checkpoint.Checkpoint(prefix).read(only)
   path = _file(path)
   budget = _MAX_GROWTH * path.stat().st_size
 
@@ -68,12 +76,10 @@ def read(path: str | os.PathLike, only: Callable[[str], bool] | None = None) -> 
       raise UnsafeFileError(f'its tensors unfold to over {_MAX_GROWTH} times the size of the file')
     return value.read()
 
-  try:
+  with _naming(path):
     if _kind(path) == 'safetensors':
       return _read_safetensors(path, only)
     return _walk(_open(path), leaf, only or (lambda key: True), '', 0, [0])
-  except UnsafeFileError as error:
-    raise UnsafeFileError(f'{path} is refused: {error}') from error
 
 
 def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], str]]:
@@ -81,6 +87,11 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
 
   No tensor is read. Raises as `read`.
   """
+  prefix = tensorflow_checkpoint.find(path)
+  if prefix is not None:
+    with _naming(prefix):
+      variables = tensorflow_checkpoint.Checkpoint(prefix).variables.values()
+    return iter((v.name, v.shape, v.dtype.name if v.dtype else 'text') for v in variables)
   path = _file(path)
   found: list[tuple[str, tuple[int, ...], str]] = []
 
@@ -88,7 +99,7 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
     lazy = isinstance(value, LazyTensor)
     found.append((key, value.shape, value.dtype.name) if lazy else (key, (), type(value).__name__))
 
-  try:
+  with _naming(path):
     if _kind(path) == 'safetensors':
       with _open_safetensors(path) as f:
         for key in f.keys():
@@ -97,9 +108,25 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
           found.append((key, tuple(part.get_shape()), dtype))
     else:
       _walk(_open(path), leaf, lambda key: True, '', 0, [0])
+  return iter(found)
+
+
+def files(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
+  """The files that `read` reads for this path; raises as it does."""
+  prefix = tensorflow_checkpoint.find(path)
+  if prefix is None:
+    return (_file(path),)
+  with _naming(prefix):
+    return tensorflow_checkpoint.Checkpoint(prefix).files
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+  """Puts the path before what a refused file is refused for."""
+  try:
+    yield
   except UnsafeFileError as error:
     raise UnsafeFileError(f'{path} is refused: {error}') from error
-  return iter(found)
 
 
 def _file(path: str | os.PathLike) -> pathlib.Path:
@@ -124,9 +151,21 @@ def _kind(path: pathlib.Path) -> str:
     )
   if head.lstrip()[:1] == b'<':
     raise UnsafeFileError('it is a web page, not weights: the download did not give the file')
+  if _ends_as_table(path):
+    raise UnsafeFileError(
+      'it is a TensorFlow checkpoint of the first version, in a single file: load it with '
+      'TensorFlow and save it again with tf.compat.v1.train.Saver(), which writes the second'
+    )
   raise UnsafeFileError(
-    f'it is neither a file of torch.save nor safetensors (it begins with {head[:8]!r})'
+    'it is neither a file of torch.save nor safetensors, nor of a TensorFlow checkpoint (it begins '
+    f'with {head[:8]!r})'
   )
+
+
+def _ends_as_table(path: pathlib.Path) -> bool:
+  with open(path, 'rb') as f:
+    f.seek(max(0, path.stat().st_size - len(sorted_table.MAGIC)))
+    return f.read() == sorted_table.MAGIC
 
 
 def _open(path: pathlib.Path) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxinpaint.data import pipeline
+from jaxinpaint.data import colors, pipeline
 
 
 def config(**changes):
@@ -301,3 +301,26 @@ def test_evaluation_set_crops_the_centre():
   for wrong in ({'size': 4}, {'size': 32, 'crop': 'random'}, {'size': 32, 'count': -1}):
     with pytest.raises(ValueError, match='evaluation images'):
       pipeline.evaluation_set(Ramp(), **wrong)
+
+
+def test_jitter_changes_colors_a_little_and_greys_hardly():
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (16, 16, 3), np.uint8)
+  grey = np.full((4, 4, 3), 128, np.uint8)
+  seen = set()
+  for _ in range(40):
+    got = colors.jitter(image, rng)
+    assert got.dtype == np.uint8 and got.shape == image.shape
+    change = np.abs(got.astype(int) - image).max()
+    assert 0 < change < 100
+    seen.add(got.tobytes())
+    # Of a plain grey only brightness moves anything, by a twentieth at most.
+    got = colors.jitter(grey, rng).astype(int)
+    assert np.ptp(got) == 0 and abs(got[0, 0, 0] - 128) <= 7
+  assert len(seen) == 40
+  np.testing.assert_array_equal(colors.jitter(image, rng, 0.0), image)
+  samples = take(2, config(size=32, batch_size=2, crop='random', flip=False, masks='center'))
+  changed = take(
+    2, config(size=32, batch_size=2, crop='random', flip=False, masks='center', colors='jitter')
+  )
+  assert any((a['image'] != b['image']).any() for a, b in zip(samples, changed, strict=True))

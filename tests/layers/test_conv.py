@@ -153,3 +153,15 @@ def test_upsampling_and_pooling():
     np.testing.assert_allclose(conv.resize_bilinear(x, height, width), want, atol=1e-6)
   x = jnp.arange(8.0).reshape(1, 2, 4, 1)
   np.testing.assert_allclose(conv.avg_pool(x)[0, 0, :, 0], [2.5, 4.5])
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('shape', [(1, 1), (2, 3), (9, 12)])
+def test_doubling_is_the_interpolation(shape, align_corners):
+  x = jax.random.normal(jax.random.key(0), (2, *shape, 3))
+  got = conv.upsample_bilinear(x, align_corners=align_corners)
+  want = arrays.resize_bilinear(x, 2 * shape[0], 2 * shape[1], align_corners=align_corners)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  half = conv.upsample_bilinear(x.astype(jnp.bfloat16), align_corners=align_corners)
+  assert half.dtype == jnp.bfloat16
+  np.testing.assert_allclose(half.astype(jnp.float32), want, atol=0.05)

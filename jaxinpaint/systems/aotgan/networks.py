@@ -1,0 +1,164 @@
+"""AOT-GAN: aggregated contextual transformations.
+
+Zeng, Fu, Chao, Guo: "Aggregated Contextual Transformations for High-Resolution Image Inpainting",
+IEEE Transactions on Visualization and Computer Graphics 2022, https://arxiv.org/abs/2104.01431. An
+encoder, eight AOT blocks at a quarter of the resolution, a decoder; and a discriminator that says
+of every patch whether it was painted.
+
+Differs from the paper:
+  - the gate of a block is normalised before its sigmoid, as in the released code and its weights;
+    `gate_norm='none'` is the paper's plain gate.
+
+Differs from the reference code:
+  - a channel that is constant in the gate has a gradient (zero; the code's is NaN).
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint import arrays
+from jaxinpaint.layers.aot import RATES, AOTBlock
+from jaxinpaint.layers.conv import Conv, normal_init, upsample_bilinear
+from jaxinpaint.layers.spectral_norm import SNConv
+
+MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution ...
+
+
+def min_side(rates: tuple[int, ...] = RATES) -> int:
+  """... and is mirrored by the largest rate, which must be less than its sides."""
+  return MULTIPLE * (max(rates) + 1)
+
+
+class UpConv(nn.Module):
+  """Bilinear doubling with aligned corners, then a 3x3 convolution with zeros around.
+
+  Attributes:
+    features: output channels.
+    kernel_init: of the kernel.
+    dtype: of the computation.
+  """
+
+  features: int
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B,H,W,I] -> [B,2H,2W,features]."""
+    x = upsample_bilinear(x.astype(self.dtype), align_corners=True)
+    settings = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    return Conv(self.features, 3, padding=1, name='conv', **settings)(x)
+
+
+class Generator(nn.Module):
+  """Paints the whole image anew; no normalisation anywhere but in the gates.
+
+  Attributes:
+    width: channels at full resolution, 64 as published; all others scale with it.
+    blocks: number of AOT blocks.
+    rates: dilations of a block's branches, which share its channels.
+    gate_norm: 'aot' (the code's normalised gates) or 'none' (the paper's).
+    remat: recompute the AOT blocks in the backward pass instead of keeping what they computed.
+    kernel_init: of all kernels; biases start at zero.
+    dtype: of the convolutions; parameters, gates and the output are float32.
+  """
+
+  width: int = 64
+  blocks: int = 8
+  rates: tuple[int, ...] = RATES
+  gate_norm: Literal['aot', 'none'] = 'aot'
+  remat: bool = False
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, image: jax.Array, mask: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Paints the whole image anew from what the mask leaves of it.
+
+    Args:
+      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least `min_side(rates)` (36 as
+        published). Pixels in the hole are not read: the network sees white there.
+      mask: f32[B,H,W,1], 1 = hole.
+      train: changes nothing here; taken as every network takes it.
+
+    Returns:
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'encoded',
+      'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and after the
+      last AOT block) and 'logit' f32[B,H,W,3] (before tanh).
+
+    Raises:
+      ValueError: a size that the network cannot take.
+    """
+    del train
+    arrays.check_multiple(*image.shape[1:3], MULTIPLE, min_side(self.rates))
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    width = self.width
+
+    x = jnp.concatenate([(2 * image - 1) * (1 - mask) + mask, mask], -1).astype(self.dtype)
+    y = nn.relu(Conv(width, 7, padding=3, pad_mode='reflect', name='encoder0', **init)(x))
+    y = nn.relu(Conv(2 * width, 4, stride=2, padding=1, name='encoder1', **init)(y))
+    y = nn.relu(Conv(4 * width, 4, stride=2, padding=1, name='encoder2', **init)(y))
+    found = {'encoded': y, 'first': y}
+    kind = nn.remat(AOTBlock) if self.remat else AOTBlock
+    for i in range(self.blocks):
+      y = kind(self.rates, self.gate_norm, name=f'middle{i}', **init)(y)
+      if i == 0:
+        found['first'] = y
+    found['middle'] = y
+    y = nn.relu(UpConv(2 * width, name='decoder0', **init)(y))
+    y = nn.relu(UpConv(width, name='decoder1', **init)(y))
+    y = Conv(3, 3, padding=1, name='decoder2', **init)(y)
+    found['logit'] = y.astype(jnp.float32)
+    found['out'] = (jnp.tanh(found['logit']) + 1) / 2
+    return found
+
+
+class Discriminator(nn.Module):
+  """Five 4x4 convolutions, four of them spectrally normalised; a logit for every patch.
+
+  Attributes:
+    width: channels of the first layer, 64 as published; the others have 2, 4 and 8 times as many.
+    kernel_init: of the kernels.
+    dtype: of the computation; parameters, u, v and the logits are float32.
+  """
+
+  width: int = 64
+  kernel_init: Any = normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Judges patches.
+
+    Args:
+      x: f32[B,H,W,3] in [0,1], sides of at least 24.
+      train: advances the power iterations; needs mutable=['spectral'].
+
+    Returns:
+      Logits f32[B,h,w,1] (64 x 64 gives 6 x 6), and the five layers' outputs: four after
+      LeakyReLU, the fifth the logits.
+    """
+    settings = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    x = 2 * x - 1
+    features = []
+    for i, (scale, stride) in enumerate(((1, 2), (2, 2), (4, 2), (8, 1)), start=1):
+      layer = SNConv(
+        self.width * scale,
+        4,
+        stride=stride,
+        padding=1,
+        use_bias=False,
+        name=f'conv{i}',
+        **settings,
+      )
+      x = nn.leaky_relu(layer(x, train=train), 0.2)
+      features.append(x)
+    x = Conv(1, 4, padding=1, name='conv5', **settings)(x).astype(jnp.float32)
+    return x, (*features, x)

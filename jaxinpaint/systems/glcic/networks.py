@@ -1,0 +1,282 @@
+"""GL (GLCIC): globally and locally consistent image completion.
+
+Iizuka, Simo-Serra, Ishikawa: "Globally and Locally Consistent Image Completion", ACM Transactions
+on Graphics 36 (4), 2017, https://doi.org/10.1145/3072959.3073659. A fully convolutional network
+with dilated convolutions in its middle completes the image; in training a discriminator looks at
+the whole of it and, through a second branch, at the part around the hole.
+
+Two released reimplementations are here, since the authors' own code is for Torch7 and cannot train:
+  `Generator`, `Discriminator`      otenim/GLCIC-PyTorch, whose weights are published; the default
+  `TFGenerator`, `TFDiscriminator`  shinseung428/GlobalLocalImageCompletion_TF, as benchmarked in
+                                    surveys under the name GL
+
+Differs from the paper:
+  - both: what fills the hole: the training set's mean pixel value (`mpv`), or white;
+  - `Generator`: ReLU comes before batch norm, as in its code (the paper: conv, batch norm, ReLU);
+    64, 32, 3 channels at the end as in the paper's table;
+  - `TFGenerator`: no mask channel; dilated convolutions without norm and activation, so that four
+    of them are one linear filter; a norm before the final tanh; the output is pasted into the image
+    before anything else looks at it;
+  - `TFDiscriminator`: unpadded convolutions; no ReLU after the dense layers; one output layer for
+    fakes and another for reals (`separate_heads`).
+Differs from the reference code:
+  - discriminators give logits, the sigmoid is part of the loss;
+  - running variances are updated with the batch's biased variance; PyTorch's has n / (n - 1) of it;
+  - `TFGenerator` leaves out the convolution called conv6, which its code has and discards;
+  - `TFGenerator` normalises by the statistics of the whole batch in training (`train=True`), as its
+    code always does, and else by those of each image. That code completes an image by filling a
+    batch with copies of it, whose statistics are the image's own; so results agree with it, and
+    never depend on what else is in a batch. They do depend on the whole image, its padding too.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint import arrays
+from jaxinpaint.layers.conv import Conv, ConvTranspose
+from jaxinpaint.layers.norm import CurrentBatchNorm
+
+MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution
+MIN_SIDE = 8
+EPS = 1e-5  # of all norms
+# PyTorch's default for convolutions and dense layers: U(-1, 1) / sqrt(fan_in); biases start at 0
+# here.
+torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def _plain_norm(train: bool, dtype: Any, name: str) -> nn.Module:
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=EPS,
+    dtype=dtype,
+    use_fast_variance=False,  # the difference of two large numbers, else
+    name=name,
+  )
+
+
+class Generator(nn.Module):
+  """The completion network, 17 convolutions; each but the last is followed by ReLU, batch norm.
+
+  Attributes:
+    width: channels at full resolution, 64 as published; all others scale with it.
+    mpv: red, green and blue that fill the hole: the mean pixel value of the training set.
+    dtype: of the computation; parameters, statistics and the output are float32.
+  """
+
+  width: int = 64
+  mpv: tuple[float, float, float] = (0.5, 0.5, 0.5)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, image: jax.Array, mask: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Paints the whole image anew from what the mask leaves of it.
+
+    Args:
+      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4. Pixels in the hole are not read.
+      mask: f32[B,H,W,1], 1 = hole.
+      train: normalise by the batch's statistics and update the running ones, which needs
+        mutable=['batch_stats'].
+
+    Returns:
+      {'out': f32[B,H,W,3] in [0,1]}, not composited with `image`.
+
+    Raises:
+      ValueError: a size that the network cannot take.
+    """
+    arrays.check_multiple(*image.shape[1:3], MULTIPLE)
+    w, init = self.width, dict(kernel_init=torch_init, dtype=self.dtype)
+    filled = image * (1 - mask) + jnp.asarray(self.mpv, jnp.float32) * mask
+    x = jnp.concatenate([filled, mask], -1).astype(self.dtype)
+
+    def block(x, number, layer):
+      return _plain_norm(train, self.dtype, f'bn{number}')(nn.relu(layer(x)))
+
+    x = block(x, 1, Conv(w, 5, padding=2, name='conv1', **init))
+    for number, scale, stride in ((2, 2, 2), (3, 2, 1), (4, 4, 2), (5, 4, 1), (6, 4, 1)):
+      layer = Conv(scale * w, 3, stride=stride, padding=1, name=f'conv{number}', **init)
+      x = block(x, number, layer)
+    for number, rate in ((7, 2), (8, 4), (9, 8), (10, 16), (11, 1), (12, 1)):
+      layer = Conv(4 * w, 3, padding=rate, dilation=rate, name=f'conv{number}', **init)
+      x = block(x, number, layer)
+    x = block(x, 13, ConvTranspose(2 * w, 4, 2, 1, name='deconv13', **init))
+    x = block(x, 14, Conv(2 * w, 3, padding=1, name='conv14', **init))
+    x = block(x, 15, ConvTranspose(w, 4, 2, 1, name='deconv15', **init))
+    x = block(x, 16, Conv(w // 2, 3, padding=1, name='conv16', **init))
+    x = Conv(3, 3, padding=1, name='conv17', **init)(x)
+    return {'out': nn.sigmoid(x.astype(jnp.float32))}
+
+
+class _Branch(nn.Module):
+  """Convolutions of stride 2, each followed by ReLU and batch norm; then a dense layer."""
+
+  layers: int
+  width: int
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = x.astype(self.dtype)
+    for i in range(1, self.layers + 1):
+      channels = self.width * min(2 ** (i - 1), 8)
+      init = dict(kernel_init=torch_init, dtype=self.dtype)
+      x = Conv(channels, 5, stride=2, padding=2, name=f'conv{i}', **init)(x)
+      x = _plain_norm(train, self.dtype, f'bn{i}')(nn.relu(x))
+    # In PyTorch's order, channels first, so that the rows of its dense layers fit as they are.
+    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+    x = nn.Dense(self.features, kernel_init=torch_init, dtype=self.dtype, name='dense')(x)
+    return nn.relu(x)
+
+
+class Discriminator(nn.Module):
+  """Judges an image and the part of it around the hole, together, by one logit.
+
+  Attributes:
+    global_layers: convolutions of the branch for the whole image: 5 for 160 x 160 ('celeba'), 6 for
+      256 x 256 ('places2'). The other branch has 5.
+    width: channels of the first convolution; the others have 2, 4, 8, 8, ... times as many.
+    features: that each branch sums its picture up in.
+    dtype: of the computation; parameters, statistics and logits are float32.
+  """
+
+  global_layers: int = 5
+  width: int = 64
+  features: int = 1024
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, local: jax.Array, whole: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Logits.
+
+    Args:
+      local: f32[B,h,w,3] in [0,1].
+      whole: f32[B,H,W,3] in [0,1]. The sizes of both are those of the first call for ever.
+      train: as of `Generator`.
+
+    Returns:
+      'real' and 'fake': f32[B,1], one and the same (see `TFDiscriminator`); 'local' and 'whole':
+      [B,features], what the branches found.
+    """
+    settings = dict(width=self.width, features=self.features, dtype=self.dtype)
+    found = {
+      'local': _Branch(5, name='local', **settings)(local, train=train),
+      'whole': _Branch(self.global_layers, name='whole', **settings)(whole, train=train),
+    }
+    both = jnp.concatenate([found['local'], found['whole']], -1)
+    dense = nn.Dense(1, kernel_init=torch_init, dtype=self.dtype, name='dense')
+    logits = dense(both).astype(jnp.float32)
+    return found | {'real': logits, 'fake': logits}
+
+
+def _pad_same(x: jax.Array, stride: int) -> tuple[jax.Array, int]:
+  """TensorFlow's SAME for 3 x 3: stride 2 on even sides pads below and to the right only."""
+  if stride == 1:
+    return x, 1
+  return jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), 0
+
+
+class TFGenerator(nn.Module):
+  """The TensorFlow variant's completion network; norms use the statistics of what they are given.
+
+  Attributes:
+    width: channels at full resolution, 64 as released; all others scale with it.
+    dtype: of the computation; parameters, statistics and the output are float32.
+  """
+
+  width: int = 64
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, image: jax.Array, mask: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """Paints the whole image anew; arguments, result and errors as of `Generator`.
+
+    `train`: normalise by the statistics of the batch, else by those of each image.
+    """
+    arrays.check_multiple(*image.shape[1:3], MULTIPLE)
+    w, init = self.width, dict(kernel_init=torch_init, dtype=self.dtype)
+    x = ((image * 2 - 1) * (1 - mask) + mask).astype(self.dtype)  # white holes
+
+    def normed(x, layer, activation=nn.relu):
+      name = f'{layer.name}_bn'
+      return activation(CurrentBatchNorm(EPS, self.dtype, name=name)(layer(x), over_batch=train))
+
+    x = normed(x, Conv(w, 5, padding=2, name='conv1', **init))
+    for number, scale, stride in ((2, 2, 2), (3, 2, 1), (4, 4, 2), (5, 4, 1)):
+      x, padding = _pad_same(x, stride)
+      layer = Conv(scale * w, 3, stride=stride, padding=padding, name=f'conv{number}', **init)
+      x = normed(x, layer)
+    for number, rate in ((1, 2), (2, 4), (3, 8), (4, 16)):
+      x = Conv(4 * w, 3, padding=rate, dilation=rate, name=f'dilated{number}', **init)(x)
+    for number in (7, 8):
+      x = normed(x, Conv(4 * w, 3, padding=1, name=f'conv{number}', **init))
+    x = normed(x, ConvTranspose(2 * w, 4, 2, 1, name='deconv1', **init))
+    x = normed(x, Conv(2 * w, 3, padding=1, name='conv9', **init))
+    x = normed(x, ConvTranspose(w, 4, 2, 1, name='deconv2', **init))
+    x = normed(x, Conv(w // 2, 3, padding=1, name='conv10', **init))
+    x = normed(x, Conv(3, 3, padding=1, name='conv11', **init), nn.tanh)
+    return {'out': (x.astype(jnp.float32) + 1) / 2}
+
+
+class _TFBranch(nn.Module):
+  """Unpadded convolutions of stride 2 with norm and ReLU; then a dense layer, linear."""
+
+  layers: int
+  width: int
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = x.astype(self.dtype)
+    for i in range(1, self.layers + 1):
+      channels = self.width * min(2 ** (i - 1), 8)
+      init = dict(kernel_init=torch_init, dtype=self.dtype)
+      x = Conv(channels, 5, stride=2, name=f'conv{i}', **init)(x)
+      x = nn.relu(CurrentBatchNorm(EPS, self.dtype, name=f'bn{i}')(x, over_batch=train))
+    x = x.reshape(len(x), -1)
+    return nn.Dense(self.features, kernel_init=torch_init, dtype=self.dtype, name='dense')(x)
+
+
+class TFDiscriminator(nn.Module):
+  """The TensorFlow variant's discriminator: 5 convolutions for the part, 6 for the whole.
+
+  Attributes:
+    width: channels of the first convolution; the others have 2, 4, 8, 8, ... times as many.
+    features: that each branch sums its picture up in.
+    separate_heads: as released: fakes are judged by one output layer and reals by another. Each can
+      be right by its bias alone, without looking, so this teaches the generator little.
+    dtype: of the computation; parameters, statistics and logits are float32.
+  """
+
+  width: int = 64
+  features: int = 1024
+  separate_heads: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, local: jax.Array, whole: jax.Array, *, train: bool = False
+  ) -> dict[str, jax.Array]:
+    """As of `Discriminator`; 'real' and 'fake' differ with `separate_heads`."""
+    settings = dict(width=self.width, features=self.features, dtype=self.dtype)
+    found = {
+      'local': _TFBranch(5, name='local', **settings)(local * 2 - 1, train=train),
+      'whole': _TFBranch(6, name='whole', **settings)(whole * 2 - 1, train=train),
+    }
+    both = jnp.concatenate([found['local'], found['whole']], -1)
+    head = lambda name: nn.Dense(1, kernel_init=torch_init, dtype=self.dtype, name=name)
+    judge = lambda name: head(name)(both).astype(jnp.float32)
+    if self.separate_heads:
+      return found | {'real': judge('dense_real'), 'fake': judge('dense_fake')}
+    logits = judge('dense')
+    return found | {'real': logits, 'fake': logits}

@@ -1,0 +1,184 @@
+"""The recipe of AOT-GAN; what it shares with other systems is tested in test_joint_loss.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from safetensors.numpy import save_file
+
+from jaxinpaint import arrays, systems
+from jaxinpaint.losses import adversarial
+from jaxinpaint.systems import joint_loss
+from jaxinpaint.systems.aotgan import networks, published
+from jaxinpaint.training import state as state_lib
+from jaxinpaint.training import step as step_lib
+from jaxinpaint.weights import importer, mapping, store
+
+
+def small(**loss):
+  config = systems.default_config('aotgan')
+  config.model.update(dict(width=4, blocks=1))
+  config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=4) | loss)
+  return config
+
+
+@pytest.fixture(scope='module')
+def batch():
+  image = jax.random.uniform(jax.random.key(0), (2, 40, 40, 3))
+  mask = jnp.zeros((2, 40, 40, 1)).at[0, 4:20, 4:20].set(1.0)
+  return {'image': image, 'mask': mask, 'id': jnp.arange(2)}
+
+
+@pytest.fixture(scope='module')
+def pieces(batch):
+  recipe = systems.make_recipe(small())
+  return recipe, *jax.jit(recipe.init)(jax.random.key(1), batch)
+
+
+def test_default_config_is_the_published_one():
+  config = systems.default_config('aotgan')
+  loss = config.loss
+  weights = {name: loss[name] for name in joint_loss.WEIGHTS}
+  assert weights == dict(l1=2.0, adversarial=0.01, perceptual=0.1, style=250.0, l1_hole=0.0)
+  assert loss.adversarial_kind == 'soft_mask' and loss.discriminator_input == 'comp'
+  assert loss.vgg == 'vgg19' and loss.vgg_normalize
+  assert not loss.l1_over_mask_mean and not loss.style_on_hole
+  generator = networks.Generator()
+  shown = config.model.to_dict()
+  assert shown.pop('kernel_init') == 'normal_0.02'
+  assert {k: getattr(generator, k) for k in shown} == shown
+  assert loss.discriminator_width == networks.Discriminator().width
+
+
+def test_the_recipe_takes_its_least_side_from_the_rates():
+  recipe = systems.make_recipe(small())
+  assert (recipe.multiple, recipe.min_side) == (4, 36)
+  config = small()
+  config.model.rates = (1, 2)
+  assert systems.make_recipe(config).min_side == 12
+  config.model.rates = (1, 0)
+  with pytest.raises(ValueError, match=r'config\.model\.rates \(1, 0\) must be'):
+    systems.make_recipe(config)
+
+
+@pytest.mark.parametrize('kind', ['soft_mask', 'soft_mask_released', 'non_saturating'])
+def test_losses_are_of_the_completed_image_and_as_their_kind_says(kind, pieces, batch):
+  _, params, stats = pieces
+  recipe = systems.make_recipe(small(adversarial_kind=kind))
+  generator, discriminator = recipe.phases[0].updates
+  out = jnp.clip(batch['image'] + 0.25, 0, 1)
+  seen = {}
+
+  def logits(x):
+    variables = {'params': params['discriminator'], **seen}
+    found, new = networks.Discriminator(width=4).apply(
+      variables, x, train=True, mutable=['spectral']
+    )
+    seen.update(new)
+    return found[0]
+
+  run = lambda update: jax.jit(
+    lambda out: update.loss(params, stats, {}, {'out': out}, batch, jax.random.key(0))[1]['metrics']
+  )(out)
+  got = run(generator)
+  seen.update(stats['discriminator'])
+  comp = arrays.compose(out, batch['image'], batch['mask'])
+  fake = logits(comp)
+  if kind == 'non_saturating':
+    want = adversarial.non_saturating.generator(fake)
+  else:
+    variant = 'paper' if kind == 'soft_mask' else 'released'
+    want = adversarial.sm_gan_generator(fake, batch['mask'], variant=variant)
+  np.testing.assert_allclose(got['adversarial'], 0.01 * want, rtol=1e-4)
+  # The published weight 1 is of images in [-1, 1].
+  l1 = np.abs(2 * np.asarray(out) - 2 * np.asarray(batch['image'])).mean()
+  np.testing.assert_allclose(got['l1'], l1, rtol=1e-4)
+  np.testing.assert_allclose(got['total'], got['l1'] + got['adversarial'], rtol=1e-5)
+
+  got = run(discriminator)
+  seen.update(stats['discriminator'])
+  real, fake = logits(batch['image']), logits(comp)
+  if kind == 'non_saturating':
+    want = adversarial.non_saturating.discriminator(real, fake)
+  else:
+    want = adversarial.sm_gan_discriminator(real, fake, batch['mask'], variant=variant)
+  np.testing.assert_allclose([got['real'], got['fake']], np.asarray(want) / 2, rtol=1e-4)
+
+
+def test_a_step_moves_both_networks(batch):
+  recipe = systems.make_recipe(small())
+  txs = {name: optax.sgd(1e-2) for name in recipe.optimizers}
+  assert txs.keys() == {'generator', 'discriminator'}
+  create = lambda key: state_lib.create(recipe, txs, (), key, batch)
+  start = jax.jit(create)(jax.random.key(0))
+  old = jax.tree.map(np.asarray, start)
+  step = step_lib.make_train_step(recipe, txs)
+  new, metrics = step(start, {}, batch, jax.random.key(1), recipe.plan(0))
+  assert bool(metrics['finite'])
+  for name in recipe.networks:
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), old.params[name], new.params[name])
+    # A gate's normalisation takes its bias out again.
+    still = {path for path, leaf in flat(moved).items() if not leaf}
+    assert still <= {'middle0/gate/bias'}, still
+
+
+def test_the_generator_leaves_the_discriminator_alone(pieces, batch):
+  """The released code's leak: the generator's adversarial gradient in the discriminator's step."""
+  recipe, params, stats = pieces
+  discriminator = recipe.phases[0].updates[1]
+
+  def total(own, out):
+    rest = {**params, 'discriminator': own}
+    return discriminator.loss(rest, stats, {}, {'out': out}, batch, jax.random.key(0))[0]
+
+  to_own, to_out = jax.jit(jax.grad(total, (0, 1)))(params['discriminator'], batch['image'] / 2)
+  assert not np.asarray(to_out).any()
+  assert np.asarray(to_own['conv5']['kernel']).any()
+  assert recipe.phases[0].updates[0].trains == ('generator',)
+
+
+def test_predict_keeps_known_pixels_and_takes_other_shapes(pieces, batch):
+  recipe, params, stats = pieces
+  image, mask = batch['image'][:, :36], batch['mask'][:, :36]
+  got = jax.jit(recipe.predict)(params, stats, {}, image, mask, jax.random.key(0))
+  known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
+  np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(image)[known])
+  assert np.abs(np.asarray(got - image)[~known]).max() > 0
+
+
+def test_published_files_are_imported_and_others_refused(tmp_path):
+  config = systems.default_config('aotgan')
+  recipe = systems.make_recipe(config)
+  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), importer_batch())
+  tree = {'params': params, 'stats': stats}
+  tree = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), tree)
+  tree['params']['generator']['decoder2']['bias'] += np.arange(3, dtype=np.float32)
+  for name, entries in (
+    ('G0000000', published.generator_entries(config.model)),
+    ('D0000000', published.discriminator_entries()),
+  ):
+    state = mapping.export(tree, entries)
+    save_file(state, tmp_path / f'{name}.safetensors')
+  paths = [tmp_path / f'{n}0000000.safetensors' for n in 'GD']
+  path = importer.import_file('aotgan', paths[0], tmp_path / 'generator')
+  assert list(store.load(path).params) == ['generator']
+  stored = store.load(importer.import_file('aotgan', paths, tmp_path / 'both'))
+  assert set(stored.params) == {'generator', 'discriminator'}
+  np.testing.assert_array_equal(stored.params['generator']['decoder2']['bias'], [0, 1, 2])
+  with pytest.raises(mapping.MappingError, match='not the generator'):
+    importer.import_file('aotgan', paths[1], tmp_path / 'x')
+  del state['conv.8.bias']
+  save_file(state, tmp_path / 'other.safetensors')
+  with pytest.raises(mapping.MappingError, match=r'conv\.8\.bias'):
+    importer.import_file('aotgan', tmp_path / 'other.safetensors', tmp_path / 'x')
+
+
+def importer_batch():
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  return {'image': image, 'mask': jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)}
+
+
+def flat(tree):
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {'/'.join(k.key for k in path): leaf for path, leaf in leaves}
