@@ -27,8 +27,6 @@ from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
 NAMES = flags.DEFINE_list('names', [], "Only these: the first words of the rows' names.")
-  'names', [], 'Only these: filter, attention, aot, sfi, transposed, contextual.'
-)
 DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the inputs.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls; the fastest counts.')
 CONTEXTUAL = flags.DEFINE_enum(
