@@ -29,9 +29,6 @@ from jaxinpaint.systems.mesff.networks import SFI
 NAMES = flags.DEFINE_list('names', [], "Only these: the first words of the rows' names.")
 DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the inputs.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls; the fastest counts.')
-CONTEXTUAL = flags.DEFINE_enum(
-  'contextual', None, ['plain', 'blocks'], 'Form of the contextual loss; default: by size.'
-)
 JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
 
 
@@ -122,7 +119,7 @@ def cases(dtype):
     # Of the output's features only: the target's have no gradient in training.
     y = random(1, batch, side, side, channels)
     make = lambda form: lambda x, _: contextual_loss(x, y, form=form)
-    return make(CONTEXTUAL.value), make('plain'), (random(0, batch, side, side, channels), 0.0)
+    return make(None), make('plain'), (random(0, batch, side, side, channels), 0.0)
 
   block = dict(dtype=dtype)
   return {
