@@ -6,7 +6,8 @@ The plain formulation of a convolution is unfold and one matrix product
 (`conv_general_dilated_patches`, einsum); of the predicted-kernel filter, unfold and einsum; of the
 external attention, transposing each axis to the last and a dense product; of a transposed
 convolution, XLA's own input-dilated form; of contextual attention, its definition as convolutions
-of each sample with its patches as kernels and of the score matrix with the identity.
+of each sample with its patches as kernels and of the score matrix with the identity; of the
+contextual loss and the attention between levels, all scores at once.
 """
 
 import contextlib
@@ -26,11 +27,10 @@ from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.contextual_attention import contextual_attention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
-NAMES = flags.DEFINE_list(
-  'names', [], 'Only these: filter, attention, aot, sfi, transposed, contextual.'
-)
+NAMES = flags.DEFINE_list('names', [], "Only these: the first words of the rows' names.")
 DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the inputs.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Calls; the fastest counts.')
 JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
@@ -148,6 +148,12 @@ def cases(dtype):
     )[0]
     return ours, lambda x, valid: plain_contextual_attention(x), (x, valid)
 
+  def cx_loss(batch, side, channels):
+    # Of the output's features only: the target's have no gradient in training.
+    y = random(1, batch, side, side, channels)
+    make = lambda form: lambda x, _: contextual_loss(x, y, form=form)
+    return make(None), make('plain'), (random(0, batch, side, side, channels), 0.0)
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -161,6 +167,9 @@ def cases(dtype):
     'contextual 64x64x128': lambda: contextual(64),
     'contextual 64x64x128, rows': lambda: contextual(64, 2**24),
     'contextual 128x128x128, rows': lambda: contextual(128, 2**27),
+    'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),
+    'cx_loss 1x40x40x256': lambda: cx_loss(1, 40, 256),
+    'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),
   }
 
 

@@ -21,7 +21,12 @@ def batch_norm(name: str, train: bool, dtype: Any) -> nn.BatchNorm:
   PyTorch's running variance is that of the unbiased estimate, n / (n - 1) times this one's.
   """
   return nn.BatchNorm(
-    use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=dtype,
+    use_fast_variance=False,  # the difference of two large numbers, else
+    name=name,
   )
 
 

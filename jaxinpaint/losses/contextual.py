@@ -28,8 +28,10 @@ from jax import lax
 
 Form = Literal['plain', 'blocks']
 
-BLOCK_ELEMENTS = 2**19  # of a block of scores, 2 MiB: stays in a core's cache
-PLAIN_ELEMENTS = 2**21  # of all scores of a batch up to which they are held at once
+BLOCK_ELEMENTS = 2**20  # of a block of scores: 4 MiB
+# Of all scores of a batch, up to which they are held at once. Beyond it blocks are faster too, by
+# benchmarks.layers on a CPU.
+PLAIN_ELEMENTS = 2**20
 _TINY = 1e-12  # shortest length that a feature is divided by
 
 

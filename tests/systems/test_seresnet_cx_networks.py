@@ -3,9 +3,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jaxinpaint.systems.seresnet_cx import networks, published
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import importer, mapping, store
 
 
 def generator_shapes(**settings):
@@ -122,3 +123,23 @@ def test_switches_change_the_networks():
   assert 'conv1' in branches['global'] and 'conv1' not in branches['local']
   rows = {n: branches[n]['linear']['kernel'].shape[0] for n in ('local', 'global')}
   assert rows == {'local': 512 * 3 * 3, 'global': 512 * 3 * 3}
+
+
+@pytest.mark.parametrize(
+  'name, format', [('generator', 'seresnet_cx'), ('generator_no_se', 'without_se_resnet')]
+)
+def test_files_are_imported_in_their_format_and_others_refused(name, format, tmp_path):
+  case = next(c for c in goldens.all_cases() if c.name == f'seresnet_cx_{name}')
+  state = {k: v for k, v in case.state().items() if v.ndim}
+  save_file(state, tmp_path / 'model.safetensors')
+  path = importer.import_file('seresnet_cx', tmp_path / 'model.safetensors', tmp_path / 'ours')
+  stored = store.load(path)
+  assert stored.meta['source']['format'] == format
+  kernel = stored.params['generator']['conv17']['kernel']
+  np.testing.assert_array_equal(kernel, state['conv17.weight'].transpose(2, 3, 1, 0))
+  mean = stored.stats['generator']['batch_stats']['bn16']['mean']
+  np.testing.assert_array_equal(mean, state['bn16.running_mean'])
+  del state['conv11.bias']
+  save_file(state, tmp_path / 'other.safetensors')
+  with pytest.raises(mapping.MappingError, match=r'conv11\.bias'):
+    importer.import_file('seresnet_cx', tmp_path / 'other.safetensors', tmp_path / 'x')

@@ -1,8 +1,8 @@
 """Names of a PyTorch model of this system. Its authors published no weights.
 
-The names are those of GLCIC's PyTorch port, with `blockN` where it has `convN`: so a file holds
-{'generator': state dict, 'discriminator': state dict}, or each network's comes in a file of its
-own. With use_se_resnet=False the generator's are that port's own, three input channels apart.
+The names are those of GLCIC's PyTorch port, with `blockN` where it has `convN`, and as there each
+network's state dict is a file of its own, without wrapping. With use_se_resnet=False the
+generator's keys are that port's own; its first layer has three input channels here.
 """
 
 from typing import Any
@@ -79,12 +79,18 @@ PAPER = mapping.Paper(
   url='http://c-s-a.org.cn/html/2021/1/7742.html',
 )
 
-FORMATS = {
-  'seresnet_cx': mapping.Format(
+
+def _format(**model: Any) -> mapping.Format:
+  return mapping.Format(
     entries=entries,
-    unwrap=('generator', 'discriminator'),
     note='none published: for PyTorch models built from the paper with the names of its GLCIC port',
     licence='none published',
-    url='',
-  ),
+    model=model,
+  )
+
+
+FORMATS = {
+  'seresnet_cx': _format(),
+  'strided_tail': _format(disc_tail_stride=2),
+  'without_se_resnet': _format(use_se_resnet=False),
 }
