@@ -11,4 +11,5 @@ from configs import _base, places2_ctsdg
 def get_config(variant=''):
   config = places2_ctsdg.get_config()
   _base.celeba(config)
+  config.data.crop = 'resize'  # the code's centre square is commented out
   return _base.finish(config, variant)

@@ -57,11 +57,18 @@ class CurrentBatchNorm(nn.Module):
     return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
 
 
-def batch_norm(name: str, train: bool, dtype: Any) -> nn.BatchNorm:
+def batch_norm(
+  name: str, train: bool, dtype: Any, scale_init: Any = nn.initializers.ones
+) -> nn.BatchNorm:
   """PyTorch's BatchNorm2d: eps 1e-5, the running statistics move by a tenth.
 
   PyTorch's running variance is that of the unbiased estimate, n / (n - 1) times this one's.
   """
   return nn.BatchNorm(
-    use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=dtype,
+    scale_init=scale_init,
+    name=name,
   )

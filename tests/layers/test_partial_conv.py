@@ -40,3 +40,21 @@ def test_what_is_not_known_has_no_say_and_no_gradient():
   assert run(jnp.where(mask > 0, x, 100.0), mask) == run(x, mask)
   with pytest.raises(ValueError, match='mask of 2 channels must have 1 or 3'):
     layer.apply(variables, x, mask.repeat(2, -1))
+
+
+@goldens.cases('partial_conv_naoto0804')
+def test_the_mean_of_the_known_values(case):
+  rename = lambda key: key.replace('.input_conv', '')
+  state, data = {rename(k): v for k, v in case.state().items()}, case.data()
+  x, mask = goldens.nhwc(data['x']), goldens.nhwc(data['mask'])
+  layers = {
+    'a': PartialConv(8, 7, stride=2, padding=3, renorm='mean'),
+    'b': PartialConv(6, 3, padding=1, use_bias=False, renorm='mean'),
+  }
+  for name, layer in layers.items():
+    x, mask = layer.apply({'params': kernel(state, name)}, x, mask)
+    goldens.assert_close(goldens.nchw(x), data[name], what=name)
+    theirs = data[f'mask_{name}']
+    goldens.assert_close(np.broadcast_to(goldens.nchw(mask), theirs.shape), theirs, 0, name)
+  with pytest.raises(ValueError, match="renorm 'sum' must be 'ratio' or 'mean'"):
+    PartialConv(4, renorm='sum').init(jax.random.key(0), x, mask)

@@ -36,6 +36,11 @@ SLOPE = 0.2
 DILATIONS = (1, 2, 4, 8)
 
 
+def scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+  """N(1, 0.02): how the released code starts the generator's batch norms."""
+  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
 class PartialConvNorm(nn.Module):
   """Partial convolution without bias, batch norm if `norm`, activation; the mask goes along."""
 
@@ -61,7 +66,7 @@ class PartialConvNorm(nn.Module):
       name='conv',
     )(x, valid)
     if self.norm:
-      x = batch_norm('bn', train, self.dtype)(x)
+      x = batch_norm('bn', train, self.dtype, scale_init)(x)
     return nn.leaky_relu(x, self.slope), valid
 
 
@@ -81,8 +86,8 @@ class Projection(nn.Module):
     conv = lambda features, name: Conv(
       features, 3, padding=1, use_bias=False, dtype=self.dtype, name=name
     )
-    y = nn.relu(batch_norm('bn1', train, self.dtype)(conv(max(c // 4, 1), 'conv1')(x)))
-    y = batch_norm('bn2', train, self.dtype)(conv(c, 'conv2')(y))
+    y = nn.relu(batch_norm('bn1', train, self.dtype, scale_init)(conv(max(c // 4, 1), 'conv1')(x)))
+    y = batch_norm('bn2', train, self.dtype, scale_init)(conv(c, 'conv2')(y))
     y = Conv(self.features, 1, dtype=self.dtype, name='out')(nn.relu(y + x))
     return y.astype(jnp.float32)
 
@@ -132,11 +137,15 @@ class Generator(nn.Module):
   Attributes:
     width: channels of the first level; the deepest have 8 times as many.
     levels: halvings of the encoders; image sides are multiples of 2**levels.
+    use_bigff: False: the streams' last features are only concatenated (the paper's ablation).
+    use_cfa: False: the fused features go on without aggregation (likewise).
     dtype: of the computation; parameters, statistics and outputs are float32.
   """
 
   width: int = 64
   levels: int = 7
+  use_bigff: bool = True
+  use_cfa: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -163,7 +172,7 @@ class Generator(nn.Module):
     Returns:
       'out' f32[B,H,W,3] in [0, 1]; 'projected_image' likewise, of the texture stream alone;
       'projected_edge' f32[B,H,W,1], logits, of the structure stream alone; and the features
-      'bigff', 'fusion' and 'affinity'.
+      'bigff', 'fusion' and, with `use_cfa`, 'affinity'.
 
     Raises:
       ValueError: a side is no multiple of 2**levels.
@@ -179,13 +188,17 @@ class Generator(nn.Module):
     t = self._decode('texture', structure[-1], texture, norms)
     s = self._decode('structure', texture[-1], structure, norms)
 
-    both = BiGFF(dtype=self.dtype, name='bigff')(t, s)
+    fuse = BiGFF(dtype=self.dtype, name='bigff') if self.use_bigff else _concatenate
+    both = fuse(t, s)
     conv = lambda name, stride=1: Conv(
       self.width, 3, stride=stride, padding=1, dtype=self.dtype, name=name
     )
     fusion = nn.leaky_relu(conv('fusion1', 2)(both), SLOPE)
-    aggregated = CFA(dtype=self.dtype, name='cfa')(fusion)
-    y = jnp.concatenate([fusion, aggregated['out']], -1)
+    y, shown = fusion, {}
+    if self.use_cfa:
+      aggregated = CFA(dtype=self.dtype, name='cfa')(fusion)
+      y = jnp.concatenate([fusion, aggregated['out']], -1)
+      shown = {'affinity': aggregated['affinity']}
     y = upsample_bilinear(nn.leaky_relu(conv('fusion2')(y), SLOPE))
     y = Conv(3, 1, dtype=self.dtype, name='out')(jnp.concatenate([y, both], -1))
     project = lambda features, name: Projection(features, dtype=self.dtype, name=name)
@@ -196,7 +209,7 @@ class Generator(nn.Module):
       'projected_edge': project(1, 'structure_projection')(s, train=norms),
       'bigff': both,
       'fusion': fusion,
-      'affinity': aggregated['affinity'],
+      **shown,
     }
 
   def _encode(self, kind: str, x: jax.Array, valid: jax.Array, norms: bool) -> list[tuple]:
@@ -234,6 +247,10 @@ class Generator(nn.Module):
       )
       x, valid = layer(jnp.concatenate([x, skip], -1), jnp.concatenate(masks, -1), train=norms)
     return x
+
+
+def _concatenate(texture: jax.Array, structure: jax.Array) -> jax.Array:
+  return jnp.concatenate([texture, structure], -1)
 
 
 class EdgeDetector(nn.Module):

@@ -20,8 +20,10 @@ def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
       found.extend(_partial(f'dc_{kind}_{i}', f'{kind}_decoder{i}'))
     key = f'{kind}_feature_projection'
     found.extend(projection_entries(f'{key}.', f'{kind}_resolver', (f'{kind}_projection',)))
-  found.extend(bigff_entries('bigff.', ('bigff',)))
-  found.extend(cfa_entries('cfa.', ('cfa',)))
+  if model.get('use_bigff', True):
+    found.extend(bigff_entries('bigff.', ('bigff',)))
+  if model.get('use_cfa', True):
+    found.extend(cfa_entries('cfa.', ('cfa',)))
   for theirs, ours in (('fusion_layer1', 'fusion1'), ('fusion_layer2', 'fusion2')):
     found.extend(mapping.conv(f'{theirs}.0', 'generator', (ours,)))
   found.extend(mapping.conv('out_layer.0', 'generator', ('out',)))
@@ -113,7 +115,7 @@ FORMATS = {
     unwrap=('generator', 'discriminator'),
     ignore=IGNORE,
     note='ITERATION.pt of CelebA, Paris StreetView or Places2, from the folder the authors link',
-    licence='none stated by the authors: ask them before using the weights commercially',
+    licence='MIT (of the repository; nothing is said of the weights by themselves)',
     url='https://github.com/Xiefan-Guo/CTSDG',
     model={'wrapped_gray': True},
   ),

@@ -54,6 +54,8 @@ def default_config() -> ConfigDict:
   model = dict(
     width=64,  # C
     levels=7,  # C; fewer for pictures below 128 pixels
+    use_bigff=True,  # P; False: the streams' features are only concatenated
+    use_cfa=True,  # P; False: nothing is rebuilt from what resembles it
     discriminator_width=64,  # C
     canny_sigma=2.0,  # C
     wrapped_gray=False,  # O; C is True
@@ -83,7 +85,8 @@ def make(config: ConfigDict) -> Recipe:
   _check(config)
   model, loss = config.model, config.loss
   dtype = DTYPES[config.dtype]
-  generator = networks_lib.Generator(width=model.width, levels=model.levels, dtype=dtype)
+  fields = {name: model[name] for name in ('width', 'levels', 'use_bigff', 'use_cfa')}
+  generator = networks_lib.Generator(**fields, dtype=dtype)
   networks = {'generator': generator}
   if loss.adversarial:
     networks['discriminator'] = networks_lib.Discriminator(model.discriminator_width, dtype=dtype)
