@@ -1,10 +1,13 @@
-"""What some systems read beside image and mask: edge maps, made per sample on the host.
+"""What some systems read beside image and mask: edges and gray, made per sample on the host.
 
 A recipe names them (`Recipe.inputs`), the pipeline puts them into every batch under the name before
 the colon, and evaluation and inference hand them to `predict` as keyword arguments.
 
   'canny'          edges of Canny's detector, sigma 2
   'canny:sigma=3'  another width of the smoothing, in pixels
+  'gray'           luminance in [0, 1]
+
+Both take 'wrapped=1' for the maps that CTSDG's released code made: see `wrapped`.
 
 In training they are made of the whole image: what is hidden by the hole is the system's to hide. At
 inference the image is blank in the hole, and its rim is no edge: nothing is detected within one
@@ -34,24 +37,69 @@ class Input:
   channels: int = 1
 
 
-def canny(image: np.ndarray, known: np.ndarray | None = None, *, sigma: float = 2.0) -> np.ndarray:
+def wrapped(normalized: np.ndarray) -> np.ndarray:
+  """uint8 of 255 times an image in [-1, 1], where negative values wrap around: -0.5 becomes 129.
+
+  CTSDG's released code makes gray and edges of images that it has normalised already, through a
+  conversion that expects [0, 1]. Its published weights have seen no others.
+
+  Args:
+    normalized: f32[H, W, C] in [-1, 1].
+  """
+  scaled = normalized.astype(np.float32) * np.float32(255)
+  return (scaled.astype(np.int64) % 256).astype(np.uint8)
+
+
+def _maybe_wrapped(image: np.ndarray, wrap: bool) -> np.ndarray:
+  if not wrap:
+    return image
+  unit = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
+  return wrapped((unit.astype(np.float32) - np.float32(0.5)) / np.float32(0.5))
+
+
+def gray(
+  image: np.ndarray, known: np.ndarray | None = None, *, wrapped: bool = False
+) -> np.ndarray:
+  """Luminance, 0.2125 R + 0.7154 G + 0.0721 B.
+
+  Args:
+    image: uint8[H, W, 3], or float in [0, 1].
+    known: not looked at: every pixel is its own.
+    wrapped: see the function `wrapped`.
+
+  Returns:
+    f32[H, W, 1] in [0, 1].
+  """
+  return color.rgb2gray(_maybe_wrapped(image, wrapped)).astype(np.float32)[..., None]
+
+
+def canny(
+  image: np.ndarray,
+  known: np.ndarray | None = None,
+  *,
+  sigma: float = 2.0,
+  wrapped: bool = False,
+) -> np.ndarray:
   """Edges of the gray image: Canny's detector with scikit-image's default thresholds.
 
   Args:
     image: uint8[H, W, 3], or float in [0, 1].
     known: bool[H, W]; edges are found only there, a pixel away from its border. None: everywhere.
     sigma: of the Gaussian, in pixels; > 0.
+    wrapped: see the function `wrapped`.
 
   Returns:
     f32[H, W, 1] in {0, 1}.
   """
-  edges = feature.canny(color.rgb2gray(image), sigma=sigma, mask=known)
+  luminance = color.rgb2gray(_maybe_wrapped(image, wrapped))
+  edges = feature.canny(luminance, sigma=sigma, mask=known)
   return edges.astype(np.float32)[..., None]
 
 
 # name: (function of image and known, {option: how its text is read}, channels)
 _KINDS: Mapping[str, tuple[Callable, Mapping[str, Callable], int]] = {
-  'canny': (canny, {'sigma': float}, 1),
+  'canny': (canny, {'sigma': float, 'wrapped': lambda text: bool(int(text))}, 1),
+  'gray': (gray, {'wrapped': lambda text: bool(int(text))}, 1),
 }
 
 

@@ -55,3 +55,21 @@ class CurrentBatchNorm(nn.Module):
     y *= jax.lax.rsqrt(jnp.square(y).mean(axes, keepdims=True) + self.eps)
     y = y * self.param('scale', nn.initializers.ones, (c,))
     return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
+
+
+def batch_norm(
+  name: str, train: bool, dtype: Any, scale_init: Any = nn.initializers.ones
+) -> nn.BatchNorm:
+  """PyTorch's BatchNorm2d: eps 1e-5, the running statistics move by a tenth.
+
+  PyTorch's running variance is that of the unbiased estimate, n / (n - 1) times this one's.
+  """
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=dtype,
+    scale_init=scale_init,
+    use_fast_variance=False,  # the difference of two large numbers, else
+    name=name,
+  )

@@ -10,24 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers.conv import Conv, Initializer
+from jaxinpaint.layers.norm import batch_norm
 
 # PyTorch's own start: uniform in +-1/sqrt(fan in).
 torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-
-def batch_norm(name: str, train: bool, dtype: Any) -> nn.BatchNorm:
-  """PyTorch's BatchNorm2d: eps 1e-5, the running statistics move by a tenth.
-
-  PyTorch's running variance is that of the unbiased estimate, n / (n - 1) times this one's.
-  """
-  return nn.BatchNorm(
-    use_running_average=not train,
-    momentum=0.9,
-    epsilon=1e-5,
-    dtype=dtype,
-    use_fast_variance=False,  # the difference of two large numbers, else
-    name=name,
-  )
 
 
 class SqueezeExcite(nn.Module):

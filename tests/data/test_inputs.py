@@ -39,11 +39,22 @@ def test_a_batch_of_the_pipeline_holds_them():
   assert inputs.shapes(('canny:sigma=1',), (2, 32, 32)) == {'canny': batch['canny'].shape}
 
 
+@goldens.cases('ctsdg_edge_input')
+def test_wrapped_maps_are_those_of_the_published_code(case):
+  data = case.data()
+  normalized = goldens.nhwc(data['image'])
+  np.testing.assert_array_equal(inputs.wrapped(normalized), data['wrapped'])
+  image = np.rint((normalized + 1) * 127.5).astype(np.uint8)  # what its file held
+  got = inputs.compute(('gray:wrapped=1', 'canny:sigma=2,wrapped=1'), image, None)
+  goldens.assert_close(got['gray'][..., 0], data['gray'], 1e-6)
+  np.testing.assert_array_equal(got['canny'][..., 0] > 0, data['edge'])
+
+
 @pytest.mark.parametrize(
   'spec, message',
   [
-    ('sobel', r"unknown input 'sobel'; there are: canny"),
-    ('canny:width=2', r"no option 'width'; there are: sigma"),
+    ('sobel', r"unknown input 'sobel'; there are: canny, gray"),
+    ('canny:width=2', r"no option 'width'; there are: sigma, wrapped"),
     ('canny:sigma=wide', r"sigma cannot be 'wide'"),
     ('canny:sigma=0', 'sigma must be above 0'),
   ],

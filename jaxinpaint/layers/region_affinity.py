@@ -1,0 +1,115 @@
+"""Region affinity: every place is rebuilt from the patches that resemble it.
+
+Guo, Yang, Huang: "Image Inpainting via Conditional Texture and Structure Dual Generation", ICCV
+2021, section 3.3, https://arxiv.org/abs/2108.09760: the contextual feature aggregation's first
+half. Unlike contextual attention it looks at holes and known places alike.
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxinpaint import arrays
+
+Form = Literal['plain', 'blocks']
+
+PLAIN_ELEMENTS = 2**24  # of one image's scores, up to which they are held at once
+BLOCK_ELEMENTS = 2**22  # of a block of scores
+_LEAST_LENGTH = 1e-4  # of a patch, where it is divided by its length
+_LEAST_WEIGHT = 1e-8  # of the softmax
+
+
+def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = None) -> jax.Array:
+  """Each 3x3 patch of x at half size weighs all of them; the 4x4 patches behind them are summed.
+
+    score[q, k] = scale * <p_q, p_k / max(|p_k|, 1e-4)>
+    out = overlapping sum over q of sum_k softmax_k(score)[q, k] * v_k, divided by 4
+
+  p are the patches of x reduced bilinearly (corners aligned, as released), zeros beyond the border;
+  v the 4x4 patches of x itself, two apart.
+
+  Args:
+    x: [B,H,W,C]; H and W even.
+    scale: of the scores; the larger, the fewer patches count.
+    form: 'plain' holds an image's (HW/4)^2 scores at once, 'blocks' some queries' at a time, and
+      computes them again for the gradient; None: by their number.
+
+  Returns:
+    f32[B,H,W,C].
+
+  Raises:
+    ValueError: an odd side, or an unknown form.
+  """
+  b, height, width, c = x.shape
+  if height % 2 or width % 2:
+    raise ValueError(f'features of {height} x {width} must have even sides')
+  if form not in (None, 'plain', 'blocks'):
+    raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
+  x = x.astype(jnp.float32)
+  h, w = height // 2, width // 2
+  small = arrays.resize_bilinear(x, h, w, align_corners=True)
+  queries = _patches3(small).reshape(b, h * w, 9 * c)
+  square = jnp.square(queries).sum(-1, keepdims=True)
+  # The square root has no derivative at 0, where the length is not used.
+  above = square > _LEAST_LENGTH**2
+  keys = queries * jnp.where(above, lax.rsqrt(jnp.where(above, square, 1.0)), 1 / _LEAST_LENGTH)
+  values = _patches4(x).reshape(b, h * w, 16 * c)
+  form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
+  attend = functools.partial(_attend, scale=scale)
+  if form == 'blocks':
+    attend = functools.partial(_attend_by_blocks, attend)
+  out = lax.map(lambda one: attend(*one), (queries, keys, values))
+  return _overlap(out.reshape(b, h, w, 4, 4, c)) / 4
+
+
+def _attend(queries: jax.Array, keys: jax.Array, values: jax.Array, *, scale: float) -> jax.Array:
+  scores = scale * jnp.einsum('qc,kc->qk', queries, keys, precision='highest')
+  weights = jnp.maximum(jax.nn.softmax(scores, axis=-1), _LEAST_WEIGHT)
+  return jnp.einsum('qk,kc->qc', weights, values, precision='highest')
+
+
+def _attend_by_blocks(
+  attend: functools.partial, queries: jax.Array, keys: jax.Array, values: jax.Array
+) -> jax.Array:
+  n, c = queries.shape
+  size = max(1, min(n, BLOCK_ELEMENTS // n))
+  count = -(-n // size)
+  blocks = jnp.pad(queries, ((0, count * size - n), (0, 0))).reshape(count, size, c)
+  one = jax.checkpoint(lambda q: attend(q, keys, values), prevent_cse=False)
+  return lax.map(one, blocks).reshape(count * size, -1)[:n]
+
+
+def _patches3(x: jax.Array) -> jax.Array:
+  """[B,h,w,C] -> [B,h,w,9,C], the neighbours of each place, zeros beyond the border."""
+  h, w = x.shape[1:3]
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  parts = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+  return jnp.stack(parts, 3)
+
+
+def _patches4(x: jax.Array) -> jax.Array:
+  """[B,2h,2w,C] -> [B,h,w,4,4,C]: rows and columns 2i - 1 ... 2i + 2, zeros beyond the border."""
+  height, width = x.shape[1:3]
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  rows = jnp.stack([padded[:, i : i + height : 2] for i in range(4)], 2)
+  both = jnp.stack([rows[:, :, :, j : j + width : 2] for j in range(4)], 4)
+  return both.transpose(0, 1, 3, 2, 4, 5)
+
+
+def _overlap(patches: jax.Array) -> jax.Array:
+  """[B,h,w,4,4,C] -> [B,2h,2w,C]: the sum of the patches, each where `_patches4` takes it."""
+  return _overlap_axis(_overlap_axis(patches, 1), 2)
+
+
+def _overlap_axis(patches: jax.Array, axis: int) -> jax.Array:
+  """Sums along `axis`, whose offsets are the axis 3; both become one axis of twice the length."""
+  part = lambda k: lax.index_in_dim(patches, k, 3, keepdims=False)
+  n = patches.shape[axis]
+  zero = jnp.zeros_like(lax.slice_in_dim(part(0), 0, 1, axis=axis))
+  later = lambda x: jnp.concatenate([zero, lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+  sooner = lambda x: jnp.concatenate([lax.slice_in_dim(x, 1, n, axis=axis), zero], axis)
+  both = jnp.stack([part(1) + later(part(3)), part(2) + sooner(part(0))], axis + 1)
+  return both.reshape(*both.shape[:axis], 2 * n, *both.shape[axis + 2 :])
