@@ -34,3 +34,17 @@ def test_batch_norms_of_the_generator_start_around_one():
   variables = layer.init(jax.random.key(0), x, x[..., :1])
   scale = np.asarray(variables['params']['bn']['scale'])
   assert 0.015 < scale.std() < 0.025 and abs(scale.mean() - 1) < 0.01
+
+
+def test_a_config_from_before_a_model_field_takes_its_default():
+  config = systems.default_config('ctsdg')
+  want, _ = parameters()
+  del config.model['use_bigff'], config.model['use_cfa']
+  shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
+  batch = dict(image=shape(1, 128, 128, 3), mask=shape(1, 128, 128, 1))
+  made = systems.make_recipe(config)
+  got = jax.eval_shape(made.init, jax.random.key(0), batch)[0]['generator']
+  assert jax.tree.structure(got) == jax.tree.structure(want)
+  config.model.use_gff = True
+  with pytest.raises(ValueError, match=r"config.model: unknown \['use_gff'\]"):
+    systems.make_recipe(config)

@@ -83,7 +83,10 @@ def make(config: ConfigDict) -> Recipe:
   `adversarial` there is no discriminator. A phase of 0 steps is left out.
   """
   _check(config)
-  model, loss = config.model, config.loss
+  loss = config.loss
+  # A run saved before a field existed was of its default.
+  model = default_config().model
+  model.update(config.model)
   dtype = DTYPES[config.dtype]
   fields = {name: model[name] for name in ('width', 'levels', 'use_bigff', 'use_cfa')}
   generator = networks_lib.Generator(**fields, dtype=dtype)
@@ -293,17 +296,18 @@ def _check(config: ConfigDict) -> None:
   for section in ('model', 'loss', 'phases'):
     extra = sorted(set(config[section]) - set(known[section]))
     lacking = sorted(set(known[section]) - set(config[section]))
-    if extra or lacking:
+    if extra or (lacking and section != 'model'):
       raise ValueError(
         f'config.{section}: unknown {extra or "none"}, missing {lacking or "none"}; it has: '
         f'{", ".join(sorted(known[section]))}'
       )
   if config.dtype not in DTYPES:
     raise ValueError(f'config.dtype {config.dtype!r} must be one of: {", ".join(DTYPES)}')
-  if not 2 <= config.model.levels <= 7:
-    raise ValueError(f'config.model.levels {config.model.levels!r} must be 2 to 7')
-  if config.model.canny_sigma <= 0:
-    raise ValueError(f'config.model.canny_sigma {config.model.canny_sigma!r} must be above 0')
+  model = {**known.model, **config.model}
+  if not 2 <= model['levels'] <= 7:
+    raise ValueError(f'config.model.levels {model["levels"]!r} must be 2 to 7')
+  if model['canny_sigma'] <= 0:
+    raise ValueError(f'config.model.canny_sigma {model["canny_sigma"]!r} must be above 0')
   loss = config.loss
   for name in WEIGHTS:
     if not (math.isfinite(loss[name]) and loss[name] >= 0):
