@@ -145,11 +145,24 @@ class Irregular(MaskSampler):
     return mask
 
 
+_FIXED_SEED = 10
+
+
 @dataclasses.dataclass(frozen=True)
 class Rectangles(MaskSampler):
   """LaMa's boxes: min_times to max_times rectangles, each side uniform in [min_side, max_side].
 
-  The defaults are LaMa's training set. `margin` pixels at the border stay known.
+  The defaults are LaMa's training set.
+
+  Attributes:
+    margin: pixels at the border that stay known.
+    min_side: least side, as max_side.
+    max_side: largest side.
+    min_times: least number of rectangles, as max_times.
+    max_times: largest number.
+    square: both sides of a rectangle are equal (LFR's masks: ten squares).
+    fixed: so many masks in all, always the same, one of which is chosen; 0: each is new.
+    reference: see the module's text.
   """
 
   margin: int = 10
@@ -157,11 +170,15 @@ class Rectangles(MaskSampler):
   max_side: int = 150
   min_times: int = 1
   max_times: int = 4
+  square: bool = False
+  fixed: int = 0
   reference: int = 256
 
   def __post_init__(self):
     super().__post_init__()
     _check_order(self, 'side', 'times')
+    if self.fixed < 0:
+      raise ValueError(f'fixed {self.fixed!r} of rectangle masks must be a number of masks, or 0')
 
   @property
   def kind(self) -> str:
@@ -170,15 +187,19 @@ class Rectangles(MaskSampler):
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """See MaskSampler."""
+    if self.fixed:
+      rng = np.random.default_rng([_FIXED_SEED, int(rng.integers(self.fixed))])
     mask = np.zeros((height, width), np.uint8)
     scale = _scale(height, width, self.reference)
     margin = round(self.margin * scale)
     low, high = _pixels(self.min_side, scale), _pixels(self.max_side, scale)
     for _ in range(rng.integers(self.min_times, self.max_times, endpoint=True)):
       spans = []
+      side = 0
       for n in (height, width):
-        most = max(1, min(high, n - 2 * margin - 1))
-        side = int(rng.integers(min(low, most), most, endpoint=True))
+        most = max(1, min(high, (min(height, width) if self.square else n) - 2 * margin - 1))
+        if not (self.square and side):
+          side = int(rng.integers(min(low, most), most, endpoint=True))
         start = int(rng.integers(margin, n - margin - side, endpoint=True))
         spans.append(slice(start, start + side))
       mask[spans[0], spans[1]] = 1

@@ -155,6 +155,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   restored = checkpoints.restore(abstract, config)
   if restored is None:
     current = jax.jit(create, out_shardings=placed)(init_key)
+    current = initial.merge(recipe.start(), current)
     if config.init_from:
       current = initial.load(config.init_from, current, recipe)
   else:

@@ -20,6 +20,7 @@ Layouts, PyTorch on the left:
   tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
                   'same'
   same            unchanged (biases, scales, statistics)
+  rows            as 'same'; [C] is repeated to the [n, C] that the network has
 Of these, axes of length one are dropped:
   modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
   pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
@@ -49,6 +50,7 @@ LAYOUTS = {
   'pointwise': ((1, 0), (1, 0)),
   'picture': ((1, 2, 0), (2, 0, 1)),
   'channels': ((0,), (0,)),
+  'rows': (None, None),
 }
 # layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
 UNIT_AXES = {
@@ -286,6 +288,9 @@ def convert(
       array = array.astype(np.float32)
     _put(tree, entry.target, array if axes is None else array.transpose(axes))
   problems += _listed('of another rank', wrong)
+  for entry in entries:
+    if entry.layout == 'rows' and expected is not None and not missing:
+      _repeat_rows(tree, expected, entry.target)
   if expected is not None:
     names = {'/'.join(e.target): e.key for e in entries}
     problems += compare(tree, expected, names=names, missing=not missing)
@@ -295,6 +300,16 @@ def convert(
       + '\n'.join(problems)
     )
   return tree
+
+
+def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
+  """In place: [C] at `target` becomes the [n, C] that is expected there."""
+  for name in target[:-1]:
+    tree, expected = tree.get(name, {}), expected.get(name, {})
+  wanted = getattr(expected.get(target[-1]), 'shape', ())
+  value = tree[target[-1]]
+  if value.ndim == 1 and wanted[1:] == value.shape:
+    tree[target[-1]] = np.broadcast_to(value, wanted).copy()
 
 
 def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
