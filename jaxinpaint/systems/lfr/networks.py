@@ -1,6 +1,7 @@
 """LFR's second stage: the texture generator with attention between levels, and its critic.
 
-Zhang, Liu: "Face Image Inpainting Based on Latent Feature Reconstruction and Attention Mechanism".
+Zhang, Liu:
+"Face Image Restoration Based on Latent Feature Reconstruction and Attention Mechanism".
 Six levels of gated convolutions; scores of the levels 6, 5 and 4 fill the levels 1, 2 and 3, and
 the decoder reads those. The first stage, the structure reconstructor, is pSp's encoder (encoder.py)
 and a frozen StyleGAN2 (layers/stylegan2_networks.py). No code of it is published: what the paper
@@ -141,7 +142,7 @@ class Critic(nn.Module):
     if self.size % 64 or image.shape[1:3] != (self.size, self.size):
       raise ValueError(
         f'images of {image.shape[1]} x {image.shape[2]} do not fit the critic, which is built for '
-        f'{self.size} x {self.size}: set config.data.size and config.model.size to the same '
+        f'{self.size} x {self.size}: set config.data.size and config.model.critic_size to the same '
         'multiple of 64'
       )
     x = image.astype(self.dtype)

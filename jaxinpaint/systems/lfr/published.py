@@ -48,11 +48,11 @@ def stylegan2_entries(model: Any) -> tuple[mapping.Entry, ...]:
 
 
 PAPER = mapping.Paper(
-  title=(
-    'Face Image Inpainting Based on Latent Feature Reconstruction and Attention Mechanism '
-    '(our translation)'
-  ),
+  title='Face Image Restoration Based on Latent Feature Reconstruction and Attention Mechanism',
   authors='Zhang, Liu',
+  venue='Journal of Chongqing Technology and Business University (Natural Science Edition) 40(2)',
+  year=2023,
+  url='https://doi.org/10.16055/j.issn.1672-058X.2023.0002.011',
 )
 
 FORMATS = {

@@ -1,6 +1,7 @@
 """How LFR is trained: the structure reconstructor, then the texture generator and its critic.
 
-Zhang, Liu: "Face Image Inpainting Based on Latent Feature Reconstruction and Attention Mechanism".
+Zhang, Liu:
+"Face Image Restoration Based on Latent Feature Reconstruction and Attention Mechanism".
 Marks: P, the paper; C, our choice where it is silent (no code is published), with the reason.
 
   structure  200,000 steps (C)    pSp's encoder, through a frozen StyleGAN2:
@@ -65,7 +66,8 @@ WEIGHTS = {
 def default_config() -> ConfigDict:
   """The paper's settings and our choices."""
   model = dict(
-    size=256,  # P: side of the structure and of the critic's images
+    size=256,  # P: side of the structure
+    critic_size=256,  # P: of the critic's images, which is config.data.size
     structure=True,  # False: ablation, the texture generator sees the damaged picture
     attention_from=(6, 5, 4),  # P; (6, 6, 6): ablation
     texture_width=32,  # C
@@ -113,7 +115,7 @@ def make(config: ConfigDict) -> Recipe:
   model, loss, dtype = config.model, config.loss, DTYPES[config.dtype]
   nets = _networks(model, loss, dtype)
   structure = _structure(nets, model) if model.structure else None
-  known = lambda image, mask: jnp.where(mask > 0, 0.0, image)
+  known = lambda image, mask: jnp.where(mask > 0, 0.5, image)  # C: 0 in [-1, 1]
 
   def splice(params, stats, image, mask):
     if structure is None:
@@ -172,7 +174,9 @@ def make(config: ConfigDict) -> Recipe:
 
 def quicktest(config: ConfigDict) -> None:
   """Narrows the networks in place, and drops the terms that need files."""
-  config.model.update(dict(size=64, texture_width=4, critic_width=4, stylegan_file=''))
+  config.model.update(
+    dict(size=64, critic_size=64, texture_width=4, critic_width=4, stylegan_file='')
+  )
   config.model.update(dict(style_dim=16, encoder_file='', encoder_width=8))
   config.model.encoder_depths = (1, 1, 1, 1)
   config.loss.update(dict(lpips=0.0, id=0.0, perceptual=0.0, critic_steps=2))
@@ -206,15 +210,16 @@ def _networks(model: ConfigDict, loss: ConfigDict, dtype: Any) -> dict[str, Any]
     dtype=dtype,
   )
   if loss.adversarial:
-    nets['critic'] = networks.Critic(model.size, model.critic_width, dtype)
+    nets['critic'] = networks.Critic(model.critic_size, model.critic_width, dtype)
   return nets
 
 
 def _init(nets: dict[str, Any], model: ConfigDict) -> Callable:
   def init(rng, batch):
     rngs = dict(zip(nets, jax.random.split(rng, len(nets)), strict=True))
-    image = jnp.zeros((1, model.size, model.size, 3))
-    inputs = {'critic': (image,), 'texture': (image, image[..., :1])}
+    image = jnp.zeros((1, 64, 64, 3))
+    judged = jnp.zeros((1, model.critic_size, model.critic_size, 3))
+    inputs = {'critic': (judged,), 'texture': (image, image[..., :1])}
     if 'encoder' in nets:
       inputs['encoder'] = (jnp.zeros((1, model.size, model.size, nets['encoder'].in_channels)),)
       inputs['stylegan'] = (jnp.zeros((1, nets['encoder'].styles, model.style_dim)),)
@@ -337,6 +342,13 @@ def _load_constants(loss: ConfigDict, model: ConfigDict) -> Callable:
   def load(training):
     """Frozen networks of the losses that have a weight."""
     found = {}
+    if model.structure and not model.stylegan_file:
+      logging.warning(
+        'An untrained StyleGAN2 of %d pixels stands in for the pretrained one: set '
+        'config.model.stylegan_file to a file of rosinality/stylegan2-pytorch or pSp. What this '
+        'run gives says nothing of the system.',
+        STAND_IN['size'],
+      )
     if not training:
       return found
     if loss.perceptual:
@@ -372,13 +384,6 @@ def _start(nets: dict[str, Any], config: ConfigDict) -> Callable:
       found = published_parts.load_generator(model.stylegan_file, nets['stylegan'])
       params['stylegan'] = found['params']
       stats['stylegan'] = {'buffers': found['buffers']}
-    else:
-      logging.warning(
-        'An untrained StyleGAN2 of %d pixels stands in for the pretrained one: set '
-        'config.model.stylegan_file to a file of rosinality/stylegan2-pytorch or pSp. What this '
-        'run gives says nothing of the system.',
-        nets['stylegan'].size,
-      )
     if model.encoder_file:
       body = arcface.load(model.encoder_file)
       params['encoder'], stats['encoder'] = published_parts.body_of(
@@ -416,8 +421,10 @@ def _check(config: ConfigDict) -> None:
       f'config.model.attention_from {tuple(model.attention_from)} must be three of the levels 4 to '
       '6, for the levels 1, 2 and 3'
     )
-  if model.size % 64 or model.size < 64:
-    raise ValueError(f'config.model.size {model.size} must be a multiple of 64')
+  if model.size < 16 or model.size & (model.size - 1):
+    raise ValueError(f'config.model.size {model.size} must be a power of two, at least 16')
+  if model.critic_size % 64 or model.critic_size < 64:
+    raise ValueError(f'config.model.critic_size {model.critic_size} must be a multiple of 64')
   if phases.structure < 0 or phases.texture < -1:
     raise ValueError(f'config.phases {phases.to_dict()} must be numbers of steps')
   if phases.structure and not model.structure:
