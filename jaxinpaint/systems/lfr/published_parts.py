@@ -186,27 +186,20 @@ def average_latent(
   return np.asarray(apply(params['style'], z))
 
 
-def start_body(
-  params: Mapping[str, Any], stats: Mapping[str, Any], variables: Mapping[str, Any]
+def body_of(
+  variables: Mapping[str, Any], in_channels: int = 3
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """An encoder's parameters and batch statistics with the body of `features.arcface.load`.
+  """The parts of an encoder's parameters and statistics that IR-SE50 gives: its body.
 
   Args:
-    params: of the encoder.
-    stats: its 'batch_stats'.
-    variables: of `arcface.load`. Input channels that the encoder has beyond three get zeros.
+    variables: of `arcface.load`.
+    in_channels: of the encoder; channels beyond three get zero kernels.
 
   Returns:
-    (params, stats), the body replaced.
-
-  Raises:
-    ValueError: the encoder's body is not of IR-SE50's shapes.
+    ({'body': parameters}, {'batch_stats': {'body': statistics}}).
   """
   body = dict(variables['params']['body'])
   kernel = np.asarray(body['input_conv']['kernel'])
-  more = params['body']['input_conv']['kernel'].shape[2] - kernel.shape[2]
+  more = in_channels - kernel.shape[2]
   body['input_conv'] = {'kernel': np.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))}
-  problems = mapping.compare({'params': {'body': body}}, {'params': {'body': params['body']}})
-  if problems:
-    raise ValueError('IR-SE50 does not fit the encoder:\n' + '\n'.join(problems))
-  return {**params, 'body': body}, {**stats, 'body': dict(variables['batch_stats']['body'])}
+  return {'body': body}, {'batch_stats': {'body': dict(variables['batch_stats']['body'])}}
