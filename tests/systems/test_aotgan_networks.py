@@ -43,7 +43,8 @@ def test_generator(case):
     want = data[f'{theirs}_b0']  # the first sample, every n-th channel
     got = goldens.nchw(found[ours])[: len(want)]
     got = got[:, :: got.shape[1] // want.shape[1]]
-    atol = GENERATOR_ATOL if ours == 'middle' else 1e-4
+    # After eight blocks the features are no more within [-1, 1], as the output is.
+    atol = GENERATOR_ATOL * max(1, np.abs(want).max()) if ours == 'middle' else 1e-4
     goldens.assert_close(got, want, atol, what=ours)
   goldens.assert_close(goldens.nchw(found['logit']), data['logit'], GENERATOR_ATOL, what='logit')
   out = 2 * goldens.nchw(found['out']) - 1

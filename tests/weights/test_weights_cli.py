@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tensorflow_bytes import write as write_tensorflow
 from torch_bytes import call, emit, tensor, write_stream, write_zip
 
 from jaxinpaint import systems
@@ -116,6 +117,30 @@ def test_import_of_both_networks(toy, files, capsys):
 def test_import_of_a_state_dict_without_its_wrapping(toy, files):
   path = importer.import_file('toy', files / 'bare.pth', files / 'x')
   assert list(store.load(path).params) == ['generator']
+
+
+def test_import_of_a_tensorflow_checkpoint(toy, tmp_path, capsys, monkeypatch):
+  entry = lambda name, leaf: mapping.Entry(f'net/conv/{name}', 'generator', ('conv', leaf))
+  entries = (entry('kernel', 'kernel'), entry('biases', 'bias'))
+  published = types.SimpleNamespace(
+    FORMATS={'tf': mapping.Format(lambda model: entries, ignore=(r'/Adam(_1)?$', '^global_step$'))}
+  )
+  monkeypatch.setitem(TOY, 'published', published)
+  kernel = np.arange(6, dtype=np.float32).reshape(1, 1, 3, 2)  # already as it is here
+  arrays = {'net/conv/kernel': kernel, 'net/conv/biases': np.ones(2), 'global_step': np.ones(())}
+  arrays['net/conv/kernel/Adam'] = kernel
+  prefix = write_tensorflow(tmp_path, arrays, 'snap-0')
+  status, out, _ = _run(capsys, 'import', 'toy', prefix, tmp_path / 'x')
+  assert status == 0 and 'generator: 8 parameters' in out
+  stored = store.load(tmp_path / 'x')
+  np.testing.assert_array_equal(stored.params['generator']['conv']['kernel'], kernel)
+  names = ['snap-0.index', 'snap-0.data-00000-of-00001']
+  want = [{'name': n, 'sha256': store.sha256(tmp_path / n)} for n in names]
+  assert stored.meta['source']['files'] == want
+  status, out, _ = _run(capsys, 'inspect', tmp_path)
+  assert status == 0 and ['net/conv/kernel', '1x1x3x2', 'float32'] in map(
+    str.split, out.split('\n')
+  )
 
 
 @pytest.mark.parametrize(
