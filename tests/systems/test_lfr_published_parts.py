@@ -63,9 +63,6 @@ def test_generator(case):
     ('y_trunc05', short, given),
   ):
     got = goldens.nchw(run(variables, latents, noise))
-    # Outputs reach 31, and a hundred-thousandth of that is what float32 sums differ by.
-    scale = max(1.0, float(np.abs(data[name]).max()))
-    goldens.assert_close(got / scale, data[name] / scale, atol=1e-5, what=name)
     goldens.assert_close(got, data[name], what=name)
 
 
@@ -107,7 +104,9 @@ def test_encoder(case):
   codes, stages = run(variables, jnp.asarray(goldens.nhwc(data['x'])))
   for name, stage, step in (('c1', stages[1], 2), ('c2', stages[2], 1), ('c3', stages[3], 1)):
     got = goldens.nchw(stage)[:1, : data[name].shape[1], ::step, ::step]
-    goldens.assert_close(got, data[name], what=name)
+    # These reach 50 after up to 24 blocks, and float32 sums in another order differ in proportion.
+    scale = np.abs(data[name]).max()
+    goldens.assert_close(got / scale, data[name] / scale, atol=1e-5, what=name)
   goldens.assert_close(codes, data['codes'], what='codes')
 
 
