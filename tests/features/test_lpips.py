@@ -37,13 +37,13 @@ def test_distances_equal_the_reference(case, tmp_path):
 
 @pytest.fixture(scope='module')
 def params():
-  """Weights of the smallest net drawn at random, heads non-negative."""
+  """Weights of AlexNet drawn at random, heads non-negative."""
   shapes = jax.eval_shape(
-    lpips.SqueezeNet().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    lpips.AlexNet().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   )['params']
   rng = np.random.default_rng(0)
-  draw = lambda s: rng.standard_normal(s.shape, np.float32) / np.sqrt(np.prod(s.shape[:-1]))
-  heads = {f'lin{i}': rng.random(c, np.float32) for i, c in enumerate(lpips.CHANNELS['squeeze'])}
+  draw = lambda s: rng.standard_normal(s.shape, np.float32) / np.sqrt(np.prod(s.shape[:-1]) or 1.0)
+  heads = {f'lin{i}': rng.random(c, np.float32) for i, c in enumerate(lpips.CHANNELS['alex'])}
   return {'trunk': jax.tree.map(draw, shapes), 'heads': heads}
 
 
@@ -52,9 +52,7 @@ def test_equal_images_have_distance_and_gradient_zero(params):
   grey = jnp.full_like(image, 0.485)
   dark = jax.tree.map(lambda x: x, params)
   dark['trunk'] = jax.tree.map(jnp.zeros_like, params['trunk'])  # all features are zero
-  value = jax.jit(
-    jax.value_and_grad(lambda p, a, b: lpips.distance(p, a, b, net='squeeze').sum(), 1)
-  )
+  value = jax.jit(jax.value_and_grad(lambda p, a, b: lpips.distance(p, a, b, net='alex').sum(), 1))
   for weights, a in ((params, image), (params, grey), (dark, image)):
     distance, gradient = value(weights, a, a)
     assert distance < 1e-10 and bool(jnp.isfinite(gradient).all())
@@ -72,10 +70,10 @@ def test_what_cannot_be_is_named(params, tmp_path, monkeypatch):
   image = jnp.zeros((1, 16, 40, 3))
   with pytest.raises(ValueError, match="no net 'resnet'; there are: alex, vgg, squeeze"):
     lpips.distance(params, image, image, net='resnet')
-  with pytest.raises(ValueError, match='16 x 40 are too small for LPIPS with squeeze'):
-    lpips.distance(params, image, image, net='squeeze')
+  with pytest.raises(ValueError, match='16 x 40 are too small for LPIPS with alex'):
+    lpips.distance(params, image, image, net='alex')
   with pytest.raises(ValueError, match='of one shape'):
-    lpips.distance(params, image, image[:, :, :30], net='squeeze')
+    lpips.distance(params, image, image[:, :, :30], net='alex')
   with pytest.raises(FileNotFoundError, match="the heads's weights"):
     save_file({'a': np.zeros(1)}, tmp_path / 'a')
     lpips.load('alex', tmp_path / 'a', tmp_path / 'b')
