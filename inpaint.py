@@ -39,6 +39,12 @@ PAD_TO = flags.DEFINE_integer(
 PICTURES = flags.DEFINE_string(
   'pictures', None, 'Folder for what a system shows besides: a coarse result, edges, attention.'
 )
+BLEND = flags.DEFINE_enum(
+  'blend',
+  'none',
+  ['none', 'poisson'],
+  'poisson: fit what fills a hole to the colours around it (GLCIC does), for any system.',
+)
 SEED = flags.DEFINE_integer('seed', 0, 'Of systems that draw random numbers.')
 
 
@@ -64,6 +70,7 @@ def main(argv: list[str]) -> None:
       batch_size=BATCH_SIZE.value,
       max_side=MAX_SIDE.value or None,
       pad_to=PAD_TO.value,
+      blend=BLEND.value,
       seed=SEED.value,
       pictures=PICTURES.value,
     )

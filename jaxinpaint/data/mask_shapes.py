@@ -163,6 +163,8 @@ class Rectangles(MaskSampler):
     square: both sides of a rectangle are equal (LFR's masks: ten squares).
     fixed: so many masks in all, always the same, one of which is chosen; 0: each is new.
     reference: see the module's text.
+    within: all rectangles lie in one square of this side at a uniform place, as GLCIC's do (Iizuka
+      et al., 2017: one of 96 to 128 pixels in a square of 128); 0: each anywhere in the image.
   """
 
   margin: int = 10
@@ -173,12 +175,18 @@ class Rectangles(MaskSampler):
   square: bool = False
   fixed: int = 0
   reference: int = 256
+  within: int = 0
 
   def __post_init__(self):
     super().__post_init__()
     _check_order(self, 'side', 'times')
     if self.fixed < 0:
       raise ValueError(f'fixed {self.fixed!r} of rectangle masks must be a number of masks, or 0')
+    if self.within and self.within < self.max_side:
+      raise ValueError(
+        f'rectangles of up to {self.max_side} pixels do not fit within {self.within}: '
+        'raise within, or lower max_side'
+      )
 
   @property
   def kind(self) -> str:
@@ -193,17 +201,29 @@ class Rectangles(MaskSampler):
     scale = _scale(height, width, self.reference)
     margin = round(self.margin * scale)
     low, high = _pixels(self.min_side, scale), _pixels(self.max_side, scale)
+    areas = [(margin, n - margin) for n in (height, width)]
+    if self.within:
+      areas = [_square(rng, *area, _pixels(self.within, scale)) for area in areas]
     for _ in range(rng.integers(self.min_times, self.max_times, endpoint=True)):
       spans = []
       side = 0
-      for n in (height, width):
-        most = max(1, min(high, (min(height, width) if self.square else n) - 2 * margin - 1))
+      for n, (first, end) in zip((height, width), areas, strict=True):
+        most = max(1, min(high, end - first, n - 2 * margin - 1))
+        if self.square:
+          most = max(1, min(most, min(height, width) - 2 * margin - 1))
         if not (self.square and side):
           side = int(rng.integers(min(low, most), most, endpoint=True))
-        start = int(rng.integers(margin, n - margin - side, endpoint=True))
+        start = int(rng.integers(first, end - side, endpoint=True))
         spans.append(slice(start, start + side))
       mask[spans[0], spans[1]] = 1
     return mask
+
+
+def _square(rng: np.random.Generator, first: int, end: int, side: int) -> tuple[int, int]:
+  """One axis of a square at a uniform place in [first, end), or all of it if it is too small."""
+  side = min(side, end - first)
+  start = int(rng.integers(first, end - side, endpoint=True))
+  return start, start + side
 
 
 @dataclasses.dataclass(frozen=True)

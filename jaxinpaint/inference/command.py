@@ -22,6 +22,7 @@ def run(
   batch_size: int = 8,
   max_side: int | None = 1024,
   pad_to: int = 1,
+  blend: str = 'none',
   seed: int = 0,
   pictures: str | os.PathLike | None = None,
 ) -> int:
@@ -37,9 +38,10 @@ def run(
     invert_mask: black is the hole.
     overwrite: replace outputs.
     format: of an output folder's files.
-    batch_size: see `Inpainter`, as max_side, pad_to and seed.
+    batch_size: see `Inpainter`, as max_side, pad_to, blend and seed.
     max_side: longer images are filled at this size.
     pad_to: sides are padded to a multiple of it.
+    blend: 'poisson' or 'none'.
     seed: of systems that draw random numbers.
     pictures: folder for what the system shows besides its output.
   """
@@ -61,6 +63,7 @@ def run(
       batch_size=batch_size,
       max_side=max_side,
       pad_to=pad_to,
+      blend=blend,
       seed=seed,
     )
     report = files.inpaint_files(

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxinpaint import arrays
 from jaxinpaint.data import inputs
+from jaxinpaint.inference import blend as blend_lib
 from jaxinpaint.training.recipe import Recipe
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones: memory follows
@@ -49,6 +50,8 @@ class Inpainter:
       size come out better reduced; and memory grows with the pixels.
     pad_to: sides are padded to a multiple of it (besides the network's own): the larger, the fewer
       compilations for images of many sizes, at the price of a wider padding.
+    blend: 'poisson' fits completions to the level of what surrounds them (`inference.blend`), of
+      any system, in seconds on the CPU for a large hole; 'none' pastes them as they are.
   """
 
   def __init__(
@@ -63,11 +66,12 @@ class Inpainter:
     seed: int = 0,
     max_side: int | None = None,
     pad_to: int = 1,
+    blend: str = 'none',
   ):
     """See the class; params, stats and constants are what `recipe.predict` takes.
 
     Raises:
-      InpaintError: batch_size, max_side or pad_to is out of range.
+      InpaintError: batch_size, max_side or pad_to is out of range, or blend unknown.
     """
     if batch_size < 1:
       raise InpaintError(f'batch_size {batch_size} must be at least 1')
@@ -76,7 +80,9 @@ class Inpainter:
     least = max(recipe.min_side, recipe.multiple, 8)
     if max_side is not None and max_side < least:
       raise InpaintError(f'max_side {max_side} must be at least {least}, or None for no limit')
-    self.name, self.recipe = name, recipe
+    if blend not in blend_lib.KINDS:
+      raise InpaintError(f'blend {blend!r} must be one of: {", ".join(blend_lib.KINDS)}')
+    self.name, self.recipe, self.blend = name, recipe, blend
     self.batch_size, self.seed = batch_size, seed
     self.max_side, self.pad_to = max_side, pad_to
     self._state = jax.device_put((dict(params), dict(stats), dict(constants)))
@@ -208,7 +214,7 @@ class Inpainter:
     masks = np.stack([_reflect(job.small_hole[..., None], shape) for job in rows])
     outputs = self._run(images, masks.astype(np.float32))
     for job, output in zip(jobs, outputs, strict=False):
-      yield job.key, job.paste(output)
+      yield job.key, job.paste(output, self.blend)
 
   def _run(self, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     height, width = images.shape[1:3]
@@ -246,7 +252,7 @@ class _Job:
     if max_side is not None and max(hole.shape) > max_side:
       self.small, self.small_hole = shrink(blank, hole, max_side)
 
-  def paste(self, output: np.ndarray) -> np.ndarray:
+  def paste(self, output: np.ndarray, blend: str) -> np.ndarray:
     height, width = self.small_hole.shape
     output = output[:height, :width]
     if self.small_hole.shape != self.hole.shape:
@@ -254,6 +260,8 @@ class _Job:
       height, width = self.hole.shape
       output = cv2.resize(output, (width, height), interpolation=cv2.INTER_CUBIC)
     output = np.clip(output, 0.0, 1.0)
+    if blend == 'poisson':
+      output = blend_lib.poisson(_unit(self.image), output, self.hole)
     if self.image.dtype == np.uint8:
       output = arrays.to_uint8(output)
     return np.where(self.hole[..., None], output.astype(self.image.dtype), self.image)

@@ -24,16 +24,18 @@ def load(
   seed: int = 0,
   max_side: int | None = None,
   pad_to: int = 1,
+  blend: str = 'none',
 ) -> Inpainter:
   """Loads a system with its weights.
 
   Args:
     path: a weights file (NAME.safetensors with NAME.json beside it), or the workdir of a run.
     step: which checkpoint of a workdir; None: the newest.
-    batch_size: see Inpainter, as seed, max_side and pad_to.
+    batch_size: see Inpainter, as seed, max_side, pad_to and blend.
     seed: of systems that draw random numbers.
     max_side: longer images are completed at reduced size.
     pad_to: sides are padded to a multiple of it.
+    blend: 'poisson' or 'none'.
 
   Raises:
     FileNotFoundError: nothing is there.
@@ -43,6 +45,7 @@ def load(
   """
   path = pathlib.Path(path).expanduser()
   options = dict(batch_size=batch_size, seed=seed, max_side=max_side, pad_to=pad_to)
+  options['blend'] = blend
   if path.is_dir():
     config, params, stats, name = _from_workdir(path, step)
     recipe = systems.make_recipe(config)

@@ -51,7 +51,7 @@ def truncate(latents: jax.Array, average: jax.Array, psi: float) -> jax.Array:
   return average + psi * (latents - average)
 
 
-class Mapping(nn.Module):
+class MappingNetwork(nn.Module):
   """z to w: pixel norm, then dense layers whose learning rate is a hundredth.
 
   Attributes:
@@ -128,7 +128,7 @@ class Generator(nn.Module):
   def setup(self) -> None:
     """Builds both halves and the buffers."""
     count = latent_count(self.size)
-    self.style = Mapping(self.style_dim, self.mlp_layers)
+    self.style = MappingNetwork(self.style_dim, self.mlp_layers)
     self.synthesis = Synthesis(
       self.size, self.channel_multiplier, self.max_channels, self.out_channels, self.dtype
     )

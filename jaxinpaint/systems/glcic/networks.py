@@ -12,8 +12,11 @@ Two released reimplementations are here, since the authors' own code is for Torc
 
 Differs from the paper:
   - both: what fills the hole: the training set's mean pixel value (`mpv`), or white;
-  - `Generator`: ReLU comes before batch norm, as in its code (the paper: conv, batch norm, ReLU);
-    64, 32, 3 channels at the end as in the paper's table;
+  - `Generator`, `Discriminator`: ReLU comes before batch norm, as in their code and for their
+    weights; `norm_first=True` is the paper's order. A first-layer channel that is almost always 0
+    after ReLU then has next to no variance, and the rare pixel where it is not comes out of the
+    running statistics enormous: early in training, with small batches, completed images can look
+    far worse for some hundred steps than the loss does;
   - `TFGenerator`: no mask channel; dilated convolutions without norm and activation, so that four
     of them are one linear filter; a norm before the final tanh; the output is pasted into the image
     before anything else looks at it;
@@ -64,11 +67,13 @@ class Generator(nn.Module):
   Attributes:
     width: channels at full resolution, 64 as published; all others scale with it.
     mpv: red, green and blue that fill the hole: the mean pixel value of the training set.
+    norm_first: batch norm, then ReLU; published weights are for the other order.
     dtype: of the computation; parameters, statistics and the output are float32.
   """
 
   width: int = 64
   mpv: tuple[float, float, float] = (0.5, 0.5, 0.5)
+  norm_first: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -95,7 +100,8 @@ class Generator(nn.Module):
     x = jnp.concatenate([filled, mask], -1).astype(self.dtype)
 
     def block(x, number, layer):
-      return _plain_norm(train, self.dtype, f'bn{number}')(nn.relu(layer(x)))
+      norm = _plain_norm(train, self.dtype, f'bn{number}')
+      return nn.relu(norm(layer(x))) if self.norm_first else norm(nn.relu(layer(x)))
 
     x = block(x, 1, Conv(w, 5, padding=2, name='conv1', **init))
     for number, scale, stride in ((2, 2, 2), (3, 2, 1), (4, 4, 2), (5, 4, 1), (6, 4, 1)):
@@ -118,6 +124,7 @@ class _Branch(nn.Module):
   layers: int
   width: int
   features: int
+  norm_first: bool
   dtype: Any
 
   @nn.compact
@@ -127,7 +134,8 @@ class _Branch(nn.Module):
       channels = self.width * min(2 ** (i - 1), 8)
       init = dict(kernel_init=torch_init, dtype=self.dtype)
       x = Conv(channels, 5, stride=2, padding=2, name=f'conv{i}', **init)(x)
-      x = _plain_norm(train, self.dtype, f'bn{i}')(nn.relu(x))
+      norm = _plain_norm(train, self.dtype, f'bn{i}')
+      x = nn.relu(norm(x)) if self.norm_first else norm(nn.relu(x))
     # In PyTorch's order, channels first, so that the rows of its dense layers fit as they are.
     x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
     x = nn.Dense(self.features, kernel_init=torch_init, dtype=self.dtype, name='dense')(x)
@@ -142,12 +150,14 @@ class Discriminator(nn.Module):
       256 x 256 ('places2'). The other branch has 5.
     width: channels of the first convolution; the others have 2, 4, 8, 8, ... times as many.
     features: that each branch sums its picture up in.
+    norm_first: as of `Generator`.
     dtype: of the computation; parameters, statistics and logits are float32.
   """
 
   global_layers: int = 5
   width: int = 64
   features: int = 1024
+  norm_first: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -166,6 +176,7 @@ class Discriminator(nn.Module):
       [B,features], what the branches found.
     """
     settings = dict(width=self.width, features=self.features, dtype=self.dtype)
+    settings['norm_first'] = self.norm_first
     found = {
       'local': _Branch(5, name='local', **settings)(local, train=train),
       'whole': _Branch(self.global_layers, name='whole', **settings)(whole, train=train),

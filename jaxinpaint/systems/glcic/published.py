@@ -1,12 +1,12 @@
 """The published GLCIC checkpoints: PyTorch files of otenim/GLCIC-PyTorch.
 
-Three files come together: `model_cn` (the generator) and `model_cd` (the discriminator), plain state
-dicts without an ending to their names, and `config.json`, whose "mpv" is the pixel value that
-filled the holes in training: it belongs into config.model.mpv. Give all of them to the import:
+Three files come together: `model_cn` (the generator) and `model_cd` (the discriminator), plain
+state dicts without an ending to their names, and `config.json`, whose "mpv" is the pixel value that
+filled the holes in training: it becomes config.model.mpv. Give all of them to the import:
 
   python -m jaxinpaint.weights import glcic model_cn model_cd config.json OUT
 
-`tf_entries` are those of the TensorFlow variant, of which no checkpoint is published.
+Of the TensorFlow variant no checkpoint is published; its format reads what its code saves.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,11 @@ import numpy as np
 
 from jaxinpaint.weights import mapping
 
-TF_IGNORE = (r'^completion_net/conv(_bn)?6/',)  # in every file, discarded by its code
+TF_IGNORE = (
+  r'^completion_net/conv(_bn)?6/',  # in every file, discarded by its code
+  r'/Adam(_1)?$',  # the optimizers' states
+  r'^beta[12]_power(_\d+)?$',
+)
 
 
 def generator_entries() -> tuple[mapping.Entry, ...]:
@@ -47,6 +51,8 @@ def discriminator_entries(global_layers: int = 5) -> tuple[mapping.Entry, ...]:
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of both networks."""
+  if model.variant == 'tf':
+    return tf_generator_entries() + tf_discriminator_entries(model.separate_heads)
   layers = {'celeba': 5, 'places2': 6}[model.discriminator]
   return generator_entries() + discriminator_entries(layers)
 
@@ -104,8 +110,8 @@ def settings(content: Mapping[str, Any]) -> dict[str, Any]:
     mpv = np.asarray(content['mpv'], np.float64).ravel()
   except (KeyError, TypeError, ValueError) as error:
     raise mapping.MappingError(
-      'the JSON file holds no "mpv" (red, green and blue in [0, 1]): give the config.json that lies '
-      'beside model_cn'
+      'the JSON file holds no "mpv" (red, green and blue in [0, 1]): give the config.json that '
+      'lies beside model_cn'
     ) from error
   if mpv.shape != (3,) or not ((mpv >= 0) & (mpv <= 1)).all():
     raise mapping.MappingError(f'"mpv" {content["mpv"]} must be three numbers in [0, 1]')
@@ -126,8 +132,8 @@ FORMATS = {
     entries=entries,
     settings=settings,
     note=(
-      'model_cn and, if wanted, model_cd, with their config.json (which holds the mean pixel value): '
-      'CelebA at 160 x 160; also what that code saves as phase_N/model_cn_stepM'
+      'model_cn and, if wanted, model_cd, with their config.json (which holds the mean pixel '
+      'value): CelebA at 160 x 160; also what that code saves as phase_N/model_cn_stepM'
     ),
     licence=_LICENCE,
     url=_URL,
@@ -136,11 +142,19 @@ FORMATS = {
     entries=entries,
     settings=settings,
     note=(
-      "files that code saves with arc 'places2' at 256 x 256 with local parts of 128 x 128; none are "
-      'published'
+      "files that code saves with arc 'places2' at 256 x 256 with local parts of 128 x 128; none "
+      'are published'
     ),
     licence=_LICENCE,
     url=_URL,
     model=dict(discriminator='places2', image_size=256, local_size=128),
+  ),
+  'tf': mapping.Format(
+    entries=entries,
+    ignore=TF_IGNORE,
+    note='checkpoints/model-N, what the code saves at its 512 x 512; none are published',
+    licence='none stated',
+    url='https://github.com/shinseung428/GlobalLocalImageCompletion_TF',
+    model=dict(variant='tf', separate_heads=True, image_size=512, local_size=128),
   ),
 }

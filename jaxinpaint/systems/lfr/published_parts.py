@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxinpaint.features import arcface
 from jaxinpaint.layers.irse import DEPTHS
-from jaxinpaint.layers.stylegan2_networks import Generator, latent_count
+from jaxinpaint.layers.stylegan2_networks import Generator, MappingNetwork, latent_count
 from jaxinpaint.weights import mapping, reader
 
 # The resampling filters lie in the files as buffers; here they are constants.
@@ -181,8 +181,9 @@ def average_latent(
 ) -> np.ndarray:
   """f32[style_dim], the mean of w over `draws` seeded draws of z."""
   z = jax.random.normal(jax.random.key(0), (draws, generator.style_dim))
-  apply = jax.jit(lambda p, z: generator.apply({'params': p}, z, method='mapping').mean(0))
-  return np.asarray(apply(params, z))
+  style = MappingNetwork(generator.style_dim, generator.mlp_layers)
+  apply = jax.jit(lambda p, z: style.apply({'params': p}, z).mean(0))
+  return np.asarray(apply(params['style'], z))
 
 
 def body_of(

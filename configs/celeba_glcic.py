@@ -1,0 +1,33 @@
+"""GL (Iizuka et al., ToG 2017) on CelebA at 160 x 160: the faces of the paper.
+
+  python train.py --config configs/celeba_glcic.py --workdir runs/celeba_glcic
+  python evaluate.py --workdir runs/celeba_glcic
+
+Data: docs/data.md (celeb_a). P marks the paper, "code" otenim/GLCIC-PyTorch, whose published
+weights are of this experiment (with batches of 16), O our choice. Result here: not trained here;
+the published weights are imported by
+`python -m jaxinpaint.weights import glcic model_cn config.json OUT`.
+"""
+
+from configs import _base
+
+
+def get_config(variant=''):
+  config = _base.base('glcic')  # phases of 90,000, 10,000 and 400,000 steps: P, code
+  _base.celeba(config)
+  with config.unlocked():
+    # P; lr, rho and eps: code (PyTorch's defaults). One state each through all phases.
+    config.optimizers.generator = _base.adadelta(1.0, rho=0.9, eps=1e-6)
+    config.optimizers.discriminator = _base.adadelta(1.0, rho=0.9, eps=1e-6)
+  config.data.size = 160  # P, code
+  config.data.batch_size = 96  # P; code: 16
+  config.data.crop = 'center'  # O: the code resizes the short side to 160, then crops at random
+  config.data.flip = True  # O: neither says
+  # P, code: one rectangle of 48 to 96 pixels in a square of 96
+  config.data.masks = (
+    'rectangles;min_side=48;max_side=96;margin=0;min_times=1;max_times=1;within=96;reference=160'
+  )
+  config.data.workers = 4
+  config.training.steps = 500_000
+  config.evaluation.protocol = 'seed000'
+  return _base.finish(config, variant)
