@@ -6,10 +6,11 @@
   python evaluate.py --workdir runs/celebahq_lfr
 
 Data: docs/data.md (celeb_a_hq/256; 28,000 images to train, 2,000 to test, by index: ours). P marks
-the paper's numbers, C our choices; the losses' are in jaxinpaint/systems/lfr/recipe.py. Batches of
-the first phase are of 2 in the paper, of the second of 1; one run has one batch size, so train the
-first with --config.phases.texture=0 --config.data.batch_size=2 and go on from it by
-config.init_from where that matters. Result here: not trained here; no weights are published.
+the paper's numbers, C our choices; the losses' are in jaxinpaint/systems/lfr/recipe.py. The paper's
+batches are of 2 in the first phase and of 1 in the second; here they are of 2 in both (O), so that
+the encoder's batch norms see more than one image.
+
+Result here: not trained here; no weights are published.
 """
 
 from configs import _base
@@ -31,7 +32,7 @@ def get_config(variant=''):
   config.data.split = 'train[:28000]'  # C
   config.data.eval_split = 'train[28000:]'
   config.data.size = 256  # P
-  config.data.batch_size = 1  # P, of the second phase
+  config.data.batch_size = 2  # P, of the first phase
   config.data.crop = 'resize'
   config.data.flip = True
   # P: "square masks, number 10"; C: sides of 16 to 28. 'one of ten' squares would be

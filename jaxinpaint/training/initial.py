@@ -41,6 +41,12 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
       f'config.init_from {path} holds {sorted(found["params"])}, none of the networks of this '
       f'system: {sorted(recipe.networks)}'
     )
+  lacking = [n for n in recipe.pretrained if n not in shared]
+  if lacking:
+    raise ValueError(
+      f'config.init_from {path} holds {sorted(found["params"])}, but not the {", ".join(lacking)}, '
+      'which this config expects from it'
+    )
   params = {
     **state.params,
     **{n: _fit(path, n, found['params'][n], state.params[n]) for n in shared},

@@ -109,6 +109,7 @@ class Recipe:
     start: () -> {'params': {network: tree}, 'stats': {network: tree}}: weights of other files that
       a new run begins with instead of random ones (a pretrained generator), whole networks or parts
       of their trees; called once, before the first step. config.init_from comes after it.
+    pretrained: networks that config.init_from has to bring, where training would be in vain else.
     multiple: image sides that the networks take are multiples of it ...
     min_side: ... and at least this long.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training
@@ -124,6 +125,7 @@ class Recipe:
   predict_networks: tuple[str, ...] = ('generator',)
   load_constants: Callable[[bool], dict] = _no_constants
   start: Callable[[], dict] = _nothing
+  pretrained: tuple[str, ...] = ()
   multiple: int = 1
   min_side: int = 1
   inputs: tuple[str, ...] = ()

@@ -129,6 +129,8 @@ class Format:
     note: which files these are and how to get them.
     licence: of the published weights.
     url: where they are published.
+    partial: the files bring only some of the networks that `predict` reads; what is imported is a
+      start for training.
     model: settings of config.model that these files were trained with, where they differ from
       the system's default.
     settings: (content of a JSON file that lies beside the weights) -> further such settings; None:
@@ -142,6 +144,7 @@ class Format:
   licence: str = ''
   url: str = ''
   model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 

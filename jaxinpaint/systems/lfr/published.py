@@ -66,6 +66,7 @@ FORMATS = {
     licence='MIT (code of pSp); the StyleGAN2 weights in it: Nvidia Source Code License-NC',
     url='https://github.com/eladrich/pixel2style2pixel',
     model={'stylegan_file': 'init_from'},
+    partial=True,
   ),
   'stylegan2': mapping.Format(
     entries=stylegan2_entries,
@@ -74,5 +75,6 @@ FORMATS = {
     licence='Nvidia Source Code License-NC',
     url='https://github.com/rosinality/stylegan2-pytorch',
     model={'stylegan_file': 'init_from'},
+    partial=True,
   ),
 }

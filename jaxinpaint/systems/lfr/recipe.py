@@ -165,7 +165,8 @@ def make(config: ConfigDict) -> Recipe:
     predict=predict,
     predict_networks=tuple(n for n in nets if n != 'critic'),
     load_constants=_load_constants(loss, model),
-    start=_start(nets, config),
+    start=_start(nets, model),
+    pretrained=('stylegan',) if model.structure and model.stylegan_file == 'init_from' else (),
     multiple=networks.MULTIPLE,
     min_side=networks.MULTIPLE,
     pictures=pictures if model.structure else None,
@@ -366,21 +367,13 @@ def _load_constants(loss: ConfigDict, model: ConfigDict) -> Callable:
   return load
 
 
-def _start(nets: dict[str, Any], config: ConfigDict) -> Callable:
-  model = config.model
-
+def _start(nets: dict[str, Any], model: ConfigDict) -> Callable:
   def start():
-    """StyleGAN2 and the encoder's body, from their files; else says what stands in."""
+    """StyleGAN2 and the encoder's body, where files of theirs are named."""
     params, stats = {}, {}
     if 'stylegan' not in nets:
       return {}
-    if model.stylegan_file == 'init_from':
-      if not config.get('init_from'):
-        raise ValueError(
-          "config.model.stylegan_file='init_from' wants config.init_from to bring StyleGAN2: a "
-          'file made by `python -m jaxinpaint.weights import lfr stylegan2-ffhq-config-f.pt OUT`'
-        )
-    elif model.stylegan_file:
+    if model.stylegan_file and model.stylegan_file != 'init_from':
       found = published_parts.load_generator(model.stylegan_file, nets['stylegan'])
       params['stylegan'] = found['params']
       stats['stylegan'] = {'buffers': found['buffers']}
