@@ -158,8 +158,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     current = initial.merge(recipe.start(), current)
     if recipe.pretrained and not config.init_from:
       raise ValueError(
-        f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file of '
-        f'`python -m jaxinpaint.weights import {config.system} FILE OUT`'
+        f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
+        f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
       )
     if config.init_from:
       current = initial.load(config.init_from, current, recipe)
