@@ -108,3 +108,29 @@ def resize_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
   rows = np.arange(height) * x.shape[-3] // height
   columns = np.arange(width) * x.shape[-2] // width
   return x[..., rows, :, :][..., columns, :]
+
+
+def adaptive_avg_pool(x: jax.Array, height: int, width: int) -> jax.Array:
+  """Means over windows that divide the picture as PyTorch's AdaptiveAvgPool2d does.
+
+  Window i of n rows out of `height` spans rows floor(i * n / height) to ceil((i+1) * n / height),
+  the last excluded, so windows overlap where the division leaves a rest.
+
+  Args:
+    x: [..., H, W, C].
+    height: rows of the result.
+    width: columns of the result.
+  """
+  rows = jnp.asarray(_window_means(x.shape[-3], height), x.dtype)
+  columns = jnp.asarray(_window_means(x.shape[-2], width), x.dtype)
+  x = jnp.einsum('oi,...iwc->...owc', rows, x, precision='highest')
+  return jnp.einsum('oi,...hic->...hoc', columns, x, precision='highest')
+
+
+def _window_means(size_in: int, size_out: int) -> np.ndarray:
+  """f32[size_out, size_in]: row i is 1 / n on the n samples of window i."""
+  matrix = np.zeros((size_out, size_in), np.float32)
+  for i in range(size_out):
+    low, high = i * size_in // size_out, -(-(i + 1) * size_in // size_out)
+    matrix[i, low:high] = 1 / (high - low)
+  return matrix

@@ -12,7 +12,7 @@ ALLOWED = {
   'arrays.py': (),
   'layers': ('arrays',),
   'losses': ('arrays',),
-  'features': ('arrays', 'weights'),
+  'features': ('arrays', 'layers', 'weights'),
   'weights': ('systems', 'arrays', 'training.checkpoints'),
   'data': ('arrays',),
   'systems': ('arrays', 'layers', 'losses', 'features', 'weights', 'training.recipe'),

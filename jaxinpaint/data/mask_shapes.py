@@ -145,6 +145,9 @@ class Irregular(MaskSampler):
     return mask
 
 
+_FIXED_SEED = 10
+
+
 @dataclasses.dataclass(frozen=True)
 class Rectangles(MaskSampler):
   """LaMa's boxes: min_times to max_times rectangles, each side uniform in [min_side, max_side].
@@ -153,6 +156,13 @@ class Rectangles(MaskSampler):
 
   Attributes:
     margin: pixels at the border that stay known.
+    min_side: least side, as max_side.
+    max_side: largest side.
+    min_times: least number of rectangles, as max_times.
+    max_times: largest number.
+    square: both sides of a rectangle are equal (LFR's masks: ten squares).
+    fixed: so many masks in all, always the same, one of which is chosen; 0: each is new.
+    reference: see the module's text.
     within: all rectangles lie in one square of this side at a uniform place, as GLCIC's do (Iizuka
       et al., 2017: one of 96 to 128 pixels in a square of 128); 0: each anywhere in the image.
   """
@@ -162,12 +172,16 @@ class Rectangles(MaskSampler):
   max_side: int = 150
   min_times: int = 1
   max_times: int = 4
+  square: bool = False
+  fixed: int = 0
   reference: int = 256
   within: int = 0
 
   def __post_init__(self):
     super().__post_init__()
     _check_order(self, 'side', 'times')
+    if self.fixed < 0:
+      raise ValueError(f'fixed {self.fixed!r} of rectangle masks must be a number of masks, or 0')
     if self.within and self.within < self.max_side:
       raise ValueError(
         f'rectangles of up to {self.max_side} pixels do not fit within {self.within}: '
@@ -181,6 +195,8 @@ class Rectangles(MaskSampler):
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """See MaskSampler."""
+    if self.fixed:
+      rng = np.random.default_rng([_FIXED_SEED, int(rng.integers(self.fixed))])
     mask = np.zeros((height, width), np.uint8)
     scale = _scale(height, width, self.reference)
     margin = round(self.margin * scale)
@@ -190,9 +206,13 @@ class Rectangles(MaskSampler):
       areas = [_square(rng, *area, _pixels(self.within, scale)) for area in areas]
     for _ in range(rng.integers(self.min_times, self.max_times, endpoint=True)):
       spans = []
+      side = 0
       for n, (first, end) in zip((height, width), areas, strict=True):
         most = max(1, min(high, end - first, n - 2 * margin - 1))
-        side = int(rng.integers(min(low, most), most, endpoint=True))
+        if self.square:
+          most = max(1, min(most, min(height, width) - 2 * margin - 1))
+        if not (self.square and side):
+          side = int(rng.integers(min(low, most), most, endpoint=True))
         start = int(rng.integers(first, end - side, endpoint=True))
         spans.append(slice(start, start + side))
       mask[spans[0], spans[1]] = 1

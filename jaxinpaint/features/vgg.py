@@ -159,11 +159,7 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
   if converted & state.keys():
     entries = [mapping.Entry(k, 'vgg', tuple(k.split('/'))) for k in sorted(converted)]
   else:
-    entries = [
-      entry
-      for index, name in zip(_torchvision_indices(depth), convolutions, strict=True)
-      for entry in mapping.conv(f'features.{index}', 'vgg', (name,))
-    ]
+    entries = torchvision_entries(depth)
   shapes = jax.eval_shape(
     VGG(depth, (layer_names(depth)[-1],)).init,
     jax.random.key(0),
@@ -175,6 +171,16 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
   except mapping.MappingError as error:
     raise ValueError(f'{path} does not hold the weights of VGG{depth}: {error}') from error
   return tree['params']['vgg']
+
+
+def torchvision_entries(depth: int, network: str = 'vgg') -> list[mapping.Entry]:
+  """Where the keys of torchvision's convolutions go, below `network`."""
+  names = [n.replace('relu', 'conv') for n in layer_names(depth) if n.startswith('relu')]
+  return [
+    entry
+    for index, name in zip(_torchvision_indices(depth), names, strict=True)
+    for entry in mapping.conv(f'features.{index}', network, (name,))
+  ]
 
 
 def _torchvision_indices(depth: int) -> list[int]:

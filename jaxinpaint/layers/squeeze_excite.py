@@ -22,18 +22,20 @@ class SqueezeExcite(nn.Module):
   Attributes:
     reduction: the hidden layer has C // reduction channels, at least one.
     kernel_init: of both layers; biases start at zero.
+    use_bias: of both layers.
     dtype: of the products; the mean is float32.
   """
 
   reduction: int = 16
   kernel_init: Initializer = torch_init
+  use_bias: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B,H,W,C] -> [B,H,W,C] in x's dtype."""
     channels = x.shape[-1]
-    dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    dense = dict(use_bias=self.use_bias, kernel_init=self.kernel_init, dtype=self.dtype)
     y = x.astype(jnp.float32).mean((1, 2))
     y = nn.relu(nn.Dense(max(1, channels // self.reduction), name='fc1', **dense)(y))
     y = nn.sigmoid(nn.Dense(channels, name='fc2', **dense)(y))

@@ -1,6 +1,7 @@
-"""`config.init_from`: a run that starts from another's weights, step and optimizers anew."""
+"""Runs that start from weights: `config.init_from`, another run's, and `Recipe.start`."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -40,6 +41,12 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
       f'config.init_from {path} holds {sorted(found["params"])}, none of the networks of this '
       f'system: {sorted(recipe.networks)}'
     )
+  lacking = [n for n in recipe.pretrained if n not in shared]
+  if lacking:
+    raise ValueError(
+      f'config.init_from {path} holds {sorted(found["params"])}, but not the {", ".join(lacking)}, '
+      'which this config expects from it'
+    )
   params = {
     **state.params,
     **{n: _fit(path, n, found['params'][n], state.params[n]) for n in shared},
@@ -52,6 +59,35 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
     logging.info('%s: %s', n, f'from {path}' if n in shared else 'new')
   ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
   return state.replace(params=params, stats=stats, ema=ema)
+
+
+def merge(found: Mapping[str, Any], state: TrainState) -> TrainState:
+  """`state` with the parts of its parameters and statistics that `found` holds.
+
+  Args:
+    found: of `Recipe.start`.
+    state: the initial state. Averages start from the merged parameters.
+
+  Raises:
+    ValueError: `found` has an array that the state lacks, or one of another shape.
+  """
+  if not found:
+    return state
+  params = _graft(state.params, found.get('params', {}), 'params')
+  stats = _graft(state.stats, found.get('stats', {}), 'stats')
+  ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
+  return state.replace(params=params, stats=stats, ema=ema)
+
+
+def _graft(tree: Any, found: Any, name: str) -> Any:
+  if not isinstance(found, Mapping):
+    if np.shape(found) != np.shape(tree):
+      raise ValueError(f'{name}: {np.shape(found)} in the file, {np.shape(tree)} here')
+    return jax.device_put(np.asarray(found, tree.dtype), tree.sharding)
+  unknown = sorted(set(found) - set(tree))
+  if unknown:
+    raise ValueError(f'{name} has no {", ".join(unknown[:8])}, which the file holds')
+  return {**tree, **{k: _graft(tree[k], v, f'{name}/{k}') for k, v in found.items()}}
 
 
 def _fit(path: pathlib.Path, network: str, found: Any, wanted: Any) -> Any:

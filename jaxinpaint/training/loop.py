@@ -155,6 +155,12 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   restored = checkpoints.restore(abstract, config)
   if restored is None:
     current = jax.jit(create, out_shardings=placed)(init_key)
+    current = initial.merge(recipe.start(), current)
+    if recipe.pretrained and not config.init_from:
+      raise ValueError(
+        f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
+        f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
+      )
     if config.init_from:
       current = initial.load(config.init_from, current, recipe)
   else:

@@ -87,6 +87,10 @@ def _no_constants(training: bool) -> dict:
   return {}
 
 
+def _nothing() -> dict:
+  return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
   """A published system, ready to be trained, evaluated and run.
@@ -102,6 +106,10 @@ class Recipe:
     predict_networks: the networks that `predict` reads; only these are restored for inference.
     load_constants: (training) -> constants; reads files, so it is called once, before any
       compilation, with training=False where only `predict` is wanted.
+    start: () -> {'params': {network: tree}, 'stats': {network: tree}}: weights of other files that
+      a new run begins with instead of random ones (a pretrained generator), whole networks or parts
+      of their trees; called once, before the first step. config.init_from comes after it.
+    pretrained: networks that config.init_from has to bring, where training would be in vain else.
     multiple: image sides that the networks take are multiples of it ...
     min_side: ... and at least this long.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training
@@ -116,6 +124,8 @@ class Recipe:
   predict: Callable[..., Any]
   predict_networks: tuple[str, ...] = ('generator',)
   load_constants: Callable[[bool], dict] = _no_constants
+  start: Callable[[], dict] = _nothing
+  pretrained: tuple[str, ...] = ()
   multiple: int = 1
   min_side: int = 1
   inputs: tuple[str, ...] = ()

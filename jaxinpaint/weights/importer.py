@@ -150,7 +150,7 @@ def _convert(
       for kind in tree:
         tree[kind].update(part[kind])
   lacking = [n for n in recipe.predict_networks if n not in tree['params']]
-  if lacking:
+  if lacking and not format.partial:
     raise mapping.MappingError(
       f'the files hold {", ".join(sorted(owner)) or "no network"}, but not the '
       f'{", ".join(lacking)}, without which no image can be completed: give its file too'

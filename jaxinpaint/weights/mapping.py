@@ -20,6 +20,12 @@ Layouts, PyTorch on the left:
   tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
                   'same'
   same            unchanged (biases, scales, statistics)
+  rows            as 'same'; [C] is repeated to the [n, C] that the network has
+Of these, axes of length one are dropped:
+  modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
+  pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
+  picture         [1, channels, h, w] -> [h, w, channels]
+  channels        [1, channels, 1, 1] -> [channels]
 """
 
 import dataclasses
@@ -40,6 +46,18 @@ LAYOUTS = {
   'dense': ((1, 0), (1, 0)),
   'tf_conv_transpose': ((0, 1, 3, 2), (0, 1, 3, 2)),
   'same': (None, None),
+  'modulated_conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
+  'pointwise': ((1, 0), (1, 0)),
+  'picture': ((1, 2, 0), (2, 0, 1)),
+  'channels': ((0,), (0,)),
+  'rows': (None, None),
+}
+# layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
+UNIT_AXES = {
+  'modulated_conv': (0,),
+  'pointwise': (2, 3),
+  'picture': (0,),
+  'channels': (0, 2, 3),
 }
 
 
@@ -112,6 +130,8 @@ class Format:
     note: which files these are and how to get them.
     licence: of the published weights.
     url: where they are published.
+    partial: the files bring only some of the networks that `predict` reads; what is imported is a
+      start for training.
     model: settings of config.model that these files were trained with, where they differ from
       the system's default.
     settings: (content of a JSON file that lies beside the weights) -> further such settings; None:
@@ -125,6 +145,7 @@ class Format:
   licence: str = ''
   url: str = ''
   model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
@@ -266,14 +287,22 @@ def convert(
     if key not in state:
       continue
     array = np.asarray(state[key])
-    axes = LAYOUTS[entry.layout][0]
-    if axes is not None and array.ndim != len(axes):
-      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} kernel has {len(axes)} axes')
+    axes, units = LAYOUTS[entry.layout][0], UNIT_AXES.get(entry.layout, ())
+    if axes is not None and array.ndim != len(axes) + len(units):
+      rank = len(axes) + len(units)
+      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} kernel has {rank} axes')
       continue
+    if any(array.shape[axis] != 1 for axis in units):
+      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} array has 1 on axes {units}')
+      continue
+    array = array.squeeze(units)
     if array.dtype.kind == 'f' or array.dtype.name == 'bfloat16':
       array = array.astype(np.float32)
     _put(tree, entry.target, array if axes is None else array.transpose(axes))
   problems += _listed('of another rank', wrong)
+  for entry in entries:
+    if entry.layout == 'rows' and expected is not None and not missing:
+      _repeat_rows(tree, expected, entry.target)
   if expected is not None:
     names = {'/'.join(e.target): e.key for e in entries}
     problems += compare(tree, expected, names=names, missing=not missing)
@@ -283,6 +312,16 @@ def convert(
       + '\n'.join(problems)
     )
   return tree
+
+
+def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
+  """In place: [C] at `target` becomes the [n, C] that is expected there."""
+  for name in target[:-1]:
+    tree, expected = tree.get(name, {}), expected.get(name, {})
+  wanted = getattr(expected.get(target[-1]), 'shape', ())
+  value = tree[target[-1]]
+  if value.ndim == 1 and wanted[1:] == value.shape:
+    tree[target[-1]] = np.broadcast_to(value, wanted).copy()
 
 
 def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
@@ -301,7 +340,10 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
       continue
     axes = LAYOUTS[entry.layout][1]
     array = np.asarray(value)
-    state[entry.key] = np.ascontiguousarray(array if axes is None else array.transpose(axes))
+    array = np.expand_dims(
+      array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
+    )
+    state[entry.key] = np.ascontiguousarray(array)
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state

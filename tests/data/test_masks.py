@@ -375,3 +375,14 @@ def test_mask_set_hash():
   assert masks.mask_set_hash(a[::-1]) != want and masks.mask_set_hash(a[:2]) != want
   flat = np.zeros((4, 16), np.uint8)
   assert masks.mask_set_hash([flat]) != masks.mask_set_hash([flat.reshape(8, 8)])
+
+
+def test_squares_of_a_fixed_set():
+  spec = 'rectangles;square=True;margin=0;min_side=64;max_side=96;min_times=1;max_times=1;fixed=3'
+  sampler = masks.make(spec)
+  drawn = {sampler(np.random.default_rng(i), 128, 192).tobytes() for i in range(40)}
+  assert len(drawn) == 3
+  for data in drawn:
+    rows, columns = np.nonzero(np.frombuffer(data, np.uint8).reshape(128, 192))
+    sides = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert sides[0] == sides[1] and 32 <= sides[0] <= 48

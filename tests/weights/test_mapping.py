@@ -58,6 +58,31 @@ def test_layouts():
   np.testing.assert_array_equal(spectral['v'], state['d.weight_v'])
 
 
+UNIT_LAYOUTS = {
+  # layout: (PyTorch's shape, ours, the place of one element in each)
+  'modulated_conv': ((1, 5, 2, 3, 4), (3, 4, 2, 5), (0, 4, 1, 2, 3), (2, 3, 1, 4)),
+  'pointwise': ((5, 2, 1, 1), (2, 5), (4, 0, 0, 0), (0, 4)),
+  'picture': ((1, 2, 3, 4), (3, 4, 2), (0, 1, 0, 3), (0, 3, 1)),
+  'channels': ((1, 5, 1, 1), (5,), (0, 3, 0, 0), (3,)),
+}
+
+
+@pytest.mark.parametrize('layout', mapping.UNIT_AXES)
+def test_axes_of_length_one_are_dropped_and_come_back(layout):
+  theirs, ours, there, here = UNIT_LAYOUTS[layout]
+  array = np.arange(np.prod(theirs), dtype=np.float32).reshape(theirs)
+  entries = (mapping.Entry('a', 'n', ('a',), layout),)
+  tree = mapping.convert({'a': array}, entries)
+  got = tree['params']['n']['a']
+  assert got.shape == ours and got[here] == array[there]
+  np.testing.assert_array_equal(mapping.export(tree, entries)['a'], array, strict=True)
+  axis = mapping.UNIT_AXES[layout][0]
+  with pytest.raises(MappingError, match='has 1 on axes'):
+    mapping.convert({'a': np.repeat(array, 2, axis)}, entries)
+  with pytest.raises(MappingError, match=f'a {layout} kernel has {len(theirs)} axes'):
+    mapping.convert({'a': array[0]}, entries)
+
+
 def test_export_is_the_inverse():
   state = _state()
   back = mapping.export(mapping.convert(state, ENTRIES), ENTRIES)

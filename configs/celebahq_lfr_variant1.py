@@ -1,0 +1,17 @@
+"""LFR with scores of level 6 only and no structure: variant 1 of its ablation.
+
+  python train.py --config configs/celebahq_lfr_variant1.py --workdir runs/celebahq_lfr_variant1
+
+As configs/celebahq_lfr.py otherwise. Result here: not trained here.
+"""
+
+from configs import _base, celebahq_lfr
+
+
+def get_config(variant=''):
+  config = celebahq_lfr.get_config()
+  config.model.attention_from = (6, 6, 6)
+  config.model.structure = False
+  config.phases.structure = 0
+  config.training.steps = sum(config.phases.values())
+  return _base.finish(config, variant)

@@ -1,0 +1,146 @@
+"""Attention between levels: scores of deep features fill the holes of shallow ones.
+
+Zhang and Liu's face inpainting by latent feature reconstruction and attention: cells of a deep
+level are compared, and each hole of a shallow level is filled by the cells of that level, weighed
+by those scores. After HiFill's contextual residual aggregation (Yi et al., CVPR 2020), without its
+overlaps.
+"""
+
+import functools
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Form = Literal['plain', 'blocks']
+
+PLAIN_ELEMENTS = 2**24  # of one image's scores, up to which they are held at once
+BLOCK_ELEMENTS = 2**22  # of a block of scores
+_LEAST_LENGTH = 1e-4  # of a patch, where it is divided by its length
+
+
+def pool_mask(mask: jax.Array, height: int, width: int) -> jax.Array:
+  """f32[B,H,W,1] -> f32[B,height,width,1], 1 where any pixel of the cell is hole.
+
+  Raises:
+    ValueError: the grid does not divide the mask.
+  """
+  h, w = mask.shape[1:3]
+  if h % height or w % width:
+    raise ValueError(f'a mask of {h} x {w} has no cells on a grid of {height} x {width}')
+  size = (h // height, w // width)
+  return nn.max_pool(mask.astype(jnp.float32), size, size)
+
+
+def valid_keys(cells: jax.Array) -> jax.Array:
+  """bool[B,N]: which cells may be looked at.
+
+  Those whose 3x3 neighbourhood has no hole; where an image has none such, those that are no hole
+  themselves; where it has none such either, none.
+
+  Args:
+    cells: f32[B,h,w,1], 1 = hole, of `pool_mask`.
+  """
+  b = cells.shape[0]
+  near = nn.max_pool(cells, (3, 3), (1, 1), 'SAME').reshape(b, -1) == 0
+  own = cells.reshape(b, -1) == 0
+  return jnp.where(near.any(1, keepdims=True), near, own)
+
+
+def scores(features: jax.Array, mask: jax.Array, scale: float = 10.0) -> jax.Array:
+  """f32[B,N,N], [query, key]: softmax over valid keys of scale * cosine of 3x3 patches.
+
+  Args:
+    features: [B,h,w,C], N = h * w.
+    mask: f32[B,H,W,1], 1 = hole, H and W multiples of h and w.
+    scale: of the cosines.
+  """
+  keys, valid = _keys(features, mask)
+  return jax.vmap(functools.partial(_softmax, scale=scale))(keys, keys, valid)
+
+
+def fill(
+  features: jax.Array,
+  shallow: jax.Array,
+  mask: jax.Array,
+  *,
+  scale: float = 10.0,
+  form: Form | None = None,
+) -> jax.Array:
+  """The holes of `shallow`, cell for cell the mean of its cells by the scores of `features`.
+
+  Args:
+    features: [B,h,w,C] of a deep level.
+    shallow: [B,rh,rw,D] of a shallow one: each place of the grid has a cell of r x r.
+    mask: f32[B,H,W,1], 1 = hole, at any multiple of the shallow size.
+    scale: of the cosines; the larger, the fewer cells count.
+    form: 'plain' holds an image's N^2 scores, 'blocks' some queries' at a time, and computes them
+      again for the gradient; None: by their number.
+
+  Returns:
+    f32[B,rh,rw,D], equal to `shallow` outside the (pooled) hole. Where every cell is hole, 0
+    inside.
+
+  Raises:
+    ValueError: sizes that do not divide each other, or an unknown form.
+  """
+  b, h, w, _ = features.shape
+  height, width, d = shallow.shape[1:]
+  if height % h or width % w or height // h != width // w:
+    raise ValueError(f'{height} x {width} features have no square cells on a {h} x {w} grid')
+  if form not in (None, 'plain', 'blocks'):
+    raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
+  r = height // h
+  shallow = shallow.astype(jnp.float32)
+  cells = shallow.reshape(b, h, r, w, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * w, -1)
+  keys, valid = _keys(features, mask)
+  form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
+  run = functools.partial(_attend if form == 'plain' else _attend_by_blocks, scale=scale)
+  found = lax.map(lambda one: run(*one), (keys, valid, cells))
+  found = found.reshape(b, h, w, r, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(shallow.shape)
+  hole = pool_mask(mask, height, width)
+  return shallow * (1 - hole) + found * hole
+
+
+def _keys(features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Normalised 3x3 patches f32[B,N,9C], zeros beyond the border, and bool[B,N]."""
+  x = features.astype(jnp.float32)
+  b, h, w, _ = x.shape
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  patches = jnp.stack([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], 3)
+  patches = patches.reshape(b, h * w, -1)
+  square = jnp.square(patches).sum(-1, keepdims=True)
+  # The square root has no derivative at 0, where the length is not used.
+  above = square > _LEAST_LENGTH**2
+  patches *= jnp.where(above, lax.rsqrt(jnp.where(above, square, 1.0)), 1 / _LEAST_LENGTH)
+  return patches, valid_keys(pool_mask(mask, h, w))
+
+
+def _softmax(queries: jax.Array, keys: jax.Array, valid: jax.Array, *, scale: float) -> jax.Array:
+  cosines = jnp.einsum('qc,kc->qk', queries, keys, precision='highest')
+  # Without any valid key the row is uniform, and then zero.
+  logits = jnp.where(valid | ~valid.any(), scale * cosines, -jnp.inf)
+  return jnp.where(valid, jax.nn.softmax(logits, axis=-1), 0.0)
+
+
+def _attend(keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float) -> jax.Array:
+  weights = _softmax(keys, keys, valid, scale=scale)
+  return jnp.einsum('qk,kd->qd', weights, cells, precision='highest')
+
+
+def _attend_by_blocks(
+  keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float
+) -> jax.Array:
+  n, c = keys.shape
+  size = max(1, min(n, BLOCK_ELEMENTS // n))
+  count = -(-n // size)
+  blocks = jnp.pad(keys, ((0, count * size - n), (0, 0))).reshape(count, size, c)
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def one(queries):
+    weights = _softmax(queries, keys, valid, scale=scale)
+    return jnp.einsum('qk,kd->qd', weights, cells, precision='highest')
+
+  return lax.map(one, blocks).reshape(count * size, -1)[:n]

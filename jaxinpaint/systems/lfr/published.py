@@ -1,0 +1,80 @@
+"""What LFR can begin with: published pSp and StyleGAN2 files. The system's own weights are not out.
+
+  python -m jaxinpaint.weights import lfr psp_ffhq_encode.pt OUT           encoder and StyleGAN2
+  python -m jaxinpaint.weights import lfr stylegan2-ffhq-config-f.pt OUT   StyleGAN2 alone
+
+Training then starts from OUT by config.init_from, with config.model.stylegan_file='init_from'; or
+reads such a file itself, config.model.stylegan_file=FILE. IR-SE50 (model_ir_se50.pth) is read by
+config.model.encoder_file, where the encoder's body begins, and config.loss.arcface_file.
+"""
+
+from typing import Any
+
+from jaxinpaint.layers.irse import DEPTHS
+from jaxinpaint.systems.lfr import published_parts as parts
+from jaxinpaint.weights import mapping
+
+
+def texture_entries() -> tuple[mapping.Entry, ...]:
+  """The texture generator's canonical names, which the reference outputs of the tests use."""
+  found = []
+  counts = {'enc1': 1} | {f'enc{i}': 2 for i in range(2, 7)} | {'enc4': 6}
+  counts |= {f'dec{i}': 2 for i in range(1, 6)} | {f'att{i}': 2 for i in range(1, 4)}
+  for name, count in counts.items():
+    for i in range(count):
+      found.extend(mapping.conv(f'{name}.{i}.conv', 'texture', (f'{name}_{i}', 'conv')))
+  return (*found, *mapping.conv('out', 'texture', ('out',)))
+
+
+def psp_entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of a pSp file."""
+  return parts.psp_entries(
+    'encoder',
+    'stylegan',
+    generator_size=model.get('stylegan_size', 1024),
+    size=model.get('size', 256),
+    depths=tuple(model.get('encoder_depths', DEPTHS)),
+    mlp_layers=model.get('stylegan_mlp_layers', 8),
+  )
+
+
+def stylegan2_entries(model: Any) -> tuple[mapping.Entry, ...]:
+  """Entries of a StyleGAN2 file as rosinality/stylegan2-pytorch converts it."""
+  size, layers = model.get('stylegan_size', 1024), model.get('stylegan_mlp_layers', 8)
+  return (
+    *parts.generator_entries('stylegan', size, 'g_ema.', mlp_layers=layers),
+    mapping.Entry('latent_avg', 'stylegan', ('latent_avg',), 'rows', 'buffers'),
+  )
+
+
+PAPER = mapping.Paper(
+  title='Face Image Restoration Based on Latent Feature Reconstruction and Attention Mechanism',
+  authors='Zhang, Liu',
+  venue='Journal of Chongqing Technology and Business University (Natural Science Edition) 40(2)',
+  year=2023,
+  url='https://doi.org/10.16055/j.issn.1672-058X.2023.0002.011',
+)
+
+FORMATS = {
+  'psp': mapping.Format(
+    entries=psp_entries,
+    ignore=parts.IGNORE,
+    note=(
+      'psp_ffhq_encode.pt and the other five files linked by the authors of pSp: its encoder and '
+      'StyleGAN2, 1024 pixels; the texture generator is to be trained'
+    ),
+    licence='MIT (code of pSp); the StyleGAN2 weights in it: Nvidia Source Code License-NC',
+    url='https://github.com/eladrich/pixel2style2pixel',
+    model={'stylegan_file': 'init_from'},
+    partial=True,
+  ),
+  'stylegan2': mapping.Format(
+    entries=stylegan2_entries,
+    ignore=(*parts.IGNORE, r'^g\.', r'^d\.'),
+    note='stylegan2-ffhq-config-f.pt: StyleGAN2 alone, 1024 pixels; the rest is to be trained',
+    licence='Nvidia Source Code License-NC',
+    url='https://github.com/rosinality/stylegan2-pytorch',
+    model={'stylegan_file': 'init_from'},
+    partial=True,
+  ),
+}

@@ -1,0 +1,99 @@
+"""LPIPS against the reference outputs, and how its weights are found and refused."""
+
+import re
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxinpaint.features import lpips
+from jaxinpaint.weights import download
+
+
+@goldens.cases('lpips_alex', 'lpips_vgg', 'lpips_squeeze')
+def test_distances_equal_the_reference(case, tmp_path):
+  net, data, state = case.name.removeprefix('lpips_'), case.data(), case.state()
+  trunk = {
+    re.sub(r'^net\.slice\d+', 'features', k): v for k, v in state.items() if k.startswith('net.')
+  }
+  heads = {k: v for k, v in state.items() if k.startswith('lin')}
+  save_file(trunk | {'classifier.1.weight': np.zeros((4, 4), np.float32)}, tmp_path / 'trunk')
+  save_file(heads, tmp_path / 'heads')
+  save_file(state, tmp_path / 'whole')
+  params = lpips.load(net, tmp_path / 'trunk', tmp_path / 'heads')
+  whole = lpips.load(net, tmp_path / 'whole', tmp_path / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, params, whole)
+
+  a, b = (jnp.asarray(goldens.nhwc(data[k]) + 1) / 2 for k in ('in0', 'in1'))
+  got = jax.jit(lambda p, a, b: lpips.layer_distances(p, a, b, net=net))(params, a, b)
+  want = np.stack([data[f'layer_{i}'].reshape(-1) for i in range(len(lpips.CHANNELS[net]))], -1)
+  # The values are of the order of a thousandth: 1e-4 would let half of a layer be wrong.
+  goldens.assert_close(got, want, atol=1e-6, what='layers')
+  goldens.assert_close(got.sum(-1), data['value'].reshape(-1), atol=1e-6, what='distance')
+
+
+@pytest.fixture(scope='module')
+def params():
+  """Weights of AlexNet drawn at random, heads non-negative."""
+  shapes = jax.eval_shape(
+    lpips.AlexNet().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  )['params']
+  rng = np.random.default_rng(0)
+  draw = lambda s: rng.standard_normal(s.shape, np.float32) / np.sqrt(np.prod(s.shape[:-1]) or 1.0)
+  heads = {f'lin{i}': rng.random(c, np.float32) for i, c in enumerate(lpips.CHANNELS['alex'])}
+  return {'trunk': jax.tree.map(draw, shapes), 'heads': heads}
+
+
+def test_equal_images_have_distance_and_gradient_zero(params):
+  image = jax.random.uniform(jax.random.key(0), (1, 33, 40, 3))
+  grey = jnp.full_like(image, 0.485)
+  dark = jax.tree.map(lambda x: x, params)
+  dark['trunk'] = jax.tree.map(jnp.zeros_like, params['trunk'])  # all features are zero
+  value = jax.jit(jax.value_and_grad(lambda p, a, b: lpips.distance(p, a, b, net='alex').sum(), 1))
+  for weights, a in ((params, image), (params, grey), (dark, image)):
+    distance, gradient = value(weights, a, a)
+    assert distance < 1e-10 and bool(jnp.isfinite(gradient).all())
+  distance, gradient = value(params, image, grey)
+  assert distance > 0 and bool(jnp.isfinite(gradient).all()) and float(jnp.abs(gradient).max()) > 0
+
+
+def test_pooling_lets_the_last_window_hang_over():
+  x = jnp.arange(6.0)[None, None, :, None] * jnp.ones((1, 6, 1, 1))
+  np.testing.assert_array_equal(lpips._max_pool_ceil(x)[0, 0, :, 0], [2, 4, 5])
+  np.testing.assert_array_equal(lpips._max_pool_ceil(x[:, :5, :5])[0, :, :, 0], [[2, 4]] * 2)
+
+
+def test_what_cannot_be_is_named(params, tmp_path, monkeypatch):
+  image = jnp.zeros((1, 16, 40, 3))
+  with pytest.raises(ValueError, match="no net 'resnet'; there are: alex, vgg, squeeze"):
+    lpips.distance(params, image, image, net='resnet')
+  with pytest.raises(ValueError, match='16 x 40 are too small for LPIPS with alex'):
+    lpips.distance(params, image, image, net='alex')
+  with pytest.raises(ValueError, match='of one shape'):
+    lpips.distance(params, image, image[:, :, :30], net='alex')
+  with pytest.raises(FileNotFoundError, match="the heads's weights"):
+    save_file({'a': np.zeros(1)}, tmp_path / 'a')
+    lpips.load('alex', tmp_path / 'a', tmp_path / 'b')
+  with pytest.raises(ValueError, match=r'trunk of LPIPS with alex(.|\n)*features\.0\.weight'):
+    lpips.load('alex', tmp_path / 'a', tmp_path / 'a')
+
+
+def test_offline_the_address_and_the_folder_are_named(tmp_path, monkeypatch):
+  monkeypatch.setenv('JAXINPAINT_CACHE', str(tmp_path))
+  monkeypatch.setenv('no_proxy', '*')
+  url = 'http://127.0.0.1:9/weights/v0.1/alex.pth'  # nobody listens on the discard port
+  monkeypatch.setitem(lpips.HEADS, 'alex', (url, lpips.HEADS['alex'][1]))
+  (tmp_path / 'trunk').touch()
+  with pytest.raises(download.DownloadError) as error:
+    lpips.require('alex', tmp_path / 'trunk')
+  assert url in str(error.value) and str(tmp_path / 'lpips_v0.1' / 'alex.pth') in str(error.value)
+
+
+def test_published_trunks_carry_their_digest():
+  for url, digest in lpips.TRUNKS.values():
+    assert url.endswith(f'-{digest[:8]}.pth')
+  for net, (url, digest) in lpips.HEADS.items():
+    assert url.endswith(f'/v0.1/{net}.pth') and len(digest) == 64

@@ -1,0 +1,56 @@
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinpaint.layers import level_attention as layer
+
+
+@goldens.cases('lfr_attention')
+def test_scores_and_filling(case):
+  data = case.data()
+  deep, shallow, hole = (goldens.nhwc(data[n]) for n in ('P', 'Q', 'hole'))
+  for name, scale in (('scores', 10.0), ('scores_scale1', 1.0)):
+    goldens.assert_close(layer.scores(deep, hole, scale)[:, ::4], data[name], what=name)
+  for form in ('plain', 'blocks'):
+    filled = layer.fill(deep, shallow, hole, form=form)
+    goldens.assert_close(goldens.nchw(filled), data['filled'], what=form)
+
+
+def test_blocks_equal_the_plain_form_with_gradients(monkeypatch):
+  monkeypatch.setattr(layer, 'BLOCK_ELEMENTS', 5 * 32)  # 32 cells, five at a time: a remainder
+  key = jax.random.split(jax.random.key(0), 3)
+  deep = jax.random.normal(key[0], (2, 4, 8, 3))
+  shallow = jax.random.normal(key[1], (2, 8, 16, 2))
+  weight = jax.random.normal(key[2], shallow.shape)
+  hole = jnp.zeros((2, 16, 32, 1)).at[:, 4:9, 8:13].set(1)
+  values = {}
+  for form in ('plain', 'blocks'):
+    run = lambda a, b, form=form: (layer.fill(a, b, hole, form=form) * weight).sum()
+    values[form] = layer.fill(deep, shallow, hole, form=form), *jax.grad(run, (0, 1))(deep, shallow)
+  for a, b in zip(*values.values(), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_each_sample_has_its_own_hole_and_a_picture_of_hole_is_filled_with_zero():
+  deep = jax.random.normal(jax.random.key(0), (3, 4, 4, 3))
+  shallow = jax.random.normal(jax.random.key(1), (3, 8, 8, 2))
+  hole = jnp.zeros((3, 16, 16, 1)).at[0].set(1).at[1, :12].set(1)
+  filled = layer.fill(deep, shallow, hole)
+  assert not filled[0].any() and np.isfinite(filled).all()
+  # Of the second only a row of cells is known, next to the hole: those are looked at all the same.
+  np.testing.assert_array_equal(
+    layer.valid_keys(layer.pool_mask(hole, 4, 4))[1], [False] * 12 + [True] * 4
+  )
+  assert filled[1, :6].any()
+  np.testing.assert_array_equal(filled[2], shallow[2])
+  grad = jax.grad(lambda x: layer.fill(x, shallow, hole).sum())(jnp.zeros_like(deep))
+  assert np.isfinite(grad).all()
+
+
+def test_wrong_sizes_are_named():
+  with pytest.raises(ValueError, match='8 x 12 features have no square cells on a 4 x 4 grid'):
+    layer.fill(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 8, 12, 1)), jnp.zeros((1, 16, 16, 1)))
+  with pytest.raises(ValueError, match='15 x 16 has no cells'):
+    layer.pool_mask(jnp.zeros((1, 15, 16, 1)), 4, 4)

@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch_bytes
+from absl import logging
+
+from jaxinpaint import systems
+from jaxinpaint.systems.lfr import published
+from jaxinpaint.training import config as config_lib
+from jaxinpaint.training import initial, optimizers, state, step
+from jaxinpaint.weights import importer, mapping, store
+
+
+def small(**model):
+  config = config_lib.base('lfr')
+  with config.unlocked():
+    for name in ('structure', 'texture', 'critic'):
+      config.optimizers[name] = dict(name='sgd', learning_rate=1e-2)
+  systems.module('lfr', 'recipe').quicktest(config)
+  config.loss.critic_batches = 'same'
+  config.model.update(dict(texture_width=2, critic_width=2, encoder_width=4) | model)
+  return config
+
+
+@pytest.fixture(scope='module')
+def batch():
+  rng = np.random.default_rng(0)
+  mask = np.zeros((2, 64, 64, 1), np.float32)
+  mask[:, 18:40, 20:44] = 1
+  image = rng.random((2, 64, 64, 3), np.float32)
+  return dict(image=image, mask=mask, id=np.arange(2, dtype=np.int32))
+
+
+@pytest.fixture(scope='module')
+def made(batch):
+  recipe = systems.make_recipe(small())
+  return recipe, *jax.jit(recipe.init)(jax.random.key(0), batch)
+
+
+def moved(before, after):
+  pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+  return np.mean([(np.asarray(a) != np.asarray(b)).any() for a, b in pairs])
+
+
+def test_each_phase_trains_its_networks_and_stylegan_never_moves(batch):
+  config = small()
+  recipe = systems.make_recipe(config)
+  txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
+  current = state.create(recipe, txs, (), jax.random.key(0), batch)
+  train_step = step.make_train_step(recipe, txs)
+  for number, trained in ((0, {'encoder'}), (2, {'texture', 'critic'})):
+    before = jax.tree.map(np.asarray, current)
+    current = current.replace(step=jnp.asarray(number, jnp.int32))
+    current, metrics = train_step(current, {}, batch, jax.random.key(1), recipe.plan(number))
+    assert metrics['finite'], metrics
+    for name in recipe.networks:
+      share = moved(before.params[name], current.params[name])
+      assert share > 0.9 if name in trained else share == 0, (number, name, share)
+    # In the second phase the encoder rests, its norms too.
+    assert bool(moved(before.stats['encoder'], current.stats['encoder'])) == (number == 0)
+    assert not moved(before.stats['stylegan'], current.stats['stylegan'])
+
+
+def test_predict_keeps_known_pixels_and_takes_other_sizes(made, batch):
+  recipe, params, stats = made
+  image, mask = batch['image'][:1, :, :32], batch['mask'][:1, :, :32]
+  arguments = (params, stats, {}, image, mask, jax.random.key(0))
+  out = np.asarray(jax.jit(recipe.predict)(*arguments))
+  known = mask[..., 0] == 0
+  np.testing.assert_array_equal(out[known], image[known])
+  hidden = np.where(mask > 0, 7.0, image)
+  again = jax.jit(recipe.predict)(params, stats, {}, hidden, mask, jax.random.key(0))
+  np.testing.assert_array_equal(out, again)
+  assert recipe.predict_networks == ('stylegan', 'encoder', 'texture')
+  (name,) = jax.eval_shape(recipe.pictures, *arguments)
+  assert 'untrained' in name
+
+
+def test_a_stand_in_is_said_and_the_ablation_has_none(monkeypatch):
+  said = []
+  monkeypatch.setattr(logging, 'warning', lambda text, *a: said.append(text % a))
+  systems.make_recipe(small()).load_constants(False)
+  assert 'untrained StyleGAN2 of 64 pixels stands in' in said[0]
+  config = small(structure=False, attention_from=(6, 6, 6))
+  config.phases.structure = 0
+  recipe = systems.make_recipe(config)
+  recipe.load_constants(False)
+  assert len(said) == 1 and recipe.networks == ('texture', 'critic') and recipe.pictures is None
+
+
+def test_fresh_critic_batches_step_the_generator_every_so_often():
+  config = small()
+  config.loss.critic_batches = 'fresh'
+  config.loss.critic_steps = 3
+  config.phases.texture = 6
+  recipe = systems.make_recipe(config)
+  plans = [recipe.plan(2 + i).updates for i in range(6)]
+  assert plans == [('critic', 'texture'), ('critic',), ('critic',)] * 2
+
+
+def published_file(path, size=64, style_dim=16, drop=()):
+  """A pSp file of a small model, in the authors' layout."""
+  config = small(
+    stylegan_file='init_from',
+    stylegan_size=size,
+    stylegan_mlp_layers=2,
+    stylegan_channel_multiplier=1,
+    style_dim=style_dim,
+  )
+  recipe = systems.make_recipe(config)
+  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), {})
+  tree = jax.tree.map(lambda s: np.ones(s.shape, np.float32), {'params': params, 'stats': stats})
+  arrays = mapping.export(tree, published.psp_entries(config.model))
+  storages, nested = {}, {'opts': {'output_size': size}, 'state_dict': {}}
+  for i, (key, array) in enumerate(arrays.items()):
+    if any(d in key for d in drop):
+      continue
+    stride = tuple(s // 4 for s in np.ascontiguousarray(array).strides)
+    made = torch_bytes.tensor(str(i), array.size, array.shape, stride)
+    storages[str(i)] = np.ascontiguousarray(array).tobytes()
+    place = nested['state_dict'] if key.startswith('state_dict.') else nested
+    place[key.removeprefix('state_dict.')] = made
+  torch_bytes.write_zip(path, torch_bytes.emit(nested), storages)
+  return config
+
+
+def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatch):
+  config = published_file(tmp_path / 'psp.pt')
+  monkeypatch.setattr(
+    systems, 'default_config', lambda system: config.copy_and_resolve_references()
+  )
+  out = importer.import_file('lfr', tmp_path / 'psp.pt', tmp_path / 'psp')
+  assert set(store.load(out).params) == {'encoder', 'stylegan'}
+  recipe = systems.make_recipe(config)
+  txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
+  current = jax.jit(lambda k: state.create(recipe, txs, (), k, {}))(jax.random.key(0))
+  started = initial.load(out, current, recipe)
+  assert (started.stats['stylegan']['buffers']['latent_avg'] == 1).all()
+  assert not moved(current.params['texture'], started.params['texture'])
+  published_file(tmp_path / 'other.pt', drop=('latlayer',))
+  with pytest.raises(mapping.MappingError, match='latlayer1'):
+    importer.import_file('lfr', tmp_path / 'other.pt', tmp_path / 'x')
+  store.save(tmp_path / 't', 'lfr', config, {'texture': current.params['texture']}, {})
+  with pytest.raises(ValueError, match=r"holds \['texture'\], but not the stylegan"):
+    initial.load(tmp_path / 't.safetensors', current, recipe)
+
+
+def test_parts_of_networks_are_grafted_and_others_refused(made):
+  _, params, stats = made
+  current = state.TrainState(jnp.asarray(0), params, stats, {}, {})
+  found = {
+    'params': {
+      'encoder': {'lateral1': {'bias': np.ones_like(params['encoder']['lateral1']['bias'])}}
+    }
+  }
+  merged = initial.merge(found, current)
+  assert (merged.params['encoder']['lateral1']['bias'] == 1).all()
+  assert merged.params['encoder']['lateral2'] is params['encoder']['lateral2']
+  with pytest.raises(ValueError, match='params/encoder has no lateral9'):
+    initial.merge({'params': {'encoder': {'lateral9': {}}}}, current)
+  with pytest.raises(ValueError, match=r'lateral1/bias: \(3,\) in the file'):
+    initial.merge({'params': {'encoder': {'lateral1': {'bias': np.ones(3)}}}}, current)
+
+
+@pytest.mark.parametrize(
+  'section, field, value, message',
+  [
+    ('model', 'attention_from', (6, 5, 3), 'attention_from .* must be three of the levels 4 to 6'),
+    ('model', 'size', 96, 'model.size 96 must be a power of two'),
+    ('model', 'critic_size', 96, 'critic_size 96 must be a multiple of 64'),
+    ('model', 'structure', False, 'set config.phases.structure=0 too'),
+    ('loss', 'critic_batches', 'new', "critic_batches 'new' must be"),
+  ],
+)
+def test_bad_settings_are_named(section, field, value, message):
+  config = systems.default_config('lfr')
+  config[section][field] = value
+  with pytest.raises(ValueError, match=message):
+    systems.make_recipe(config)
