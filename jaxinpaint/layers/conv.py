@@ -23,6 +23,8 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
 normal_init = nn.initializers.normal(0.02)
+# PyTorch's own start of convolutions and dense layers; biases start at 0 here.
+torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Array:

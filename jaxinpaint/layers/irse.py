@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.layers.conv import Conv
-from jaxinpaint.layers.squeeze_excite import SqueezeExcite, batch_norm, torch_init
+from jaxinpaint.layers.conv import Conv, torch_init
+from jaxinpaint.layers.squeeze_excite import SqueezeExcite, batch_norm
 
 DEPTHS = (3, 4, 14, 3)  # units of the four stages of 50 layers
 

@@ -9,11 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.layers.conv import Conv, Initializer
+from jaxinpaint.layers.conv import Conv, Initializer, torch_init
 from jaxinpaint.layers.norm import batch_norm
-
-# PyTorch's own start: uniform in +-1/sqrt(fan in).
-torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 class SqueezeExcite(nn.Module):

@@ -39,26 +39,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint import arrays
-from jaxinpaint.layers.conv import Conv, ConvTranspose
-from jaxinpaint.layers.norm import CurrentBatchNorm
+from jaxinpaint.layers.conv import Conv, ConvTranspose, torch_init
+from jaxinpaint.layers.norm import CurrentBatchNorm, batch_norm
 
 MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution
 MIN_SIDE = 8
 EPS = 1e-5  # of all norms
-# PyTorch's default for convolutions and dense layers: U(-1, 1) / sqrt(fan_in); biases start at 0
-# here.
-torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-
-def _plain_norm(train: bool, dtype: Any, name: str) -> nn.Module:
-  return nn.BatchNorm(
-    use_running_average=not train,
-    momentum=0.9,
-    epsilon=EPS,
-    dtype=dtype,
-    use_fast_variance=False,  # the difference of two large numbers, else
-    name=name,
-  )
 
 
 class Generator(nn.Module):
@@ -100,7 +86,7 @@ class Generator(nn.Module):
     x = jnp.concatenate([filled, mask], -1).astype(self.dtype)
 
     def block(x, number, layer):
-      norm = _plain_norm(train, self.dtype, f'bn{number}')
+      norm = batch_norm(f'bn{number}', train, self.dtype)
       return nn.relu(norm(layer(x))) if self.norm_first else norm(nn.relu(layer(x)))
 
     x = block(x, 1, Conv(w, 5, padding=2, name='conv1', **init))
@@ -134,7 +120,7 @@ class _Branch(nn.Module):
       channels = self.width * min(2 ** (i - 1), 8)
       init = dict(kernel_init=torch_init, dtype=self.dtype)
       x = Conv(channels, 5, stride=2, padding=2, name=f'conv{i}', **init)(x)
-      norm = _plain_norm(train, self.dtype, f'bn{i}')
+      norm = batch_norm(f'bn{i}', train, self.dtype)
       x = nn.relu(norm(x)) if self.norm_first else norm(nn.relu(x))
     # In PyTorch's order, channels first, so that the rows of its dense layers fit as they are.
     x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)

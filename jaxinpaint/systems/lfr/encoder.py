@@ -19,9 +19,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.layers.conv import Conv, upsample_bilinear
+from jaxinpaint.layers.conv import Conv, torch_init, upsample_bilinear
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
-from jaxinpaint.layers.squeeze_excite import torch_init
 from jaxinpaint.layers.stylegan2 import EqualDense
 
 COARSE, MIDDLE = 3, 7  # first latents of the middle and of the finest level

@@ -23,8 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers import level_attention
-from jaxinpaint.layers.conv import Conv
-from jaxinpaint.layers.squeeze_excite import torch_init
+from jaxinpaint.layers.conv import Conv, torch_init
 
 LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)

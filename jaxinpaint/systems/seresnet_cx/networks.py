@@ -32,9 +32,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint import arrays
-from jaxinpaint.layers.conv import Conv, ConvTranspose
+from jaxinpaint.layers.conv import Conv, ConvTranspose, torch_init
 from jaxinpaint.layers.norm import batch_norm
-from jaxinpaint.layers.squeeze_excite import SEResnetBlock, torch_init
+from jaxinpaint.layers.squeeze_excite import SEResnetBlock
 
 MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution
 DILATIONS = (2, 4, 8, 16)
