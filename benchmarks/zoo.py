@@ -2,7 +2,8 @@
 
   python -m benchmarks.zoo             docs/zoo.json -> docs/zoo.md
   python -m benchmarks.zoo --measure   counts parameters and operations again first
-  python -m benchmarks.zoo --goldens   runs the comparisons with the published code again first
+  JAXINPAINT_GOLDEN_ERRORS=FILE python -m pytest -m golden
+  python -m benchmarks.zoo --goldens FILE   takes the errors that such a test run has found
 
 docs/zoo.json holds what is measured: parameters of each network, GFLOPs, the largest error of each
 reference output. Its `trained` entries are written by hand, from a run's metrics.jsonl.
@@ -11,12 +12,8 @@ reference output. Its `trained` entries are written by hand, from a run's metric
 import argparse
 import collections
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
-import tempfile
 
 import jax
 import numpy as np
@@ -25,6 +22,7 @@ from clu import parameter_overview
 from benchmarks import measure
 from jaxinpaint import systems
 from jaxinpaint.data import inputs
+from jaxinpaint.training.recipe import Recipe
 from jaxinpaint.weights import mapping
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
@@ -45,9 +43,19 @@ Made by `python -m benchmarks.zoo` of the code and of `docs/zoo.json`; do not ed
 """
 
 
+def recipe_of(system: str) -> Recipe:
+  """The recipe in the published configuration: that of the first published files, if there are."""
+  config = systems.default_config(system)
+  for format in systems.module(system, 'published').FORMATS.values():
+    with config.unlocked():
+      config.model.update(format.model)
+    break
+  return systems.make_recipe(config)
+
+
 def networks_of(system: str) -> tuple[dict[str, int], tuple[str, ...]]:
   """{network: its number of parameters} in the published configuration, and those for inference."""
-  recipe = systems.make_recipe(systems.default_config(system))
+  recipe = recipe_of(system)
   params, _ = jax.eval_shape(recipe.init, jax.random.key(0), _batch())
   counts = {n: int(parameter_overview.count_parameters(params[n])) for n in recipe.networks}
   return counts, recipe.predict_networks
@@ -55,7 +63,7 @@ def networks_of(system: str) -> tuple[dict[str, int], tuple[str, ...]]:
 
 def gflops_of(system: str) -> float:
   """Of `predict` on one image of 256 x 256."""
-  recipe = systems.make_recipe(systems.default_config(system))
+  recipe = recipe_of(system)
   batch = _batch()
   params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
   further = {
@@ -78,23 +86,14 @@ def _batch() -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def golden_errors() -> dict[str, float]:
-  """{name of the stored output: largest error}, by running the tests marked `golden`."""
-  with tempfile.TemporaryDirectory() as folder:
-    file = pathlib.Path(folder) / 'errors.txt'
-    command = [sys.executable, '-m', 'pytest', '-q', '-m', 'golden', 'tests']
-    subprocess.run(
-      command,
-      check=True,
-      cwd=DOCS.parent,
-      env=os.environ | {'JAXINPAINT_GOLDEN_ERRORS': str(file)},
-    )
-    errors: dict[str, float] = collections.defaultdict(float)
-    for line in file.read_text().splitlines():
-      error, test = line.split('\t')
-      case = re.search(r'\[([^\]]+)\]', test)
-      if case:
-        errors[case[1]] = max(errors[case[1]], float(error))
+def golden_errors(file: pathlib.Path) -> dict[str, float]:
+  """{name of the stored output: largest error} of a test run's $JAXINPAINT_GOLDEN_ERRORS."""
+  errors: dict[str, float] = collections.defaultdict(float)
+  for line in file.read_text().splitlines():
+    error, test = line.split('\t')
+    case = re.search(r'\[([^\]]+)\]', test)
+    if case:
+      errors[case[1]] = max(errors[case[1]], float(error))
   return dict(sorted(errors.items()))
 
 
@@ -165,7 +164,7 @@ def _owner(case: str) -> str | None:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--measure', action='store_true')
-  parser.add_argument('--goldens', action='store_true')
+  parser.add_argument('--goldens', type=pathlib.Path, help='of a test run')
   parser.add_argument('--systems', default='', help='comma-separated; default: all')
   given = parser.parse_args()
   file = DOCS / 'zoo.json'
@@ -181,7 +180,7 @@ def main() -> None:
   if given.goldens:
     for system in results:
       results[system].pop('golden_errors', None)
-    for case, error in golden_errors().items():
+    for case, error in golden_errors(given.goldens).items():
       owner = _owner(case)
       if owner in results:
         errors = results[owner].setdefault('golden_errors', {})
