@@ -31,6 +31,11 @@ SCALES = (1, 2, 4, 4, 4, 4)  # times `width`: channels of the levels
 DILATIONS = (2, 4, 8, 16)  # of level 4's further convolutions
 
 
+# Gates near one half halve what passes: four times the variance keeps it from fading over a dozen
+# layers (C: with PyTorch's own start the residual begins at 0.0006 and training hardly moves it).
+gated_init = nn.initializers.variance_scaling(4.0, 'fan_in', 'normal')
+
+
 class GatedConv(nn.Module):
   """sigmoid(gates) * ELU(features), both halves of one convolution (the paper's formula)."""
 
@@ -49,7 +54,7 @@ class GatedConv(nn.Module):
       stride=self.stride,
       padding=self.dilation * (self.kernel_size - 1) // 2,
       dilation=self.dilation,
-      kernel_init=torch_init,
+      kernel_init=gated_init,
       dtype=self.dtype,
       name='conv',
     )(x)
