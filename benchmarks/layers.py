@@ -101,7 +101,7 @@ def plain_contextual_attention(f):
     f, (4, 4), (2, 2), [(1, 1), (1, 1)], dimension_numbers=conv.DIMENSIONS
   )
   values = values.reshape(h * w, c, 4, 4).transpose(2, 3, 0, 1)
-  return conv.conv_transpose2d(weights, values, stride=2, padding=1, form='plain') / 4
+  return conv.conv_transpose2d(weights, values, stride=2, padding=1) / 4
 
 
 def of_module(module, shape, dtype):
