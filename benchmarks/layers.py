@@ -27,6 +27,7 @@ from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.contextual_attention import contextual_attention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.layers.level_attention import fill
 from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
@@ -148,6 +149,13 @@ def cases(dtype):
     )[0]
     return ours, lambda x, valid: plain_contextual_attention(x), (x, valid)
 
+  def levels(side):
+    # LFR's level 4, of `side` cells, fills level 3.
+    deep, shallow = random(0, 1, side, side, 128), random(1, 1, 2 * side, 2 * side, 128)
+    mask = jnp.zeros((1, 8 * side, 8 * side, 1)).at[:, : 3 * side, : 3 * side].set(1)
+    make = lambda form: lambda x, y: fill(x, y, mask, form=form)
+    return make('blocks'), make('plain'), (deep, shallow)
+
   def cx_loss(batch, side, channels):
     # Of the output's features only: the target's have no gradient in training.
     y = random(1, batch, side, side, channels)
@@ -167,6 +175,8 @@ def cases(dtype):
     'contextual 64x64x128': lambda: contextual(64),
     'contextual 64x64x128, rows': lambda: contextual(64, 2**24),
     'contextual 128x128x128, rows': lambda: contextual(128, 2**27),
+    'levels 32x32x128, blocks': lambda: levels(32),
+    'levels 64x64x128, blocks': lambda: levels(64),
     'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),
     'cx_loss 1x40x40x256': lambda: cx_loss(1, 40, 256),
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),

@@ -16,7 +16,7 @@ from jax import lax
 
 Form = Literal['plain', 'blocks']
 
-PLAIN_ELEMENTS = 2**24  # of one image's scores, up to which they are held at once
+PLAIN_ELEMENTS = 2**22  # of one image's scores, up to which they are held at once
 BLOCK_ELEMENTS = 2**22  # of a block of scores
 _LEAST_LENGTH = 1e-4  # of a patch, where it is divided by its length
 
