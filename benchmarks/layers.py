@@ -6,8 +6,8 @@ The plain formulation of a convolution is unfold and one matrix product
 (`conv_general_dilated_patches`, einsum); of the predicted-kernel filter, unfold and einsum; of the
 external attention, transposing each axis to the last and a dense product; of a transposed
 convolution, XLA's own input-dilated form; of contextual attention, its definition as convolutions
-of each sample with its patches as kernels and of the score matrix with the identity; of the
-contextual loss and the attention between levels, all scores at once.
+of each sample with its patches as kernels and of the score matrix with the identity; of the same in
+blocks of queries, of the contextual loss and of the attention between levels, all scores at once.
 """
 
 import contextlib
@@ -141,13 +141,16 @@ def cases(dtype):
     make = lambda form: lambda x, k: conv.conv_transpose2d(x, k, stride=2, padding=1, form=form)
     return make(None), make('plain'), args
 
-  def contextual(side, block_bytes=2**40):
+  def contextual(side, block_bytes=None):
     x = random(0, 1, side, side, 128)
     valid = jnp.ones((1, side * side // 4))
-    ours = lambda x, valid: contextual_attention(
-      x, x, valid, resize='floor', block_bytes=block_bytes
-    )[0]
-    return ours, lambda x, valid: plain_contextual_attention(x), (x, valid)
+    form = lambda limit: (
+      lambda x, valid: contextual_attention(x, x, valid, resize='floor', block_bytes=limit)[0]
+    )
+    whole = form(2**40)
+    if block_bytes:
+      return form(block_bytes), whole, (x, valid)
+    return whole, lambda x, valid: plain_contextual_attention(x), (x, valid)
 
   def levels(side):
     # LFR's level 4, of `side` cells, fills level 3.
@@ -171,10 +174,10 @@ def cases(dtype):
     'aot 64x64x256': lambda: of_module(AOTBlock(**block), (1, 64, 64, 256), dtype),
     'sfi 64x64x256': lambda: of_module(SFI(**block), (1, 64, 64, 256), dtype),
     'transposed 4x4 s2, 64x64x256->128': transposed,
-    # Features of images of 256 and 512 pixels. 'rows': in blocks of queries.
-    'contextual 64x64x128': lambda: contextual(64),
-    'contextual 64x64x128, rows': lambda: contextual(64, 2**24),
-    'contextual 128x128x128, rows': lambda: contextual(128, 2**27),
+    # Features of images of 128, 256 and 512 pixels.
+    'contextual 32x32x128': lambda: contextual(32),
+    'contextual 64x64x128 in blocks': lambda: contextual(64, 2**20),
+    'contextual 128x128x128 in blocks': lambda: contextual(128, 2**24),
     'levels 32x32x128, blocks': lambda: levels(32),
     'levels 64x64x128, blocks': lambda: levels(64),
     'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),

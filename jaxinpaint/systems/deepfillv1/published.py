@@ -105,7 +105,7 @@ FORMATS = {
     entries=port_entries,
     unwrap=('localD:local_critic', 'globalD:global_critic'),
     note='gen_N.pt and, if wanted, dis_N.pt, as the port trains them',
-    licence='MIT (the port)',
+    licence='see the repository of the port',
     url=_PORT_URL,
     model=PORT,
   ),
