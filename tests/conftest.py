@@ -35,3 +35,10 @@ def photographs():
 
   images = (data.astronaut(), data.coffee(), data.chelsea())
   return [cv2.resize(image, (128, 96), interpolation=cv2.INTER_AREA) for image in images]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forget_compiled():
+  """Compiled functions are of no use to the next module, and a worker's would fill gigabytes."""
+  yield
+  jax.clear_caches()
