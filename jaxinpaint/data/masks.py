@@ -210,7 +210,7 @@ def _lama(name: str, area: tuple[float, float] | None = None) -> MaskSampler:
   irregular = Irregular(max_len, max_width, low, high, reference)
   parts: tuple[tuple[float, MaskSampler], ...] = ((weight, irregular),)
   if boxes:
-    parts += ((boxes[0], Rectangles(*boxes[1:], reference)),)
+    parts += ((boxes[0], Rectangles(*boxes[1:], reference=reference)),)
   return Mixture(parts, name, area=area or own_area)
 
 
