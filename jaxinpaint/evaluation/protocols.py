@@ -20,11 +20,14 @@ class Metric:
   Attributes:
     name: in files ('psnr', 'hole_psnr').
     label: in tables ('PSNR').
-    function: a key of `metrics.FUNCTIONS`.
+    function: a key of `metrics.FUNCTIONS`, or of `deep.FUNCTIONS` where a network of features is
+      needed.
     options: its keyword arguments.
     better: 'higher' or 'lower'.
     digits: shown after the point.
     published: its name in published.csv; '' where papers do not give it.
+    of: 'protocol': what is measured is as the protocol's `composite` says; 'composite', 'raw': it
+      is this whatever the protocol says, for tables that show both.
   """
 
   name: str
@@ -34,6 +37,7 @@ class Metric:
   better: str
   digits: int
   published: str = ''
+  of: str = 'protocol'
 
   def __call__(self, truth: np.ndarray, output: np.ndarray, hole: np.ndarray) -> float:
     """The number of one image: [H, W, 3] each, and bool[H, W], True = hole."""
@@ -44,15 +48,25 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-  """Masks whose share of the image lies in (low, high]."""
+  """Masks whose share of the image lies in (low, high].
+
+  Attributes:
+    low: share of the image.
+    high: likewise.
+    masks: spec of the masks of this bin alone, where a protocol has several kinds (the survey's
+      centre squares of 10 % beside its random holes of 10 %); '': the protocol's.
+    name: what to call the bin ('center 10'); '': its range in percent.
+  """
 
   low: float
   high: float
+  masks: str = ''
+  name: str = ''
 
   @property
   def label(self) -> str:
-    """'10-20', in percent."""
-    return f'{100 * self.low:g}-{100 * self.high:g}'
+    """The name, or '10-20', in percent."""
+    return self.name or f'{100 * self.low:g}-{100 * self.high:g}'
 
   def holds(self, share: float) -> bool:
     """Whether a mask of this share of hole belongs here."""

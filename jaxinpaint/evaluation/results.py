@@ -43,6 +43,25 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
+class SetValue:
+  """One number of all images of a bin together, as FID.
+
+  Attributes:
+    predictor: its name.
+    bin: of the masks.
+    metric: its name.
+    value: the number.
+    n: how many images it was taken of.
+  """
+
+  predictor: str
+  bin: Bin
+  metric: str
+  value: float
+  n: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
   """A mean over images.
 
@@ -92,6 +111,12 @@ class Results:
     dataset: its name.
     masks: their name.
     notes: what a reader must know to judge the numbers.
+    set_values: numbers of whole sets of images, as FID.
+    not_computed: {metric: why, with the command that mends it} of those whose networks lack their
+      weights.
+    kinds: {predictor: 'system', 'fill' or 'files'}.
+    baseline: the predictor that paired differences are taken against; '': none.
+    resources: {predictor: {name of a resource: number}}, where they were measured.
   """
 
   protocol: Protocol
@@ -106,6 +131,11 @@ class Results:
   dataset: str = ''
   masks: str = ''
   notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+  set_values: list[SetValue] = dataclasses.field(default_factory=list)
+  not_computed: dict[str, str] = dataclasses.field(default_factory=dict)
+  kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+  baseline: str = ''
+  resources: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
   @property
   def count(self) -> int:

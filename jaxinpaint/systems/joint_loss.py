@@ -99,9 +99,8 @@ def make(
     )
     return {'out': found['out']}, {}
 
-  def predict(params, stats, constants, image, mask, rng):
-    out = networks['generator'].apply({'params': params['generator']}, image, mask)['out']
-    return arrays.compose(out, image, mask)
+  def output(params, stats, constants, image, mask, rng):
+    return networks['generator'].apply({'params': params['generator']}, image, mask)['out']
 
   updates = [
     Update('generator', ('generator',), generator_loss(loss, networks, dtype), 'generator')
@@ -113,7 +112,7 @@ def make(
     networks=tuple(networks),
     init=functools.partial(_init, networks),
     phases=(Phase('joint', -1, forward, tuple(updates)),),
-    predict=predict,
+    output=output,
     load_constants=functools.partial(load_constants, loss),
     multiple=multiple,
     min_side=min_side,

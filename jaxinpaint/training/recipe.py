@@ -21,6 +21,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxinpaint import arrays
+
 Tree = Mapping[str, Any]
 
 
@@ -101,9 +103,9 @@ class Recipe:
       it gets image, mask and id only, and of any legal size: networks bound to one image size take
       that size from the config.
     phases: in order of training.
-    predict: (params, stats, constants, image, mask, rng, **inputs) -> f32[B,H,W,3] in [0,1], the
-      completed image, equal to `image` to the bit wherever mask == 0.
-    predict_networks: the networks that `predict` reads; only these are restored for inference.
+    output: (params, stats, constants, image, mask, rng, **inputs) -> f32[B,H,W,3] in [0,1], the
+      networks' whole output, before the known pixels are pasted back (`predict` does that).
+    predict_networks: the networks that `output` reads; only these are restored for inference.
     load_constants: (training) -> constants; reads files, so it is called once, before any
       compilation, with training=False where only `predict` is wanted.
     start: () -> {'params': {network: tree}, 'stats': {network: tree}}: weights of other files that
@@ -121,7 +123,7 @@ class Recipe:
   networks: tuple[str, ...]
   init: Callable[..., tuple[dict, dict]]
   phases: tuple[Phase, ...]
-  predict: Callable[..., Any]
+  output: Callable[..., Any]
   predict_networks: tuple[str, ...] = ('generator',)
   load_constants: Callable[[bool], dict] = _no_constants
   start: Callable[[], dict] = _nothing
@@ -147,6 +149,26 @@ class Recipe:
             f'updates that share the optimizer {update.optimizer!r} must train the same networks: '
             f'{owner[update.optimizer]} and {update.trains} (update {update.name!r})'
           )
+
+  def predict(
+    self, params: Tree, stats: Tree, constants: Tree, image: Any, mask: Any, rng: Any, **inputs: Any
+  ) -> Any:
+    """The completed image: `output` in the hole, `image` to the bit wherever mask == 0.
+
+    Args:
+      params: see the module, as the next two.
+      stats: of `predict_networks`.
+      constants: of `load_constants`.
+      image: f32[B,H,W,3] in [0,1].
+      mask: f32[B,H,W,1], 1 = hole.
+      rng: key of the random numbers of systems that sample.
+      **inputs: f32[B,H,W,C], one for each of `inputs`.
+
+    Returns:
+      f32[B,H,W,3] in [0,1].
+    """
+    out = self.output(params, stats, constants, image, mask, rng, **inputs)
+    return arrays.compose(out, image, mask)
 
   @property
   def optimizers(self) -> dict[str, tuple[str, ...]]:

@@ -224,11 +224,11 @@ def test_weights_that_do_not_fit_the_networks(toy, folder, tmp_path):
 def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
   recipe, traced = toy_recipe(), []
 
-  def predict(params, stats, constants, image, mask, rng):
+  def output(params, stats, constants, image, mask, rng):
     traced.append(image.shape)
-    return recipe.predict(params, stats, constants, image, mask, rng)
+    return recipe.output(params, stats, constants, image, mask, rng)
 
-  model = Model(dataclasses.replace(recipe, predict=predict))
+  model = Model(dataclasses.replace(recipe, output=output))
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
   images = np.stack([p[:30, :40] for p in photographs]).astype(np.float32) / 255
   mask = np.zeros((3, 30, 40, 1), np.float32)

@@ -1,5 +1,6 @@
 """Poisson blending: a wrong level comes back, texture stays, and nothing known moves."""
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,7 +86,10 @@ def test_an_inpainter_blends_and_known_pixels_stay_to_the_bit(dtype, max_side):
   scale = 255 if dtype == np.uint8 else 1
   assert np.abs(got[hole] / scale - picture(41, 75)[hole]).mean() < 0.05
   plain = toy_system.inpainter(white, max_side=max_side)(image, hole)
-  np.testing.assert_allclose(plain[hole], scale, rtol=1e-6)
+  # A reduced completion brings a little of its known pixels into the hole's rim when enlarged.
+  inside = cv2.erode(hole.astype(np.uint8), np.ones((7, 7))) > 0 if max_side else hole
+  assert inside.any()
+  np.testing.assert_allclose(plain[inside], scale, rtol=1e-6)
 
 
 def test_an_unknown_kind_is_refused():

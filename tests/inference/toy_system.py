@@ -4,32 +4,30 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxinpaint import arrays
 from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.training.recipe import Phase, Recipe
 
 COLOUR = (0.2, 0.6, 0.8)
 
 
-def recipe(predict=None, **fields) -> Recipe:
+def recipe(output=None, **fields) -> Recipe:
   def paint(params, stats, constants, image, mask, rng):
-    colour = jnp.broadcast_to(params['generator']['colour'], image.shape)
-    return arrays.compose(colour, image, mask)
+    return jnp.broadcast_to(params['generator']['colour'], image.shape)
 
   def init(rng, batch):
     return {'generator': {'colour': jnp.zeros(3)}, 'discriminator': {'w': jnp.zeros(2)}}, {}
 
   phases = (Phase('joint', -1, lambda *a: ({}, {}), ()),)
-  return Recipe(('generator', 'discriminator'), init, phases, predict or paint, **fields)
+  return Recipe(('generator', 'discriminator'), init, phases, output or paint, **fields)
 
 
 def params(colour=COLOUR):
   return {'generator': {'colour': np.asarray(colour, np.float32)}}
 
 
-def inpainter(predict=None, multiple=8, min_side=16, **options) -> Inpainter:
+def inpainter(output=None, multiple=8, min_side=16, **options) -> Inpainter:
   return Inpainter(
-    recipe(predict, multiple=multiple, min_side=min_side), params(), {}, {}, name='toy', **options
+    recipe(output, multiple=multiple, min_side=min_side), params(), {}, {}, name='toy', **options
   )
 
 

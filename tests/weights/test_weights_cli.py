@@ -55,7 +55,7 @@ TOY = {
       {'system': 'toy', 'dtype': 'float32', 'model': {'bias': False}, 'loss': {}}
     ).lock(),
     make=lambda config: Recipe(
-      ('generator', 'discriminator'), _init, phases=(), predict=lambda *_: None
+      ('generator', 'discriminator'), _init, phases=(), output=lambda *_: None
     ),
   ),
 }

@@ -37,7 +37,6 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from jaxinpaint import arrays
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import perceptual
 from jaxinpaint.losses.reconstruction import absolute_difference
@@ -114,9 +113,9 @@ def make(config: ConfigDict) -> Recipe:
 
     return run
 
-  def predict(params, stats, constants, image, mask, rng, canny, gray):
+  def output(params, stats, constants, image, mask, rng, canny, gray):
     found = apply(params, stats, image, mask, canny, gray)
-    return arrays.compose(found['out'], image, mask)
+    return found['out']
 
   def pictures(params, stats, constants, image, mask, rng, canny, gray):
     found = apply(params, stats, image, mask, canny, gray)
@@ -146,7 +145,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=tuple(networks),
     init=_init(networks, model),
     phases=phases,
-    predict=predict,
+    output=output,
     load_constants=_load_constants(loss),
     multiple=2**model.levels,
     min_side=2**model.levels,

@@ -128,9 +128,9 @@ def make(config: ConfigDict) -> Recipe:
     )
     return {name: found[name] for name in ('coarse', 'out')}, {}
 
-  def predict(params, stats, constants, image, mask, rng):
+  def output(params, stats, constants, image, mask, rng):
     found = generator.apply({'params': params['generator']}, image, mask)
-    return arrays.compose(found['out'], image, mask)
+    return found['out']
 
   def pictures(params, stats, constants, image, mask, rng):
     found = generator.apply({'params': params['generator']}, image, mask)
@@ -169,7 +169,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=('generator', *critics),
     init=init,
     phases=tuple(phases),
-    predict=predict,
+    output=output,
     multiple=networks.MULTIPLE,
     min_side=networks.MIN_SIDE,
     pictures=pictures,

@@ -31,7 +31,6 @@ import functools
 
 from ml_collections import ConfigDict
 
-from jaxinpaint import arrays
 from jaxinpaint.systems import edge_guided, joint_loss
 from jaxinpaint.systems.edgeconnect import networks as networks_lib
 from jaxinpaint.training.recipe import Recipe
@@ -53,8 +52,8 @@ def make(config: ConfigDict) -> Recipe:
   networks = edge_guided.make_networks(model, loss, dtype)
   paint = edge_guided.paint(networks, composite_edges=model.composite_edges)
 
-  def predict(params, stats, constants, image, mask, rng, *, canny):
-    return arrays.compose(paint(params, stats, image, mask, canny)[0], image, mask)
+  def output(params, stats, constants, image, mask, rng, *, canny):
+    return paint(params, stats, image, mask, canny)[0]
 
   def pictures(params, stats, constants, image, mask, rng, *, canny):
     return {'edges': paint(params, stats, image, mask, canny)[1]}
@@ -63,7 +62,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=tuple(networks),
     init=functools.partial(edge_guided.init, networks),
     phases=edge_guided.make_phases(networks, loss, config.phases, dtype),
-    predict=predict,
+    output=output,
     predict_networks=edge_guided.PREDICT_NETWORKS,
     load_constants=functools.partial(joint_loss.load_constants, loss),
     multiple=networks_lib.MULTIPLE,

@@ -121,15 +121,15 @@ def make(config: ConfigDict) -> Recipe:
   def init(rng, batch):
     return _init(config, nets, rng, batch)
 
-  def predict(params, stats, constants, image, mask, rng):
+  def output(params, stats, constants, image, mask, rng):
     found = nets['generator'].apply(_variables(params, stats, 'generator'), image, mask)
-    return arrays.compose(found['out'], image, mask)
+    return found['out']
 
   return Recipe(
     networks=tuple(nets),
     init=init,
     phases=tuple(phase for phase in phases if phase.steps),
-    predict=predict,
+    output=output,
     multiple=networks.MULTIPLE,
     min_side=networks.MIN_SIDE,
   )

@@ -90,9 +90,9 @@ def make(config: ConfigDict) -> Recipe:
   filters = ('kpn1', 'kpn2') if fused else ('kpn1',)
   complete = _complete(painters, kpn, model)
 
-  def predict(params, stats, constants, image, mask, rng, **inputs):
+  def output(params, stats, constants, image, mask, rng, **inputs):
     found = complete(params, stats, image, mask, **inputs)
-    return arrays.compose(jnp.clip(found['out'], 0, 1), image, mask)
+    return jnp.clip(found['out'], 0, 1)
 
   def pictures(params, stats, constants, image, mask, rng, **inputs):
     found = complete(params, stats, image, mask, **inputs)
@@ -120,7 +120,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=(*painters, *filters),
     init=_init(painters, kpn, filters),
     phases=phases,
-    predict=predict,
+    output=output,
     predict_networks=(*(edge_guided.PREDICT_NETWORKS if generative else ()), *filters),
     load_constants=functools.partial(_load_constants, loss, lengths, generative),
     multiple=networks_lib.MULTIPLE,

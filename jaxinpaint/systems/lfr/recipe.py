@@ -134,10 +134,10 @@ def make(config: ConfigDict) -> Recipe:
     out = nets['texture'].apply({'params': params['texture']}, spliced, mask)['out']
     return {'out': out}, {}
 
-  def predict(params, stats, constants, image, mask, rng):
+  def output(params, stats, constants, image, mask, rng):
     spliced = splice(params, stats, image, mask)
     out = nets['texture'].apply({'params': params['texture']}, spliced, mask)['out']
-    return arrays.compose(jnp.clip(out, 0, 1), image, mask)
+    return jnp.clip(out, 0, 1)
 
   def pictures(params, stats, constants, image, mask, rng):
     label = 'structure' if model.stylegan_file else 'structure-untrained-stylegan2'
@@ -162,7 +162,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=tuple(nets),
     init=_init(nets, model),
     phases=tuple(phases),
-    predict=predict,
+    output=output,
     predict_networks=tuple(n for n in nets if n != 'critic'),
     load_constants=_load_constants(loss, model),
     start=_start(nets, model),

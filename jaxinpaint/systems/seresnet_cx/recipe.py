@@ -42,7 +42,6 @@ import jax.numpy as jnp
 from jax import lax
 from ml_collections import ConfigDict
 
-from jaxinpaint import arrays
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial, contextual
 from jaxinpaint.systems.seresnet_cx import networks as networks_lib
@@ -107,9 +106,9 @@ def make(config: ConfigDict) -> Recipe:
       **shared,
     )
 
-  def predict(params, stats, constants, image, mask, rng):
+  def output(params, stats, constants, image, mask, rng):
     variables = {'params': params['generator'], **stats['generator']}
-    return arrays.compose(generator.apply(variables, image, mask)['out'], image, mask)
+    return generator.apply(variables, image, mask)['out']
 
   judge = None
   if loss.adversarial:
@@ -134,7 +133,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=tuple(networks),
     init=_init(networks, model),
     phases=phases,
-    predict=predict,
+    output=output,
     load_constants=_load_constants(loss),
     multiple=networks_lib.MULTIPLE,
     min_side=networks_lib.MULTIPLE,
