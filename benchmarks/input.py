@@ -50,7 +50,7 @@ def photographs(size: int) -> list[bytes]:
 
 
 def decoders() -> dict[str, Callable[[bytes], np.ndarray]]:
-  """{name: function of a file's bytes -> uint8[H, W, 3]}; libraries that are not there are left out."""
+  """{name: function of a file's bytes -> uint8[H, W, 3]}, of the libraries that are there."""
   found = {
     'ours (OpenCV where it is plain JPEG)': decode.decode,
     'OpenCV': lambda b: cv2.cvtColor(
@@ -92,6 +92,30 @@ def whole(folder: pathlib.Path, size: int, spec: str) -> Callable[[int], object]
   return lambda i: samples[i]
 
 
+def stages(size: int, folder: pathlib.Path) -> dict[str, Callable[[int], object]]:
+  """{name: what it does with the i-th picture}; `folder` gets the files."""
+  files = photographs(size)
+  pictures = [decode.decode(f) for f in files]
+  for i, data in enumerate(files):
+    (folder / f'{i}.jpg').write_bytes(data)
+
+  def decoding(function):
+    return lambda i: function(files[i % len(files)])
+
+  def masking(sampler):
+    return lambda i: sampler(np.random.default_rng(i), size, size)
+
+  def cropping(i):
+    picture, rng = pictures[i % len(pictures)], np.random.default_rng(i)
+    return pipeline.crop(picture, size, 'random_resized', rng)
+
+  found = {f'decode, {name}': decoding(f) for name, f in decoders().items()}
+  found['crop, random_resized'] = cropping
+  found |= {f'mask, {spec}': masking(masks.make(spec)) for spec in MASKS.value}
+  found |= {f'whole pipeline, {spec}': whole(folder, size, spec) for spec in MASKS.value}
+  return found
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
@@ -99,25 +123,11 @@ def main(argv: list[str]) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   rows = []
   for size in map(int, SIZE.value):
-    files = photographs(size)
-    turn = {
-      f'decode, {name}': lambda i, f=f: f(files[i % len(files)]) for name, f in decoders().items()
-    }
-    for spec in MASKS.value:
-      sampler = masks.make(spec)
-      turn[f'mask, {spec}'] = lambda i, s=sampler: s(np.random.default_rng(i), size, size)
-    pictures = [decode.decode(f) for f in files]
-    turn['crop random_resized'] = lambda i: pipeline.crop(
-      pictures[i % len(pictures)], size, 'random_resized', np.random.default_rng(i)
-    )
     with tempfile.TemporaryDirectory() as folder:
-      for i, data in enumerate(files):
-        (pathlib.Path(folder) / f'{i}.jpg').write_bytes(data)
-      for spec in MASKS.value:
-        turn[f'whole pipeline, {spec}'] = whole(pathlib.Path(folder), size, spec)
-      for name, rate in rates(turn, SECONDS.value).items():
-        rows.append({'size': size, 'what': name, 'per_second_and_core': rate})
-        print(f'{size:4d} px  {name:45s} {rate:9.0f} /s', flush=True)
+      found = rates(stages(size, pathlib.Path(folder)), SECONDS.value)
+    for name, rate in found.items():
+      rows.append({'size': size, 'what': name, 'per_second_and_core': rate})
+      print(f'{size:4d} px  {name:45s} {rate:9.0f} /s', flush=True)
   if JSON.value:
     pathlib.Path(JSON.value).write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
 
