@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode
+from jaxinpaint.data import decode, mask_folders
 from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.data.mask_sampler import MaskSampler
 
@@ -185,19 +185,31 @@ class FileMasks(MaskSampler):
     path: a folder, with all its subfolders, or a .txt list.
     invert: black is the hole in these files.
     flip: flip each axis with probability 1/2, which makes four masks of each file in training.
-    paths: the files, in order; `read(i, height, width)` gives one without randomness.
+    variant: which of an image's masks, where an evaluation finds them by the image's name: '001'
+      is NAME_mask001.png; '' is 000 where it exists, else NAME_mask.png, else the lowest.
+    paths: the files, in order; `read(i, height, width)` gives one without randomness. Where masks
+      lie beside their images (NAME_mask000.png, NAME.png), the masks alone.
+    paired: the files belong to images by name.
   """
 
   path: str = ''
   invert: bool = False
   flip: bool = False
+  variant: str = ''
   paths: tuple[str, ...] = dataclasses.field(init=False, repr=False, compare=False, default=())
+  paired: bool = dataclasses.field(init=False, repr=False, compare=False, default=False)
 
   def __post_init__(self):
     super().__post_init__()
     if not self.path:
       raise ValueError("masks from files need a path: 'folder:/path/to/masks'")
-    object.__setattr__(self, 'paths', list_files(self.path, EXTENSIONS, 'masks'))
+    if self.variant and not self.variant.isdigit():
+      raise ValueError(f"variant {self.variant!r} of mask files must be digits, as '000'")
+    paths = list_files(self.path, EXTENSIONS, 'masks')
+    beside = mask_folders.pair_masks(paths)
+    paths = tuple(p for p in paths if p in beside) if beside else paths
+    object.__setattr__(self, 'paths', paths)
+    object.__setattr__(self, 'paired', bool(beside))
 
   @property
   def kind(self) -> str:
@@ -246,4 +258,21 @@ class FileMasks(MaskSampler):
       warn(f'{self.path}: {told} of {n} mask files looked at have such trouble')
 
 
-__all__ = ['FileMasks', 'UnreadableImage', 'complaints', 'list_files', 'read_mask']
+@dataclasses.dataclass(frozen=True)
+class PairMasks(FileMasks):
+  """Files that belong to images by name: NAME_mask000.png, NAME_mask.png or NAME.png to NAME.jpg.
+
+  An evaluation gives each image its own mask. In training they are drawn as `FileMasks`.
+  """
+
+  def __post_init__(self):
+    super().__post_init__()
+    object.__setattr__(self, 'paired', True)
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return f'pairs:{pathlib.Path(self.path).name}'
+
+
+__all__ = ['FileMasks', 'PairMasks', 'UnreadableImage', 'complaints', 'list_files', 'read_mask']
