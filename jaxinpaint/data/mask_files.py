@@ -45,7 +45,7 @@ def read_mask(
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
-  grey, hidden = _grey(path)
+  grey, hidden = read_grey(path)
   file_size = grey.shape
   size = (height or grey.shape[0], width or grey.shape[1])
   if grey.shape != size:
@@ -64,8 +64,12 @@ def read_mask(
   return mask
 
 
-def _grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
-  """uint8[H, W], and whether the file holds its picture in the alpha channel only."""
+def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
+  """uint8[H, W] as in the file, and whether it has its picture in the alpha channel only.
+
+  Raises:
+    UnreadableImage: not there, no image, damaged.
+  """
   image = decode.open_upright(decode.read_bytes(path), path)
   if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
     return decode.eight_bits(np.asarray(image)), False
@@ -243,7 +247,7 @@ class FileMasks(MaskSampler):
     n = min(count, len(self.paths))
     shares, told = [], 0
     for i in np.arange(n) * len(self.paths) // n:
-      grey, hidden = _grey(self.paths[i])
+      grey, hidden = read_grey(self.paths[i])
       mask = (grey > 127).astype(np.uint8) ^ np.uint8(self.invert)
       shares.append(float(mask.mean()))
       found = complaints(grey, mask, self.invert, hidden)
