@@ -60,12 +60,16 @@ def test_fills_by_name():
 
 
 def test_a_missing_library_names_the_command(monkeypatch):
-  monkeypatch.setattr(classical.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setitem(sys.modules, 'patchmatch', None)  # import fails
   with pytest.raises(ValueError, match=r"'patchmatch' needs the library pypatchmatch.*pip install"):
     classical.get(['mean', 'patchmatch'])
   assert classical.get(['mean', 'biharmonic'])  # the others are not in its way
   with pytest.raises(ValueError, match='pip install'):
     classical.patchmatch(np.zeros((1, 8, 8, 3)), np.ones((1, 8, 8, 1)), np.arange(1))
+  broken = types.SimpleNamespace(patchmatch_available=False)
+  monkeypatch.setitem(sys.modules, 'patchmatch', broken)
+  with pytest.raises(ValueError, match=r'native code of pypatchmatch, which cannot be loaded'):
+    classical.get(['patchmatch'])
 
 
 def test_what_patchmatch_is_given(monkeypatch, photographs):
@@ -77,9 +81,10 @@ def test_what_patchmatch_is_given(monkeypatch, photographs):
     return np.full_like(image, 51)
 
   seeds = []
-  library = types.SimpleNamespace(inpaint=inpaint, set_random_seed=seeds.append)
+  library = types.SimpleNamespace(
+    inpaint=inpaint, set_random_seed=seeds.append, patchmatch_available=True
+  )
   monkeypatch.setitem(sys.modules, 'patchmatch', library)
-  monkeypatch.setattr(classical.importlib.util, 'find_spec', lambda name: object())
   image, mask, ids = batch(photographs)
   mask[1] = 0
   output = classical.patchmatch(image, mask, ids)
