@@ -155,9 +155,7 @@ def _prepare(request: Request) -> Prepared:
   )
   if len(images) < count:
     logging.warning('%s has %d images, %d were wanted.', dataset, len(images), count)
-  masks = mask_sets.make(
-    spec, bins, size, size, seed=request.seed, invert=request.invert_mask, images=images
-  )
+  masks = mask_sets.make(spec, bins, size, size, seed=request.seed, invert=request.invert_mask)
 
   recipe = systems.make_recipe(model.config)
   _check_weights(model, recipe)

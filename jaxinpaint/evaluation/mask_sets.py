@@ -48,7 +48,7 @@ def make(
   *,
   seed: int = 0,
   invert: bool = False,
-  own_masks: bool | None = None,
+  own_masks: bool = True,
   images: Paths | None = None,
 ) -> MaskSet:
   """The mask set of a specification.
@@ -61,8 +61,8 @@ def make(
     width: of the masks.
     seed: of the draws, and of the order in which files are handed out.
     invert: files have black holes.
-    own_masks: a bin's own `masks` are drawn instead of `spec`; False: bins that have some are
-      plain ranges instead; None: they are drawn if no `spec` is given.
+    own_masks: a bin's own `masks` are drawn instead of `spec`; False: a person chose `spec`, and
+      such bins are measured as plain ranges.
     images: those that the masks are for; needed where masks belong to images by name.
 
   Returns:
@@ -74,8 +74,6 @@ def make(
       an image without a mask of its name.
     FileNotFoundError: no such folder.
   """
-  if own_masks is None:
-    own_masks = not spec
   shared = [b for b in bins if not (own_masks and b.masks)]
   made: dict[Bin, Callable[[int], np.ndarray | None]] = {}
   if shared and not spec:
