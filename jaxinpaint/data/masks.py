@@ -12,7 +12,7 @@ A specification is a string or a mapping:
   {'kind': 'strokes', 'area': (0.1, 0.4), 'max_width': 30}
   {'kind': 'mixture', 'of': [(0.7, 'irregular'), (0.3, {'kind': 'folder', 'path': '/masks'})]}
 
-The options of a family are the fields of its class in mask_shapes and mask_files.
+The options of a family are the fields of its class in mask_shapes, mask_files and brush.
 """
 
 import collections.abc
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinpaint.data.brush import Brush
 from jaxinpaint.data.mask_files import FileMasks, read_mask
 from jaxinpaint.data.mask_sampler import MaskSampler, check_area
 from jaxinpaint.data.mask_shapes import Box, Center, Irregular, Rectangles, Strokes
@@ -98,6 +99,7 @@ _FAMILIES = {
   'rectangles': Rectangles,
   'box': Box,
   'center': Center,
+  'brush': Brush,
   'folder': FileMasks,
   'files': FileMasks,
 }
