@@ -150,7 +150,7 @@ def _prepare(request: Request) -> Prepared:
     split,
     size=size,
     count=count,
-    crop='resize' if data.get('crop') == 'resize' else 'center',
+    **protocol.image_options(data.get('crop', '')),
     data_dir=data.get('data_dir', ''),
   )
   if len(images) < count:

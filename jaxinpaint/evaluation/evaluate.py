@@ -200,7 +200,7 @@ def _predict(
   if protocol.composite:
     output = np.where(mask > 0, output, truth)
   if protocol.round_to_uint8:
-    output = arrays.to_uint8(output)
+    output = arrays.to_uint8(output, protocol.rounding)
     for i, was, hole, now in zip(indices, truths, holes, output, strict=True):
       known = hole == 0
       if protocol.composite and not np.array_equal(was[known], now[known]):
@@ -213,4 +213,5 @@ def _measure(
 ) -> dict[str, float]:
   if output.dtype != np.uint8:
     truth = truth.astype(np.float64) / 255
-  return {m.name: m(truth, output, hole.astype(bool)) for m in protocol.metrics}
+  values = {m.name: m(truth, output, hole.astype(bool)) for m in protocol.host_metrics}
+  return values | {m.name: np.nan for m in protocol.deep_metrics}

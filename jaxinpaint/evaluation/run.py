@@ -55,7 +55,7 @@ def images_of(config: ConfigDict, count: int) -> Images:
     data.eval_split,
     size=data.size,
     count=count,
-    crop='resize' if data.crop == 'resize' else 'center',
+    **protocols.get(config.evaluation.protocol).image_options(data.crop),
     data_dir=data.data_dir,
   )
 
@@ -89,7 +89,7 @@ def check_size(protocol: Protocol, size: int) -> None:
   """Raises ValueError when the protocol's metrics cannot be taken of images of this size."""
   image = np.zeros((size, size, 3), np.uint8)
   hole = np.ones((size, size), bool)
-  for metric in protocol.metrics:
+  for metric in protocol.host_metrics:
     metric(image, image, hole)
 
 
