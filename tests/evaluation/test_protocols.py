@@ -291,7 +291,7 @@ def test_the_published_rows():
   }.items():
     assert values[key(text)] == value, text
   assert all(float(v) >= 0 for v in values.values())
-  # The survey: 32 cells of PSNR and SSIM, CE and GMCNN without random holes; four resources of each.
+  # The survey: 32 cells, CE and GMCNN without random holes; four resources of each, twice.
   methods = {r['method'] for r in found if r['protocol'] == 'survey'}
   assert len(methods) == 11
   resources = {'train_hours', 'test_seconds_per_image', 'memory_GB', 'gpu_memory_GB'}
