@@ -14,7 +14,6 @@ from jaxinpaint.evaluation import mask_sets, predictors
 from jaxinpaint.evaluation.journal import Entry
 from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
 
-
 try:
   from jaxinpaint.evaluation import deep
 except ImportError:  # until it is merged
@@ -195,9 +194,7 @@ class Measurement:
       here = [i for i in batch.indices if i in batch.holes[b]]
       if not here:
         continue
-      part = _Part(
-        here, [batch.truths[at[i]] for i in here], [batch.holes[b][i] for i in here], b
-      )
+      part = _Part(here, [batch.truths[at[i]] for i in here], [batch.holes[b][i] for i in here], b)
       if picture:
         _put(pictures, f'mask {k}', part.holes, [at[i] for i in here], n)
       for r, name in enumerate(self._rows):
@@ -383,5 +380,3 @@ def check_size(protocol: Protocol, height: int, width: int) -> None:
   for metric in protocol.metrics:
     if not is_deep(metric):
       metric(image, image, hole)
-
-

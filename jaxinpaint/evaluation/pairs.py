@@ -4,8 +4,8 @@
   evaluate(found.rows, found.images, found.masks, found.protocol, count=len(found.images))
 
 Files pair by their name without ending. Nothing is completed. With masks every picture is in the
-bins that its hole belongs to, and outputs are pasted into the truth if the protocol says so; without
-them there is one bin, 'all', no metric of the hole, and outputs are measured as they are.
+bins that its hole belongs to, and outputs are pasted into the truth if the protocol says so;
+without them there is one bin, 'all', no metric of the hole, and outputs are measured as they are.
 """
 
 import concurrent.futures
@@ -97,7 +97,9 @@ def find(
     taken = [k * len(paths) // count for k in range(count)]
     paths, stems = [paths[k] for k in taken], [stems[k] for k in taken]
   size = _size(paths)
-  files = {name: _matched(f'fake images {name!r}', path, stems, paths) for name, path in fakes.items()}
+  files = {
+    name: _matched(f'fake images {name!r}', path, stems, paths) for name, path in fakes.items()
+  }
   for name, of in files.items():
     folders.check_sizes(of, size, f'fake images {name!r}')
   images = Pictures(tuple(paths))
@@ -152,8 +154,8 @@ def _matched(
   if absent:
     raise ValueError(
       f'{what}: {folder} has no file for {len(absent)} of {len(stems)} real images, first '
-      f'{stems[absent[0]]} ({paths[absent[0]]}): add it, or name the images that are to be measured '
-      'in a list, --real_dir LIST.txt'
+      f'{stems[absent[0]]} ({paths[absent[0]]}): add it, or name the images that are to be '
+      'measured in a list, --real_dir LIST.txt'
     )
   return [found[stem] for stem in stems]
 

@@ -75,7 +75,7 @@ def fingerprints(predictors: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def _is_fill(predictor: Any) -> bool:
-  return any(predictor is fill for fill in classical.PREDICTORS.values())
+  return any(predictor is fill.function for fill in classical.FILLS.values())
 
 
 def _source(function: Any) -> str:

@@ -390,7 +390,7 @@ def _fingerprint(
   if found is None:
     return None
   digest = hashlib.sha256()
-  for b, mask in masks_by_bin.items():
+  for mask in masks_by_bin.values():
     for i in range(min(2, len(images))):
       drawn = mask(i)
       digest.update(b'none' if drawn is None else np.packbits(drawn).tobytes())
