@@ -138,7 +138,7 @@ def _prepare(request: Request) -> Prepared:
   trained, stored = _rows(request)
   fills = fills_of(request.fills)
   names = [*trained, *stored, *fills]
-  _check_names(names, request.baseline)
+  baseline = _checked_names(names, request.baseline)
   first = next(iter(trained.values()), None)
   config = request.config or (first.config if first else ConfigDict())
   given = config.get('evaluation') or {}
@@ -193,7 +193,7 @@ def _prepare(request: Request) -> Prepared:
     dataset=dataset,
     masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     notes=_notes(trained, stored),
-    **_settings(request, batch_size, published, protocol),
+    **_settings(request, baseline, batch_size, published, protocol),
   )
   in_order = {n: predictors.get(n) or found.get(n) or fills[n] for n in names}
   return Prepared(in_order, images, masks, protocol, output, settings)
@@ -217,7 +217,7 @@ def _prepare_pairs(request: Request) -> Prepared:
     )
   named = [d if '=' in d else f'{pathlib.Path(d).name}={d}' for d in request.fake_dirs]
   fakes = rows.split(named)
-  _check_names(list(fakes), request.baseline)
+  baseline = _checked_names(list(fakes), request.baseline)
   given = (request.config.get('evaluation') if request.config else None) or {}
   protocol = protocols.get(_first(request.protocol, given.get('protocol'), protocols.SEED000.id))
   batch_size = _positive('batch_size', _first(request.batch_size, given.get('batch_size'), 8))
@@ -236,19 +236,21 @@ def _prepare_pairs(request: Request) -> Prepared:
     dataset=str(request.real_dir),
     masks_name=found.masks_name,
     notes={f'{name}: files': path for name, path in fakes.items()} | found.notes,
-    **_settings(request, batch_size, _published(request.published, protocol), found.protocol),
+    **_settings(
+      request, baseline, batch_size, _published(request.published, protocol), found.protocol
+    ),
   )
   return Prepared(found.rows, found.images, found.masks, found.protocol, output, settings)
 
 
 def _settings(
-  request: Request, batch_size: int, published: str | None, protocol: Protocol
+  request: Request, baseline: str, batch_size: int, published: str | None, protocol: Protocol
 ) -> dict[str, Any]:
   return dict(
     batch_size=batch_size,
     seed=request.seed,
     published=published,
-    baseline=request.baseline,
+    baseline=baseline,
     samples=request.samples,
     on_unreadable=request.on_unreadable,
     resume=request.resume,
@@ -349,14 +351,18 @@ def _check_system(request: Request, model: rows.Trained, configs: Sequence[Confi
       )
 
 
-def _check_names(names: Sequence[str], baseline: str) -> None:
+def _checked_names(names: Sequence[str], baseline: str) -> str:
+  """The baseline's name, which may be given as that of a fill's flag."""
   for name in names:
     if names.count(name) > 1:
       raise ValueError(
         f'two rows are named {name!r}: give one of them another name, --row NAME=PATH'
       )
+  if baseline in classical.FILLS and baseline not in names:
+    baseline = classical.FILLS[baseline].label
   if baseline and baseline not in names:
     raise ValueError(f'--baseline {baseline!r} must be one of the rows: {", ".join(names)}')
+  return baseline
 
 
 def _notes(trained: Mapping[str, rows.Trained], stored: Mapping[str, str]) -> dict[str, str]:
