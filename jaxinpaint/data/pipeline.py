@@ -320,6 +320,10 @@ class EvaluationSet:
     image = resizing.square(self.source[index], self.size, crop=self.crop, kernel=self.resize)
     return np.ascontiguousarray(image), self.source.path(index)
 
+  def path(self, i: int) -> str:
+    """What `self[i]` is read from."""
+    return self.source.path(self.indices[i])
+
   def __iter__(self) -> collections.abc.Iterator[tuple[np.ndarray, str]]:
     readable = False
     for i in range(len(self)):
