@@ -12,14 +12,20 @@ from jaxinpaint import arrays
 from jaxinpaint.data import decode
 from jaxinpaint.evaluation import mask_sets, predictors
 from jaxinpaint.evaluation.journal import Entry
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
 
 try:
   from jaxinpaint.evaluation import deep
 except ImportError:  # until it is merged
   import types
 
-  deep = types.SimpleNamespace(FUNCTIONS={})
+  deep = types.SimpleNamespace(
+    Networks=types.SimpleNamespace(
+      load=lambda metrics: types.SimpleNamespace(
+        missing={m.name: 'no feature networks in this version' for m in metrics if m.is_deep}
+      )
+    )
+  )
 
 
 class EvaluationError(ValueError):
@@ -43,7 +49,7 @@ def is_deep(metric: Metric) -> bool:
 
 def kind_of(metric: Metric) -> str:
   """'host', or 'pair', 'set', 'samples' of `deep.FUNCTIONS`."""
-  return deep.FUNCTIONS[metric.function].kind if is_deep(metric) else 'host'
+  return DEEP.get(metric.function, 'host')
 
 
 def variant_of(metric: Metric, protocol: Protocol) -> str:
