@@ -161,10 +161,10 @@ class Protocol:
     for what, found in (
       ('metrics', [m.name for m in self.metrics]),
       ('bins', [b.label for b in self.bins]),
-      ('published metrics', [m.published for m in self.metrics if m.published] or ['none']),
+      ('published metrics', [m.published for m in self.metrics if m.published]),
     ):
-      if not found or len(set(found)) != len(found):
-        raise fail(f'the names of its {what}, {found}, must be at least one, each once')
+      if len(set(found)) != len(found):
+        raise fail(f'the names of its {what}, {found}, must each occur once')
     for what, value, known in (
       ('crop', self.crop, ('', *resizing.CROPS)),
       ('resize', self.resize, tuple(resizing.KERNELS)),

@@ -348,7 +348,6 @@ def test_protocols_that_cannot_be_followed_are_refused():
     ({'bins': (Bin(0, 0.5),)}, 'it must have masks'),
     ({'bins': good.bins * 2}, 'names of its bins'),
     ({'metrics': (first, first)}, 'names of its metrics'),
-    ({'metrics': ()}, 'names of its metrics'),
     ({'metrics': (dataclasses.replace(first, function='psrn'),)}, "unknown functions \\['psrn'\\]"),
     (
       {'metrics': (first, dataclasses.replace(first, name='again'))},
