@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Sequence
 
 from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
 from jaxinpaint.evaluation.results import Example, Record, Results
 
 COUNT = 3  # best and worst, of each predictor in each bin
+
+Complete = Callable[[str, Bin, Sequence[int]], Sequence[Example]]
 
 
 def default_metric(protocol: Protocol) -> Metric:
@@ -55,61 +57,33 @@ def _rank(value: float, index: int, metric: Metric) -> tuple[float, int]:
   return (-value if metric.better == 'higher' else value, index)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kept:
-  rank: tuple[float, int]
-  example: Example
+def wanted(results: Results, count: int = COUNT) -> dict[tuple[str, Bin], list[int]]:
+  """{(predictor, bin): numbers of the images} whose pictures a report shows, fills left out."""
+  names = [n for n in results.predictors if results.kind(n) != 'fill']
+  found = {}
+  for name in names:
+    for b in results.bins:
+      both = chosen(results, name, b, count)
+      found[name, b] = sorted(r.index for r in both['best'] + both['worst'])
+  return {key: indices for key, indices in found.items() if indices}
 
 
-class Keeper:
-  """Keeps the pictures of the best and worst outputs while an evaluation runs.
+def collect(results: Results, complete: Complete, count: int = COUNT) -> None:
+  """Fills `results.cases`: completes the extremes once more, since nobody knew them before.
 
-  It holds 2 * count pictures for each predictor and bin, however many images there are; which ones
-  does not depend on the order they come in.
+  So an evaluation need not keep pictures while it runs, and one that was interrupted has the same
+  cases as one that was not.
 
   Args:
-    metric: by which outputs are good or bad.
-    count: so many best and so many worst are kept.
-    predictors: only theirs; None: everybody's.
+    results: with all records.
+    complete: (predictor, bin, numbers of images) -> examples with that predictor's outputs.
+    count: best and worst of each predictor and bin.
   """
-
-  def __init__(self, metric: Metric, count: int = COUNT, predictors: Collection[str] | None = None):
-    """See the class."""
-    self.metric = metric
-    self._count, self._predictors = count, predictors
-    self._best: dict[tuple[str, Bin], list[_Kept]] = {}
-    self._worst: dict[tuple[str, Bin], list[_Kept]] = {}
-
-  def offer(self, example: Example, values: Mapping[str, Mapping[str, float]]) -> None:
-    """Keeps of an image what belongs to the extremes so far.
-
-    Args:
-      example: with the outputs of the predictors.
-      values: {predictor: {metric: number}} of these outputs.
-    """
-    for name, numbers in values.items() if self._count > 0 else ():
-      value = numbers.get(self.metric.name, math.nan)
-      if math.isnan(value) or (self._predictors is not None and name not in self._predictors):
-        continue
-      one = dataclasses.replace(example, outputs={name: example.outputs[name]})
-      kept = _Kept(_rank(value, example.index, self.metric), one)
-      key = (name, example.bin)
-      self._best[key] = sorted([*self._best.get(key, []), kept], key=_by_rank)[: self._count]
-      self._worst[key] = sorted([*self._worst.get(key, []), kept], key=_by_rank)[-self._count :]
-
-  @property
-  def cases(self) -> list[Example]:
-    """What is kept: one example for each image and bin, with the outputs that were extreme."""
-    found: dict[tuple[str, int], Example] = {}
-    for kept in [*self._best.values(), *self._worst.values()]:
-      for k in kept:
-        e = k.example
-        known = found.setdefault(
-          (e.bin.label, e.index), dataclasses.replace(e, outputs=dict(e.outputs))
-        )
-        known.outputs.update(e.outputs)
-    return list(found.values())
-
-
-def _by_rank(kept: _Kept) -> tuple[float, int]:
-  return kept.rank
+  metric = metric_of(results)
+  results.case_metric = metric.name
+  joined: dict[tuple[Bin, int], Example] = {}
+  for (name, b), indices in wanted(results, count).items():
+    for e in complete(name, b, indices):
+      known = joined.setdefault((b, e.index), dataclasses.replace(e, outputs={}))
+      known.outputs[name] = e.outputs[name]
+  results.cases = list(joined.values())

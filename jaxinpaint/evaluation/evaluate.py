@@ -11,9 +11,9 @@ from absl import logging
 
 from jaxinpaint import arrays
 from jaxinpaint.data import decode
-from jaxinpaint.evaluation import cases, mask_sets
+from jaxinpaint.evaluation import mask_sets
 from jaxinpaint.evaluation.protocols import Protocol
-from jaxinpaint.evaluation.results import FILLS, Example, Record, Results
+from jaxinpaint.evaluation.results import Example, Record, Results
 
 # (image f32[B,H,W,3] in [0,1] with an empty (0) hole, mask f32[B,H,W,1] 1 = hole, ids i32[B]) ->
 # f32[B,H,W,3], the completed image, equal to the image wherever mask is 0.
@@ -88,11 +88,6 @@ def evaluate(
   records: list[Record] = []
   kept: list[Example] = []
   skipped: list[tuple[str, str]] = []
-  keeper = cases.Keeper(
-    cases.default_metric(protocol),
-    cases.COUNT if examples else 0,
-    [n for n in predictors if n not in FILLS],
-  )
   digest = mask_sets.Hash(bins)
   size: tuple[int, int] = (0, 0)
   bar = tqdm.tqdm(
@@ -115,18 +110,13 @@ def evaluate(
           Example(b, i, truth, hole, {})
           for i, truth, hole in zip(indices, truths, holes, strict=True)
         ]
-        numbers: list[dict[str, dict[str, float]]] = [{} for _ in new]
         for name, predictor in predictors.items():
           outputs = _predict(name, predictor, indices, truths, holes, batch_size, protocol)
           for example, output in zip(new, outputs, strict=True):
             example.outputs[name] = output
           measured = pool.map(lambda *x: _measure(protocol, *x), truths, outputs, holes)
-          for k, values in enumerate(measured):
-            share = float(holes[k].mean())
-            records.append(Record(name, b, indices[k], paths[k], share, values))
-            numbers[k][name] = values
-        for example, values in zip(new, numbers, strict=True):
-          keeper.offer(example, values)
+          for i, path, hole, values in zip(indices, paths, holes, measured, strict=True):
+            records.append(Record(name, b, i, path, float(hole.mean()), values))
         room = examples - sum(e.bin == b for e in kept)
         kept += new[: max(room, 0)]
         bar.update(len(indices))
@@ -144,8 +134,6 @@ def evaluate(
     mask_sha256=digest.hexdigest(),
     seed=seed,
     size=size,
-    cases=keeper.cases,
-    case_metric=keeper.metric.name,
   )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
 
 # Results of before `kinds` was recorded know the fills by their names.
-FILLS = ('mean fill', 'Telea', 'Navier-Stokes')
+_FILLS = ('mean fill', 'Telea', 'Navier-Stokes')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Results:
     kinds: {predictor: 'system', 'fill' or 'files'}.
     baseline: the predictor that paired differences are taken against; '': none.
     resources: {predictor: {name of a resource: number}}, where they were measured.
-    cases: pictures of the best and worst outputs, as far as they were kept (`cases.Keeper`).
+    cases: pictures of the best and worst outputs, as far as they were kept (`cases.collect`).
     case_metric: the name of the metric by which cases are good or bad; '': `cases.default_metric`.
     sources: what several joined reports were, see `combine`; empty for one evaluation.
   """
@@ -182,7 +182,7 @@ class Results:
 
   def kind(self, predictor: str) -> str:
     """'system', 'fill' or 'files'."""
-    return self.kinds.get(predictor) or ('fill' if predictor in FILLS else 'system')
+    return self.kinds.get(predictor) or ('fill' if predictor in _FILLS else 'system')
 
   def summary(self, predictor: str, bin: Bin, metric: str) -> Summary:
     """Mean over the images."""
