@@ -211,7 +211,7 @@ class Statistics:
   def best(self, bin: Bin, metric: Metric) -> Best:
     """The best predictor of a column, with those that it is not told apart from."""
     sign = 1 if metric.better == 'higher' else -1
-    if metric not in self.metrics:
+    if metric.name not in {m.name for m in self.metrics}:
       found = {n: self.results.set_value(n, bin, metric.name) for n in self.results.predictors}
       numbers = {n: sign * v.value for n, v in found.items() if v and math.isfinite(v.value)}
       return Best(max(numbers, key=numbers.get)) if len(numbers) > 1 else Best()

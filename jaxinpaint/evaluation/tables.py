@@ -14,6 +14,7 @@ from jaxinpaint.evaluation.results import Results, Summary
 from jaxinpaint.evaluation.statistics import Comparison, Statistics
 
 SIGNS = {'better': '▲', 'worse': '▼', 'undecided': '≈'}
+_NAMED = 4  # so few columns are named in a sentence
 _ITALIC, _PLAIN = '\x1b[3;36m', '\x1b[0m'
 
 
@@ -181,14 +182,15 @@ def _against_baseline(stats: Statistics) -> list[str]:
   sentences = []
   for name in dict.fromkeys(c.predictor for c in found):
     mine = [c for c in found if c.predictor == name]
-    count = {v: sum(c.verdict == v for c in mine) for v in SIGNS}
-    sentence = (
-      f'{name} against {mine[0].baseline}, paired by image: better in {count["better"]} of '
-      f'{len(mine)} comparisons, worse in {count["worse"]}, undecided in {count["undecided"]}'
-    )
-    if count['better'] and count['worse']:
-      few = 'worse' if count['worse'] <= count['better'] else 'better'
-      sentence += f'; {few} in {_places([c for c in mine if c.verdict == few])}'
+    parts = []
+    for verdict in SIGNS:
+      some = [c for c in mine if c.verdict == verdict]
+      if len(some) == len(mine):
+        parts = [f'{verdict} in all {len(mine)} comparisons']
+      elif some:
+        where = f' ({_places(some)})' if len(some) <= _NAMED else ''
+        parts.append(f'{verdict} in {len(some)} of {len(mine)}{where}')
+    sentence = f'{name} against {mine[0].baseline}, paired by image: {", ".join(parts)}'
     sentences.append(sentence + '.')
   if sentences:
     n = min((c.n for c in found), default=0)
