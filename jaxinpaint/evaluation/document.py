@@ -166,7 +166,9 @@ def save_pictures(results: Results, path: pathlib.Path) -> None:
     found.setdefault(f'truth/{e.index}', e.truth)
     found[f'{k}/mask'] = np.packbits(e.mask.astype(bool), axis=1)
     for j, output in enumerate(e.outputs.values()):
-      found[f'{k}/{j}'] = output if output.dtype == np.uint8 else arrays.to_uint8(output)
+      output = output if output.dtype == np.uint8 else arrays.to_uint8(output)
+      # Modulo 256: 0 where the picture is known, which takes no room.
+      found[f'{k}/{j}'] = output - found[f'truth/{e.index}']
   if found:
     np.savez_compressed(path, **found)
 
@@ -325,12 +327,13 @@ def _load_pictures(
   try:
     with np.load(path, allow_pickle=False) as stored:
       for k, entry in enumerate(document['pictures']):
+        truth = stored[f'truth/{entry["index"]}']
         example = Example(
           bins[entry['bin']],
           entry['index'],
-          stored[f'truth/{entry["index"]}'],
+          truth,
           np.unpackbits(stored[f'{k}/mask'], axis=1)[:, :width],
-          {name: stored[f'{k}/{j}'] for j, name in enumerate(entry['outputs'])},
+          {name: truth + stored[f'{k}/{j}'] for j, name in enumerate(entry['outputs'])},
         )
         (cases if entry['case'] else examples).append(example)
   except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

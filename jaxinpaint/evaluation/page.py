@@ -302,7 +302,7 @@ def _curves(stats: Statistics) -> str:
 
 
 def _legend_of_pictures(album: Album) -> str:
-  text = 'The first images of the set, chosen by nobody.'
+  text = 'The first images of the set; nobody chose them.'
   return f'<p>{escape(f"{text} {album.note()}".strip())}</p>'
 
 
