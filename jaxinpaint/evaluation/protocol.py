@@ -161,7 +161,6 @@ class Protocol:
     for what, found in (
       ('metrics', [m.name for m in self.metrics]),
       ('bins', [b.label for b in self.bins]),
-      ('published metrics', [m.published for m in self.metrics if m.published]),
     ):
       if len(set(found)) != len(found):
         raise fail(f'the names of its {what}, {found}, must each occur once')

@@ -38,7 +38,12 @@ from jaxinpaint.training.recipe import Recipe
 SEED = 0
 
 # (word in a source's name, the published data set that stands beside it): the first that fits.
-_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'), ('', 'real photographs'))
+_PUBLISHED = (
+  ('places', 'Places2'),
+  ('celeb', 'CelebA'),
+  ('celeb', 'CelebA-HQ'),
+  ('', 'real photographs'),
+)
 
 
 class Writer(Interface):
