@@ -305,7 +305,33 @@ def test_the_published_rows():
     'survey|15|GConv|CelebA|||test_seconds_per_image': '0.234',
   }.items():
     assert values[key(text)] == value, text
-  assert all(float(v) >= 0 for v in values.values())
+  # Sums over each paper's tables, taken of the papers: no number may change unnoticed.
+  sums: dict[tuple[str, str], float] = {}
+  for r in found:
+    key = (r['protocol'], r['metric'])
+    sums[key] = sums.get(key, 0) + float(r['value'])
+  assert sums == pytest.approx(
+    {
+      ('seed000', 'PSNR'): 1100.465,
+      ('seed000', 'SSIM'): 37.1213,
+      ('seed000', 'L1'): 180.89,
+      ('seed001', 'PSNR'): 67.08,
+      ('seed001', 'SSIM'): 1.72,
+      ('seed003', 'PSNR'): 209.379,
+      ('seed003', 'SSIM'): 5.8,
+      ('seed003', 'FID'): 258.313,
+      ('seed004', 'L1'): 18.0,
+      ('seed004', 'PSNR'): 37.06,
+      ('seed004', 'parameters'): 2900000.0,
+      ('seed004', 'seconds_per_image'): 0.2,
+      ('survey', 'PSNR'): 3881.03,
+      ('survey', 'SSIM'): 135.951,
+      ('survey', 'train_hours'): 5782.4,
+      ('survey', 'test_seconds_per_image'): 16.137,
+      ('survey', 'memory_GB'): 51.69,
+      ('survey', 'gpu_memory_GB'): 132.77,
+    }
+  )
   # The survey: 32 cells, CE and GMCNN without random holes; four resources of each, twice.
   methods = {r['method'] for r in found if r['protocol'] == 'survey'}
   assert len(methods) == 11
