@@ -11,7 +11,7 @@ import signal
 import jax
 import numpy as np
 
-from jaxinpaint import systems
+from jaxinpaint import command_line, systems
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import classical, mask_sets, protocols, run
 from jaxinpaint.evaluation.model import Model
@@ -68,6 +68,7 @@ def main():
   parser.add_argument('--process', type=int, default=0)
   parser.add_argument('--processes', type=int, default=1)
   given = parser.parse_args()
+  command_line.setup_logging()
   if given.coordinator:
     jax.distributed.initialize(given.coordinator, given.processes, given.process)
   log = f'{given.output}.seen.{given.process}'
