@@ -144,11 +144,13 @@ def _prepare(request: Request) -> Prepared:
   given = config.get('evaluation') or {}
   data = config.get('data') or {}
   protocol = protocols.get(_first(request.protocol, given.get('protocol'), protocols.SEED000.id))
+  if protocol.id != given.get('protocol', protocol.id):
+    given = {}  # holes and counts that were chosen for another protocol
   count = _positive('count', _first(request.count, given.get('count'), protocol.count))
   size = _positive('size', _first(request.size, data.get('size'), protocol.size))
   batch_size = _positive('batch_size', _first(request.batch_size, given.get('batch_size'), 8))
   bins = protocols.parse_bins(request.bins) if request.bins else protocol.bins
-  spec = _first(request.masks, given.get('masks'), protocol.masks)
+  spec = _first(request.masks, given.get('masks'), protocol.masks) or ''
   published = _published(request.published, protocol)
   own = first and (len(trained) + len(stored) == 1 or request.workdir or request.weights)
   output = _output(request, first.output if own else _default_output([*trained, *stored]))
@@ -167,7 +169,7 @@ def _prepare(request: Request) -> Prepared:
     split,
     size=size,
     count=count,
-    crop='resize' if data.get('crop') == 'resize' else 'center',
+    **protocol.image_options(data.get('crop', '')),
     data_dir=data.get('data_dir', ''),
   )
   if len(images) < count:

@@ -12,14 +12,20 @@ from jaxinpaint import arrays
 from jaxinpaint.data import decode
 from jaxinpaint.evaluation import mask_sets, predictors
 from jaxinpaint.evaluation.journal import Entry
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
 
 try:
   from jaxinpaint.evaluation import deep
 except ImportError:  # until it is merged
   import types
 
-  deep = types.SimpleNamespace(FUNCTIONS={})
+  deep = types.SimpleNamespace(
+    Networks=types.SimpleNamespace(
+      load=lambda metrics: types.SimpleNamespace(
+        missing={m.name: 'no feature networks in this version' for m in metrics if m.is_deep}
+      )
+    )
+  )
 
 
 class EvaluationError(ValueError):
@@ -38,12 +44,12 @@ class Images(Interface):
 
 def is_deep(metric: Metric) -> bool:
   """Whether it needs a network of features."""
-  return metric.function in deep.FUNCTIONS
+  return metric.is_deep
 
 
 def kind_of(metric: Metric) -> str:
   """'host', or 'pair', 'set', 'samples' of `deep.FUNCTIONS`."""
-  return deep.FUNCTIONS[metric.function].kind if is_deep(metric) else 'host'
+  return DEEP.get(metric.function, 'host')
 
 
 def variant_of(metric: Metric, protocol: Protocol) -> str:
@@ -261,7 +267,7 @@ class Measurement:
     ]
     outputs = {'composite': composite, 'raw': whole}
     if self.protocol.round_to_uint8:
-      outputs = {v: list(map(arrays.to_uint8, x)) for v, x in outputs.items()}
+      outputs = {v: list(map(self._eight_bits, x)) for v, x in outputs.items()}
       self._check_known(name, part, outputs['composite'])
     return outputs, differences
 
@@ -336,8 +342,11 @@ class Measurement:
       np.where(hole[..., None] > 0, x, arrays.to_float(truth))
       for x, truth, hole in zip(whole, part.truths, part.holes, strict=True)
     ]
-    seen = arrays.to_uint8 if self.protocol.round_to_uint8 else lambda x: x
+    seen = self._eight_bits if self.protocol.round_to_uint8 else lambda x: x
     return {'composite': list(map(seen, composite)), 'raw': list(map(seen, whole))}
+
+  def _eight_bits(self, image: np.ndarray) -> np.ndarray:
+    return arrays.to_uint8(image, self.protocol.rounding)
 
   def _seen(self, truths: list[np.ndarray]) -> list[np.ndarray]:
     return truths if self.protocol.round_to_uint8 else list(map(arrays.to_float, truths))

@@ -38,7 +38,12 @@ from jaxinpaint.training.recipe import Recipe
 SEED = 0
 
 # (word in a source's name, the published data set that stands beside it): the first that fits.
-_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'), ('', 'real photographs'))
+_PUBLISHED = (
+  ('places', 'Places2'),
+  ('celeb', 'CelebA'),
+  ('celeb', 'CelebA-HQ'),
+  ('', 'real photographs'),
+)
 
 
 class Writer(Interface):
@@ -68,7 +73,7 @@ def images_of(config: ConfigDict, count: int) -> Images:
     data.eval_split,
     size=data.size,
     count=count,
-    crop='resize' if data.crop == 'resize' else 'center',
+    **protocols.get(config.evaluation.protocol).image_options(data.crop),
     data_dir=data.data_dir,
   )
 

@@ -102,6 +102,8 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
     'grid_20-40.png',
     'metrics.json',
     'per_image.csv',
+    'pictures.npz',
+    'report.html',
     'report.md',
   ]
   assert [p.name for p in output.parent.iterdir()] == ['toy'], 'nothing temporary is left'
