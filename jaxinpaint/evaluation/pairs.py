@@ -173,8 +173,6 @@ def _binned(
     here = frozenset(i for i, share in enumerate(shares) if b.holds(share))
     if here:
       by_bin[b] = lambda i, here=here: read(i) if i in here else None
-    else:
-      logging.warning('masks: none has a hole of %s %%; the bin is left out.', b.label)
   outside = sum(not any(b.holds(share) for b in bins) for share in shares)
   if not by_bin:
     raise ValueError(
@@ -182,6 +180,9 @@ def _binned(
       f'picture; they have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other '
       'bins (--bins)' + ('' if invert else ', or pass --invert_mask if their holes are black')
     )
+  for b in bins:
+    if b not in by_bin:
+      logging.warning('masks: none has a hole of %s %%; the bin is left out.', b.label)
   notes = {}
   if outside:
     notes['outside of all bins'] = f'{outside} of {len(paths)} pictures, which were not measured'
