@@ -172,7 +172,7 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
   joined = dataclasses.replace(
     first,
     protocol=_protocol([r.results.protocol for r in reports]),
-    predictors=tuple(dict.fromkeys(new for some in names for new in some.values())),
+    predictors=(),
     records=[],
     examples=[],
     cases=[],
@@ -185,7 +185,8 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
     sources=[],
   )
   records: dict[tuple[str, Bin, int], Record] = {}
-  for r, rename in zip(reports, names, strict=True):
+  labels = _labels([r.folder for r in reports])
+  for r, rename, label in zip(reports, names, labels, strict=True):
     x = r.results
     for record in x.records:
       key = (rename[record.predictor], record.bin, record.index)
@@ -201,7 +202,7 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
     joined.kinds |= {new: x.kind(old) for old, new in rename.items()}
     joined.resources |= {rename[n]: v for n, v in x.resources.items() if n in rename}
     for metric, why in x.not_computed.items():
-      joined.not_computed.setdefault(metric, f'(in {r.folder.name}) {why}')
+      joined.not_computed.setdefault(metric, f'(in {label}) {why}')
     joined.sources += x.sources or [
       {
         'folder': str(r.folder),
@@ -211,9 +212,11 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
       }
     ]
     if not x.sources:
-      joined.notes |= {f'{r.folder.name}, {k}': v for k, v in x.notes.items()}
+      joined.notes |= {f'{label}, {k}': v for k, v in x.notes.items()}
     else:
       joined.notes |= x.notes
+  every = dict.fromkeys(new for some in names for new in some.values())
+  joined.predictors = tuple(sorted(every, key=lambda n: joined.kinds[n] == 'fill'))
   joined.records = list(records.values())
   joined.examples = _pictures([r.results.examples for r in reports], names)
   joined.cases = _pictures([r.results.cases for r in reports], names)

@@ -6,7 +6,6 @@ comes from outside (names of files, predictors, data sets) is escaped.
 
 import importlib.resources
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -356,8 +355,7 @@ def _method(results: Results, environment: Mapping[str, Any]) -> str:
     _pairs(list(environment.items())),
   ]
   for source in results.sources:
-    folder = pathlib.PurePath(str(source.get('folder', ''))).name
-    about = [('Predictors', ', '.join(source.get('predictors', [])))]
-    about += [*source.get('notes', {}).items(), *source.get('environment', {}).items()]
-    parts.append(f'<h3>From {escape(folder)}</h3>{_pairs(about)}')
+    own = [(k, v) for k, v in source.get('environment', {}).items() if v != environment.get(k)]
+    about = [('Rows', ', '.join(source['predictors'])), *source.get('notes', {}).items(), *own]
+    parts.append(f'<h3>From {escape(source["folder"])}</h3>{_pairs(about)}')
   return ''.join(parts)

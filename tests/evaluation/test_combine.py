@@ -27,7 +27,7 @@ def test_rows_of_several_reports_in_one_table(two, tmp_path, capsys):
   combine.main([*map(str, two), '--output', str(tmp_path / 'both')])
   found = report.load(tmp_path / 'both')
   results = found.results
-  assert results.predictors == ('ours', 'Telea', 'theirs') and results.baseline == 'Telea'
+  assert results.predictors == ('ours', 'theirs', 'Telea') and results.baseline == 'Telea'
   assert len(results.records) == 3 * 2 * 12
   # Paired across reports, on the same images: the common difficulty cancels.
   c = Statistics(results).comparison('theirs', 'ours', BINS[0], PROTOCOL.metrics[0])
@@ -41,13 +41,13 @@ def test_rows_of_several_reports_in_one_table(two, tmp_path, capsys):
   # A joined report may be joined again.
   c = written(tmp_path, 'c', {'third': 3.0})
   again = join([tmp_path / 'both', c]).results
-  assert again.predictors == ('ours', 'Telea', 'theirs', 'third') and len(again.sources) == 3
+  assert again.predictors == ('ours', 'theirs', 'third', 'Telea') and len(again.sources) == 3
 
 
 def test_names_that_clash_get_their_folders(two, tmp_path):
   other = written(tmp_path, 'c', {'ours': 0.5, 'Telea': 0.0})
   results = join([two[0], other]).results
-  assert results.predictors == ('ours (a)', 'Telea', 'ours (c)')
+  assert results.predictors == ('ours (a)', 'ours (c)', 'Telea')
   differences = np.subtract(
     results.values('ours (a)', BINS[0], 'psnr'), results.values('ours (c)', BINS[0], 'psnr')
   )
@@ -127,7 +127,7 @@ def test_mistakes_end_in_a_sentence(two, tmp_path):
   assert 'give the folders of two reports' in fails(a)
   assert 'given twice' in fails(a, a)
   assert 'holds no report' in fails(a, tmp_path / 'nowhere')
-  assert "--baseline 'x' must be one of 'ours', 'Telea', 'theirs'" in fails(a, b, '--baseline', 'x')
+  assert "--baseline 'x' must be one of 'ours', 'theirs', 'Telea'" in fails(a, b, '--baseline', 'x')
   document = json.loads((b / 'metrics.json').read_text())
   (b / 'metrics.json').write_text(json.dumps(document | {'schema': 9}))
   assert 'has the schema 9' in fails(a, b)
