@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 
 from jaxinpaint import arrays
-from jaxinpaint.evaluation import classical, mask_sets, measure, protocols
+from jaxinpaint.evaluation import classical, mask_sets, protocols
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
 from jaxinpaint.evaluation.model import Model
-from jaxinpaint.evaluation.protocols import Metric
+from jaxinpaint.evaluation.protocol import DEEP, Metric
 from jaxinpaint.training.recipe import Phase, Recipe
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
@@ -115,9 +114,8 @@ SPREAD = Metric('spread', 'spread', 'spread', {}, 'higher', 3)
 
 @pytest.fixture
 def deep(monkeypatch):
-  kinds = {'near': 'pair', 'far': 'set', 'spread': 'samples'}
-  functions = {name: types.SimpleNamespace(kind=kind) for name, kind in kinds.items()}
-  monkeypatch.setattr(measure.deep, 'FUNCTIONS', functions)
+  for name, kind in {'near': 'pair', 'far': 'set', 'spread': 'samples'}.items():
+    monkeypatch.setitem(DEEP, name, kind)
   return Networks()
 
 
