@@ -105,8 +105,7 @@ def check(config: ConfigDict, recipe: Recipe) -> None:
 
 def without_networks(protocol: Protocol) -> Protocol:
   """The protocol without the metrics that need networks of features."""
-  host = tuple(m for m in protocol.metrics if not measure.is_deep(m))
-  return dataclasses.replace(protocol, metrics=host)
+  return dataclasses.replace(protocol, metrics=protocol.host_metrics)
 
 
 def quick_masks(masks_by_bin: mask_sets.MaskSet) -> mask_sets.MaskSet:
@@ -361,6 +360,7 @@ def evaluate_and_report(
     networks=networks,
     journal=kept,
     share=True,
+    cases=True,
   )
   results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
   results.notes = dict(notes or {}) | results.notes

@@ -45,6 +45,8 @@ def sampling():
 class Counting:
   """A fill that says which images it saw, and may end the process."""
 
+  kind = 'fill'
+
   def __init__(self, fill, log, die_after):
     self._fill, self._log, self._left = fill, log, die_after
 

@@ -12,7 +12,7 @@ from jaxinpaint import arrays
 from jaxinpaint.evaluation import classical, mask_sets, protocols
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
 from jaxinpaint.evaluation.model import Model
-from jaxinpaint.evaluation.protocol import DEEP, Metric
+from jaxinpaint.evaluation.protocols import Metric
 from jaxinpaint.training.recipe import Phase, Recipe
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
@@ -106,16 +106,14 @@ class Networks:
     return samples.astype(float).std(0).mean((1, 2, 3))
 
 
-LPIPS = Metric('near', 'near', 'near', {'plus': 2}, 'lower', 3)
-FID = Metric('far', 'far', 'far', {}, 'lower', 3)
-FID_RAW = Metric('far_raw', 'far', 'far', {}, 'lower', 3, of='raw')
-SPREAD = Metric('spread', 'spread', 'spread', {}, 'higher', 3)
+LPIPS = Metric('near', 'near', 'lpips', {'plus': 2}, 'lower', 3)
+FID = Metric('far', 'far', 'fid', {}, 'lower', 3)
+FID_RAW = Metric('far_raw', 'far', 'fid', {}, 'lower', 3, of='raw')
+SPREAD = Metric('spread', 'spread', 'lpips_diversity', {}, 'higher', 3)
 
 
 @pytest.fixture
-def deep(monkeypatch):
-  for name, kind in {'near': 'pair', 'far': 'set', 'spread': 'samples'}.items():
-    monkeypatch.setitem(DEEP, name, kind)
+def deep():
   return Networks()
 
 
@@ -149,7 +147,7 @@ def test_metrics_of_networks(deep, photographs):
     assert found['fill', b, 'far_raw'].value == found['fill', b, 'far'].value
 
 
-def test_missing_networks_leave_no_number(photographs, deep):
+def test_missing_networks_leave_no_number(photographs):
   networks = Networks(missing=('near', 'far'))
   protocol = protocol_of(PSNR, LPIPS, FID, SPREAD)
   results = evaluate(

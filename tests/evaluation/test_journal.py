@@ -107,6 +107,8 @@ class Images(list):
 class Spy:
   """Mean fill that notes the images it sees and fails at one call."""
 
+  kind = 'fill'  # a system's best and worst images would be completed once more
+
   def __init__(self, fail_at=-1, weights='w'):
     self.seen, self.fail_at, self.weights = [], fail_at, weights
 
