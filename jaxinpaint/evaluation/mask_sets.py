@@ -23,6 +23,7 @@ from absl import logging
 
 from jaxinpaint.data import mask_draw, mask_folders, mask_manifest
 from jaxinpaint.data import masks as data_masks
+from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.data.mask_draw import with_area
 from jaxinpaint.data.mask_files import read_mask
 from jaxinpaint.evaluation.protocols import Bin
@@ -81,7 +82,7 @@ def make(
   if shared:
     sampler = sampler_of(spec)
     if isinstance(sampler, data_masks.FileMasks):
-      made = _from_files(sampler, shared, height, width, seed, invert, images)
+      made = _checked_files(sampler, shared, height, width, seed, invert, images)
       if sampler.paired:
         return made
     elif invert:
@@ -94,7 +95,7 @@ def make(
       continue
     sampler = sampler_of(b.masks)
     if isinstance(sampler, data_masks.FileMasks):
-      made |= _from_files(sampler, [b], height, width, seed, invert, images)
+      made |= _checked_files(sampler, [b], height, width, seed, invert, images)
     else:
       made[b] = mask_draw.of_bin(sampler, b.low, b.high, height, width, seed)
   for mask in made.values():
@@ -127,6 +128,19 @@ def name_of(spec: Any) -> str:
       return name if frozen.seed == 0 else f'{name}, frozen with seed {frozen.seed}'
     return f'{"pairs" if sampler.paired else "folder"}:{sampler.path}'
   return with_area(sampler, None).name
+
+
+def _checked_files(
+  files: data_masks.FileMasks, *arguments: Any
+) -> dict[Bin, Callable[[int], np.ndarray | None]]:
+  """`_from_files`; a broken file is not left out silently, since every mask after it would move."""
+  try:
+    return _from_files(files, *arguments)
+  except UnreadableImage as error:
+    raise ValueError(
+      f'masks {files.path}: {error}: restore or remove the file (python -m jaxinpaint.data.masks '
+      'inspect lists all such)'
+    ) from error
 
 
 def _from_files(

@@ -139,6 +139,12 @@ def test_subfolders_with_black_holes_say_so(named, caplog):
   assert shares_of(made[Bin(0.0, 0.2)], 4) == [0.06, 0.1]
 
 
+def test_a_broken_mask_file_is_named(named):
+  (named / '0%-20%' / '1.png').write_bytes(b'nothing')
+  with pytest.raises(ValueError, match=r'0%-20%/1.png: .*: restore or remove the file'):
+    mask_sets.make(str(named), (Bin(0.0, 0.2),), 50, 50)
+
+
 @pytest.fixture
 def lama(tmp_path):
   """Masks beside their images, which are not square; the hole is right of the left third."""
