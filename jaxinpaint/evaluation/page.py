@@ -112,7 +112,7 @@ def _header(results: Results, environment: Mapping[str, Any]) -> str:
     ('Source', p.source),
     ('Data set', results.dataset or 'not named'),
     ('Images', images),
-    ('Masks', f'{results.masks or "given"}, seed {results.seed}'),
+    ('Masks', f'{results.masks_shown}, seed {results.seed}'),
     ('SHA-256 of the masks', results.mask_sha256),
     ('Commit', environment.get('commit') or 'not from a git checkout'),
     ('Hardware', '; '.join(str(environment[k]) for k in _HARDWARE if k in environment)),

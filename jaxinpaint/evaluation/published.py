@@ -25,13 +25,12 @@ def published_rows(protocol: str, dataset: str) -> list[Published]:
 
 def published_datasets(protocol: str) -> list[str]:
   """The data sets of a protocol's published rows."""
-  return sorted({r['dataset'] for r in _all_rows() if r['protocol'] == protocol})
+  return sorted({r['dataset'] for r in _all_rows() if r['protocol'] == protocol and r['dataset']})
 
 
 def belongs(row: Published, bin: Bin) -> bool:
   """Whether a row was published for the masks of a bin: by its range, or by kind and share."""
-  kind = f'{row["mask"]} {row["percent"]}'.strip()
-  return bin.label in (row['percent'], kind)
+  return bin.matches(row['mask'], row['percent'])
 
 
 def of_bin(

@@ -155,6 +155,11 @@ class Results:
     """How many images were measured."""
     return len({r.index for r in self.records})
 
+  @property
+  def masks_shown(self) -> str:
+    """What a report calls the masks, also where each bin has its own or nobody named them."""
+    return self.masks or ("the bins' own" if all(b.masks for b in self.bins) else 'given')
+
   def values(self, predictor: str, bin: Bin, metric: str) -> list[float]:
     """One number for each image, in the order of the images; those that have none are left out."""
     return [

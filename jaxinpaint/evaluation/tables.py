@@ -135,7 +135,7 @@ def stamp(results: Results) -> str:
   parts = [
     f'protocol {results.protocol.id}',
     f'{results.dataset or "images"}: {results.count} of {results.size[0]} x {results.size[1]}',
-    f'masks {results.masks or "given"}, seed {results.seed}, SHA-256 {results.mask_sha256[:12]}',
+    f'masks {results.masks_shown}, seed {results.seed}, SHA-256 {results.mask_sha256[:12]}',
   ]
   if results.skipped:
     parts.append(f'{len(results.skipped)} unreadable images skipped')

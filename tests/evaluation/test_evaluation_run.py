@@ -241,7 +241,7 @@ def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
     bound = model.bind({'generator': {'colour': colour, 'other': other}, 'critic': {}}, {}, {})
     output = bound(images, mask, np.arange(3, dtype=np.int32))
     np.testing.assert_array_equal(output, np.where(mask > 0, np.float32(0.5 + value), images))
-  assert traced == [(3, 32, 40, 3)]
+  assert traced == [(8, 32, 40, 3)], 'three images on eight devices'
 
 
 class Writer:
