@@ -23,7 +23,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jaxinpaint.data import brush, colors, sources
+from jaxinpaint.data import brush, colors, resizing, sources
 from jaxinpaint.data import inputs as inputs_lib
 from jaxinpaint.data import masks as masks_lib
 from jaxinpaint.data.decode import UnreadableImage
@@ -304,20 +304,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """uint8[H, W, 3] to another size: by area where that reduces it, else bicubic."""
   if image.shape[:2] == (height, width):
     return image
-  smaller = height * width < image.shape[0] * image.shape[1]
-  method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-  return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
+  return resizing.area(np.ascontiguousarray(image), height, width)
 
 
 class EvaluationSet:
-  """The images of an evaluation: fixed, in order, each a centre square.
+  """The images of an evaluation: fixed, in order, each made a square (`resizing.square`).
 
   `set[i]` is (uint8[size, size, 3], path) and raises UnreadableImage; iterating logs and leaves out
   what cannot be read. `set.indices[i]` is the image's index in the source.
   """
 
-  def __init__(self, source: sources.Source, size: int, count: int | None, crop: str):
-    self.source, self.size, self.crop = source, size, crop
+  def __init__(
+    self, source: sources.Source, size: int, count: int | None, crop: str, kernel: str = 'area'
+  ):
+    self.source, self.size, self.crop, self.resize = source, size, crop, kernel
     n = len(source)
     # Spread over the source: sorted folders hold one class after another.
     taken = n if not count else min(count, n)
@@ -328,8 +328,7 @@ class EvaluationSet:
 
   def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
     index = self.indices[i]
-    # Neither crop takes random numbers.
-    image = crop(self.source[index], self.size, self.crop, None)
+    image = resizing.square(self.source[index], self.size, crop=self.crop, kernel=self.resize)
     return np.ascontiguousarray(image), self.source.path(index)
 
   def path(self, i: int) -> str:
@@ -357,6 +356,7 @@ def evaluation_set(
   size: int,
   count: int | None = None,
   crop: str = 'center',
+  resize: str = 'area',
   data_dir: str = '',
 ) -> EvaluationSet:
   """The images of an evaluation.
@@ -366,18 +366,23 @@ def evaluation_set(
     split: of a named source.
     size: side of the square images.
     count: at most so many, spread evenly over the source; None or 0: all.
-    crop: 'center' (centre square, resized by area) or 'resize'.
+    crop: 'center' (the centre square) or 'resize' (the whole, its shape given up).
+    resize: kernel, of `resizing.KERNELS`.
     data_dir: of tfds.
 
   Raises:
-    ValueError, FileNotFoundError: as sources.make, and for a size below 8 or an unknown crop.
+    ValueError, FileNotFoundError: as sources.make, for a size below 8, an unknown crop or kernel.
   """
   if not isinstance(size, int) or size < _MIN_SIZE:
     raise ValueError(f'size {size!r} of the evaluation images must be an integer >= {_MIN_SIZE}')
-  if crop not in ('center', 'resize'):
-    raise ValueError(f"crop {crop!r} of the evaluation images must be 'center' or 'resize'")
+  for name, value, known in (
+    ('crop', crop, resizing.CROPS),
+    ('resize', resize, tuple(resizing.KERNELS)),
+  ):
+    if value not in known:
+      raise ValueError(f'{name} {value!r} of the evaluation images must be one of {known}')
   if count is not None and count < 0:
     raise ValueError(f'count {count} of evaluation images must be at least 1, or 0 for all')
   if isinstance(source, str):
     source = sources.make(source, split, data_dir=data_dir)
-  return EvaluationSet(source, size, count, crop)
+  return EvaluationSet(source, size, count, crop, resize)
