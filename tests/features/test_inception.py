@@ -55,18 +55,18 @@ def test_pictures_are_resized_and_scaled_as_documented():
 
 
 def test_other_files_are_refused(tmp_path):
-  with pytest.raises(FileNotFoundError, match='Inception weights: .*nowhere is not a file'):
+  with pytest.raises(FileNotFoundError, match=r'Inception weights: .*nowhere is not a file'):
     inception.load(tmp_path / 'nowhere')
   save_file({'features.0.weight': np.zeros((64, 3, 3, 3), np.float32)}, tmp_path / 'vgg')
   with pytest.raises(ValueError, match=r"FID's Inception(.|\n)*Conv2d_1a_3x3\.conv\.weight"):
     inception.load(tmp_path / 'vgg')
   save_file({'fc.weight': np.zeros((1000, 2048), np.float32)}, tmp_path / 'torchvision')
-  with pytest.raises(ValueError, match='with 1000 classes, not 1008.*fetch fid-inception'):
+  with pytest.raises(ValueError, match=r'with 1000 classes, not 1008.*fetch fid-inception'):
     inception.load(tmp_path / 'torchvision')
   (tmp_path / 'page').write_text('<html>not found</html>')
   with pytest.raises(ValueError, match='web page'):
     inception.load(tmp_path / 'page')
   with pytest.raises(ValueError, match='32 x 80 are too small'):
     inception.features({}, jnp.zeros((1, 32, 80, 3)), resize=False)
-  with pytest.raises(ValueError, match="no outputs .'pool4'.; choose of: pool1"):
+  with pytest.raises(ValueError, match=r"no outputs .'pool4'.; choose of: pool1"):
     inception.features({}, jnp.zeros((1, 80, 80, 3)), ('pool4',))
