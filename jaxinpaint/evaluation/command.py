@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
+  deep,
   folders,
   mask_sets,
   measure,
@@ -71,6 +72,7 @@ class Request:
     real_dir: folder of truths, for outputs that lie in ...
     fake_dirs: ... these folders, as NAME=DIR or DIR.
     mask_dir: and their masks.
+    feature_files: weights of networks of features, as NAME=PATH, instead of those in the cache.
   """
 
   config: ConfigDict | None = None
@@ -99,6 +101,7 @@ class Request:
   real_dir: str | os.PathLike | None = None
   fake_dirs: Sequence[str] = ()
   mask_dir: str | os.PathLike | None = None
+  feature_files: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +203,7 @@ def _prepare(request: Request) -> Prepared:
     dataset=dataset,
     masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     notes=_notes(trained, stored),
-    **_settings(request, baseline, batch_size, published, protocol),
+    **_settings(request, baseline, batch_size, published, protocol, (size, size)),
   )
   in_order = {n: predictors.get(n) or found.get(n) or fills[n] for n in names}
   return Prepared(in_order, images, masks, protocol, output, settings)
@@ -244,14 +247,24 @@ def _prepare_pairs(request: Request) -> Prepared:
     masks_name=found.masks_name,
     notes={f'{name}: files': path for name, path in fakes.items()} | found.notes,
     **_settings(
-      request, baseline, batch_size, _published(request.published, protocol), found.protocol
+      request,
+      baseline,
+      batch_size,
+      _published(request.published, protocol),
+      found.protocol,
+      found.size,
     ),
   )
   return Prepared(found.rows, found.images, found.masks, found.protocol, output, settings)
 
 
 def _settings(
-  request: Request, baseline: str, batch_size: int, published: str | None, protocol: Protocol
+  request: Request,
+  baseline: str,
+  batch_size: int,
+  published: str | None,
+  protocol: Protocol,
+  size: tuple[int, int],
 ) -> dict[str, Any]:
   return dict(
     batch_size=batch_size,
@@ -261,17 +274,32 @@ def _settings(
     samples=_first(request.samples, protocol.samples),
     on_unreadable=request.on_unreadable,
     resume=request.resume,
-    networks=load_networks(protocol),
+    feature_files=[file.partition('=')[2] for file in request.feature_files],
+    networks=load_networks(protocol, request.feature_files, size),
   )
 
 
-def load_networks(protocol: Protocol) -> Any:
-  """The networks of features that a protocol's metrics need; says what cannot be computed."""
+def load_networks(protocol: Protocol, files: Sequence[str], size: tuple[int, int]) -> Any:
+  """The networks of features that a protocol's metrics need; says what cannot be computed.
+
+  Args:
+    protocol: whose metrics.
+    files: of one's own, as NAME=PATH.
+    size: (height, width) of the images.
+  """
+  own = {}
+  for file in files:
+    name, equals, path = file.partition('=')
+    if not equals or name not in deep.FILES:
+      raise ValueError(
+        f'--feature_file {file!r} must be NAME=PATH, NAME one of {", ".join(deep.FILES)}'
+      )
+    own[name] = str(pathlib.Path(path).expanduser())
   if not protocol.deep_metrics:
     return None
-  networks = measure.deep.Networks.load(protocol.metrics)
-  for name, why in networks.missing.items():
-    logging.warning('%s is not computed: %s', name, why)
+  networks = deep.Networks.load(protocol.metrics, own, size=size)
+  for why in networks.missing.values():
+    logging.warning('%s', why)
   return networks
 
 

@@ -121,6 +121,7 @@ class Networks:
     self._variables = {k: jax.device_put(v, self._whole) for k, v in variables.items()}
     self._functions: dict[tuple[str, str], Callable] = {}
     self._rows: dict[tuple, int] = {}
+    self._digest: str | None = None  # of the Inception's weights
     self._scores: tuple[str, tuple[float, float]] = ('', (math.nan, math.nan))
 
   @classmethod
@@ -197,9 +198,11 @@ class Networks:
       batch_size: read at a time.
       identity: of the network, for weights of one's own.
     """
-    weights = hashlib.sha256(repr(identity).encode())
-    for leaf in jax.tree.leaves(self._weights('fid-inception')):
-      weights.update(np.asarray(leaf).tobytes()[:4096])  # other weights, other features
+    if self._digest is None:
+      weights = hashlib.sha256()
+      for leaf in jax.tree.leaves(self._weights('fid-inception')):
+        weights.update(np.asarray(leaf).tobytes()[:4096])  # other weights, other features
+      self._digest = weights.hexdigest()
     count = range(len(images))
 
     def compute() -> np.ndarray:
@@ -207,7 +210,7 @@ class Networks:
       found = [self.features(np.stack([images[i] for i in part])) for part in parts]
       return np.concatenate(found) if found else np.zeros((0, inception.DIMENSIONS), np.float32)
 
-    key = fid.dataset_key((images[i] for i in count), f'{identity}, {weights.hexdigest()}')
+    key = fid.dataset_key((images[i] for i in count), f'{identity}, {self._digest}')
     return fid.cached_features(key, compute)
 
   def set_value(self, metric: Metric, real: np.ndarray, fake: np.ndarray) -> float:

@@ -15,19 +15,6 @@ from jaxinpaint.evaluation.journal import Entry
 from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
 from jaxinpaint.evaluation.results import Example
 
-try:
-  from jaxinpaint.evaluation import deep
-except ImportError:  # until it is merged
-  import types
-
-  deep = types.SimpleNamespace(
-    Networks=types.SimpleNamespace(
-      load=lambda metrics: types.SimpleNamespace(
-        missing={m.name: 'no feature networks in this version' for m in metrics if m.is_deep}
-      )
-    )
-  )
-
 
 class EvaluationError(ValueError):
   """The evaluation cannot be made or trusted; the message says why."""
@@ -209,7 +196,8 @@ class Measurement:
     pictures: dict[str, np.ndarray] = {}
     features = None
     if self._of('set') and n:
-      truth = self._networks.features(_fill_up(batch.truths, self._batch_size))[:n]
+      # Kept in the cache, for the next evaluation on these images.
+      truth = self._networks.features_of_set(batch.truths)
       features = np.zeros((n, 1 + len(self.places), truth.shape[-1]), np.float32)
       features[:, 0] = truth
     if picture and n:

@@ -20,6 +20,7 @@ from jaxinpaint import arrays
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
+  deep,
   journal,
   mask_sets,
   measure,
@@ -309,6 +310,7 @@ def evaluate_and_report(
   on_unreadable: str = 'skip',
   resume: bool = True,
   networks: Any = None,
+  feature_files: Sequence[str] = (),
 ) -> Results:
   """`evaluate`, then the report in `output_dir` and the table on the terminal.
 
@@ -334,18 +336,20 @@ def evaluate_and_report(
     on_unreadable: what becomes of images that cannot be read.
     resume: False: measures everything anew.
     networks: see `evaluate`.
+    feature_files: that they were loaded from, besides the cache.
   """
   report.check_folder(output_dir)
   if published is None:
     published = published_dataset(dataset, protocol)
   published_rows = report.published_rows(protocol.id, published) if published else []
-  fingerprint = _fingerprint(
-    rows,
-    images,
-    masks_by_bin,
-    protocol,
-    dict(count=count, samples=samples, seed=seed, masks=masks_name, dataset=dataset),
-  )
+  if networks is None and protocol.deep_metrics:
+    networks = deep.Networks.load(protocol.metrics)
+  settings = dict(count=count, samples=samples, seed=seed, masks=masks_name, dataset=dataset)
+  settings['networks'] = {
+    'missing': sorted(networks.missing) if networks else [],
+    'files': journal.digest_of_files(feature_files),
+  }
+  fingerprint = _fingerprint(rows, images, masks_by_bin, protocol, settings)
   kept = _open_journal(journal.place(output_dir), fingerprint, resume)
   results = evaluate(
     rows,

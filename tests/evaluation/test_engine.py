@@ -98,6 +98,9 @@ class Networks:
     self.shapes.append(images.shape)
     return np.stack([np.resize(i, 2048) for i in images]).astype(np.float32)
 
+  def features_of_set(self, images):
+    return self.features(np.stack(images))
+
   def set_value(self, metric, real, fake):
     weights = np.arange(1, len(real) + 1)  # the order counts
     return float(((real - fake) ** 2).mean(1).astype(float) @ weights)
@@ -128,7 +131,7 @@ def test_metrics_of_networks(deep, photographs):
   for other in runs[1:]:
     assert other.set_values == runs[0].set_values
     assert [r.values for r in other.records] == [r.values for r in runs[0].records]
-  assert deep.shapes[-1] == (8, 24, 24, 3), 'batches have one shape, whatever is left'
+  assert deep.shapes[-1] == (8, 24, 24, 3), 'batches of outputs have one shape, whatever is left'
   results = runs[0]
   outputs = {(e.bin, e.index): e.outputs['half'] for e in results.examples}
   for b in BINS:
