@@ -10,7 +10,8 @@ Nothing here stands in for a network that is not there: its metrics are not comp
 
 Rows run over all local devices. Their number on each device is fixed by the first call of each size
 of image, and later, shorter calls are filled up to it with rows that are thrown away: a row meets
-the same compiled program whatever batch it is in.
+the same compiled program whatever batch it is in, and its numbers differ at most in the last digit
+of float32 by where in it the row lies.
 """
 
 import dataclasses
@@ -187,19 +188,18 @@ class Networks:
       'fid-inception', 'pool3', lambda v, x: inception.features(v, x)['pool3'], images
     )
 
-  def features_of_set(
-    self, images: Sequence[np.ndarray], batch_size: int = 64, identity: str = inception.IDENTITY
-  ) -> np.ndarray:
+  def features_of_set(self, images: Sequence[np.ndarray], batch_size: int = 64) -> np.ndarray:
     """`features` of all of a real set, kept in the cache from run to run (`fid.cached_features`).
+
+    Their key is a hash over the pixels, the weights and the preprocessing.
 
     Args:
       images: of uint8[H,W,3], all of one size; read once for the key, and again to compute.
       batch_size: read at a time.
-      identity: of the network, for weights of one's own.
     """
-    weights = hashlib.sha256(repr(identity).encode())
+    weights = hashlib.sha256()
     for leaf in jax.tree.leaves(self._weights('fid-inception')):
-      weights.update(np.asarray(leaf).tobytes()[:4096])  # other weights, other features
+      weights.update(np.ascontiguousarray(leaf))
     count = range(len(images))
 
     def compute() -> np.ndarray:
@@ -207,8 +207,8 @@ class Networks:
       found = [self.features(np.stack([images[i] for i in part])) for part in parts]
       return np.concatenate(found) if found else np.zeros((0, inception.DIMENSIONS), np.float32)
 
-    key = fid.dataset_key((images[i] for i in count), f'{identity}, {weights.hexdigest()}')
-    return fid.cached_features(key, compute)
+    identity = f'{inception.IDENTITY}, {weights.hexdigest()}'
+    return fid.cached_features(fid.dataset_key((images[i] for i in count), identity), compute)
 
   def set_value(self, metric: Metric, real: np.ndarray, fake: np.ndarray) -> float:
     """One number of two sets of features; nan, with a warning, where there are too few.
