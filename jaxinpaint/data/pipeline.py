@@ -23,7 +23,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jaxinpaint.data import colors, sources
+from jaxinpaint.data import brush, colors, resizing, sources
 from jaxinpaint.data import inputs as inputs_lib
 from jaxinpaint.data import masks as masks_lib
 from jaxinpaint.data.decode import UnreadableImage
@@ -59,7 +59,8 @@ def make(
   Returns:
     An iterator of this process's rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
     uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source} and
-    the inputs, f32[b, size, size, C], of the whole image.
+    the inputs, f32[b, size, size, C], of the whole image. With config.data.masks_on_device it has
+    'mask_key', u32[b, 2], in the place of the mask (`data.brush`).
 
   Raises:
     ValueError, FileNotFoundError: see `check`.
@@ -193,6 +194,12 @@ class Samples:
     self.first_row = process_index * self.rows
     self.colors = config.get('colors', 'keep')
     self.inputs = tuple(inputs)
+    self.masks_on_device = config.get('masks_on_device', False)
+    if self.masks_on_device and not isinstance(self.masks, brush.Brush):
+      raise ValueError(
+        f'config.data.masks {self.masks.name!r} are drawn on the host; config.data.masks_on_device '
+        "takes 'brush' masks, as 'brush:0.1-0.4'"
+      )
     self._orders: dict[int, np.ndarray] = {}
     self._unreadable: dict[int, object] = {}
 
@@ -213,10 +220,14 @@ class Samples:
     if self.flip and rng.random() < 0.5:
       image = cv2.flip(image, 1)
     image = colors.KINDS[self.colors](image, rng)
-    mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
+    rng = self._rng(_MASK, epoch, index)
+    if self.masks_on_device:
+      mask = {'mask_key': brush.key_of(rng)}
+    else:
+      mask = {'mask': self.masks(rng, self.size, self.size)[..., None]}
     return {
       'image': np.ascontiguousarray(image),
-      'mask': mask[..., None],
+      **mask,
       'id': np.asarray(used, np.int32),
       **inputs_lib.compute(self.inputs, image, None),
     }
@@ -293,20 +304,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """uint8[H, W, 3] to another size: by area where that reduces it, else bicubic."""
   if image.shape[:2] == (height, width):
     return image
-  smaller = height * width < image.shape[0] * image.shape[1]
-  method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-  return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
+  return resizing.area(np.ascontiguousarray(image), height, width)
 
 
 class EvaluationSet:
-  """The images of an evaluation: fixed, in order, each a centre square.
+  """The images of an evaluation: fixed, in order, each made a square (`resizing.square`).
 
   `set[i]` is (uint8[size, size, 3], path) and raises UnreadableImage; iterating logs and leaves out
   what cannot be read. `set.indices[i]` is the image's index in the source.
   """
 
-  def __init__(self, source: sources.Source, size: int, count: int | None, crop: str):
-    self.source, self.size, self.crop = source, size, crop
+  def __init__(
+    self, source: sources.Source, size: int, count: int | None, crop: str, kernel: str = 'area'
+  ):
+    self.source, self.size, self.crop, self.resize = source, size, crop, kernel
     n = len(source)
     # Spread over the source: sorted folders hold one class after another.
     taken = n if not count else min(count, n)
@@ -317,9 +328,12 @@ class EvaluationSet:
 
   def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
     index = self.indices[i]
-    # Neither crop takes random numbers.
-    image = crop(self.source[index], self.size, self.crop, None)
+    image = resizing.square(self.source[index], self.size, crop=self.crop, kernel=self.resize)
     return np.ascontiguousarray(image), self.source.path(index)
+
+  def path(self, i: int) -> str:
+    """What `self[i]` is read from."""
+    return self.source.path(self.indices[i])
 
   def __iter__(self) -> collections.abc.Iterator[tuple[np.ndarray, str]]:
     readable = False
@@ -342,6 +356,7 @@ def evaluation_set(
   size: int,
   count: int | None = None,
   crop: str = 'center',
+  resize: str = 'area',
   data_dir: str = '',
 ) -> EvaluationSet:
   """The images of an evaluation.
@@ -351,18 +366,23 @@ def evaluation_set(
     split: of a named source.
     size: side of the square images.
     count: at most so many, spread evenly over the source; None or 0: all.
-    crop: 'center' (centre square, resized by area) or 'resize'.
+    crop: 'center' (the centre square) or 'resize' (the whole, its shape given up).
+    resize: kernel, of `resizing.KERNELS`.
     data_dir: of tfds.
 
   Raises:
-    ValueError, FileNotFoundError: as sources.make, and for a size below 8 or an unknown crop.
+    ValueError, FileNotFoundError: as sources.make, for a size below 8, an unknown crop or kernel.
   """
   if not isinstance(size, int) or size < _MIN_SIZE:
     raise ValueError(f'size {size!r} of the evaluation images must be an integer >= {_MIN_SIZE}')
-  if crop not in ('center', 'resize'):
-    raise ValueError(f"crop {crop!r} of the evaluation images must be 'center' or 'resize'")
+  for name, value, known in (
+    ('crop', crop, resizing.CROPS),
+    ('resize', resize, tuple(resizing.KERNELS)),
+  ):
+    if value not in known:
+      raise ValueError(f'{name} {value!r} of the evaluation images must be one of {known}')
   if count is not None and count < 0:
     raise ValueError(f'count {count} of evaluation images must be at least 1, or 0 for all')
   if isinstance(source, str):
     source = sources.make(source, split, data_dir=data_dir)
-  return EvaluationSet(source, size, count, crop)
+  return EvaluationSet(source, size, count, crop, resize)
