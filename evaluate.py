@@ -62,6 +62,9 @@ MASK_DIR = flags.DEFINE_string('mask_dir', None, 'and their masks, if there are 
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of the first of several processes.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
+NETWORK = flags.DEFINE_multi_string(
+  'network', [], "Weights of one's own for FID or LPIPS: inception=FILE, lpips_alex_trunk=FILE, ..."
+)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder of the report; an earlier one is kept.')
 
 
@@ -101,6 +104,7 @@ def main(argv: list[str]) -> None:
     real_dir=REAL_DIR.value,
     fake_dirs=FAKE_DIR.value,
     mask_dir=MASK_DIR.value,
+    networks=NETWORK.value,
     protocol=PROTOCOL.value,
     published=PUBLISHED.value,
     output=OUTPUT.value,

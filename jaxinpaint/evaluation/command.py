@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
+  deep,
   folders,
   mask_sets,
   measure,
@@ -71,6 +72,7 @@ class Request:
     real_dir: folder of truths, for outputs that lie in ...
     fake_dirs: ... these folders, as NAME=DIR or DIR.
     mask_dir: and their masks.
+    networks: files of networks of features, NAME=FILE (`deep.FILES`); default those in the cache.
   """
 
   config: ConfigDict | None = None
@@ -99,6 +101,7 @@ class Request:
   real_dir: str | os.PathLike | None = None
   fake_dirs: Sequence[str] = ()
   mask_dir: str | os.PathLike | None = None
+  networks: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +203,7 @@ def _prepare(request: Request) -> Prepared:
     dataset=dataset,
     masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     notes=_notes(trained, stored),
-    **_settings(request, baseline, batch_size, published, protocol),
+    **_settings(request, baseline, batch_size, published, protocol, (size, size)),
   )
   in_order = {n: predictors.get(n) or found.get(n) or fills[n] for n in names}
   return Prepared(in_order, images, masks, protocol, output, settings)
@@ -251,7 +254,12 @@ def _prepare_pairs(request: Request) -> Prepared:
 
 
 def _settings(
-  request: Request, baseline: str, batch_size: int, published: str | None, protocol: Protocol
+  request: Request,
+  baseline: str,
+  batch_size: int,
+  published: str | None,
+  protocol: Protocol,
+  size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
   return dict(
     batch_size=batch_size,
@@ -261,15 +269,29 @@ def _settings(
     samples=_first(request.samples, protocol.samples),
     on_unreadable=request.on_unreadable,
     resume=request.resume,
-    networks=load_networks(protocol),
+    networks=load_networks(protocol, request.networks, size),
   )
 
 
-def load_networks(protocol: Protocol) -> Any:
-  """The networks of features that a protocol's metrics need; says what cannot be computed."""
+def load_networks(
+  protocol: Protocol, files: Sequence[str] = (), size: tuple[int, int] | None = None
+) -> Any:
+  """The networks of features that a protocol's metrics need; says what cannot be computed.
+
+  Args:
+    protocol: what is measured.
+    files: 'NAME=FILE' of one's own, NAME of `deep.FILES`.
+    size: of the images, if it is known.
+
+  Raises:
+    ValueError, FileNotFoundError: of `files`.
+  """
+  if wrong := [f for f in files if '=' not in f]:
+    raise ValueError(f'--network {wrong[0]!r} must be NAME=FILE, NAME of: {", ".join(deep.FILES)}')
   if not protocol.deep_metrics:
     return None
-  networks = measure.deep.Networks.load(protocol.metrics)
+  own = dict(f.split('=', 1) for f in files)
+  networks = deep.Networks.load(protocol.metrics, own, size=size)
   for name, why in networks.missing.items():
     logging.warning('%s is not computed: %s', name, why)
   return networks

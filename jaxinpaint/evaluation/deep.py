@@ -27,7 +27,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinpaint.evaluation import fid, inception_scores, metrics
-from jaxinpaint.evaluation.protocols import Metric
+from jaxinpaint.evaluation.protocol import DEEP, Metric
 from jaxinpaint.features import inception, lpips
 from jaxinpaint.weights import download, fetch
 
@@ -39,9 +39,9 @@ class Function:
   """A metric's arithmetic.
 
   Attributes:
-    kind: 'pair': a number for each image, of truth and output; 'set': a number for each bin, of the
-      Inception features of all its images; 'samples': a number for each image, of its truth and
-      several outputs of one system.
+    kind: of `protocol.DEEP`: 'pair': a number for each image, of truth and output; 'set': a number
+      for each bin, of the Inception features of all its images; 'samples': a number for each image,
+      of its truth and several outputs of one system.
     options: {name: default} of what a protocol may set.
   """
 
@@ -49,14 +49,16 @@ class Function:
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-# 'best_of_k' passes further options to the function that it is `of`.
+# 'best_of_k' reads `net` where it is the best 'lpips', `definition` where it is the best 'ssim'.
 FUNCTIONS: dict[str, Function] = {
-  'lpips': Function('pair', {'net': 'alex'}),
-  'fid': Function('set', {'ddof': 1}),
-  'p_ids': Function('set'),
-  'u_ids': Function('set'),
-  'lpips_diversity': Function('samples', {'net': 'alex'}),
-  'best_of_k': Function('samples', {'of': 'lpips', 'net': 'alex', 'definition': 'uniform7'}),
+  'lpips': Function(DEEP['lpips'], {'net': 'alex'}),
+  'fid': Function(DEEP['fid'], {'ddof': 1}),
+  'p_ids': Function(DEEP['p_ids']),
+  'u_ids': Function(DEEP['u_ids']),
+  'lpips_diversity': Function(DEEP['lpips_diversity'], {'net': 'alex'}),
+  'best_of_k': Function(
+    DEEP['best_of_k'], {'of': 'lpips', 'net': 'alex', 'definition': 'uniform7'}
+  ),
 }
 # What `best_of_k` may choose by, and which end is the best.
 BEST_OF: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -110,7 +112,7 @@ class Networks:
   """The networks of some metrics, each once on all local devices.
 
   Attributes:
-    missing: {name of a metric: sentence} of those that cannot be computed.
+    missing: {name of a metric: why it is not computed, and the command that mends it}.
   """
 
   def __init__(self, variables: Mapping[str, Any], missing: Mapping[str, str]):
@@ -161,7 +163,7 @@ class Networks:
         except _NotHere as error:
           reasons[name] = str(error)
       if why := reasons.get(name, '') or _lacking(metric) or _too_small(name, size):
-        missing[metric.name] = f'{metric.label} not computed: {why}'
+        missing[metric.name] = why
     return cls(variables, missing)
 
   def pair(self, metric: Metric, truth: np.ndarray, output: np.ndarray) -> np.ndarray:
@@ -284,7 +286,7 @@ class Networks:
         f'metric {metric.name!r} is of the kind {FUNCTIONS[metric.function].kind!r}, not {kind!r}'
       )
     if metric.name in self.missing:
-      raise ValueError(self.missing[metric.name])
+      raise ValueError(f'{metric.label} is not computed: {self.missing[metric.name]}')
     return found
 
   def _weights(self, name: str) -> Any:

@@ -14,7 +14,7 @@ import tqdm
 from absl import logging
 
 from jaxinpaint.evaluation import cases as extremes
-from jaxinpaint.evaluation import mask_sets, measure, predictors, processes
+from jaxinpaint.evaluation import deep, mask_sets, measure, predictors, processes
 from jaxinpaint.evaluation.journal import Entry, Journal, entries_from_json, entries_to_json
 from jaxinpaint.evaluation.measure import EvaluationError, Images
 from jaxinpaint.evaluation.predictors import Predictor
@@ -85,7 +85,7 @@ def evaluate(
   if wanted < 1:
     raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
   if networks is None and protocol.deep_metrics:
-    networks = measure.deep.Networks.load(protocol.metrics)
+    networks = deep.Networks.load(protocol.metrics)
   journal = journal or Journal()
   together = _Together(share)
   done = together.own(journal, range(wanted))

@@ -15,19 +15,6 @@ from jaxinpaint.evaluation.journal import Entry
 from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
 from jaxinpaint.evaluation.results import Example
 
-try:
-  from jaxinpaint.evaluation import deep
-except ImportError:  # until it is merged
-  import types
-
-  deep = types.SimpleNamespace(
-    Networks=types.SimpleNamespace(
-      load=lambda metrics: types.SimpleNamespace(
-        missing={m.name: 'no feature networks in this version' for m in metrics if m.is_deep}
-      )
-    )
-  )
-
 
 class EvaluationError(ValueError):
   """The evaluation cannot be made or trusted; the message says why."""

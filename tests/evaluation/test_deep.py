@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxinpaint.evaluation import deep, fid, inception_scores, metrics
-from jaxinpaint.evaluation.protocols import Metric
+from jaxinpaint.evaluation.protocol import DEEP, Metric
 from jaxinpaint.features import inception, lpips
 from jaxinpaint.weights import mapping
 
@@ -57,6 +57,10 @@ def pictures(n, side=40, seed=0):
   return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), np.uint8)
 
 
+def test_protocols_and_functions_agree():
+  assert {name: function.kind for name, function in deep.FUNCTIONS.items()} == DEEP
+
+
 def test_what_is_not_here_is_missing_with_the_command(monkeypatch):
   monkeypatch.setattr(inception_scores, 'available', lambda: False)
   squeeze = metric('lpips', 'lpips_squeeze', net='squeeze')
@@ -64,15 +68,14 @@ def test_what_is_not_here_is_missing_with_the_command(monkeypatch):
   networks = deep.Networks.load([PSNR, FID, P_IDS, LPIPS, squeeze, best])
   assert networks.missing.keys() == {'fid', 'p_ids', 'lpips', 'lpips_squeeze'}
   assert networks.missing['fid'] == (
-    'FID not computed: its weights are not here; get them with '
-    '`python -m jaxinpaint.weights fetch fid-inception`'
+    'its weights are not here; get them with `python -m jaxinpaint.weights fetch fid-inception`'
   )
   assert 'weights fetch lpips-squeeze`' in networks.missing['lpips_squeeze']
   for wrong in (
     lambda: networks.pair(LPIPS, pictures(1), pictures(1)),
     lambda: networks.set_value(FID, np.zeros((4, 2)), np.zeros((4, 2))),
   ):
-    with pytest.raises(ValueError, match='not computed: its weights are not here'):
+    with pytest.raises(ValueError, match='is not computed: its weights are not here'):
       wrong()
   with pytest.raises(ValueError, match='fetch fid-inception'):
     networks.features(pictures(1))
