@@ -113,11 +113,17 @@ class Networks:
 
   Attributes:
     missing: {name of a metric: why it is not computed, and the command that mends it}.
+    origins: {name of a network: the files that its weights are from, with their SHA-256}.
   """
 
-  def __init__(self, variables: Mapping[str, Any], missing: Mapping[str, str]):
+  def __init__(
+    self,
+    variables: Mapping[str, Any],
+    missing: Mapping[str, str],
+    origins: Mapping[str, str] | None = None,
+  ):
     """See `load`; `variables`: {name of `weights fetch`: what the feature's `load` gives}."""
-    self.missing = dict(missing)
+    self.missing, self.origins = dict(missing), dict(origins or {})
     self._mesh = Mesh(np.asarray(jax.local_devices()), ('rows',))
     self._whole = NamedSharding(self._mesh, PartitionSpec())
     self._split = NamedSharding(self._mesh, PartitionSpec('rows'))
@@ -151,6 +157,7 @@ class Networks:
     if unknown := files.keys() - set(FILES):
       raise ValueError(f'no network wants a file {sorted(unknown)}; there are: {", ".join(FILES)}')
     variables: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     reasons: dict[str, str] = {}
     missing: dict[str, str] = {}
     for metric in wanted:
@@ -159,12 +166,12 @@ class Networks:
       name = network(metric)
       if name and name not in variables and name not in reasons:
         try:
-          variables[name] = _load(name, files)
+          variables[name], origins[name] = _load(name, files)
         except _NotHere as error:
           reasons[name] = str(error)
       if why := reasons.get(name, '') or _lacking(metric) or _too_small(name, size):
         missing[metric.name] = why
-    return cls(variables, missing)
+    return cls(variables, missing, origins)
 
   def pair(self, metric: Metric, truth: np.ndarray, output: np.ndarray) -> np.ndarray:
     """A number for each pair of images, f64[B].
@@ -328,8 +335,8 @@ class _NotHere(Exception):
   """Weights are not here; says why and what to do."""
 
 
-def _load(name: str, files: Mapping[str, str | os.PathLike]) -> Any:
-  """What the feature's `load` gives, of one's own files or those in the cache."""
+def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
+  """(what the feature's `load` gives, whence), of one's own files or those in the cache."""
   net = name.removeprefix('lpips-')
   wanted = ('inception',) if net == name else (f'lpips_{net}_trunk', f'lpips_{net}_heads')
   own = [files.get(w) for w in wanted]
@@ -342,9 +349,8 @@ def _load(name: str, files: Mapping[str, str | os.PathLike]) -> Any:
     if cached is None:
       raise _NotHere(f'its weights are not here; get them with {command}')
     own = [w or c for w, c in zip(own, cached, strict=True)]
-  if net == name:
-    return inception.load(own[0])
-  return lpips.load(net, *own)
+  found = inception.load(own[0]) if net == name else lpips.load(net, *own)
+  return found, ', '.join(f'{path} (SHA-256 {fetch.digest(path)[:12]})' for path in own)
 
 
 def _lacking(metric: Metric) -> str:

@@ -20,6 +20,7 @@ from jaxinpaint import arrays
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
+  deep,
   journal,
   mask_sets,
   measure,
@@ -339,13 +340,13 @@ def evaluate_and_report(
   if published is None:
     published = published_dataset(dataset, protocol)
   published_rows = report.published_rows(protocol.id, published) if published else []
-  fingerprint = _fingerprint(
-    rows,
-    images,
-    masks_by_bin,
-    protocol,
-    dict(count=count, samples=samples, seed=seed, masks=masks_name, dataset=dataset),
-  )
+  if networks is None and protocol.deep_metrics:
+    networks = deep.Networks.load(protocol.metrics)
+  origins = dict(networks.origins) if networks else {}
+  settings = dict(count=count, samples=samples, seed=seed, masks=masks_name, dataset=dataset)
+  if networks:  # other weights, other numbers; and features that were missing are missing still
+    settings |= dict(networks=origins, missing=sorted(networks.missing))
+  fingerprint = _fingerprint(rows, images, masks_by_bin, protocol, settings)
   kept = _open_journal(journal.place(output_dir), fingerprint, resume)
   results = evaluate(
     rows,
@@ -363,7 +364,7 @@ def evaluate_and_report(
     cases=True,
   )
   results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
-  results.notes = dict(notes or {}) | results.notes
+  results.notes = dict(notes or {}) | origins | results.notes
   if jax.process_index() == 0:
     folder = report.write(results, output_dir, published_rows)
     print(report.terminal_table(results, published_rows))

@@ -1,15 +1,27 @@
 """Networks of metrics: what is missing, what rows see, every kind of metric on small ones."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxinpaint.evaluation import deep, fid, inception_scores, metrics
-from jaxinpaint.evaluation.protocol import DEEP, Metric
+from jaxinpaint.evaluation import (
+  classical,
+  deep,
+  fid,
+  inception_scores,
+  mask_sets,
+  metrics,
+  protocols,
+  run,
+)
+from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric
 from jaxinpaint.features import inception, lpips
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import fetch, mapping
 
 
 def metric(function, name='', **options):
@@ -83,7 +95,7 @@ def test_what_is_not_here_is_missing_with_the_command(monkeypatch):
 
 def test_weights_without_scikit_learn_and_damaged_ones(monkeypatch, cache):
   monkeypatch.setattr(inception_scores, 'available', lambda: False)
-  monkeypatch.setattr(deep, '_load', lambda name, files: {})
+  monkeypatch.setattr(deep, '_load', lambda name, files: ({}, ''))
   networks = deep.Networks.load([FID, P_IDS])
   assert networks.missing.keys() == {'p_ids'}
   assert 'pip install "jaxinpaint[metrics]"' in networks.missing['p_ids']
@@ -101,6 +113,8 @@ def test_files_of_ones_own(alex, cache):
   files = {'lpips_alex_trunk': cache / 'mine', 'lpips_alex_heads': cache / 'mine', 'inception': ''}
   networks = deep.Networks.load([LPIPS], files)
   assert not networks.missing
+  whence = f'{cache / "mine"} (SHA-256 {fetch.digest(cache / "mine")[:12]})'
+  assert networks.origins == {'lpips-alex': f'{whence}, {whence}'}
   small = deep.Networks.load([LPIPS], files, size=(24, 64))
   assert '24 x 64 are too small' in small.missing['lpips']
   # The heads are not in the cache: a trunk alone is no LPIPS.
@@ -192,6 +206,38 @@ def test_real_features_are_computed_once(networks, toy_inception, monkeypatch, c
   with pytest.raises(TypeError):  # other weights: there is nothing in the cache
     other.features_of_set(images)
   assert len(list((cache / 'statistics').iterdir())) == 1
+
+
+def test_an_evaluation_is_that_of_its_weights(tmp_path, monkeypatch):
+  """Numbers of other weights, or of when some were missing, are not taken up again."""
+  seen = []
+  keep = run._open_journal
+  monkeypatch.setattr(
+    run,
+    '_open_journal',
+    lambda place, found, resume: seen.append(found) or keep(place, found, resume),
+  )
+  protocol = dataclasses.replace(
+    protocols.get('seed000'), size=16, count=1, metrics=(PSNR, LPIPS), bins=(Bin(0.1, 0.6),)
+  )
+  masks = mask_sets.make('irregular', protocol.bins, 16, 16, seed=0)
+  for number, (missing, origins) in enumerate(
+    (({'lpips': 'no'}, {}), ({}, {'lpips-alex': 'a'}), ({}, {'lpips-alex': 'b'}))
+  ):
+    networks = deep.Networks({}, missing, origins)
+    monkeypatch.setattr(networks, 'pair', lambda metric, truth, output: np.zeros(len(truth)))
+    results = run.evaluate_and_report(
+      {'fill': classical.mean_fill},
+      [(pictures(1, side=16)[0], 'a.png')],
+      masks,
+      protocol,
+      tmp_path / str(number),
+      batch_size=1,
+      seed=0,
+      networks=networks,
+    )
+    assert origins.items() <= results.notes.items()
+  assert len({json.dumps([x['networks'], x['missing']]) for x in seen}) == 3
 
 
 def test_samples(networks):
