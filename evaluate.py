@@ -59,12 +59,12 @@ RESUME = flags.DEFINE_bool('resume', True, 'Go on with an evaluation that was in
 REAL_DIR = flags.DEFINE_string('real_dir', None, 'Files instead of models: the true pictures,')
 FAKE_DIR = flags.DEFINE_multi_string('fake_dir', [], 'outputs of the same names, NAME=DIR or DIR,')
 MASK_DIR = flags.DEFINE_string('mask_dir', None, 'and their masks, if there are any.')
-FEATURE_FILE = flags.DEFINE_multi_string(
-  'feature_file', [], 'NAME=PATH: weights for FID or LPIPS instead of those in the cache.'
-)
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of the first of several processes.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
+NETWORK = flags.DEFINE_multi_string(
+  'network', [], "Weights of one's own for FID or LPIPS: inception=FILE, lpips_alex_trunk=FILE, ..."
+)
 OUTPUT = flags.DEFINE_string('output', None, 'Folder of the report; an earlier one is kept.')
 
 
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     real_dir=REAL_DIR.value,
     fake_dirs=FAKE_DIR.value,
     mask_dir=MASK_DIR.value,
-    feature_files=FEATURE_FILE.value,
+    networks=NETWORK.value,
     protocol=PROTOCOL.value,
     published=PUBLISHED.value,
     output=OUTPUT.value,

@@ -72,7 +72,7 @@ class Request:
     real_dir: folder of truths, for outputs that lie in ...
     fake_dirs: ... these folders, as NAME=DIR or DIR.
     mask_dir: and their masks.
-    feature_files: weights of networks of features, as NAME=PATH, instead of those in the cache.
+    networks: files of networks of features, NAME=FILE (`deep.FILES`); default those in the cache.
   """
 
   config: ConfigDict | None = None
@@ -101,7 +101,7 @@ class Request:
   real_dir: str | os.PathLike | None = None
   fake_dirs: Sequence[str] = ()
   mask_dir: str | os.PathLike | None = None
-  feature_files: Sequence[str] = ()
+  networks: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _settings(
   batch_size: int,
   published: str | None,
   protocol: Protocol,
-  size: tuple[int, int],
+  size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
   return dict(
     batch_size=batch_size,
@@ -274,32 +274,31 @@ def _settings(
     samples=_first(request.samples, protocol.samples),
     on_unreadable=request.on_unreadable,
     resume=request.resume,
-    feature_files=[file.partition('=')[2] for file in request.feature_files],
-    networks=load_networks(protocol, request.feature_files, size),
+    networks=load_networks(protocol, request.networks, size),
   )
 
 
-def load_networks(protocol: Protocol, files: Sequence[str], size: tuple[int, int]) -> Any:
+def load_networks(
+  protocol: Protocol, files: Sequence[str] = (), size: tuple[int, int] | None = None
+) -> Any:
   """The networks of features that a protocol's metrics need; says what cannot be computed.
 
   Args:
-    protocol: whose metrics.
-    files: of one's own, as NAME=PATH.
-    size: (height, width) of the images.
+    protocol: what is measured.
+    files: 'NAME=FILE' of one's own, NAME of `deep.FILES`.
+    size: of the images, if it is known.
+
+  Raises:
+    ValueError, FileNotFoundError: of `files`.
   """
-  own = {}
-  for file in files:
-    name, equals, path = file.partition('=')
-    if not equals or name not in deep.FILES:
-      raise ValueError(
-        f'--feature_file {file!r} must be NAME=PATH, NAME one of {", ".join(deep.FILES)}'
-      )
-    own[name] = str(pathlib.Path(path).expanduser())
+  if wrong := [f for f in files if '=' not in f]:
+    raise ValueError(f'--network {wrong[0]!r} must be NAME=FILE, NAME of: {", ".join(deep.FILES)}')
   if not protocol.deep_metrics:
     return None
+  own = dict(f.split('=', 1) for f in files)
   networks = deep.Networks.load(protocol.metrics, own, size=size)
-  for why in networks.missing.values():
-    logging.warning('%s', why)
+  for name, why in networks.missing.items():
+    logging.warning('%s is not computed: %s', name, why)
   return networks
 
 

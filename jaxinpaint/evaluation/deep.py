@@ -10,7 +10,8 @@ Nothing here stands in for a network that is not there: its metrics are not comp
 
 Rows run over all local devices. Their number on each device is fixed by the first call of each size
 of image, and later, shorter calls are filled up to it with rows that are thrown away: a row meets
-the same compiled program whatever batch it is in.
+the same compiled program whatever batch it is in, and its numbers differ at most in the last digit
+of float32 by where in it the row lies.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinpaint.evaluation import fid, inception_scores, metrics
-from jaxinpaint.evaluation.protocols import Metric
+from jaxinpaint.evaluation.protocol import DEEP, Metric
 from jaxinpaint.features import inception, lpips
 from jaxinpaint.weights import download, fetch
 
@@ -38,9 +39,9 @@ class Function:
   """A metric's arithmetic.
 
   Attributes:
-    kind: 'pair': a number for each image, of truth and output; 'set': a number for each bin, of the
-      Inception features of all its images; 'samples': a number for each image, of its truth and
-      several outputs of one system.
+    kind: of `protocol.DEEP`: 'pair': a number for each image, of truth and output; 'set': a number
+      for each bin, of the Inception features of all its images; 'samples': a number for each image,
+      of its truth and several outputs of one system.
     options: {name: default} of what a protocol may set.
   """
 
@@ -48,14 +49,16 @@ class Function:
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-# 'best_of_k' passes further options to the function that it is `of`.
+# 'best_of_k' reads `net` where it is the best 'lpips', `definition` where it is the best 'ssim'.
 FUNCTIONS: dict[str, Function] = {
-  'lpips': Function('pair', {'net': 'alex'}),
-  'fid': Function('set', {'ddof': 1}),
-  'p_ids': Function('set'),
-  'u_ids': Function('set'),
-  'lpips_diversity': Function('samples', {'net': 'alex'}),
-  'best_of_k': Function('samples', {'of': 'lpips', 'net': 'alex', 'definition': 'uniform7'}),
+  'lpips': Function(DEEP['lpips'], {'net': 'alex'}),
+  'fid': Function(DEEP['fid'], {'ddof': 1}),
+  'p_ids': Function(DEEP['p_ids']),
+  'u_ids': Function(DEEP['u_ids']),
+  'lpips_diversity': Function(DEEP['lpips_diversity'], {'net': 'alex'}),
+  'best_of_k': Function(
+    DEEP['best_of_k'], {'of': 'lpips', 'net': 'alex', 'definition': 'uniform7'}
+  ),
 }
 # What `best_of_k` may choose by, and which end is the best.
 BEST_OF: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -109,12 +112,18 @@ class Networks:
   """The networks of some metrics, each once on all local devices.
 
   Attributes:
-    missing: {name of a metric: sentence} of those that cannot be computed.
+    missing: {name of a metric: why it is not computed, and the command that mends it}.
+    origins: {name of a network: the files that its weights are from, with their SHA-256}.
   """
 
-  def __init__(self, variables: Mapping[str, Any], missing: Mapping[str, str]):
+  def __init__(
+    self,
+    variables: Mapping[str, Any],
+    missing: Mapping[str, str],
+    origins: Mapping[str, str] | None = None,
+  ):
     """See `load`; `variables`: {name of `weights fetch`: what the feature's `load` gives}."""
-    self.missing = dict(missing)
+    self.missing, self.origins = dict(missing), dict(origins or {})
     self._mesh = Mesh(np.asarray(jax.local_devices()), ('rows',))
     self._whole = NamedSharding(self._mesh, PartitionSpec())
     self._split = NamedSharding(self._mesh, PartitionSpec('rows'))
@@ -149,6 +158,7 @@ class Networks:
     if unknown := files.keys() - set(FILES):
       raise ValueError(f'no network wants a file {sorted(unknown)}; there are: {", ".join(FILES)}')
     variables: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     reasons: dict[str, str] = {}
     missing: dict[str, str] = {}
     for metric in wanted:
@@ -157,12 +167,12 @@ class Networks:
       name = network(metric)
       if name and name not in variables and name not in reasons:
         try:
-          variables[name] = _load(name, files)
+          variables[name], origins[name] = _load(name, files)
         except _NotHere as error:
           reasons[name] = str(error)
       if why := reasons.get(name, '') or _lacking(metric) or _too_small(name, size):
-        missing[metric.name] = f'{metric.label} not computed: {why}'
-    return cls(variables, missing)
+        missing[metric.name] = why
+    return cls(variables, missing, origins)
 
   def pair(self, metric: Metric, truth: np.ndarray, output: np.ndarray) -> np.ndarray:
     """A number for each pair of images, f64[B].
@@ -188,20 +198,19 @@ class Networks:
       'fid-inception', 'pool3', lambda v, x: inception.features(v, x)['pool3'], images
     )
 
-  def features_of_set(
-    self, images: Sequence[np.ndarray], batch_size: int = 64, identity: str = inception.IDENTITY
-  ) -> np.ndarray:
+  def features_of_set(self, images: Sequence[np.ndarray], batch_size: int = 64) -> np.ndarray:
     """`features` of all of a real set, kept in the cache from run to run (`fid.cached_features`).
+
+    Their key is a hash over the pixels, the weights and the preprocessing.
 
     Args:
       images: of uint8[H,W,3], all of one size; read once for the key, and again to compute.
       batch_size: read at a time.
-      identity: of the network, for weights of one's own.
     """
     if self._digest is None:
       weights = hashlib.sha256()
       for leaf in jax.tree.leaves(self._weights('fid-inception')):
-        weights.update(np.asarray(leaf).tobytes()[:4096])  # other weights, other features
+        weights.update(np.ascontiguousarray(leaf))
       self._digest = weights.hexdigest()
     count = range(len(images))
 
@@ -210,8 +219,8 @@ class Networks:
       found = [self.features(np.stack([images[i] for i in part])) for part in parts]
       return np.concatenate(found) if found else np.zeros((0, inception.DIMENSIONS), np.float32)
 
-    key = fid.dataset_key((images[i] for i in count), f'{identity}, {self._digest}')
-    return fid.cached_features(key, compute)
+    identity = f'{inception.IDENTITY}, {self._digest}'
+    return fid.cached_features(fid.dataset_key((images[i] for i in count), identity), compute)
 
   def set_value(self, metric: Metric, real: np.ndarray, fake: np.ndarray) -> float:
     """One number of two sets of features; nan, with a warning, where there are too few.
@@ -287,7 +296,7 @@ class Networks:
         f'metric {metric.name!r} is of the kind {FUNCTIONS[metric.function].kind!r}, not {kind!r}'
       )
     if metric.name in self.missing:
-      raise ValueError(self.missing[metric.name])
+      raise ValueError(f'{metric.label} is not computed: {self.missing[metric.name]}')
     return found
 
   def _weights(self, name: str) -> Any:
@@ -329,8 +338,8 @@ class _NotHere(Exception):
   """Weights are not here; says why and what to do."""
 
 
-def _load(name: str, files: Mapping[str, str | os.PathLike]) -> Any:
-  """What the feature's `load` gives, of one's own files or those in the cache."""
+def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
+  """(what the feature's `load` gives, whence), of one's own files or those in the cache."""
   net = name.removeprefix('lpips-')
   wanted = ('inception',) if net == name else (f'lpips_{net}_trunk', f'lpips_{net}_heads')
   own = [files.get(w) for w in wanted]
@@ -343,9 +352,8 @@ def _load(name: str, files: Mapping[str, str | os.PathLike]) -> Any:
     if cached is None:
       raise _NotHere(f'its weights are not here; get them with {command}')
     own = [w or c for w, c in zip(own, cached, strict=True)]
-  if net == name:
-    return inception.load(own[0])
-  return lpips.load(net, *own)
+  found = inception.load(own[0]) if net == name else lpips.load(net, *own)
+  return found, ', '.join(f'{path} (SHA-256 {fetch.digest(path)[:12]})' for path in own)
 
 
 def _lacking(metric: Metric) -> str:

@@ -21,6 +21,9 @@ from jaxinpaint.evaluation.predictors import Predictor
 from jaxinpaint.evaluation.protocols import Bin, Protocol
 from jaxinpaint.evaluation.results import Example, Record, Results, SetValue
 
+# Known pixels of a lossy file differ by less, of 255.
+_LOSSY = 64
+
 __all__ = ['EvaluationError', 'Images', 'Predictor', 'evaluate']
 
 
@@ -94,7 +97,7 @@ def evaluate(
   progress = progress and jax.process_index() == 0
   if progress:
     logging.info(
-      'Evaluating %s on %d images, hole shares %s %%.',
+      'Evaluating %s on %d images, holes: %s.',
       ', '.join(rows),
       wanted,
       ', '.join(b.label for b in bins),
@@ -371,6 +374,7 @@ def _known_pixels(
       done = 'replaced by the truth before it is measured' if protocol.composite else 'measured too'
       notes[f'known pixels of {name}'] = (
         f'differ from the truth in {len(changes)} of {total} outputs, by up to {max(changes)} of '
-        f'255; {done}'
+        f'255; {done}' + ('' if max(changes) < _LOSSY else '. Were they made with these holes?')
       )
+      logging.warning('%s: known pixels %s', name, notes[f'known pixels of {name}'])
   return notes

@@ -156,7 +156,7 @@ def frechet_distance(
   The trace of the root of C1 C2 is taken
 
   - 'symmetric': of R C2 R with R R = C1, which has the same eigenvalues, real and not negative:
-    some twenty times faster, and exact where a covariance has not full rank;
+    several times faster, and steady where a covariance has not full rank;
   - 'sqrtm': as pytorch-fid does, of the matrix root; `eps` is added to both diagonals when it is
     not finite, and an imaginary part up to 1e-3 is dropped.
 
@@ -299,7 +299,7 @@ def dataset_key(images: Iterable[np.ndarray], preprocessing: str = inception.IDE
 def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
   """Features of a real set, f32[n, d], from the cache or computed and put there.
 
-  They lie in `download.cache_folder()`/statistics/KEY.npz. A file that is damaged is computed again,
+  They lie in `download.cache_folder()`/statistics/KEY.npz. What is damaged is computed again,
   with a warning; a folder that cannot be written to is no more than a warning either.
 
   Args:
@@ -326,10 +326,9 @@ def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _digest(features: np.ndarray) -> str:
-  features = np.ascontiguousarray(features)
-  return hashlib.sha256(
-    repr((features.shape, str(features.dtype))).encode() + features.tobytes()
-  ).hexdigest()
+  digest = hashlib.sha256(repr((features.shape, str(features.dtype))).encode())
+  digest.update(np.ascontiguousarray(features))
+  return digest.hexdigest()
 
 
 def _read(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:

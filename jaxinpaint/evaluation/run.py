@@ -310,7 +310,6 @@ def evaluate_and_report(
   on_unreadable: str = 'skip',
   resume: bool = True,
   networks: Any = None,
-  feature_files: Sequence[str] = (),
 ) -> Results:
   """`evaluate`, then the report in `output_dir` and the table on the terminal.
 
@@ -336,7 +335,6 @@ def evaluate_and_report(
     on_unreadable: what becomes of images that cannot be read.
     resume: False: measures everything anew.
     networks: see `evaluate`.
-    feature_files: that they were loaded from, besides the cache.
   """
   report.check_folder(output_dir)
   if published is None:
@@ -344,11 +342,10 @@ def evaluate_and_report(
   published_rows = report.published_rows(protocol.id, published) if published else []
   if networks is None and protocol.deep_metrics:
     networks = deep.Networks.load(protocol.metrics)
+  origins = dict(networks.origins) if networks else {}
   settings = dict(count=count, samples=samples, seed=seed, masks=masks_name, dataset=dataset)
-  settings['networks'] = {
-    'missing': sorted(networks.missing) if networks else [],
-    'files': journal.digest_of_files(feature_files),
-  }
+  if networks:  # other weights, other numbers; and features that were missing are missing still
+    settings |= dict(networks=origins, missing=sorted(networks.missing))
   fingerprint = _fingerprint(rows, images, masks_by_bin, protocol, settings)
   kept = _open_journal(journal.place(output_dir), fingerprint, resume)
   results = evaluate(
@@ -367,7 +364,7 @@ def evaluate_and_report(
     cases=True,
   )
   results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
-  results.notes = dict(notes or {}) | results.notes
+  results.notes = dict(notes or {}) | origins | results.notes
   if jax.process_index() == 0:
     folder = report.write(results, output_dir, published_rows)
     print(report.terminal_table(results, published_rows))

@@ -145,7 +145,12 @@ def fetch(name: str, sources: Sequence[str | os.PathLike] = ()) -> tuple[pathlib
           f'`python -m jaxinpaint.weights fetch {name} --from FILE`, which puts it at {file.path}'
         )
     else:
-      download.fetch(file.url, file.sha256, folder=file.path.parent)
+      try:
+        download.fetch(file.url, file.sha256, folder=file.path.parent)
+      except download.DownloadError as error:
+        raise download.DownloadError(
+          f'{error} `python -m jaxinpaint.weights fetch {name} --from FILE` copies it there.'
+        ) from error
     paths.append(file.path)
   return tuple(paths)
 
@@ -154,14 +159,14 @@ def _whose(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
   """Which of the files this is, by digest and content."""
   if not path.is_file():
     raise FileNotFoundError(f'--from {path}: no such file')
-  digest = _digest(path)
+  found = digest(path)
   for file in wanted:
-    if not file.sha256 or digest.startswith(file.sha256):
+    if not file.sha256 or found.startswith(file.sha256):
       file.read(path)
       return file
   known = ', '.join(f'{f.path.name} {f.sha256[:8]}...' for f in wanted)
   raise ValueError(
-    f'{path} is none of the published files of {name}: its SHA-256 is {digest}, wanted {known}. '
+    f'{path} is none of the published files of {name}: its SHA-256 is {found}, wanted {known}. '
     'Weights of your own are given where they are used, not put in the cache'
   )
 
@@ -192,6 +197,7 @@ def table() -> list[str]:
   return lines
 
 
-def _digest(path: pathlib.Path) -> str:
+def digest(path: str | os.PathLike) -> str:
+  """SHA-256 of a file, in hex."""
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
