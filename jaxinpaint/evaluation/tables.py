@@ -244,7 +244,7 @@ def markdown(
   lines += _published_text(results, published)
   if results.not_computed:
     lines += ['', '## Not computed', '', *(f'- {text}' for text in not_computed(results))]
-  lines += resources_text(results)
+  lines += resources_text(results, published)
   lines += ['', '## How it was measured', '', f'Source: {p.source}.', '', p.notes, '']
   lines += [
     f'- {statistics.METHOD}. In bold the best of a column, with ≈ those that are not told apart '
@@ -321,7 +321,7 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
   if not published:
     return []
   lines = ['', f'(published): {PUBLISHED}: {published[0]["dataset"]}, as printed in the paper.']
-  further = papers.elsewhere(published, results.protocol.bins)
+  further = papers.elsewhere(published, results.protocol.bins, results.protocol.metrics)
   if further:
     lines += ['', '### Published for other masks', '']
     keys = ('method', 'mask', 'percent', 'metric', 'value')
@@ -330,15 +330,30 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
   return lines
 
 
-def resources_text(results: Results) -> list[str]:
-  """A table of the resources of each predictor, where they were measured."""
-  names = list(dict.fromkeys(n for r in results.resources.values() for n in r))
-  if not names:
-    return []
-  rows = [
-    [plain(p), *(resource(found.get(n)) for n in names)] for p, found in results.resources.items()
-  ]
-  return ['', '## Resources', '', *table(['method', *names], rows)]
+def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+  """{name: as a reader sees it} of all that was measured, in that order."""
+  names = dict.fromkeys(n for found in resources.values() for n in found)
+  return {n: n.replace('_', ' ') for n in names}
+
+
+def resources_text(results: Results, published: Sequence[Published]) -> list[str]:
+  """What each predictor costs, where it was measured, and what papers print of that."""
+  lines = []
+  if results.resources:
+    rows = [
+      [plain(shown), *(resource(found.get(name)) for found in results.resources.values())]
+      for name, shown in resource_names(results.resources).items()
+    ]
+    lines += ['', *table(['', *map(plain, results.resources)], rows)]
+  printed = papers.resources(published, results.protocol.metrics)
+  if printed:
+    names = resource_names(dict(printed))
+    rows = [
+      [f'*{plain(method)}* (published)', *(f'*{given[n]}*' if n in given else '–' for n in names)]
+      for method, given in printed
+    ]
+    lines += ['', f'{papers.PUBLISHED_RESOURCES}:', '', *table(['', *names.values()], rows)]
+  return ['', '## Resources', *lines] if lines else []
 
 
 def resource(value: Any) -> str:
