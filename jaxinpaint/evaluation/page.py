@@ -285,7 +285,7 @@ def _curves(stats: Statistics) -> str:
   several = curves.groups(results.bins)
   for kind, bins in several.items():
     if len(several) > 1:
-      parts.append(f'<h3>{escape(kind or results.masks)}</h3>')
+      parts.append(f'<h3>{escape((kind or results.masks).replace("_", " ").capitalize())}</h3>')
     drawn = ''.join(curves.curve(stats, m, bins) for m in stats.metrics)
     parts.append(f'<div class="curves">{drawn}</div>')
     if len(results.records) * len(stats.metrics) <= _MANY:
