@@ -151,6 +151,11 @@ def _prepare(request: Request) -> Prepared:
   batch_size = _positive('batch_size', _first(request.batch_size, given.get('batch_size'), 8))
   bins = protocols.parse_bins(request.bins) if request.bins else protocol.bins
   spec = _first(request.masks, given.get('masks'), protocol.masks) or ''
+  if not spec and not all(b.masks for b in bins):
+    raise ValueError(
+      f'protocol {protocol.id!r} has holes for its own bins alone: give --masks with --bins, as '
+      '--masks irregular'
+    )
   published = _published(request.published, protocol)
   own = first and (len(trained) + len(stored) == 1 or request.workdir or request.weights)
   output = _output(request, first.output if own else _default_output([*trained, *stored]))
