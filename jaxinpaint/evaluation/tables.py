@@ -105,7 +105,7 @@ def terminal_table(
     )
   if published:
     foot.append(f'* {PUBLISHED} ({published[0]["dataset"]}).')
-  foot += [f'Not computed: {text}' for text in not_computed(results)]
+  foot += not_computed(results)
   return '\n\n'.join([*blocks, '\n'.join(foot + verdicts(results, stats))])
 
 
@@ -143,9 +143,13 @@ def stamp(results: Results) -> str:
 
 
 def not_computed(results: Results) -> list[str]:
-  """'LPIPS: why, and the command', of each metric that was not."""
+  """'LPIPS not computed: why, and the command', of each metric that was not."""
   labels = {m.name: m.label for m in results.protocol.metrics}
-  return [f'{labels.get(name, name)}: {why}' for name, why in results.not_computed.items()]
+  said = lambda name, why: why.startswith(labels.get(name, name))
+  return [
+    why if said(name, why) else f'{labels.get(name, name)} not computed: {why}'
+    for name, why in results.not_computed.items()
+  ]
 
 
 def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:

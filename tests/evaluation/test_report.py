@@ -293,10 +293,15 @@ def test_markdown_and_terminal(written):
   ]
   assert 'train hours' in page.page(results, costs) and '>77<' in page.page(results, costs)
   assert '| *EdgeConnect* (published) | *77* |' in tables.markdown(results, costs, {}, {})
-  assert '▲' in plain and 'Not computed: LPIPS: weights are missing' in plain
+  assert '▲' in plain and '\nLPIPS not computed: weights are missing' in plain
   coloured = report.terminal_table(results, ROWS, colour=True)
   assert '\x1b[3;36m* EdgeConnect' in coloured
   assert re.sub('\x1b\\[[0-9;]*m', '', coloured) == plain
+
+
+def test_metrics_not_computed_are_named_once():
+  results = make({'ours': 0.0}, not_computed={'psnr': 'PSNR not computed: no ruler', 'ssim': 'why'})
+  assert tables.not_computed(results) == ['PSNR not computed: no ruler', 'SSIM not computed: why']
 
 
 def test_verdicts_against_a_baseline():
