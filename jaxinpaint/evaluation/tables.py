@@ -55,7 +55,7 @@ def interval_text(low: float, high: float, metric: Metric, sign: bool = False) -
 
 def count_text(stats: Statistics, name: str, bin: Bin) -> str:
   """How many images a row was measured on, as '60'; of how many an infinite value was left out."""
-  summaries = [stats.results.summary(name, bin, m.name) for m in stats.metrics]
+  summaries = [stats.summary(name, bin, m.name) for m in stats.metrics]
   sets = [stats.results.set_value(name, bin, m.name) for m in stats.results.set_metrics]
   n = max([s.n + s.infinite for s in summaries] + [v.n for v in sets if v], default=0)
   left = [
@@ -155,7 +155,7 @@ def not_computed(results: Results) -> list[str]:
 def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
   """For each predictor that is no fill: where does it beat all fills, and where the baseline?"""
   stats = stats or Statistics(results)
-  metrics = results.image_metrics
+  metrics = stats.metrics
   fills = [n for n in results.predictors if results.kind(n) == 'fill']
   total = len(results.bins) * len(metrics)
   sentences = []
@@ -164,7 +164,7 @@ def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
       continue
     lost = {}
     for b in results.bins:
-      labels = [m.label for m in metrics if not _beats(results, name, fills, b, m)]
+      labels = [m.label for m in metrics if not _beats(stats, name, fills, b, m)]
       if labels:
         lost[b] = labels
     won = total - sum(map(len, lost.values()))
@@ -218,10 +218,10 @@ def _at(bin: Bin) -> str:
   return bin.name or f'{bin.label} %'
 
 
-def _beats(results: Results, name: str, fills: Sequence[str], b: Bin, metric: Metric) -> bool:
+def _beats(stats: Statistics, name: str, fills: Sequence[str], b: Bin, metric: Metric) -> bool:
   """Whether the mean of `name` is better than those of all fills; False where one is undefined."""
   sign = 1 if metric.better == 'higher' else -1
-  mean = lambda n: sign * results.summary(n, b, metric.name).mean
+  mean = lambda n: sign * stats.summary(n, b, metric.name).mean
   return all(mean(name) > mean(fill) for fill in fills)
 
 
