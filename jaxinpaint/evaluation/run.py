@@ -368,7 +368,7 @@ def evaluate_and_report(
   if jax.process_index() == 0:
     folder = report.write(results, output_dir, published_rows)
     print(report.terminal_table(results, published_rows))
-    print(f'report: {folder / "report.md"}', flush=True)
+    print(f'report: {folder / "report.html"}', flush=True)
   processes.wait()
   kept.remove()
   return results
