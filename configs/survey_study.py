@@ -72,8 +72,8 @@ def _findings(classes):
   """What the survey concludes, as data: counted anew of its tables and of what is measured."""
   both, holes = ('celeba', 'places2'), ('center', 'random')
   every = tuple(m for methods in classes.values() for m in methods)
-  # Without CE, which has no numbers for random holes.
-  random = tuple(m for m in every if m != 'CE')
+  # The survey has no random holes for the Context-Encoder class.
+  random = tuple(m for m in every if m not in classes['Context-Encoder'])
   most = lambda title, methods, datasets, holes: dict(
     kind='most', title=title, methods=methods, datasets=datasets, holes=holes
   )

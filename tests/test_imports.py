@@ -16,8 +16,14 @@ ALLOWED = {
   'weights': ('systems', 'arrays', 'training.checkpoints'),
   'data': ('arrays',),
   'systems': ('arrays', 'layers', 'losses', 'features', 'weights', 'training.recipe'),
-  'training': ('arrays', 'data', 'evaluation', 'systems', 'weights'),
-  'evaluation': ('arrays', 'data', 'systems', 'training.checkpoints', 'training.recipe', 'weights'),
+  'training': (
+    *('arrays', 'command_line', 'data', 'evaluation', 'systems', 'weights'),
+    'layers.operations',  # counts of work, for costs
+  ),
+  'evaluation': (
+    *('arrays', 'command_line', 'data', 'systems'),
+    *('training.checkpoints', 'training.recipe', 'weights'),
+  ),
   'inference': ('arrays', 'data', 'systems', 'training.checkpoints', 'training.recipe', 'weights'),
 }
 # modules beside the systems' folders, of what several of them have in common

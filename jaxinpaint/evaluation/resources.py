@@ -229,12 +229,11 @@ def hardware() -> dict[str, Any]:
 
 
 def shown(name: str, value: float) -> str:
-  """A number as tables show it: counts whole, the rest with three digits."""
+  """A number of RESOURCES as tables show it: counts whole, the rest with three digits."""
   if name == 'parameters':
     return f'{value / 1e6:.2f} M'
-  if float(value).is_integer() and not name.endswith(('_gb', 'seconds', 'hours')):
-    return f'{value:,.0f}'
-  if value == 0 or abs(value) >= 100:
+  unit = next(r.unit for r in RESOURCES if r.name == name)
+  if unit in ('', 'pixels', 'images') or value == 0 or abs(value) >= 100:
     return f'{value:,.0f}'
   return f'{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}'
 

@@ -1,4 +1,4 @@
-"""The survey's study: rows on its two data sets and eight kinds of holes, in the form of its tables.
+"""The survey's study: rows on its two data sets and eight kinds of holes, as its tables show them.
 
   python -m jaxinpaint.evaluation.study --config configs/survey_study.py --row glcic=runs/gl
       --row edgeconnect@celeba=runs/ec --celeba folder:faces --places2 folder:places --output DIR
@@ -288,6 +288,7 @@ class Study:
       cells=cells,
       measured=measured,
       environment=report.environment(),
+      size=self.request.size or config.size,
     )
     if jax.process_index() == 0:
       study_document.write(document, self.output)
@@ -390,7 +391,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command; its exit status: 0 done, 1 with a sentence, 2 wrong arguments."""
   values = flags.FlagValues()
   add = dict(flag_values=values)
-  config_flags.DEFINE_config_file('config', None, 'configs/survey_study.py', **add)
+  argv = list(sys.argv if argv is None else ['study', *argv])
+  config_flags.DEFINE_config_file(
+    'config', None, 'configs/survey_study.py', sys_argv=argv[1:], **add
+  )
   flags.DEFINE_multi_string('row', [], 'NAME=PATH or NAME@DATASET=PATH, any number.', **add)
   flags.DEFINE_string('celeba', '', "Its images: 'folder:DIR', 'files:LIST.txt'.", **add)
   flags.DEFINE_string('places2', '', 'Its validation images, likewise.', **add)
@@ -403,7 +407,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.DEFINE_integer('train_batch', 0, 'With --resources: of a training step.', **add)
   flags.DEFINE_integer('max_batch', 0, 'With --resources: the largest batch tried.', **add)
   flags.DEFINE_bool('resume', True, 'Go on where an interrupted evaluation was.', **add)
-  argv = list(sys.argv if argv is None else ['study', *argv])
   if any(a in ('--help', '-h', '--helpfull') for a in argv[1:]):
     print(f'{__doc__}\n{values.get_help()}')
     return 0

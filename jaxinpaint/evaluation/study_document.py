@@ -89,6 +89,7 @@ def make(
   cells: Sequence[Cell],
   measured: resources.Measured | None,
   environment: Mapping[str, Any],
+  size: int,
 ) -> dict[str, Any]:
   """What study.json holds.
 
@@ -101,13 +102,14 @@ def make(
     cells: of `cells`.
     measured: resources; None: not measured.
     environment: versions and hardware.
+    size: of the images, of rows that have none of their own.
   """
   printed = published(protocol.id)
   document = {
     'schema': SCHEMA,
     'protocol': protocol.description(),
     'labels': {d: config.datasets[d].label for d in config.datasets},
-    'settings': {n: config[n] for n in ('count', 'size', 'seed', 'draw_seed')},
+    'settings': {n: config[n] for n in ('count', 'seed', 'draw_seed')} | {'size': size},
     'metrics': list(config.metrics),
     'datasets': dict(datasets),
     'rows': [dict(r) for r in rows],
@@ -119,7 +121,8 @@ def make(
     'environment': dict(environment),
   }
   document = json.loads(json.dumps(document, allow_nan=False))
-  document['findings'] = [finding(dict(f), document) for f in config.findings]
+  found = [finding(dict(f), document) for f in config.findings]
+  document['findings'] = sorted(found, key=lambda f: f['measured'] is None)
   return document
 
 
@@ -132,12 +135,14 @@ def finding(f: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]
   """
   f = json.loads(json.dumps(f))
   names = {d: document['labels'][d] for d in f['datasets']}
-  missing = [f'{names[d]}' for d in f['datasets'] if document['datasets'].get(d) is None]
+  missing = [names[d] for d in f['datasets'] if document['datasets'].get(d) is None]
   for d in f['datasets']:
     there = {r['method'] for r in document['rows'] if r['dataset'] == d}
     lacking = [m for m in f['methods'] if m not in there]
     if lacking and names[d] not in missing:
-      missing.append(f'{", ".join(lacking)} on {names[d]}')
+      few = len(lacking) <= 3
+      which = ', '.join(lacking) if few else f'{len(lacking)} of its {len(f["methods"])} methods'
+      missing.append(f'{which} on {names[d]}')
   result = {k: f[k] for k in ('title', 'kind')} | {'missing': missing, 'measured': None}
   if f['kind'] == 'least':
     return result | _least(f, document, missing)
@@ -146,13 +151,13 @@ def finding(f: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]
   result['published'] = counts
   text = f'{f["title"]}: published, {_counts(counts, total)}.'
   if missing:
-    return result | {'sentence': f'{text} Not checked here: no rows of {"; ".join(missing)}.'}
+    return result | {'sentence': f'{text} Not checked here: there is no {"; no ".join(missing)}.'}
   result['measured'] = {}
   for of in OUTPUTS:
     mine, mine_total = wins(_measured_cells(document, f, of))
     result['measured'][of] = mine
     same = 'the same' if _best(mine) == _best(counts) else 'another'
-    text += f' Here, {of} outputs: {_counts(mine, mine_total)}: {same} winner.'
+    text += f' Here, {of} outputs, {_counts(mine, mine_total)}: {same} winner.'
   return result | {'sentence': text}
 
 
@@ -181,11 +186,11 @@ def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]
       mine[m] = sum(values) / len(values)
   lacking = [m for m in f['methods'] if m not in mine]
   if missing or lacking:
-    why = missing or [f'{", ".join(lacking)} (--resources)']
+    why = missing or [f'{known.label} measured of {", ".join(lacking)} (--resources)']
     return {
       'published': means,
       'missing': why,
-      'sentence': f'{text} Not checked here: no rows of {"; ".join(why)}.',
+      'sentence': f'{text} Not checked here: there is no {"; no ".join(why)}.',
     }
   own = min(mine, key=mine.get)
   same = 'the same' if own == best else 'another'
@@ -215,7 +220,7 @@ def _best(counts: Mapping[str, int]) -> set[str]:
 
 def _counts(counts: Mapping[str, int], total: int) -> str:
   shown = ', '.join(f'{m} {n}' for m, n in counts.items() if n)
-  return f'best in {shown} of {total} cells'
+  return f'best {shown} of {total} cells'
 
 
 def _published_cells(
@@ -302,11 +307,18 @@ def _about(d: str, document: Mapping[str, Any]) -> str:
   if about is None:
     return f'- **{label}**: not given (--{d}).'
   reports = '; '.join(
-    f'{size} px: [{r["folder"]}]({r["folder"]}/report.md), masks SHA-256 `{r["mask_sha256"][:12]}`'
+    f'{size} x {size}'
+    + (
+      ''
+      if int(size) == document['protocol']['size']
+      else f' (the protocol: {document["protocol"]["size"]})'
+    )
+    + f': [{r["folder"]}]({r["folder"]}/report.md), masks SHA-256 `{r["mask_sha256"][:12]}`'
     + (f', {len(r["skipped"])} unreadable' if r['skipped'] else '')
     for size, r in about['reports'].items()
   )
-  short = '' if about['count'] == 1000 else ' (the survey: 1,000)'
+  wanted = document['protocol']
+  short = '' if about['count'] == wanted['count'] else f' (the survey: {wanted["count"]:,})'
   return (
     f'- **{label}**: {about["count"]} test images{short} drawn with seed {about["draw_seed"]} of '
     f'the {about["of"]} of {about["source"]}, names SHA-256 `{about["names_sha256"][:12]}` '
@@ -342,7 +354,7 @@ def _quality(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]
             continue  # a fill is its own composite
           shown = [_shown(mine.get((m['name'], p)), m) for m in metrics for p in levels]
           lines.append(f'| {name}{note} | {of} | ' + ' | '.join(shown) + ' |')
-      elif about:
+      else:
         lines.append(f'| {method} | not given | ' + ' | '.join(['–'] * len(heads)) + ' |')
       if method:
         values = {
