@@ -47,8 +47,8 @@ FILLS = flags.DEFINE_list(
 )
 CLASSICAL = flags.DEFINE_bool('classical', True, '--noclassical: as --fills none.')
 BASELINE = flags.DEFINE_string('baseline', '', 'The row that the others are compared with.')
-SAMPLES = flags.DEFINE_integer('samples', 1, 'Outputs for each image, of systems that sample.')
-PROTOCOL = flags.DEFINE_string('protocol', '', 'What is measured and how: seed000.')
+SAMPLES = flags.DEFINE_integer('samples', None, 'Outputs for each image, of systems that sample.')
+PROTOCOL = flags.DEFINE_string('protocol', '', 'What is measured and how: docs/protocols.md.')
 PUBLISHED = flags.DEFINE_string(
   'published', None, "Data set whose published rows stand beside: Places2, CelebA, ..., 'none'."
 )

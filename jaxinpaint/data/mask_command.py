@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
   freeze.add_argument(
     '--bins',
     default=_BINS,
-    help='percent of hole, or NAME=SPEC with an exact share, separated by commas: '
+    help='percent of hole, or NAME=SPEC, separated by commas: '
     f"'10-20,20-40', 'center 10=center:0.10,random 10=survey_random:0.10' (default {_BINS})",
   )
   freeze.add_argument('--workers', type=int, default=0, help='processes that draw (default: none)')
@@ -81,7 +81,8 @@ def _freeze(args: argparse.Namespace) -> int:
       workers=args.workers,
       progress=lambda done, of: bar.update(done - bar.n),
     )
-  print(f'{args.output}: {manifest.count} masks for each of {", ".join(b.label for b in bins)} %')
+  labels = ', '.join(b.label for b in bins)
+  print(f'{args.output}: {manifest.count} masks in each of {len(bins)} bins: {labels}')
   print(f'SHA-256: {manifest.sha256}')
   return 0
 

@@ -68,6 +68,7 @@ class Inspection:
     pairs: number of masks that lie beside their images.
     manifest: of a frozen set.
     trouble: why the set is not as it was frozen; '': it is, or was never frozen.
+    drawn: masks of a specification, not files.
   """
 
   root: str
@@ -77,11 +78,12 @@ class Inspection:
   pairs: int = 0
   manifest: mask_manifest.Manifest | None = None
   trouble: str = ''
+  drawn: bool = False
 
   def polarity(self) -> Polarity:
     """Which value is the hole, by the names of folders, else by shares and borders."""
-    if self.manifest:
-      return Polarity('white', 'certain', 'the set was frozen with white holes')
+    if self.manifest or self.drawn:
+      return Polarity('white', 'certain', 'this library draws and freezes masks with white holes')
     if self.named:
       votes = collections.Counter()
       for named, places in self.named.items():
@@ -104,13 +106,16 @@ class Inspection:
         return Polarity(hole, 'certain' if decided >= 10 else 'likely', why)
       return Polarity(hole if decided else 'unclear', 'a guess', why)
     # A hole is mostly the smaller part, and mostly away from the border.
-    white = sum(f.white < 0.5 and f.rim < 0.5 for f in self.files)
-    black = sum(f.white > 0.5 and f.rim > 0.5 for f in self.files)
-    n = len(self.files)
+    small = [f.name for f in self.files if f.white < 0.5 and f.rim < 0.5]
+    large = [f.name for f in self.files if f.white > 0.5 and f.rim > 0.5]
+    white, black, n = len(small), len(large), len(self.files)
     why = (
       f'white is the smaller part and rare along the border in {white} of {n} files, black in '
       f'{black}, mixed in {n - white - black}'
     )
+    fewer = min(small, large, key=len)
+    if fewer:
+      why += f'; the other way round: {", ".join(fewer[:3])}' + (', ...' if fewer[3:] else '')
     first, hole = max((white, 'white'), (black, 'black'))
     if not n or first == 0 or first < 0.6 * n:
       return Polarity('unclear', 'a guess', why)
@@ -170,7 +175,8 @@ def inspect(path: str) -> Inspection:
 
 def samples(spec: str, drawn: Sequence[np.ndarray]) -> Inspection:
   """The same of masks that were drawn; their holes are white."""
-  return Inspection(spec, tuple(_look(f'{i}', m * np.uint8(255)) for i, m in enumerate(drawn)))
+  looked = tuple(_look(f'{i}', m * np.uint8(255)) for i, m in enumerate(drawn))
+  return Inspection(spec, looked, drawn=True)
 
 
 def _look(name: str, grey: np.ndarray) -> Looked:

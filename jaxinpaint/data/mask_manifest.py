@@ -103,10 +103,9 @@ def parse_bins(text: str) -> tuple[Bin, ...]:
     label, equals, spec = (x.strip() for x in part.partition('='))
     if equals:
       sampler = masks.make(spec)
+      if not label:
+        raise ValueError(f"bin {part!r} must be NAME=SPEC, as 'random 10=survey_random:0.10'")
       area = sampler.area or (0.0, 1.0)
-      if not label or not (mask_draw.has_share(sampler) or sampler.area):
-        raise ValueError(f'bin {part!r} must be NAME=SPEC with a share or a range of shares, as '
-                         "'random 10=survey_random:0.10'")  # fmt: skip
       bins.append(Bin(label, *area, spec))
       continue
     try:

@@ -14,7 +14,7 @@ A specification is a string or a mapping:
   {'kind': 'strokes', 'area': (0.1, 0.4), 'max_width': 30}
   {'kind': 'mixture', 'of': [(0.7, 'irregular'), (0.3, {'kind': 'folder', 'path': '/masks'})]}
 
-The options of a family are the fields of its class in mask_shapes and mask_files.
+The options of a family are the fields of its class in mask_shapes, mask_files and brush.
 
   python -m jaxinpaint.data.masks freeze | inspect    (see mask_command)
 """
@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinpaint.data.brush import Brush
 from jaxinpaint.data.mask_files import FileMasks, PairMasks, read_mask
 from jaxinpaint.data.mask_sampler import MaskSampler, check_area
 from jaxinpaint.data.mask_shapes import (
@@ -120,6 +121,7 @@ _FAMILIES = {
   'box': Box,
   'center': Center,
   'survey_random': SurveyRandom,
+  'brush': Brush,
   'folder': FileMasks,
   'files': FileMasks,
   'pairs': PairMasks,

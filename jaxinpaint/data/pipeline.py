@@ -23,7 +23,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jaxinpaint.data import colors, resizing, sources
+from jaxinpaint.data import brush, colors, resizing, sources
 from jaxinpaint.data import inputs as inputs_lib
 from jaxinpaint.data import masks as masks_lib
 from jaxinpaint.data.decode import UnreadableImage
@@ -59,7 +59,8 @@ def make(
   Returns:
     An iterator of this process's rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
     uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source} and
-    the inputs, f32[b, size, size, C], of the whole image.
+    the inputs, f32[b, size, size, C], of the whole image. With config.data.masks_on_device it has
+    'mask_key', u32[b, 2], in the place of the mask (`data.brush`).
 
   Raises:
     ValueError, FileNotFoundError: see `check`.
@@ -193,6 +194,12 @@ class Samples:
     self.first_row = process_index * self.rows
     self.colors = config.get('colors', 'keep')
     self.inputs = tuple(inputs)
+    self.masks_on_device = config.get('masks_on_device', False)
+    if self.masks_on_device and not isinstance(self.masks, brush.Brush):
+      raise ValueError(
+        f'config.data.masks {self.masks.name!r} are drawn on the host; config.data.masks_on_device '
+        "takes 'brush' masks, as 'brush:0.1-0.4'"
+      )
     self._orders: dict[int, np.ndarray] = {}
     self._unreadable: dict[int, object] = {}
 
@@ -213,10 +220,14 @@ class Samples:
     if self.flip and rng.random() < 0.5:
       image = cv2.flip(image, 1)
     image = colors.KINDS[self.colors](image, rng)
-    mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
+    rng = self._rng(_MASK, epoch, index)
+    if self.masks_on_device:
+      mask = {'mask_key': brush.key_of(rng)}
+    else:
+      mask = {'mask': self.masks(rng, self.size, self.size)[..., None]}
     return {
       'image': np.ascontiguousarray(image),
-      'mask': mask[..., None],
+      **mask,
       'id': np.asarray(used, np.int32),
       **inputs_lib.compute(self.inputs, image, None),
     }

@@ -12,7 +12,7 @@ completion of Wexler et al. over a pyramid, by the library pypatchmatch, on 8-bi
 
 import concurrent.futures
 import dataclasses
-import importlib.util
+import importlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -78,6 +78,8 @@ def _biharmonic(x: np.ndarray, hole: np.ndarray) -> np.ndarray:
 def patchmatch(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
   """Patches of 7 x 7 from the known part of the same picture; the seed is always 0.
 
+  About 0.3 s for 10 % of 256 x 256, 1 s for 60 %.
+
   Raises:
     ValueError: pypatchmatch is not installed.
   """
@@ -141,10 +143,20 @@ def check(name: str) -> None:
   if name not in FILLS:
     raise ValueError(f'unknown fill {name!r}; there are: {", ".join(FILLS)}')
   fill = FILLS[name]
-  if fill.requires and importlib.util.find_spec(fill.requires) is None:
+  if not fill.requires:
+    return
+  try:
+    library = importlib.import_module(fill.requires)
+  except ImportError as error:
     raise ValueError(
       f'the fill {name!r} needs the library {fill.package}, which is not installed: pip install '
       f"'{fill.package}>=2.2', or 'jaxinpaint[fills]'"
+    ) from error
+  # pypatchmatch imports without its native code, and fails when it is called.
+  if not getattr(library, 'patchmatch_available', False):
+    raise ValueError(
+      f'the fill {name!r} needs the native code of {fill.package}, which cannot be loaded here: '
+      f"pip install --force-reinstall --no-deps '{fill.package}>=2.2'"
     )
 
 

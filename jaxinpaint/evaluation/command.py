@@ -65,7 +65,7 @@ class Request:
     published: data set whose published rows stand beside; default found by the source's name,
       'none': no rows.
     output: folder of the report; default WORKDIR/evaluation/STEP or runs/evaluation/WEIGHTS.
-    samples: completions of each image by systems that sample.
+    samples: completions of each image by systems that sample; default the protocol's.
     on_unreadable: 'skip' or 'fail'.
     resume: an evaluation that was interrupted goes on.
     real_dir: folder of truths, for outputs that lie in ...
@@ -93,7 +93,7 @@ class Request:
   protocol: str = ''
   published: str | None = None
   output: str | os.PathLike | None = None
-  samples: int = 1
+  samples: int | None = None
   on_unreadable: str = 'skip'
   resume: bool = True
   real_dir: str | os.PathLike | None = None
@@ -151,6 +151,11 @@ def _prepare(request: Request) -> Prepared:
   batch_size = _positive('batch_size', _first(request.batch_size, given.get('batch_size'), 8))
   bins = protocols.parse_bins(request.bins) if request.bins else protocol.bins
   spec = _first(request.masks, given.get('masks'), protocol.masks) or ''
+  if not spec and not all(b.masks for b in bins):
+    raise ValueError(
+      f'protocol {protocol.id!r} has holes for its own bins alone: give --masks with --bins, as '
+      '--masks irregular'
+    )
   published = _published(request.published, protocol)
   own = first and (len(trained) + len(stored) == 1 or request.workdir or request.weights)
   output = _output(request, first.output if own else _default_output([*trained, *stored]))
@@ -253,7 +258,7 @@ def _settings(
     seed=request.seed,
     published=published,
     baseline=baseline,
-    samples=request.samples,
+    samples=_first(request.samples, protocol.samples),
     on_unreadable=request.on_unreadable,
     resume=request.resume,
     networks=load_networks(protocol),
@@ -262,7 +267,7 @@ def _settings(
 
 def load_networks(protocol: Protocol) -> Any:
   """The networks of features that a protocol's metrics need; says what cannot be computed."""
-  if not any(map(measure.is_deep, protocol.metrics)):
+  if not protocol.deep_metrics:
     return None
   networks = measure.deep.Networks.load(protocol.metrics)
   for name, why in networks.missing.items():
@@ -392,7 +397,7 @@ def _default_output(names: Sequence[str]) -> pathlib.Path:
 def _check_numbers(request: Request) -> None:
   if request.seed < 0:
     raise ValueError(f'--seed {request.seed} must be at least 0')
-  _positive('samples', request.samples)
+  _positive('samples', _first(request.samples, 1))
   if request.on_unreadable not in ('skip', 'fail'):
     raise ValueError(f"--on_unreadable {request.on_unreadable!r} must be 'skip' or 'fail'")
 

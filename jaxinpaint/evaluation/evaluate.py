@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 from absl import logging
 
+from jaxinpaint.evaluation import cases as extremes
 from jaxinpaint.evaluation import mask_sets, measure, predictors, processes
 from jaxinpaint.evaluation.journal import Entry, Journal, entries_from_json, entries_to_json
 from jaxinpaint.evaluation.measure import EvaluationError, Images
@@ -39,6 +40,7 @@ def evaluate(
   on_unreadable: str = 'skip',
   journal: Journal | None = None,
   share: bool = False,
+  cases: bool = False,
 ) -> Results:
   """Measures rows on the first `count` images, each with one mask per bin.
 
@@ -65,6 +67,8 @@ def evaluate(
     journal: of `journal.open_journal`: what it holds is not measured again.
     share: with several processes each measures a part of the images, all must call this and all
       get the whole results. False: whoever calls it measures everything.
+    cases: the best and worst images of each row are completed once more, for their pictures; with
+      several processes the first has them.
 
   Raises:
     EvaluationError: nothing to measure, or a predictor returned another shape, changed known
@@ -80,7 +84,7 @@ def evaluate(
   wanted = min(protocol.count if count is None else count, len(images))
   if wanted < 1:
     raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
-  if networks is None and any(map(measure.is_deep, protocol.metrics)):
+  if networks is None and protocol.deep_metrics:
     networks = measure.deep.Networks.load(protocol.metrics)
   journal = journal or Journal()
   together = _Together(share)
@@ -133,7 +137,7 @@ def evaluate(
         f'the images have the sizes {sorted(sizes)}: crop or resize all to one size'
       )
     set_values = _set_values(measurement, rows, bins, entries, journal, together, networks)
-    return Results(
+    results = Results(
       protocol=protocol,
       predictors=tuple(rows),
       bins=bins,
@@ -148,6 +152,9 @@ def evaluate(
       kinds={name: predictors.kind_of(row) for name, row in rows.items()},
       notes=_known_pixels(rows, entries, protocol),
     )
+    if cases and together.index == 0:
+      extremes.collect(results, measurement.complete)
+    return results
 
 
 def _remaining(wanted: int, batch_size: int, done: set[int]) -> list[list[int]]:

@@ -1,11 +1,11 @@
 """Which mask each test image gets, in each bin: the same for every predictor and every run.
 
-A mask set is {bin: index of the image -> uint8[H, W], 1 = hole}. Its masks are drawn, each from its
-own generator of (seed, bin, image), or taken from files:
+A mask set is {bin: index of the image -> uint8[H, W], 1 = hole, or None}. Its masks are drawn, each
+from its own generator of (seed, bin, image), or taken from files:
 
   a frozen set (data.mask_manifest)   file i of the bin belongs to image i; every pixel is checked
   subfolders named '20%-40%'          serve the bins that they lie in
-  NAME_mask000.png beside NAME.png    belongs to that image; one bin of all
+  NAME_mask000.png beside NAME.png    belongs to that image, in the bins that its share belongs to
   any other folder                    each file in the bins that its measured share belongs to
 """
 
@@ -17,15 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from typing import Protocol as Interface
 
+import cv2
 import numpy as np
 from absl import logging
 
 from jaxinpaint.data import mask_draw, mask_folders, mask_manifest
 from jaxinpaint.data import masks as data_masks
+from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.data.mask_draw import with_area
+from jaxinpaint.data.mask_files import read_mask
 from jaxinpaint.evaluation.protocols import Bin
 
-MaskSet = Mapping[Bin, Callable[[int], np.ndarray]]
+MaskSet = Mapping[Bin, Callable[[int], np.ndarray | None]]
 
 
 class Paths(Interface):
@@ -53,7 +56,7 @@ def make(
 
   Args:
     spec: as of `data.masks.make` (an area range in it gives way to the bins'); 'folder:PATH' or the
-      path of a folder hands out its files.
+      path of a folder hands out its files; '' or None where every bin has masks of its own.
     bins: those wanted.
     height: of the masks.
     width: of the masks.
@@ -64,7 +67,8 @@ def make(
     images: those that the masks are for; needed where masks belong to images by name.
 
   Returns:
-    A mask for each bin and image; for masks that belong to images by name, one bin of all.
+    A mask for each bin and image. Where masks belong to images by name, an image has none (None) in
+    the bins that its mask does not belong to, and bins without any image are left out.
 
   Raises:
     ValueError: unknown specification, a bin that no mask falls into, a frozen set that was altered,
@@ -72,11 +76,13 @@ def make(
     FileNotFoundError: no such folder.
   """
   shared = [b for b in bins if not (own_masks and b.masks)]
-  made: dict[Bin, Callable[[int], np.ndarray]] = {}
+  made: dict[Bin, Callable[[int], np.ndarray | None]] = {}
+  if shared and not spec:
+    raise ValueError(f'the bin {shared[0].label!r} has no masks of its own: give --masks')
   if shared:
     sampler = sampler_of(spec)
     if isinstance(sampler, data_masks.FileMasks):
-      made = _from_files(sampler, shared, height, width, seed, invert, images)
+      made = _checked_files(sampler, shared, height, width, seed, invert, images)
       if sampler.paired:
         return made
     elif invert:
@@ -89,7 +95,7 @@ def make(
       continue
     sampler = sampler_of(b.masks)
     if isinstance(sampler, data_masks.FileMasks):
-      made |= _from_files(sampler, [b], height, width, seed, invert, images)
+      made |= _checked_files(sampler, [b], height, width, seed, invert, images)
     else:
       made[b] = mask_draw.of_bin(sampler, b.low, b.high, height, width, seed)
   for mask in made.values():
@@ -112,7 +118,7 @@ def sampler_of(spec: Any) -> data_masks.MaskSampler:
 
 def name_of(spec: Any) -> str:
   """What to call the masks of a specification in a report; the bins stand for the area."""
-  if spec == '':  # every bin of the protocol has its own
+  if not spec:  # every bin of the protocol has its own
     return ''
   sampler = sampler_of(spec)
   if isinstance(sampler, data_masks.FileMasks):
@@ -124,6 +130,19 @@ def name_of(spec: Any) -> str:
   return with_area(sampler, None).name
 
 
+def _checked_files(
+  files: data_masks.FileMasks, *arguments: Any
+) -> dict[Bin, Callable[[int], np.ndarray | None]]:
+  """`_from_files`; a broken file is not left out silently, since every mask after it would move."""
+  try:
+    return _from_files(files, *arguments)
+  except UnreadableImage as error:
+    raise ValueError(
+      f'masks {files.path}: {error}: restore or remove the file (python -m jaxinpaint.data.masks '
+      'inspect lists all such)'
+    ) from error
+
+
 def _from_files(
   files: data_masks.FileMasks,
   bins: Sequence[Bin],
@@ -132,7 +151,7 @@ def _from_files(
   seed: int,
   invert: bool,
   images: Paths | None,
-) -> dict[Bin, Callable[[int], np.ndarray]]:
+) -> dict[Bin, Callable[[int], np.ndarray | None]]:
   """See the module's text."""
   files = dataclasses.replace(files, invert=files.invert or invert)
   frozen = mask_manifest.read(files.path)
@@ -143,7 +162,7 @@ def _from_files(
   files.check()
   if files.paired:
     return _paired(files, bins, height, width, images)
-  masks = _Files(files, height, width)
+  masks = _Files(files.paths, height, width, files.invert)
   shares = np.array([masks.read(k).mean() for k in range(len(files.paths))])
   named = _by_folder(files, bins, shares)
   result = {}
@@ -165,14 +184,23 @@ def _from_files(
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
-  """Reads a sampler's files at one size."""
+  """Reads mask files at one size; `square`: their centre squares, as images are cropped."""
 
-  files: data_masks.FileMasks
+  paths: Sequence[str]
   height: int
   width: int
+  invert: bool = False
+  square: bool = False
 
   def read(self, k: int) -> np.ndarray:
-    return self.files.read(k, self.height, self.width)
+    if not self.square:
+      return read_mask(self.paths[k], self.height, self.width, invert=self.invert, warn=None)
+    mask = read_mask(self.paths[k], invert=self.invert, warn=None)
+    h, w = mask.shape
+    side = min(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    mask = mask[top : top + side, left : left + side]
+    return cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_NEAREST)
 
 
 @dataclasses.dataclass
@@ -199,7 +227,7 @@ def _frozen(
   bins: Sequence[Bin],
   size: tuple[int, int],
   seed: int,
-) -> dict[Bin, Callable[[int], np.ndarray]]:
+) -> dict[Bin, Callable[[int], np.ndarray | None]]:
   """File i of a bin to image i, not shuffled: what was drawn is what is handed out."""
   root = pathlib.Path(path).expanduser()
   labels = [b.label for b in frozen.bins]
@@ -222,11 +250,7 @@ def _frozen(
       'masks %s are of %d x %d and are resized to %d x %d by nearest: their shares change a little',
       root, frozen.size, frozen.size, *size,
     )  # fmt: skip
-  files = data_masks.FileMasks(str(root))
-  # In the manifest's order, which is not that of the names.
-  ordered = tuple(str(root / f.name) for f in frozen.files)
-  object.__setattr__(files, 'paths', ordered)
-  masks = _Files(files, *size)
+  masks = _Files([str(root / f.name) for f in frozen.files], *size)
   return {
     b: _InOrder(
       masks, [k for k, f in enumerate(frozen.files) if f.bin == b.label], f'{root}, {b.label}'
@@ -272,8 +296,8 @@ def _paired(
   height: int,
   width: int,
   images: Paths | None,
-) -> dict[Bin, Callable[[int], np.ndarray]]:
-  """Each image its own mask; they are one bin, since an image has one mask and not one a bin."""
+) -> dict[Bin, Callable[[int], np.ndarray | None]]:
+  """Each image its own mask, in the bins that its share belongs to."""
   if images is None:
     raise ValueError(
       f'masks {files.path} belong to images by name: give the images, mask_sets.make(..., images=)'
@@ -281,23 +305,38 @@ def _paired(
   same_name = isinstance(files, data_masks.PairMasks)
   pairs = mask_folders.pairs(files.path, files.paths, same_name)
   order = [pairs.find(images.path(i), files.variant) for i in range(len(images))]
-  masks = _Files(files, height, width)
+  square = getattr(images, 'crop', 'resize') != 'resize'
+  masks = _Files(files.paths, height, width, files.invert, square)
   shares = np.array([masks.read(k).mean() for k in order])
-  (b,) = bins if len(bins) == 1 else (Bin(0.0, 1.0),)
-  outside = [i for i, share in enumerate(shares) if not b.holds(share)]
+  result: dict[Bin, Callable[[int], np.ndarray | None]] = {}
+  for b in map(_plain, bins):
+    members = frozenset(i for i, share in enumerate(shares) if b.holds(share))
+    if members:
+      result[b] = _OfImage(masks, order, members)
+    logging.info('masks %s: %d images have one with %s %% of hole', files.path, len(members),
+                 b.label)  # fmt: skip
+  outside = [i for i, share in enumerate(shares) if not any(b.holds(share) for b in result)]
   if outside:
     text = (
-      f'masks {files.path}: {len(outside)} of {len(shares)} have no hole of {b.label} % of the '
-      f'image, as that of {images.path(outside[0])} with {100 * shares[outside[0]]:.1f} %'
+      f'masks {files.path}: those of {len(outside)} of {len(shares)} images are in no bin, as that '
+      f'of {images.path(outside[0])} with {100 * shares[outside[0]]:.1f} % of hole'
     )
-    if len(bins) == 1:
-      raise ValueError(text + ': choose another bin')
-    logging.warning('%s', text)
-  logging.info(
-    'masks %s: each of %d images has its own by name, holes of %.1f to %.1f %%; one bin of all',
-    files.path, len(order), 100 * shares.min(), 100 * shares.max(),
-  )  # fmt: skip
-  return {_plain(b): _InOrder(masks, order, files.path)}
+    if not result:
+      raise ValueError(f'{text}: choose other bins, as --bins 0-100')
+    logging.warning('%s; they are not measured', text)
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfImage:
+  """Image i gets its own mask, if it is a member."""
+
+  masks: _Files
+  order: Sequence[int]
+  members: frozenset[int]
+
+  def __call__(self, index: int) -> np.ndarray | None:
+    return self.masks.read(self.order[index]) if index in self.members else None
 
 
 class Hash:

@@ -12,14 +12,21 @@ from jaxinpaint import arrays
 from jaxinpaint.data import decode
 from jaxinpaint.evaluation import mask_sets, predictors
 from jaxinpaint.evaluation.journal import Entry
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
+from jaxinpaint.evaluation.results import Example
 
 try:
   from jaxinpaint.evaluation import deep
 except ImportError:  # until it is merged
   import types
 
-  deep = types.SimpleNamespace(FUNCTIONS={})
+  deep = types.SimpleNamespace(
+    Networks=types.SimpleNamespace(
+      load=lambda metrics: types.SimpleNamespace(
+        missing={m.name: 'no feature networks in this version' for m in metrics if m.is_deep}
+      )
+    )
+  )
 
 
 class EvaluationError(ValueError):
@@ -36,14 +43,9 @@ class Images(Interface):
     """(uint8[H, W, 3] RGB, its path); raises data.decode.UnreadableImage."""
 
 
-def is_deep(metric: Metric) -> bool:
-  """Whether it needs a network of features."""
-  return metric.is_deep
-
-
 def kind_of(metric: Metric) -> str:
-  """'host', or 'pair', 'set', 'samples' of `deep.FUNCTIONS`."""
-  return deep.FUNCTIONS[metric.function].kind if is_deep(metric) else 'host'
+  """'host', or 'pair', 'set', 'samples' of those that need networks of features."""
+  return DEEP[metric.function] if metric.is_deep else 'host'
 
 
 def variant_of(metric: Metric, protocol: Protocol) -> str:
@@ -72,6 +74,12 @@ class Batch:
   holes: dict[Bin, dict[int, np.ndarray]]
   stored: dict[tuple[str, Bin], dict[int, np.ndarray]]
   unreadable: list[tuple[int, str, str]]
+
+  def part(self, bin: Bin) -> '_Part':
+    """The images that have a mask in a bin."""
+    here = [(i, t) for i, t in zip(self.indices, self.truths, strict=True) if i in self.holes[bin]]
+    indices = [i for i, _ in here]
+    return _Part(indices, [t for _, t in here], [self.holes[bin][i] for i in indices], bin)
 
 
 @dataclasses.dataclass
@@ -114,7 +122,8 @@ class Measurement:
     self.protocol, self._batch_size = protocol, batch_size
     self._networks, self._samples, self._pool = networks, samples, pool
     self._size: tuple[int, int] | None = None
-    missing = networks.missing if networks else {m.name for m in protocol.metrics if is_deep(m)}
+    self._shown = 'composite' if protocol.composite else 'raw'
+    missing = networks.missing if networks else {m.name for m in protocol.deep_metrics}
     self._metrics: dict[str, list[Metric]] = {}
     for m in protocol.metrics:
       if m.name not in missing:
@@ -175,6 +184,22 @@ class Measurement:
         f'uint8[{self._size[0]}, {self._size[1]}, 3]: crop or resize all to one size'
       )
 
+  def complete(self, name: str, bin: Bin, indices: Sequence[int]) -> list[Example]:
+    """What a row makes of some images, once more, as it is measured; for pictures."""
+    examples = []
+    for start in range(0, len(indices), self._batch_size):
+      batch = self.read(indices[start : start + self._batch_size])
+      part = batch.part(bin)
+      if not part.indices:
+        continue
+      outputs, _ = self._outputs(name, part, batch)
+      shown = map(_eight_bits, outputs[self._shown])
+      examples += [
+        Example(bin, i, truth, hole, {name: output})
+        for i, truth, hole, output in zip(part.indices, part.truths, part.holes, shown, strict=True)
+      ]
+    return examples
+
   def measure(self, batch: Batch, picture: bool) -> Found:
     """Everything of a batch; `picture`: outputs are kept for the grids."""
     n, bins = len(batch.indices), list(self._masks)
@@ -191,10 +216,10 @@ class Measurement:
       pictures['truth'] = np.stack(batch.truths)
     pending = []
     for k, b in enumerate(bins):
-      here = [i for i in batch.indices if i in batch.holes[b]]
+      part = batch.part(b)
+      here = part.indices
       if not here:
         continue
-      part = _Part(here, [batch.truths[at[i]] for i in here], [batch.holes[b][i] for i in here], b)
       if picture:
         _put(pictures, f'mask {k}', part.holes, [at[i] for i in here], n)
       for r, name in enumerate(self._rows):
@@ -202,15 +227,14 @@ class Measurement:
         for i, difference in zip(here, differences, strict=True):
           changed[at[i]][name][k] = difference
         if picture:
-          shown = outputs['composite' if self.protocol.composite else 'raw']
-          as_seen = [x if x.dtype == np.uint8 else arrays.to_uint8(x) for x in shown]
+          as_seen = list(map(_eight_bits, outputs[self._shown]))
           _put(pictures, f'output {k} {r}', as_seen, [at[i] for i in here], n)
         # The host measures one row while the devices complete the next.
         pending.append((k, name, here, self._host(part, outputs)))
         for i, found in zip(here, self._deep(name, part, outputs), strict=True):
           values[at[i]][name][k] |= found
         for v in {variant_of(m, self.protocol) for m in self._of('set')}:
-          as_seen = [x if x.dtype == np.uint8 else arrays.to_uint8(x) for x in outputs[v]]
+          as_seen = list(map(_eight_bits, outputs[v]))
           found = self._networks.features(_fill_up(as_seen, self._batch_size))
           for row, i in enumerate(here):
             features[at[i], self.places[v, name, b]] = found[row]
@@ -261,7 +285,7 @@ class Measurement:
     ]
     outputs = {'composite': composite, 'raw': whole}
     if self.protocol.round_to_uint8:
-      outputs = {v: list(map(self._eight_bits, x)) for v, x in outputs.items()}
+      outputs = {v: list(map(self._rounded, x)) for v, x in outputs.items()}
       self._check_known(name, part, outputs['composite'])
     return outputs, differences
 
@@ -336,10 +360,10 @@ class Measurement:
       np.where(hole[..., None] > 0, x, arrays.to_float(truth))
       for x, truth, hole in zip(whole, part.truths, part.holes, strict=True)
     ]
-    seen = self._eight_bits if self.protocol.round_to_uint8 else lambda x: x
+    seen = self._rounded if self.protocol.round_to_uint8 else lambda x: x
     return {'composite': list(map(seen, composite)), 'raw': list(map(seen, whole))}
 
-  def _eight_bits(self, image: np.ndarray) -> np.ndarray:
+  def _rounded(self, image: np.ndarray) -> np.ndarray:
     return arrays.to_uint8(image, self.protocol.rounding)
 
   def _seen(self, truths: list[np.ndarray]) -> list[np.ndarray]:
@@ -368,6 +392,11 @@ def _fill_up(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
   return np.stack([*rows, *[rows[-1]] * (batch_size - len(rows))])
 
 
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+  """As it is shown, and as networks of features see it."""
+  return image if image.dtype == np.uint8 else arrays.to_uint8(image)
+
+
 def _put(
   pictures: dict[str, np.ndarray], name: str, rows: list[np.ndarray], at: list[int], n: int
 ) -> None:
@@ -380,6 +409,5 @@ def check_size(protocol: Protocol, height: int, width: int) -> None:
   """Raises ValueError when the protocol's metrics cannot be taken of images of this size."""
   image = np.zeros((height, width, 3), np.uint8)
   hole = np.ones((height, width), bool)
-  for metric in protocol.metrics:
-    if not is_deep(metric):
-      metric(image, image, hole)
+  for metric in protocol.host_metrics:
+    metric(image, image, hole)

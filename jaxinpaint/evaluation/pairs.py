@@ -109,7 +109,9 @@ def find(
     whole = np.ones(size, np.uint8)
     by_bin, name = {ALL: lambda i: whole}, 'none, whole pictures'
     notes = {'measured': 'the files as they are, without masks: nothing is pasted'}
-    protocol = dataclasses.replace(protocol, metrics=kept, bins=(ALL,))
+    protocol = dataclasses.replace(
+      protocol, metrics=kept, bins=(ALL,), masks=protocol.masks or name
+    )
   else:
     holes = _matched('masks', masks, stems, paths)
     by_bin, notes = _binned(holes, bins or protocol.bins, size, invert)
@@ -127,7 +129,7 @@ def find(
 
 
 def _takes_hole(metric: Metric) -> bool:
-  return metric.function in metrics.FUNCTIONS and metrics.FUNCTIONS[metric.function][1]
+  return not metric.is_deep and metrics.FUNCTIONS[metric.function][1]
 
 
 def _size(paths: Sequence[str]) -> tuple[int, int]:
@@ -165,6 +167,8 @@ def _binned(
 ) -> tuple[dict[Bin, Any], dict[str, str]]:
   """({bin: mask of an image or None}, notes)."""
   folders.check_sizes(paths, size, 'masks')
+  # A bin with masks of its own is a plain range to other masks.
+  bins = tuple(dict.fromkeys(Bin(b.low, b.high) if b.masks else b for b in bins))
   read = lambda i: mask_files.read_mask(paths[i], *size, invert=invert, warn=None)
   with concurrent.futures.ThreadPoolExecutor() as pool:
     shares = np.array(list(pool.map(lambda i: read(i).mean(), range(len(paths)))))
@@ -173,8 +177,6 @@ def _binned(
     here = frozenset(i for i, share in enumerate(shares) if b.holds(share))
     if here:
       by_bin[b] = lambda i, here=here: read(i) if i in here else None
-    else:
-      logging.warning('masks: none has a hole of %s %%; the bin is left out.', b.label)
   outside = sum(not any(b.holds(share) for b in bins) for share in shares)
   if not by_bin:
     raise ValueError(
@@ -182,6 +184,9 @@ def _binned(
       f'picture; they have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other '
       'bins (--bins)' + ('' if invert else ', or pass --invert_mask if their holes are black')
     )
+  for b in bins:
+    if b not in by_bin:
+      logging.warning('masks: none has a hole of %s %%; the bin is left out.', b.label)
   notes = {}
   if outside:
     notes['outside of all bins'] = f'{outside} of {len(paths)} pictures, which were not measured'

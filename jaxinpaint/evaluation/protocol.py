@@ -12,9 +12,17 @@ import numpy as np
 from jaxinpaint.data import resizing
 from jaxinpaint.evaluation import metrics
 
-# What `deep` may compute, by networks of features: named here so that a protocol can be checked
-# without loading any.
-DEEP = ('lpips', 'fid', 'p_ids', 'u_ids', 'lpips_diversity', 'best_of_k')
+# What `deep` computes by networks of features, {name: what it is taken of}: 'pair', an output and
+# its truth; 'set', all images of a bin; 'samples', several outputs of one image. Named here so that
+# a protocol can be checked without loading any network.
+DEEP = {
+  'lpips': 'pair',
+  'fid': 'set',
+  'p_ids': 'set',
+  'u_ids': 'set',
+  'lpips_diversity': 'samples',
+  'best_of_k': 'samples',
+}
 
 ROUNDINGS = ('nearest', 'truncate')
 
@@ -153,10 +161,9 @@ class Protocol:
     for what, found in (
       ('metrics', [m.name for m in self.metrics]),
       ('bins', [b.label for b in self.bins]),
-      ('published metrics', [m.published for m in self.metrics if m.published] or ['none']),
     ):
-      if not found or len(set(found)) != len(found):
-        raise fail(f'the names of its {what}, {found}, must be at least one, each once')
+      if len(set(found)) != len(found):
+        raise fail(f'the names of its {what}, {found}, must each occur once')
     for what, value, known in (
       ('crop', self.crop, ('', *resizing.CROPS)),
       ('resize', self.resize, tuple(resizing.KERNELS)),

@@ -295,7 +295,7 @@ LAMA = Protocol(
     '512, none above half of the image; FID and LPIPS. Code: composites, cut to 8 bits; LPIPS '
     'with VGG; SSIM of a PyTorch convolution (Gaussian of 11 taps, borders padded with black and '
     'counted). Ours: the centre square, reduced by area. Its tables by tenths of the hole come '
-    'with --bins, its 256 x 256 sets with --size 256 --masks lama_thick_256.'
+    'with --bins and --masks, its 256 x 256 sets with --size 256 --masks lama_thick_256.'
   ),
   size=512,
   count=30000,
@@ -317,11 +317,12 @@ MMAGIC = Protocol(
   source="the model pages of OpenMMLab's MMagic (before: MMEditing), inpainting",
   notes=(
     'Stated: Places365 validation at 256 x 256, square boxes or free forms; "l1 error", PSNR, '
-    'SSIM. Code: the l1 error is the mean absolute difference over the hole in percent, PSNR and '
-    'SSIM are of the whole picture: joint error with 255, and the 2004 Gaussian window inside the '
-    'image on each channel; pictures are resized bilinearly without antialiasing. Ours: this '
-    "library's boxes and strokes; the centre square; all 36,500 images; rounding to nearest. Read "
-    'from its documentation alone.'
+    'SSIM; SSIM as MATLAB has it, each channel. Ours: the l1 error is the mean absolute '
+    'difference over the hole in percent (its page has 11.2 % at 23.15 dB for boxes; over the '
+    'whole picture the mean is at most the root of the mean square, 7.0 %); PSNR of the joint '
+    'error with 255 and SSIM by the 2004 Gaussian window inside the image, over the whole '
+    'picture; resizing bilinear without antialiasing, as OpenCV does by default; boxes and '
+    'strokes of this library; the centre square; all 36,500 images. Its code was not read.'
   ),
   size=256,
   count=36500,

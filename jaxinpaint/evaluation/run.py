@@ -38,7 +38,12 @@ from jaxinpaint.training.recipe import Recipe
 SEED = 0
 
 # (word in a source's name, the published data set that stands beside it): the first that fits.
-_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'), ('', 'real photographs'))
+_PUBLISHED = (
+  ('places', 'Places2'),
+  ('celeb', 'CelebA'),
+  ('celeb', 'CelebA-HQ'),
+  ('', 'real photographs'),
+)
 
 
 class Writer(Interface):
@@ -100,8 +105,7 @@ def check(config: ConfigDict, recipe: Recipe) -> None:
 
 def without_networks(protocol: Protocol) -> Protocol:
   """The protocol without the metrics that need networks of features."""
-  host = tuple(m for m in protocol.metrics if not measure.is_deep(m))
-  return dataclasses.replace(protocol, metrics=host)
+  return dataclasses.replace(protocol, metrics=protocol.host_metrics)
 
 
 def quick_masks(masks_by_bin: mask_sets.MaskSet) -> mask_sets.MaskSet:
@@ -356,6 +360,7 @@ def evaluate_and_report(
     networks=networks,
     journal=kept,
     share=True,
+    cases=True,
   )
   results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
   results.notes = dict(notes or {}) | results.notes

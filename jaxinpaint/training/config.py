@@ -33,6 +33,7 @@ def base(system: str) -> ConfigDict:
         colors='keep',  # 'permute': red, green, blue change places; 'jitter': a little of all
         batch_size=4,  # over all devices and processes
         masks='irregular',
+        masks_on_device=False,  # the train step draws them ('brush' masks only)
         workers=0,  # worker processes for decoding; 0: threads
       )
     )

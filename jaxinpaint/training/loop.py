@@ -8,6 +8,7 @@ the bit.
 
 import collections
 import dataclasses
+import functools
 import json
 import pathlib
 import platform
@@ -26,7 +27,7 @@ from ml_collections import ConfigDict
 
 import jaxinpaint
 from jaxinpaint import systems
-from jaxinpaint.data import pipeline
+from jaxinpaint.data import brush, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
@@ -180,6 +181,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     constants_sharding=replicated,
     batch_sharding=sharding.batch_sharding(mesh),
     replicated=replicated,
+    draw_masks=_draw_masks(config.data),
   )
   batches = pipeline.make(
     config.data,
@@ -192,6 +194,13 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   return Run(
     config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng
   )
+
+
+def _draw_masks(data: ConfigDict) -> Callable | None:
+  """What draws the masks inside the step; None where the pipeline does."""
+  if not data.masks_on_device:
+    return None
+  return functools.partial(brush.draw_on_device, brush=masks.make(data.masks))
 
 
 def _loop(run: Run, start: int, total: int, stop: '_StopSignals') -> state.TrainState:

@@ -102,6 +102,8 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
     'grid_20-40.png',
     'metrics.json',
     'per_image.csv',
+    'pictures.npz',
+    'report.html',
     'report.md',
   ]
   assert [p.name for p in output.parent.iterdir()] == ['toy'], 'nothing temporary is left'
@@ -189,6 +191,8 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
     (dict(invert_mask=True), 'only mask files can be inverted'),
     (dict(bins=['20-10']), "bin '20-10'"),
     (dict(protocol='seed9'), "unknown protocol 'seed9'"),
+    (dict(protocol='survey', bins=['10-20']), 'give --masks with --bins'),
+    (dict(protocol='edgeconnect', size=48), 'at least 51 x 51'),
     (dict(size=5), 'at least 7 x 7'),
     (dict(count=0), '--count 0'),
     (dict(batch_size=0), '--batch_size 0'),
@@ -203,6 +207,19 @@ def test_bad_input_is_named_before_anything_is_computed(toy, weights, folder, ch
   with pytest.raises(command.UsageError) as caught:
     command.prepare(ask)
   assert sentence in str(caught.value)
+
+
+def test_a_protocol_brings_its_own_images_and_holes(toy, weights, folder):
+  """The config's holes and counts were chosen for the protocol that it names."""
+  given = toy_config()
+  given.evaluation = dict(protocol='seed000', masks='strokes', count=5)
+  own = command.prepare(request(weights, folder, config=given))
+  assert (own.images.crop, own.images.resize) == ('center', 'area')
+  assert own.settings['count'] == 5 and own.settings['masks_name'] == 'strokes'
+  survey = command.prepare(request(weights, folder, config=given, protocol='survey', size=256))
+  assert (survey.images.crop, survey.images.resize) == ('center', 'bilinear_antialias')
+  assert survey.settings['count'] == 1000 and survey.settings['masks_name'] == ''
+  assert [b.label for b in survey.masks] == [b.name for b in protocols.get('survey').bins]
 
 
 def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from skimage import metrics as reference
 from benchmarks import protocols as page
 from jaxinpaint import arrays
 from jaxinpaint.data import masks, pipeline, resizing
-from jaxinpaint.evaluation import classical, mask_sets, metrics, protocols
+from jaxinpaint.evaluation import classical, mask_sets, metrics, protocols, run
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric
 
@@ -156,6 +157,9 @@ def test_what_is_raw_and_what_is_deep():
   raw = [m.name for p in protocols.PROTOCOLS.values() for m in p.metrics if m.of == 'raw']
   assert raw == ['raw_psnr', 'raw_ssim', 'raw_ssim_global']
   assert all(p.composite for p in protocols.PROTOCOLS.values())
+  for p in protocols.PROTOCOLS.values():  # a published number stands in one column
+    names = [m.published for m in p.metrics if m.published]
+    assert len(set(names)) == len(names) > 0, p.id
   nets = {
     (p.id, m.options['net'])
     for p in protocols.PROTOCOLS.values()
@@ -173,7 +177,7 @@ def test_the_deep_functions_are_those_of_the_module():
     pytest.skip('jaxinpaint.evaluation.deep is not there')
   from jaxinpaint.evaluation import deep
 
-  assert set(DEEP) == set(deep.FUNCTIONS)
+  assert {name: f.kind for name, f in deep.FUNCTIONS.items()} == DEEP
 
 
 @pytest.mark.parametrize(
@@ -240,8 +244,19 @@ def test_a_protocol_is_followed_end_to_end(name):
   holes = mask_sets.make(protocol.masks, protocol.bins, protocol.size, protocol.size, seed=0)
   assert tuple(holes) == protocol.bins
   fills = {'mean fill': classical.mean_fill}
-  results = evaluate(fills, images, holes, protocol, batch_size=2, examples=0, progress=False)
-  assert results.count == 2
+  # Weights of feature networks are large; without them their columns are named as missing.
+  missing = {m.name: 'no weights' for m in protocol.deep_metrics}
+  results = evaluate(
+    fills,
+    images,
+    holes,
+    protocol,
+    batch_size=2,
+    examples=0,
+    progress=False,
+    networks=types.SimpleNamespace(missing=missing),
+  )
+  assert results.count == 2 and results.not_computed == missing
   for b in protocol.bins:
     for metric in protocol.host_metrics:
       summary = results.summary('mean fill', b, metric.name)
@@ -290,7 +305,33 @@ def test_the_published_rows():
     'survey|15|GConv|CelebA|||test_seconds_per_image': '0.234',
   }.items():
     assert values[key(text)] == value, text
-  assert all(float(v) >= 0 for v in values.values())
+  # Sums over each paper's tables, taken of the papers: no number may change unnoticed.
+  sums: dict[tuple[str, str], float] = {}
+  for r in found:
+    key = (r['protocol'], r['metric'])
+    sums[key] = sums.get(key, 0) + float(r['value'])
+  assert sums == pytest.approx(
+    {
+      ('seed000', 'PSNR'): 1100.465,
+      ('seed000', 'SSIM'): 37.1213,
+      ('seed000', 'L1'): 180.89,
+      ('seed001', 'PSNR'): 67.08,
+      ('seed001', 'SSIM'): 1.72,
+      ('seed003', 'PSNR'): 209.379,
+      ('seed003', 'SSIM'): 5.8,
+      ('seed003', 'FID'): 258.313,
+      ('seed004', 'L1'): 18.0,
+      ('seed004', 'PSNR'): 37.06,
+      ('seed004', 'parameters'): 2900000.0,
+      ('seed004', 'seconds_per_image'): 0.2,
+      ('survey', 'PSNR'): 3881.03,
+      ('survey', 'SSIM'): 135.951,
+      ('survey', 'train_hours'): 5782.4,
+      ('survey', 'test_seconds_per_image'): 16.137,
+      ('survey', 'memory_GB'): 51.69,
+      ('survey', 'gpu_memory_GB'): 132.77,
+    }
+  )
   # The survey: 32 cells, CE and GMCNN without random holes; four resources of each, twice.
   methods = {r['method'] for r in found if r['protocol'] == 'survey'}
   assert len(methods) == 11
@@ -325,6 +366,14 @@ def test_published_rows_find_their_bins_and_columns():
   assert missing == {('seed000', '0-20')}
 
 
+def test_the_nearest_data_set_of_the_paper():
+  of = lambda name, protocol: run.published_dataset(name, protocols.get(protocol))
+  assert of('tfds:celeb_a_hq/256/train', 'seed003') == 'CelebA-HQ'
+  assert of('tfds:celeb_a/test', 'survey') == 'CelebA'
+  assert of('tfds:places365_small/validation', 'seed004') == 'Places2'
+  assert of('folder:photos', 'survey') == of('folder:photos', 'edgeconnect') == ''
+
+
 def test_protocols_that_cannot_be_followed_are_refused():
   good = protocols.get('survey')
   first = good.metrics[0]
@@ -336,12 +385,7 @@ def test_protocols_that_cannot_be_followed_are_refused():
     ({'bins': (Bin(0, 0.5),)}, 'it must have masks'),
     ({'bins': good.bins * 2}, 'names of its bins'),
     ({'metrics': (first, first)}, 'names of its metrics'),
-    ({'metrics': ()}, 'names of its metrics'),
     ({'metrics': (dataclasses.replace(first, function='psrn'),)}, "unknown functions \\['psrn'\\]"),
-    (
-      {'metrics': (first, dataclasses.replace(first, name='again'))},
-      'names of its published metrics',
-    ),
   ):
     with pytest.raises(ValueError, match=f"protocol 'survey': .*{message}"):
       dataclasses.replace(good, **changes)
