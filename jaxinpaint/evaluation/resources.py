@@ -42,7 +42,7 @@ class Resource:
   published: str = ''
 
 
-_PEAK = 'largest resident size of the process that measured nothing else'
+_PEAK = 'largest resident size of a process that measures nothing else'
 _PLANNED = 'arguments, results and temporary arrays of the compiled program, by its own analysis'
 
 RESOURCES: tuple[Resource, ...] = (

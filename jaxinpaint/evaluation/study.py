@@ -277,7 +277,7 @@ class Study:
     datasets: dict[str, Any] = {d: None for d in config.datasets}
     cells: list[dict[str, Any]] = []
     for d in self.images:
-      datasets[d], found = self._dataset(d)
+      datasets[d], found = self._dataset(d, measured)
       cells += found
     document = study_document.make(
       config=config,
@@ -295,7 +295,9 @@ class Study:
       print(f'study: {self.output / "study.md"}', flush=True)
     return document
 
-  def _dataset(self, d: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+  def _dataset(
+    self, d: str, measured: resources.Measured | None
+  ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(what was measured on, the cells) of one data set; an evaluation for each size."""
     config, drawn = self.request.config, self.images[d]
     label = config.datasets[d].label
@@ -323,9 +325,10 @@ class Study:
         predictors[r.name] = r.predictor or folders.find(
           r.name, r.path, run.files_of(images), tuple(masks), (size, size)
         )
+      shown_fills = dict(self.fills) if size == usual else {}
       folder = self.output / (d if size == usual else f'{d}_{size}')
       results = run.evaluate_and_report(
-        predictors | (dict(self.fills) if size == usual else {}),
+        predictors | shown_fills,
         images,
         masks,
         self.protocol,
@@ -337,6 +340,7 @@ class Study:
         published=label,
         notes={r.name: r.origin for r in chosen},
         resume=self.request.resume,
+        resources=self._resources(d, measured, [*predictors, *shown_fills]),
       )
       about['reports'][str(size)] = {
         'folder': folder.name,
@@ -346,6 +350,14 @@ class Study:
       }
       cells += study_document.cells(results, d, size)
     return about, cells
+
+  def _resources(
+    self, d: str, measured: resources.Measured | None, names: Sequence[str]
+  ) -> dict[str, dict[str, float]]:
+    """Those of the rows of one evaluation, by the names that they have there."""
+    found = measured.resources if measured else {}
+    called = {name: resource_name(self.request.rows, name, d) for name in names}
+    return {name: found[key] for name, key in called.items() if key in found}
 
   def _described(self, d: str, row: Row) -> dict[str, Any]:
     fields = dataclasses.asdict(dataclasses.replace(row, predictor=None)) | {'dataset': d}

@@ -4,8 +4,6 @@ study.json holds every number with what it was measured of (row, data set, holes
 generator, composite or raw output, size, images); study.md is made of it alone.
 """
 
-import csv
-import importlib.resources
 import json
 import math
 import os
@@ -17,11 +15,12 @@ from ml_collections import ConfigDict
 
 from jaxinpaint.evaluation import mask_sets, resources
 from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.evaluation.published import published_rows
 from jaxinpaint.evaluation.results import Results
 
 SCHEMA = 1
 OUTPUTS = ('composite', 'raw')
-PUBLISHED = "the survey's numbers: other images, masks, weights and machines"
+PUBLISHED = "the survey's own, published: other images, masks, weights and machines"
 _EXACT = 1e-9
 
 Cell = dict[str, Any]
@@ -72,13 +71,6 @@ def cells(results: Results, dataset: str, size: int) -> list[Cell]:
   return found
 
 
-def published(protocol: str) -> list[dict[str, str]]:
-  """The rows of published.csv of a protocol."""
-  file = importlib.resources.files('jaxinpaint.evaluation').joinpath('published.csv')
-  with file.open(encoding='utf-8') as f:
-    return [r for r in csv.DictReader(f) if r['protocol'] == protocol]
-
-
 def make(
   *,
   config: ConfigDict,
@@ -104,11 +96,11 @@ def make(
     environment: versions and hardware.
     size: of the images, of rows that have none of their own.
   """
-  printed = published(protocol.id)
+  labels = {d: config.datasets[d].label for d in config.datasets}
   document = {
     'schema': SCHEMA,
     'protocol': protocol.description(),
-    'labels': {d: config.datasets[d].label for d in config.datasets},
+    'labels': labels,
     'settings': {n: config[n] for n in ('count', 'seed', 'draw_seed')} | {'size': size},
     'metrics': list(config.metrics),
     'datasets': dict(datasets),
@@ -116,7 +108,7 @@ def make(
     'fills': list(fills),
     'tables': [dict(t) for t in config.tables],
     'cells': list(cells),
-    'published': printed,
+    'published': [r for x in labels.values() for r in published_rows(protocol.id, x)],
     'resources': measured.to_json() if measured else None,
     'environment': dict(environment),
   }
@@ -151,7 +143,7 @@ def finding(f: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]
   result['published'] = counts
   text = f'{f["title"]}: published, {_counts(counts, total)}.'
   if missing:
-    return result | {'sentence': f'{text} Not checked here: there is no {"; no ".join(missing)}.'}
+    return result | {'sentence': f'{text} Not checked here: missing {"; ".join(missing)}.'}
   result['measured'] = {}
   for of in OUTPUTS:
     mine, mine_total = wins(_measured_cells(document, f, of))
@@ -190,7 +182,7 @@ def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]
     return {
       'published': means,
       'missing': why,
-      'sentence': f'{text} Not checked here: there is no {"; no ".join(why)}.',
+      'sentence': f'{text} Not checked here: missing {"; ".join(why)}.',
     }
   own = min(mine, key=mine.get)
   same = 'the same' if own == best else 'another'
@@ -278,7 +270,7 @@ def markdown(document: Mapping[str, Any]) -> str:
   lines += [_about(d, document) for d in document['datasets']]
   lines += [
     '',
-    f'Numbers in *italics* are published: {PUBLISHED}. *composite*: known pixels pasted back; '
+    f'Numbers in *italics* are {PUBLISHED}. *composite*: known pixels pasted back; '
     '*raw*: the output as the networks give it. Means over images; study.json has the standard '
     'errors, and the reports of each data set the images.',
     '',
@@ -401,7 +393,9 @@ _COLUMNS = (
   'host_gb',
   'device_gb',
   'planned_gb',
+  'train_batch',
   'train_seconds_per_step',
+  'train_steps',
   'train_hours',
 )
 

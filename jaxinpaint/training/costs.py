@@ -39,6 +39,7 @@ from jaxinpaint.data import masks as data_masks
 from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.layers import operations
 from jaxinpaint.training import checkpoints, loop, sharding
+from jaxinpaint.training import config as config_lib
 from jaxinpaint.training.recipe import Plan, Recipe
 
 GB = 1e9
@@ -346,6 +347,7 @@ def _free_bytes(device: Any) -> float:
 def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDict:
   """The run's config on the embedded sample, without evaluations; its data need not be here."""
   config = config.copy_and_resolve_references().unlock()
+  _complete(config, config_lib.base(config.system))
   config.data.update(dict(source='sample', split='train', eval_source='', eval_split='test'))
   config.data.workers = 0
   config.data.batch_size = batch_size or config.data.batch_size
@@ -355,6 +357,15 @@ def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDi
   if config.init_from or systems.make_recipe(config).pretrained:
     config.init_from = row.rpartition('@')[0] if not pathlib.Path(row).exists() else row
   return config
+
+
+def _complete(config: ConfigDict, known: ConfigDict) -> None:
+  """Gives a config of an earlier version the fields that it lacks, in place."""
+  for name, value in known.items():
+    if name not in config:
+      config[name] = value
+    elif isinstance(value, ConfigDict) and name != 'optimizers':
+      _complete(config[name], value)
 
 
 def _schedule_seconds(run: loop.Run, total: int, steps: int, say: Say) -> float:

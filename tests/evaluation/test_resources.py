@@ -12,6 +12,7 @@ from benchmarks import zoo
 from jaxinpaint import systems
 from jaxinpaint.evaluation import resources
 from jaxinpaint.layers import conv, operations
+from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import costs
 from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
 from jaxinpaint.weights import store
@@ -171,6 +172,18 @@ def test_compilation_is_measured_without_the_cache(tmp_path):
 def test_a_weights_file_does_not_say_how_it_was_trained(weights):
   with pytest.raises(ValueError, match=r'gl\.safetensors is no run .* give the --workdir'):
     costs.run_config(str(weights[0]))
+
+
+def test_runs_of_earlier_versions_are_completed():
+  known = config_lib.base('glcic')
+  old = config_lib.base('glcic').unlock()
+  del old.data['flip'], old.checkpoint
+  old.data.size, old.model.width, old.optimizers.generator = 96, 3, dict(name='adam')
+  new = costs._alone(old, 'somewhere', 2, 0)
+  assert new.data.flip == known.data.flip and new.checkpoint == known.checkpoint
+  assert (new.data.size, new.data.batch_size, new.model.width) == (96, 2, 3)
+  assert list(new.optimizers) == ['generator'] and new.data.source == 'sample'
+  assert 'checkpoint' not in old
 
 
 def lines(monkeypatch, **by_what):
