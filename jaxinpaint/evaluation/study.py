@@ -9,6 +9,7 @@ study.json put them beside the published ones. An interrupted study goes on with
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import sys
@@ -16,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jaxinpaint import command_line
@@ -28,12 +28,14 @@ from jaxinpaint.evaluation import (
   folders,
   mask_sets,
   measure,
+  predictors,
   protocols,
   report,
   resources,
   rows,
   run,
   study_document,
+  study_images,
 )
 from jaxinpaint.evaluation.protocols import Protocol
 from jaxinpaint.training import checkpoints
@@ -65,24 +67,6 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-  """The test images of a data set: a source, see `data.sources`."""
-
-  source: sources.Source = dataclasses.field(repr=False)
-  indices: tuple[int, ...]
-
-  def __len__(self) -> int:
-    return len(self.indices)
-
-  def __getitem__(self, i: int) -> np.ndarray:
-    return self.source[self.indices[i]]
-
-  def path(self, i: int) -> str:
-    """See `data.sources.Source`."""
-    return self.source.path(self.indices[i])
-
-
-@dataclasses.dataclass(frozen=True)
 class Row:
   """One row on one data set.
 
@@ -92,7 +76,7 @@ class Row:
     system: of its weights; '' for outputs.
     method: the survey's name of it; '': none of the survey's.
     size: of the images.
-    predictor: what `evaluate` takes; outputs of a folder are found when the images are known.
+    predictor: what `evaluate` takes.
     origin: where it comes from, for the report.
   """
 
@@ -103,31 +87,6 @@ class Row:
   size: int
   predictor: Any
   origin: str
-
-
-def draw(source: sources.Source, count: int, seed: int, name: str = 'the data set') -> Drawn:
-  """`count` images drawn over the sorted names; fewer are a part of more.
-
-  Raises:
-    ValueError: the source has fewer.
-  """
-  n = len(source)
-  if count > n:
-    raise ValueError(
-      f'{count} test images are wanted of {name}, which has {n}: give the whole set, or at most '
-      f'--count {n}'
-    )
-  in_order = sorted(range(n), key=source.path)
-  chosen = np.random.default_rng(seed).permutation(n)[:count]
-  return Drawn(source, tuple(in_order[i] for i in sorted(chosen)))
-
-
-def names_of(images: Drawn) -> list[str]:
-  """Names within the data set, the same on every machine."""
-  paths = [images.path(i) for i in range(len(images))]
-  every = [images.source.path(i) for i in range(len(images.source))]
-  root = os.path.commonpath([os.path.dirname(p) for p in every]) if paths else ''
-  return [os.path.relpath(p, root) if root else p for p in paths]
 
 
 def split_rows(given: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -186,7 +145,9 @@ def _prepare(request: Request) -> 'Study':
   images = {}
   for d, source in given.items():
     if source:
-      images[d] = draw(sources.make(source, ''), config.count, config.draw_seed, f'--{d} {source}')
+      images[d] = study_images.draw(
+        sources.make(source, ''), config.count, config.draw_seed, f'--{d} {source}'
+      )
   loaded: dict[str, tuple[str, int, Any, str]] = {}
   found: dict[str, list[Row]] = {d: [] for d in images}
   for d in images:
@@ -203,6 +164,15 @@ def _prepare(request: Request) -> 'Study':
     for size in {r.size for r in found[d]} | {request.size or config.size}:
       measure.check_size(protocol, size, size)
       mask_sets.make(protocol.masks, protocol.bins, size, size, seed=config.seed)
+    for i, r in enumerate(found[d]):
+      if r.predictor is None:
+        paths = [images[d].path(k) for k in range(len(images[d]))]
+        stored = folders.find(r.name, r.path, paths, protocol.bins, (r.size, r.size))
+        found[d][i] = dataclasses.replace(r, predictor=stored)
+  for d in set(given) - set(images):
+    idle = sorted(set(by_dataset[d]) - {n for k in images for n in by_dataset[k]})
+    if idle:
+      logging.warning('--row %s: --%s is not given, so it is not measured.', ', '.join(idle), d)
   return Study(request, protocol, output, images, found, fills)
 
 
@@ -261,7 +231,7 @@ class Study:
   request: Request
   protocol: Protocol
   output: pathlib.Path
-  images: Mapping[str, Drawn]
+  images: Mapping[str, study_images.Drawn]
   rows: Mapping[str, Sequence[Row]]
   fills: Mapping[str, Any]
 
@@ -273,12 +243,19 @@ class Study:
     """
     config = self.request.config
     if jax.process_index() == 0:
-      self._write_lists()
+      self.output.mkdir(parents=True, exist_ok=True)
+      for d, drawn in self.images.items():
+        rest = config.datasets[d].training == 'rest'
+        study_images.write_lists(drawn, self.output, d, rest)
     datasets: dict[str, Any] = {d: None for d in config.datasets}
     cells: list[dict[str, Any]] = []
     for d in self.images:
-      datasets[d], found = self._dataset(d, measured)
+      of, kept = self._fingerprint(d, measured), self.output / f'{d}_cells.json'
+      datasets[d], found = self._kept(kept, of) or self._dataset(d, measured)
       cells += found
+      if of and jax.process_index() == 0:
+        text = json.dumps({'of': of, 'about': datasets[d], 'cells': found}, ensure_ascii=False)
+        kept.write_text(text, encoding='utf-8')
     document = study_document.make(
       config=config,
       protocol=self.protocol,
@@ -295,6 +272,40 @@ class Study:
       print(f'study: {self.output / "study.md"}', flush=True)
     return document
 
+  def _fingerprint(self, d: str, measured: resources.Measured | None) -> str:
+    """Of all that the cells of a data set depend on; '' where a row cannot say."""
+    config, found = self.request.config, {r.name: r.predictor for r in self.rows[d]}
+    outputs = predictors.fingerprints(found | dict(self.fills))
+    if outputs is None:
+      return ''
+    about = [config[n] for n in ('seed', 'count', 'draw_seed', 'size')]
+    about += [
+      study_images.names_of(self.images[d]),
+      self.request.size,
+      self.request.data[d],
+      outputs,
+    ]
+    about += [{r.name: (r.size, r.origin) for r in self.rows[d]}, self.protocol.description()]
+    about += [bool(measured), {k: str(v) for k, v in report.environment().items()}]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+  def _kept(self, file: pathlib.Path, of: str) -> tuple[dict[str, Any], list[Any]] | None:
+    """What an earlier attempt has finished of just this."""
+    if not (self.request.resume and of and file.exists()):
+      return None
+    try:
+      found = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError:  # torn by the end of a process
+      return None
+    folders_there = all(
+      (self.output / r['folder'] / 'metrics.json').exists()
+      for r in found.get('about', {}).get('reports', {}).values()
+    )
+    if found.get('of') != of or not folders_there:
+      return None
+    logging.info('%s is there already, and nothing of it has changed.', file)
+    return found['about'], found['cells']
+
   def _dataset(
     self, d: str, measured: resources.Measured | None
   ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -309,7 +320,7 @@ class Study:
       'of': len(drawn.source),
       'count': len(drawn),
       'draw_seed': config.draw_seed,
-      'names': names_of(drawn),
+      'names': study_images.names_of(drawn),
       'reports': {},
     }
     about['names_sha256'] = hashlib.sha256('\n'.join(about['names']).encode()).hexdigest()
@@ -320,15 +331,11 @@ class Study:
         self.protocol.masks, self.protocol.bins, size, size, seed=config.seed, images=images
       )
       chosen = [r for r in self.rows[d] if r.size == size]
-      predictors = {}
-      for r in chosen:
-        predictors[r.name] = r.predictor or folders.find(
-          r.name, r.path, run.files_of(images), tuple(masks), (size, size)
-        )
-      shown_fills = dict(self.fills) if size == usual else {}
+      evaluated = {r.name: r.predictor for r in chosen}
+      evaluated |= dict(self.fills) if size == usual else {}
       folder = self.output / (d if size == usual else f'{d}_{size}')
       results = run.evaluate_and_report(
-        predictors | shown_fills,
+        evaluated,
         images,
         masks,
         self.protocol,
@@ -340,7 +347,7 @@ class Study:
         published=label,
         notes={r.name: r.origin for r in chosen},
         resume=self.request.resume,
-        resources=self._resources(d, measured, [*predictors, *shown_fills]),
+        resources=self._resources(d, measured, list(evaluated)),
       )
       about['reports'][str(size)] = {
         'folder': folder.name,
@@ -363,19 +370,6 @@ class Study:
     fields = dataclasses.asdict(dataclasses.replace(row, predictor=None)) | {'dataset': d}
     del fields['predictor'], fields['path']
     return fields | {'resources': resource_name(self.request.rows, row.name, d)}
-
-  def _write_lists(self) -> None:
-    """DATASET_test.txt, and DATASET_train.txt where training takes the rest: 'files:LIST'."""
-    self.output.mkdir(parents=True, exist_ok=True)
-    for d, drawn in self.images.items():
-      write = lambda part, paths, d=d: (self.output / f'{d}_{part}.txt').write_text(
-        ''.join(f'{p}\n' for p in paths), encoding='utf-8'
-      )
-      write('test', [os.path.abspath(drawn.path(i)) for i in range(len(drawn))])
-      if self.request.config.datasets[d].training == 'rest':
-        taken = set(drawn.indices)
-        rest = (i for i in range(len(drawn.source)) if i not in taken)
-        write('train', [os.path.abspath(drawn.source.path(i)) for i in rest])
 
 
 def resource_name(given: Sequence[str], name: str, dataset: str) -> str:
@@ -452,6 +446,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (*USER_ERRORS, ValueError) as error:
     print(f'study: {error}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print('study: interrupted; the same command goes on', file=sys.stderr)
+    return 130
   return 0
 
 

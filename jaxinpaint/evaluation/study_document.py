@@ -150,6 +150,10 @@ def finding(f: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]
     result['measured'][of] = mine
     same = 'the same' if _best(mine) == _best(counts) else 'another'
     text += f' Here, {of} outputs, {_counts(mine, mine_total)}: {same} winner.'
+  rows = [r for r in document['rows'] if r['dataset'] in names and r['method'] in f['methods']]
+  if len({r['size'] for r in rows}) > 1:
+    sizes = dict.fromkeys(f'{r["name"]} {r["size"]}' for r in rows)
+    text += f' Their images are not of one size ({", ".join(sizes)}).'
   return result | {'sentence': text}
 
 

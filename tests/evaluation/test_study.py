@@ -10,7 +10,7 @@ from PIL import Image
 from configs import survey_study
 from jaxinpaint import systems
 from jaxinpaint.data import pipeline, sources
-from jaxinpaint.evaluation import command, protocols, resources, study, study_document
+from jaxinpaint.evaluation import command, protocols, resources, study, study_document, study_images
 from jaxinpaint.weights import store
 
 SIDE = 64
@@ -34,13 +34,13 @@ def test_the_draw_depends_on_names_and_seed_alone():
   names = [f'/faces/{i:05d}.jpg' for i in range(500)]
   shuffled = [names[i] for i in np.random.default_rng(1).permutation(500)]
   elsewhere = [n.replace('/faces/', '/other/disk/') for n in names]
-  drawn = study.names_of(study.draw(Named(names), 40, 0))
+  drawn = study_images.names_of(study_images.draw(Named(names), 40, 0))
   assert len(set(drawn)) == 40 and drawn == sorted(drawn)
-  assert study.names_of(study.draw(Named(shuffled), 40, 0)) == drawn
-  assert study.names_of(study.draw(Named(elsewhere), 40, 0)) == drawn
-  assert study.names_of(study.draw(Named(names), 40, 1)) != drawn
+  assert study_images.names_of(study_images.draw(Named(shuffled), 40, 0)) == drawn
+  assert study_images.names_of(study_images.draw(Named(elsewhere), 40, 0)) == drawn
+  assert study_images.names_of(study_images.draw(Named(names), 40, 1)) != drawn
   # A smaller study is of a part of the images.
-  assert set(study.names_of(study.draw(Named(names), 10, 0))) < set(drawn)
+  assert set(study_images.names_of(study_images.draw(Named(names), 10, 0))) < set(drawn)
   # Drawn, not the first ones.
   assert max(drawn) > '00400'
 
@@ -240,8 +240,8 @@ def test_a_small_study_has_every_cell_of_its_rows(made):
 def test_a_cell_is_the_mean_over_the_drawn_images(made, folder):
   """Mean fill of a centre square of 25 %, computed here by hand."""
   document, _ = made
-  drawn = study.draw(sources.make(f'folder:{folder}', ''), 2, 0)
-  assert document['datasets']['celeba']['names'] == study.names_of(drawn)
+  drawn = study_images.draw(sources.make(f'folder:{folder}', ''), 2, 0)
+  assert document['datasets']['celeba']['names'] == study_images.names_of(drawn)
   options = protocols.get('survey').image_options()
   images = pipeline.evaluation_set(drawn, size=SIDE, **options)
   psnr = []
@@ -292,6 +292,31 @@ def test_a_finished_study_is_made_again_and_other_folders_are_not(made, tmp_path
   (tmp_path / 'thesis.tex').write_text('')
   with pytest.raises(ValueError, match='holds other files and no study'):
     study.check_folder(tmp_path)
+
+
+def test_what_is_finished_is_not_measured_again(made, folder, weights, monkeypatch):
+  document, output = made
+  asked = request(folder, output, rows=[f'glcic={weights}'])
+
+  def evaluated(*args, **kwargs):
+    raise AssertionError('measured again')
+
+  monkeypatch.setattr(study.run, 'evaluate_and_report', evaluated)
+  again = study.prepare(asked).run()
+  assert again['cells'] == document['cells'] and again['datasets'] == document['datasets']
+  for changes in (
+    dict(rows=[f'mine={weights}']),
+    dict(rows=[f'glcic={weights}'], size=72),
+    dict(rows=[f'glcic={weights}'], resume=False),
+  ):
+    with pytest.raises(AssertionError, match='measured again'):
+      study.prepare(request(folder, output, **changes)).run()
+
+
+def test_outputs_made_elsewhere_are_looked_for_first(folder, tmp_path):
+  (tmp_path / 'theirs').mkdir()
+  with pytest.raises(command.UsageError, match=r"row 'theirs': .* has no output of center 10"):
+    study.prepare(request(folder, tmp_path / 'out', rows=[f'theirs={tmp_path / "theirs"}']))
 
 
 def test_native_sizes_hold_unless_one_is_asked_for(weights):
