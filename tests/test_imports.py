@@ -16,15 +16,13 @@ ALLOWED = {
   'weights': ('systems', 'arrays', 'training.checkpoints'),  # and see FETCH
   'data': ('arrays',),
   'systems': ('arrays', 'layers', 'losses', 'features', 'weights', 'training.recipe'),
-  'training': ('arrays', 'data', 'evaluation', 'systems', 'weights'),
+  'training': (
+    *('arrays', 'command_line', 'data', 'evaluation', 'systems', 'weights'),
+    'layers.operations',  # counts of work, for costs
+  ),
   'evaluation': (
-    'arrays',
-    'data',
-    'features',
-    'systems',
-    'training.checkpoints',
-    'training.recipe',
-    'weights',
+    *('arrays', 'command_line', 'data', 'features', 'systems'),
+    *('training.checkpoints', 'training.recipe', 'weights'),
   ),
   'inference': ('arrays', 'data', 'systems', 'training.checkpoints', 'training.recipe', 'weights'),
 }

@@ -202,7 +202,7 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
     joined.kinds |= {new: x.kind(old) for old, new in rename.items()}
     joined.resources |= {rename[n]: v for n, v in x.resources.items() if n in rename}
     for metric, why in x.not_computed.items():
-      joined.not_computed.setdefault(metric, f'(in {label}) {why}')
+      joined.not_computed.setdefault(metric, f'{why} (in {label})')
     joined.sources += x.sources or [
       {
         'folder': str(r.folder),

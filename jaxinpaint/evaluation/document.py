@@ -211,16 +211,16 @@ def _document(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _read(folder: pathlib.Path, document: dict[str, Any]) -> Report:
-  protocol = _protocol(folder, document['protocol'])
-  records_of = lambda bins: _records(folder, protocol, bins)
-  if 'bins' in document:
-    bins = tuple(Bin(**_known(Bin, b)) for b in document['bins'])
+  measured = [Bin(**_known(Bin, b)) for b in document.get('bins', [])]
+  protocol = _protocol(folder, document['protocol'], measured)
+  if measured:
+    bins = tuple(measured)
   else:
     labels = dict.fromkeys(r['bin'] for r in document['results'])
     own = {b.label: b for b in protocol.bins}
     bins = tuple(own[x] if x in own else protocols.parse_bins([x])[0] for x in labels)
   by_label = {b.label: b for b in bins}
-  records = records_of(by_label)
+  records = _records(folder, protocol, by_label)
   dataset, masks = document['dataset'], document['masks']
   found = document.get('predictors')
   names = [p['name'] for p in found] if found else [r.predictor for r in records]
@@ -266,12 +266,14 @@ def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in fields.items() if k in names}
 
 
-def _protocol(folder: pathlib.Path, described: Mapping[str, Any]) -> Protocol:
+def _protocol(
+  folder: pathlib.Path, described: Mapping[str, Any], measured: Sequence[Bin]
+) -> Protocol:
   """As it was when the report was written; what it did not record then is as it is now."""
   fields = _known(Protocol, described)
   fields['metrics'] = tuple(Metric(**_known(Metric, m)) for m in described['metrics'])
   now = protocols.PROTOCOLS.get(described['id'])
-  own = {b.label: b for b in now.bins} if now else {}
+  own = {b.label: b for b in [*(now.bins if now else ()), *measured]}
   # Their labels alone are recorded.
   labels = [b if isinstance(b, str) else b['label'] for b in described['bins']]
   fields['bins'] = tuple(own[x] if x in own else protocols.parse_bins([x])[0] for x in labels)

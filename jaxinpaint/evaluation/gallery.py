@@ -28,6 +28,7 @@ class Gallery:
   def __init__(self, results: Results, album: Album):
     """See the class."""
     self._results, self._album = results, album
+    self._metrics, self._case_metric = results.image_metrics, cases.metric_of(results)
     self._records = {(r.predictor, r.bin, r.index): r for r in results.records}
     for e in results.examples:
       for column, (_, picture) in enumerate(self._pictures(e)):
@@ -122,7 +123,7 @@ left.</p>
       return f'{100 * e.mask.mean():.1f} % hole'
     if record is None:
       return escape(self._file(e.bin, e.index))
-    metric = self._results.image_metrics[0]
+    metric = self._metrics[0]
     return f'{escape(metric.label)} {number(record.values.get(metric.name, math.nan), metric)}'
 
   def _title(self, e: Example) -> str:
@@ -157,11 +158,10 @@ left.</p>
     )
 
   def _case(self, name: str, record: Record) -> str:
-    results = self._results
-    metric = cases.metric_of(results)
+    metric = self._case_metric
     uri = self._album.get(('case', name, record.bin, record.index))
     file = pathlib.PurePath(record.file).name
-    numbers = [metric, *(m for m in results.image_metrics if m != metric)]
+    numbers = [metric, *(m for m in self._metrics if m != metric)]
     shown = ', '.join(
       f'{m.label} {number(record.values[m.name], m)}' for m in numbers if m.name in record.values
     )

@@ -30,6 +30,7 @@ from jaxinpaint.evaluation.tables import (
   number,
   percent,
   resource,
+  resource_names,
   verdicts,
 )
 
@@ -64,7 +65,7 @@ def page(
     ('curves', 'By share of hole', _curves(stats)),
     ('pictures', 'Pictures', examples and _legend_of_pictures(album) + examples),
     ('cases', 'Best and worst', _legend_of_cases(results) + gallery.cases()),
-    ('resources', 'Resources', _resources(results)),
+    ('resources', 'Resources', _resources(results, published)),
     ('missing', 'Not computed, left out', _missing(results)),
     ('method', 'How it was measured', _method(results, environment or {})),
   ]  # fmt: skip
@@ -262,7 +263,7 @@ def _difference_table(stats: Statistics, b: Bin) -> str:
 
 
 def _further(results: Results, published: Sequence[Published]) -> str:
-  rows = papers.elsewhere(published, results.protocol.bins) if published else []
+  rows = papers.elsewhere(published, results.protocol.bins, results.protocol.metrics)
   if not rows:
     return ''
   keys = ('method', 'mask', 'percent', 'metric', 'value')
@@ -284,7 +285,7 @@ def _curves(stats: Statistics) -> str:
   several = curves.groups(results.bins)
   for kind, bins in several.items():
     if len(several) > 1:
-      parts.append(f'<h3>{escape(kind or results.masks)}</h3>')
+      parts.append(f'<h3>{escape((kind or results.masks).replace("_", " ").capitalize())}</h3>')
     drawn = ''.join(curves.curve(stats, m, bins) for m in stats.metrics)
     parts.append(f'<div class="curves">{drawn}</div>')
     if len(results.records) * len(stats.metrics) <= _MANY:
@@ -313,23 +314,37 @@ def _legend_of_cases(results: Results) -> str:
   )
 
 
-def _resources(results: Results) -> str:
-  names = list(dict.fromkeys(n for r in results.resources.values() for n in r))
-  if not names:
-    return ''
-  rows = []
-  for name, found in results.resources.items():
-    cells = ''.join(
-      f'<td data-value="{escape(str(found.get(n, "")))}">{escape(resource(found.get(n)))}</td>'
-      for n in names
+def _resources(results: Results, published: Sequence[Published]) -> str:
+  text = ''
+  if results.resources:
+    rows = ''.join(
+      f'<tr><th scope="row">{escape(shown)}</th>'
+      + ''.join(f'<td>{escape(resource(r.get(name)))}</td>' for r in results.resources.values())
+      + '</tr>'
+      for name, shown in resource_names(results.resources).items()
     )
-    rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-  heads = ''.join(f'<th scope="col" data-sort="lower">{escape(n)}</th>' for n in names)
-  return _scroll(
-    'Resources',
-    '<table class="sortable"><thead><tr><th scope="col" data-sort="text">method</th>'
-    f'{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>',
-  )
+    heads = ''.join(f'<th scope="col">{escape(n)}</th>' for n in ('', *results.resources))
+    text += _scroll(
+      'Resources', f'<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    )
+  printed = papers.resources(published, results.protocol.metrics)
+  if printed:
+    names = resource_names(dict(printed))
+    rows = ''.join(
+      f'<tr><th scope="row">{escape(method)} <small>published</small></th>'
+      + ''.join(f'<td data-value="{escape(x)}">{escape(x or "–")}</td>' for x in values)
+      + '</tr>'
+      for method, given in printed
+      for values in [[given.get(n, '') for n in names]]
+    )
+    heads = ''.join(f'<th scope="col" data-sort="lower">{escape(n)}</th>' for n in names.values())
+    what = papers.PUBLISHED_RESOURCES
+    text += f'<p class="published">{escape(what)}</p>' + _scroll(
+      f'Resources, {what}',
+      f'<table class="sortable"><thead><tr><th scope="col" data-sort="text">method</th>{heads}'
+      f'</tr></thead><tbody class="published">{rows}</tbody></table>',
+    )
+  return text
 
 
 def _missing(results: Results) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxinpaint.evaluation.protocols import Bin, Metric
 
 PUBLISHED = 'published, other images and masks'
+PUBLISHED_RESOURCES = 'published, measured on other hardware'
 
 # {protocol, table, method, dataset, mask, percent, metric, value}, as columns of published.csv.
 Published = dict[str, str]
@@ -47,6 +48,25 @@ def of_bin(
   return [(method, numbers) for method, numbers in found.items() if numbers]
 
 
-def elsewhere(rows: Sequence[Published], bins: Sequence[Bin]) -> list[Published]:
-  """Rows whose masks are of no bin of the protocol."""
-  return [r for r in rows if not any(belongs(r, b) for b in bins)]
+def elsewhere(
+  rows: Sequence[Published], bins: Sequence[Bin], metrics: Sequence[Metric]
+) -> list[Published]:
+  """Rows whose masks are of no bin of the protocol, resources left out."""
+  wanted = [r for r in rows if not _is_resource(r, metrics)]
+  return [r for r in wanted if not any(belongs(r, b) for b in bins)]
+
+
+def resources(
+  rows: Sequence[Published], metrics: Sequence[Metric]
+) -> list[tuple[str, dict[str, str]]]:
+  """[(method, {name: number as printed})] of what methods cost, whatever they fill."""
+  found: dict[str, dict[str, str]] = {}
+  for row in rows:
+    if _is_resource(row, metrics):
+      found.setdefault(row['method'], {})[row['metric']] = row['value']
+  return list(found.items())
+
+
+def _is_resource(row: Published, metrics: Sequence[Metric]) -> bool:
+  quality = {m.published for m in metrics}
+  return not row['mask'] and not row['percent'] and row['metric'] not in quality

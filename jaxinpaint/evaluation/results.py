@@ -171,8 +171,8 @@ class Results:
   @property
   def image_metrics(self) -> tuple[Metric, ...]:
     """Those of the protocol's metrics that at least one image has a number of."""
-    measured = {name for r in self.records for name in r.values}
-    return tuple(m for m in self.protocol.metrics if m.name in measured)
+    measured = lambda name: any(name in r.values for r in self.records)
+    return tuple(m for m in self.protocol.metrics if measured(m.name))
 
   @property
   def set_metrics(self) -> tuple[Metric, ...]:

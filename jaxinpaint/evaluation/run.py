@@ -310,6 +310,7 @@ def evaluate_and_report(
   on_unreadable: str = 'skip',
   resume: bool = True,
   networks: Any = None,
+  resources: Mapping[str, dict[str, float]] | None = None,
 ) -> Results:
   """`evaluate`, then the report in `output_dir` and the table on the terminal.
 
@@ -335,6 +336,7 @@ def evaluate_and_report(
     on_unreadable: what becomes of images that cannot be read.
     resume: False: measures everything anew.
     networks: see `evaluate`.
+    resources: {row: {name: number}}, of `resources.measure`, for the report.
   """
   report.check_folder(output_dir)
   if published is None:
@@ -365,10 +367,11 @@ def evaluate_and_report(
   )
   results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
   results.notes = dict(notes or {}) | origins | results.notes
+  results.resources = dict(resources or {})
   if jax.process_index() == 0:
     folder = report.write(results, output_dir, published_rows)
     print(report.terminal_table(results, published_rows))
-    print(f'report: {folder / "report.md"}', flush=True)
+    print(f'report: {folder / "report.html"}', flush=True)
   processes.wait()
   kept.remove()
   return results

@@ -151,6 +151,7 @@ class Statistics:
     self.metrics = results.image_metrics
     self._values: dict[tuple[Bin, str], np.ndarray] = {}
     self._intervals: dict[tuple[Bin, str, str, str], tuple[float, float]] = {}
+    self._summaries: dict[tuple[Bin, str, str], Summary] = {}
     self._done: set[Bin] = set()
     for b in results.bins:
       self._gather(b)
@@ -168,9 +169,12 @@ class Statistics:
 
   def summary(self, predictor: str, bin: Bin, metric: str) -> Summary:
     """The mean with its interval."""
-    plain = self.results.summary(predictor, bin, metric)
-    low, high = self._interval(bin, metric, predictor, '')
-    return dataclasses.replace(plain, low=low, high=high)
+    key = (bin, metric, predictor)
+    if key not in self._summaries:
+      plain = self.results.summary(predictor, bin, metric)
+      low, high = self._interval(bin, metric, predictor, '')
+      self._summaries[key] = dataclasses.replace(plain, low=low, high=high)
+    return self._summaries[key]
 
   def comparison(self, predictor: str, baseline: str, bin: Bin, metric: Metric) -> Comparison:
     """`predictor` against `baseline`, image by image."""
@@ -217,7 +221,7 @@ class Statistics:
       return Best(max(numbers, key=numbers.get)) if len(numbers) > 1 else Best()
     scores = {}
     for name in self.results.predictors:
-      s = self.results.summary(name, bin, metric.name)
+      s = self.summary(name, bin, metric.name)
       if s.n or s.infinite:
         scores[name] = sign * (s.mean if s.n else math.inf)
     if len(scores) < 2:

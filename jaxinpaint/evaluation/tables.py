@@ -55,7 +55,7 @@ def interval_text(low: float, high: float, metric: Metric, sign: bool = False) -
 
 def count_text(stats: Statistics, name: str, bin: Bin) -> str:
   """How many images a row was measured on, as '60'; of how many an infinite value was left out."""
-  summaries = [stats.results.summary(name, bin, m.name) for m in stats.metrics]
+  summaries = [stats.summary(name, bin, m.name) for m in stats.metrics]
   sets = [stats.results.set_value(name, bin, m.name) for m in stats.results.set_metrics]
   n = max([s.n + s.infinite for s in summaries] + [v.n for v in sets if v], default=0)
   left = [
@@ -105,7 +105,7 @@ def terminal_table(
     )
   if published:
     foot.append(f'* {PUBLISHED} ({published[0]["dataset"]}).')
-  foot += [f'Not computed: {text}' for text in not_computed(results)]
+  foot += not_computed(results)
   return '\n\n'.join([*blocks, '\n'.join(foot + verdicts(results, stats))])
 
 
@@ -143,15 +143,19 @@ def stamp(results: Results) -> str:
 
 
 def not_computed(results: Results) -> list[str]:
-  """'LPIPS: why, and the command', of each metric that was not."""
+  """'LPIPS not computed: why, and the command', of each metric that was not."""
   labels = {m.name: m.label for m in results.protocol.metrics}
-  return [f'{labels.get(name, name)}: {why}' for name, why in results.not_computed.items()]
+  said = lambda name, why: why.startswith(labels.get(name, name))
+  return [
+    why if said(name, why) else f'{labels.get(name, name)} not computed: {why}'
+    for name, why in results.not_computed.items()
+  ]
 
 
 def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
   """For each predictor that is no fill: where does it beat all fills, and where the baseline?"""
   stats = stats or Statistics(results)
-  metrics = results.image_metrics
+  metrics = stats.metrics
   fills = [n for n in results.predictors if results.kind(n) == 'fill']
   total = len(results.bins) * len(metrics)
   sentences = []
@@ -160,7 +164,7 @@ def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
       continue
     lost = {}
     for b in results.bins:
-      labels = [m.label for m in metrics if not _beats(results, name, fills, b, m)]
+      labels = [m.label for m in metrics if not _beats(stats, name, fills, b, m)]
       if labels:
         lost[b] = labels
     won = total - sum(map(len, lost.values()))
@@ -214,10 +218,10 @@ def _at(bin: Bin) -> str:
   return bin.name or f'{bin.label} %'
 
 
-def _beats(results: Results, name: str, fills: Sequence[str], b: Bin, metric: Metric) -> bool:
+def _beats(stats: Statistics, name: str, fills: Sequence[str], b: Bin, metric: Metric) -> bool:
   """Whether the mean of `name` is better than those of all fills; False where one is undefined."""
   sign = 1 if metric.better == 'higher' else -1
-  mean = lambda n: sign * results.summary(n, b, metric.name).mean
+  mean = lambda n: sign * stats.summary(n, b, metric.name).mean
   return all(mean(name) > mean(fill) for fill in fills)
 
 
@@ -244,7 +248,7 @@ def markdown(
   lines += _published_text(results, published)
   if results.not_computed:
     lines += ['', '## Not computed', '', *(f'- {text}' for text in not_computed(results))]
-  lines += resources_text(results)
+  lines += resources_text(results, published)
   lines += ['', '## How it was measured', '', f'Source: {p.source}.', '', p.notes, '']
   lines += [
     f'- {statistics.METHOD}. In bold the best of a column, with ≈ those that are not told apart '
@@ -321,7 +325,7 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
   if not published:
     return []
   lines = ['', f'(published): {PUBLISHED}: {published[0]["dataset"]}, as printed in the paper.']
-  further = papers.elsewhere(published, results.protocol.bins)
+  further = papers.elsewhere(published, results.protocol.bins, results.protocol.metrics)
   if further:
     lines += ['', '### Published for other masks', '']
     keys = ('method', 'mask', 'percent', 'metric', 'value')
@@ -330,15 +334,30 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
   return lines
 
 
-def resources_text(results: Results) -> list[str]:
-  """A table of the resources of each predictor, where they were measured."""
-  names = list(dict.fromkeys(n for r in results.resources.values() for n in r))
-  if not names:
-    return []
-  rows = [
-    [plain(p), *(resource(found.get(n)) for n in names)] for p, found in results.resources.items()
-  ]
-  return ['', '## Resources', '', *table(['method', *names], rows)]
+def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+  """{name: as a reader sees it} of all that was measured, in that order."""
+  names = dict.fromkeys(n for found in resources.values() for n in found)
+  return {n: n.replace('_', ' ') for n in names}
+
+
+def resources_text(results: Results, published: Sequence[Published]) -> list[str]:
+  """What each predictor costs, where it was measured, and what papers print of that."""
+  lines = []
+  if results.resources:
+    rows = [
+      [plain(shown), *(resource(found.get(name)) for found in results.resources.values())]
+      for name, shown in resource_names(results.resources).items()
+    ]
+    lines += ['', *table(['', *map(plain, results.resources)], rows)]
+  printed = papers.resources(published, results.protocol.metrics)
+  if printed:
+    names = resource_names(dict(printed))
+    rows = [
+      [f'*{plain(method)}* (published)', *(f'*{given[n]}*' if n in given else '–' for n in names)]
+      for method, given in printed
+    ]
+    lines += ['', f'{papers.PUBLISHED_RESOURCES}:', '', *table(['', *names.values()], rows)]
+  return ['', '## Resources', *lines] if lines else []
 
 
 def resource(value: Any) -> str:

@@ -106,12 +106,14 @@ def test_columns_that_one_report_lacks(two, tmp_path):
     set_values=[SetValue('deep', b, 'fid', 12.5, 12) for b in BINS],
     resources={'deep': {'parameters': 5}},
     kinds={'deep': 'files'},
+    not_computed={'lpips': 'no weights'},
   )
   folder = report.write(results, tmp_path / 'deep', measured_on={})
   joined = join([two[0], folder]).results
   assert [m.name for m in joined.set_metrics] == ['fid']
   assert joined.set_value('deep', BINS[0], 'fid').value == 12.5
   assert joined.set_value('ours', BINS[0], 'fid') is None
+  assert joined.not_computed == {'lpips': 'no weights (in deep)'}
   assert joined.kind('deep') == 'files' and joined.resources == {'deep': {'parameters': 5}}
   assert '12.50' in report.terminal_table(joined)
 

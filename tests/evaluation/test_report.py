@@ -286,10 +286,22 @@ def test_markdown_and_terminal(written):
   assert r'onerror=alert(1)\>"&' in text and '| <img' not in text
   plain = report.terminal_table(results, ROWS, colour=False)
   assert '\x1b' not in plain and '* published, other images and masks (Places2)' in plain
-  assert '▲' in plain and 'Not computed: LPIPS: weights are missing' in plain
+  costs = [
+    dict(r, mask='', percent='', metric='train_hours', value='77')
+    for r in ROWS
+    if r['value'] == '1.17'
+  ]
+  assert 'train hours' in page.page(results, costs) and '>77<' in page.page(results, costs)
+  assert '| *EdgeConnect* (published) | *77* |' in tables.markdown(results, costs, {}, {})
+  assert '▲' in plain and '\nLPIPS not computed: weights are missing' in plain
   coloured = report.terminal_table(results, ROWS, colour=True)
   assert '\x1b[3;36m* EdgeConnect' in coloured
   assert re.sub('\x1b\\[[0-9;]*m', '', coloured) == plain
+
+
+def test_metrics_not_computed_are_named_once():
+  results = make({'ours': 0.0}, not_computed={'psnr': 'PSNR not computed: no ruler', 'ssim': 'why'})
+  assert tables.not_computed(results) == ['PSNR not computed: no ruler', 'SSIM not computed: why']
 
 
 def test_verdicts_against_a_baseline():
@@ -315,7 +327,13 @@ def test_published_rows_find_their_bin():
   assert published.of_bin([row, row | dict(metric='FID')], centre, PROTOCOL.metrics) == [
     ('M', {'psnr': '30'})
   ]
-  assert published.elsewhere([row], [random]) == [row] and not published.elsewhere([row], [centre])
+  assert published.elsewhere([row], [random], PROTOCOL.metrics) == [row]
+  assert not published.elsewhere([row], [centre], PROTOCOL.metrics)
+  # What a method costs holds for all masks; a quality whose masks are not known is no cost.
+  cost = row | dict(mask='', percent='', metric='train_hours', value='12')
+  unknown = row | dict(mask='', percent='')
+  assert published.elsewhere([cost, unknown], [centre], PROTOCOL.metrics) == [unknown]
+  assert published.resources([cost, unknown], PROTOCOL.metrics) == [('M', {'train_hours': '12'})]
 
 
 def test_best_and_worst_cases():
