@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 
 import jax
-from absl import flags, logging
+from absl import logging
 
 # Seconds that a process waits for the others at the start; clusters start nodes minutes apart.
 _TIMEOUT = 300
@@ -18,21 +18,6 @@ _TIMEOUT = 300
 
 class ClusterError(Exception):
   """The processes cannot find each other; the message says what to change."""
-
-
-def define_flags() -> None:
-  """Defines --coordinator, --num_processes and --process_id for an entry point."""
-  flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0, where several processes meet; see docs/pods.md.'
-  )
-  flags.DEFINE_integer('num_processes', None, 'How many processes there are.', lower_bound=1)
-  flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
-
-
-def initialize_from_flags() -> None:
-  """`initialize` with the flags of `define_flags`."""
-  values = flags.FLAGS
-  initialize(values.coordinator, values.num_processes, values.process_id)
 
 
 def initialize(
@@ -86,8 +71,8 @@ def initialize(
         'jaxinpaint.distributed.initialize() came after a device was used: call it first'
       ) from error
     raise ClusterError(
-      f'the processes cannot meet at {coordinator or "the coordinator"} ({_first_line(error)}): check '
-      'that process 0 is on that host, and that the port is free and open'
+      f'the processes cannot meet at {coordinator or "the coordinator"} ({_first_line(error)}): '
+      'check that process 0 is on that host, and that the port is free and open'
     ) from error
 
 
@@ -113,8 +98,8 @@ def _by_hand(
     return dict(num_processes=1)
   if lacking:
     raise ClusterError(
-      f'several processes need {" and ".join(lacking)} too (no Slurm or Open MPI launcher was found '
-      'to take it from)'
+      f'several processes need {" and ".join(lacking)} too (no Slurm or Open MPI launcher was '
+      'found to take it from)'
     )
   host, _, port = coordinator.rpartition(':')
   if not host or not port.isdigit() or not 0 < int(port) < 2**16:
