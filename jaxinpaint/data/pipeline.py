@@ -5,7 +5,7 @@ source of n images, which are permuted anew each epoch. Order depends on (seed, 
 and mask on (seed, epoch, image). So batch s is a pure function of (config, seed, s): it does not
 depend on the worker or process count, and a run can begin at any step without replaying.
 
-Process p of P takes rows [p B/P, (p+1) B/P) of every global batch of B.
+A process reads only those rows of every global batch that its devices hold.
 
 An unreadable image is logged with its path, once per worker, and the next image of the source takes
 its place (with the place's own crop, flip and mask).
@@ -42,8 +42,7 @@ def make(
   seed: int,
   *,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   inputs: Sequence[str] = (),
 ) -> 'Batches':
   """The batches from `start_step` on, without end.
@@ -52,12 +51,11 @@ def make(
     config: config.data: source, split, size, crop, flip, batch_size, masks, workers [, data_dir].
     seed: at least 0.
     start_step: the first batch's number.
-    process_index: of this process.
-    process_count: of all; divides batch_size.
+    rows: those of the global batch that are wanted, in this order; None: all.
     inputs: further arrays, see `data.inputs`.
 
   Returns:
-    An iterator of this process's rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
+    An iterator of the rows wanted: {'image': uint8[b, size, size, 3] RGB, 'mask':
     uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source} and
     the inputs, f32[b, size, size, C], of the whole image. With config.data.masks_on_device it has
     'mask_key', u32[b, 2], in the place of the mask (`data.brush`).
@@ -65,8 +63,8 @@ def make(
   Raises:
     ValueError, FileNotFoundError: see `check`.
   """
-  samples = _samples(config, seed, start_step, process_index, process_count, inputs)
-  dataset = grain.MapDataset.source(samples).batch(samples.rows)
+  samples = _samples(config, seed, start_step, rows, inputs)
+  dataset = grain.MapDataset.source(samples).batch(len(samples.rows))
   if not config.workers:
     threads = min(16, os.cpu_count() or 1)
     return Batches(dataset.to_iter_dataset(grain.ReadOptions(threads, max(4, threads))))
@@ -104,8 +102,7 @@ def check(
   config: Any,
   seed: int,
   *,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   inputs: Sequence[str] = (),
 ) -> None:
   """Finds everything about the data that can be wrong, before anything else is spent on a run.
@@ -116,7 +113,7 @@ def check(
     ValueError: a field out of range, unknown names, nothing readable.
     FileNotFoundError: a wrong path, or a data set that is not prepared.
   """
-  samples = _samples(config, seed, 0, process_index, process_count, inputs)
+  samples = _samples(config, seed, 0, rows, inputs)
   samples.masks.check()
   samples[0]
 
@@ -125,8 +122,7 @@ def _samples(
   config: Any,
   seed: int,
   start_step: int,
-  process_index: int,
-  process_count: int,
+  rows: Sequence[int] | None,
   inputs: Sequence[str],
 ) -> 'Samples':
   _check_config(config)
@@ -134,14 +130,7 @@ def _samples(
     raise ValueError(f'seed {seed} must be at least 0')
   if start_step < 0:
     raise ValueError(f'start_step {start_step} must be at least 0')
-  if not 0 <= process_index < process_count:
-    raise ValueError(f'process_index {process_index} must be in [0, {process_count})')
-  if config.batch_size % process_count:
-    raise ValueError(
-      f'config.data.batch_size {config.batch_size} is the global batch and must be a multiple of '
-      f'the {process_count} processes'
-    )
-  return Samples(config, seed, start_step, process_index, process_count, inputs)
+  return Samples(config, seed, start_step, rows, inputs)
 
 
 def source_length(config: Any) -> int:
@@ -172,7 +161,7 @@ def _check_config(config: Any) -> None:
 
 
 class Samples:
-  """Random access to this process's rows of the stream; item i is row i % rows of batch i // rows.
+  """Random access to some n rows of every batch; item i is rows[i % n] of batch i // n.
 
   Can be pickled. Items are {'image', 'mask', 'id', inputs ...} without the batch axis.
   """
@@ -182,16 +171,17 @@ class Samples:
     config: Any,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     inputs: Sequence[str] = (),
   ):
     self.source = _source(config.source, config.split, config.get('data_dir', ''))
     self.masks = masks_lib.make(config.masks)
     self.seed, self.start_step = int(seed), int(start_step)
     self.size, self.crop, self.flip = config.size, config.crop, config.flip
-    self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
-    self.first_row = process_index * self.rows
+    self.batch_size = config.batch_size
+    self.rows = tuple(range(self.batch_size) if rows is None else map(int, rows))
+    if not self.rows or not all(0 <= r < self.batch_size for r in self.rows):
+      raise ValueError(f'rows {self.rows} must be some of 0 to {self.batch_size - 1}')
     self.colors = config.get('colors', 'keep')
     self.inputs = tuple(inputs)
     self.masks_on_device = config.get('masks_on_device', False)
@@ -210,8 +200,8 @@ class Samples:
     return _ENDLESS
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    batch, row = divmod(int(i), self.rows)
-    place = (self.start_step + batch) * self.batch_size + self.first_row + row
+    batch, position = divmod(int(i), len(self.rows))
+    place = (self.start_step + batch) * self.batch_size + self.rows[position]
     epoch, position = divmod(place, len(self.source))
     index = int(self._order(epoch)[position])
     image, used = self._read(index)

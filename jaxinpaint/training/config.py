@@ -46,7 +46,8 @@ def base(system: str) -> ConfigDict:
         accumulate=1,  # steps averaged into one optimizer step
         nan='stop',  # or 'skip': drop the step's changes and go on
         nan_limit=100,  # skipped steps in a row after which a run stops all the same
-        mesh=dict(data=-1, fsdp=1),
+        # Devices along the batch, along split states, along the rows of each image (docs/pods.md).
+        mesh=dict(data=-1, fsdp=1, spatial=1, fsdp_min_size=2**14),
         log_every=100,
         sample_every=5000,  # grids of input | mask | output | truth; 0: never
         sample_count=4,
@@ -103,6 +104,11 @@ def validate(config: ConfigDict) -> None:
   unknown = sorted(set(config) - set(known))
   if unknown:
     raise ValueError(f'config has no {", ".join(unknown)}; it has: {", ".join(sorted(known))}')
+  unknown = sorted(set(config.training.mesh) - set(known.training.mesh))
+  if unknown:
+    raise ValueError(
+      f'config.training.mesh has no {", ".join(unknown)}; it has: {", ".join(known.training.mesh)}'
+    )
   if config.dtype not in ('float32', 'bfloat16'):
     raise ValueError(f"config.dtype {config.dtype!r} must be 'float32' or 'bfloat16'")
   positive = {

@@ -26,7 +26,7 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 import jaxinpaint
-from jaxinpaint import systems
+from jaxinpaint import distributed, systems
 from jaxinpaint.data import brush, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
@@ -113,13 +113,14 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   config_lib.validate(config)
   recipe = systems.make_recipe(config)
   mesh = sharding.make_mesh(**config.training.mesh)
-  sharding.check_batch_size(config.data.batch_size, mesh)
+  sharding.check_batch(config.data.batch_size, config.data.size, mesh)
+  distributed.announce(mesh)
   evaluation.check(config, recipe)
   txs = optimizers.make_optimizers(
     config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
   )
-  processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-  pipeline.check(config.data, config.seed, inputs=recipe.inputs, **processes)
+  own_rows = sharding.local_rows(config.data.batch_size, mesh)
+  pipeline.check(config.data, config.seed, inputs=recipe.inputs, rows=own_rows)
   constants = recipe.load_constants(True)
 
   size, rows = config.data.size, config.data.batch_size
@@ -141,7 +142,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     return state.create(recipe, txs, ema, key, batch)
 
   abstract = jax.eval_shape(create, init_key)
-  placed = sharding.state_sharding(abstract, mesh)
+  min_size = config.training.mesh.get('fsdp_min_size', sharding.FSDP_MIN_SIZE)
+  placed = sharding.state_sharding(abstract, mesh, min_size)
   abstract = jax.tree.map(
     lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed
   )
@@ -179,7 +181,6 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     accumulate=config.training.accumulate,
     state_sharding=placed,
     constants_sharding=replicated,
-    batch_sharding=sharding.batch_sharding(mesh),
     replicated=replicated,
     draw_masks=_draw_masks(config.data),
   )
@@ -188,7 +189,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     config.seed,
     start_step=int(current.step),
     inputs=recipe.inputs,
-    **processes,
+    rows=own_rows,
   )
   rng = jax.device_put(rng, replicated)
   return Run(

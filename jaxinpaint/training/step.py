@@ -111,7 +111,6 @@ def make_train_step(
   accumulate: int = 1,
   state_sharding: Any = None,
   constants_sharding: Any = None,
-  batch_sharding: Any = None,
   replicated: Any = None,
   draw_masks: Callable[[jax.Array, int, int], jax.Array] | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
@@ -132,15 +131,14 @@ def make_train_step(
     accumulate: steps to an optimizer step (the averages move once in as many).
     state_sharding: tree of shardings for the state (None: left to jax, for one device).
     constants_sharding: for the constants.
-    batch_sharding: for every array of the batch.
-    replicated: for the key and the metrics.
+    replicated: for the key and the metrics. Arrays of the batch stay where they are.
     draw_masks: (keys u32[B, 2], height, width) -> f32[B, H, W, 1], where the batch holds 'mask_key'
       and no masks.
   """
   shardings = {}
   if state_sharding is not None:
     shardings = dict(
-      in_shardings=(state_sharding, constants_sharding, batch_sharding, replicated),
+      in_shardings=(state_sharding, constants_sharding, None, replicated),
       out_shardings=(state_sharding, replicated),
     )
 
