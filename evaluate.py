@@ -59,7 +59,7 @@ RESUME = flags.DEFINE_bool('resume', True, 'Go on with an evaluation that was in
 REAL_DIR = flags.DEFINE_string('real_dir', None, 'Files instead of models: the true pictures,')
 FAKE_DIR = flags.DEFINE_multi_string('fake_dir', [], 'outputs of the same names, NAME=DIR or DIR,')
 MASK_DIR = flags.DEFINE_string('mask_dir', None, 'and their masks, if there are any.')
-COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of the first of several processes.')
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first of several processes.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
 NETWORK = flags.DEFINE_multi_string(
@@ -73,13 +73,14 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  import jax
-
-  if COORDINATOR.value:
-    jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  from jaxinpaint import distributed
   from jaxinpaint.evaluation import command
 
   command_line.setup_logging()
+  try:
+    distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  except distributed.ClusterError as error:
+    sys.exit(f'evaluate.py: {error}')
   request = command.Request(
     config=CONFIG.value,
     workdir=WORKDIR.value,

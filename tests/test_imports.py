@@ -17,7 +17,8 @@ ALLOWED = {
   'data': ('arrays',),
   'systems': ('arrays', 'layers', 'losses', 'features', 'weights', 'training.recipe'),
   'training': (
-    *('arrays', 'command_line', 'data', 'evaluation', 'systems', 'weights'),
+    *('arrays', 'command_line', 'data', 'distributed', 'evaluation', 'systems', 'weights'),
+    'layers.conv',  # which form a step over several devices takes
     'layers.operations',  # counts of work, for costs
   ),
   'evaluation': (

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxinpaint import arrays
+from jaxinpaint.layers import conv
 from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
 from jaxinpaint.training.state import TrainState
 
@@ -142,6 +143,8 @@ def make_train_step(
       out_shardings=(state_sharding, replicated),
     )
 
+  several = replicated is not None and replicated.mesh.size > 1
+
   @functools.partial(jax.jit, static_argnames='plan', donate_argnames='state', **shardings)
   def train_step(state, constants, batch, rng, plan: Plan):
     batch = {**batch, 'image': arrays.to_float(batch['image'])}
@@ -152,7 +155,8 @@ def make_train_step(
     batch['mask'] = mask
     phase = recipe.phases[plan.phase]
     rng = jax.random.fold_in(rng, state.step)
-    new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
+    with conv.plain_forms(several):
+      new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
     # With accumulation the parameters rest between optimizer steps, and so do their averages.
     moves = (state.step + 1) % accumulate == 0
     decay = jnp.where(moves, ema_decay, 1.0)
