@@ -4,13 +4,15 @@
   python train.py --config configs/places2_mesff.py --workdir runs/mesff --config.data.batch_size=16
   python train.py --config configs/places2_mesff.py:quicktest
 
-Run the same command again to go on from the newest checkpoint.
+Run the same command again to go on from the newest checkpoint. Exit codes: 0 every step is done;
+75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process or data worker died: run it again;
+74 the disk is full or read-only: run it again when that is mended; 65 numbers not finite, 78 config
+or data, 2 command line: something has to be changed; 1 an unforeseen error. See docs/faults.md.
 """
 
 import pathlib
-import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from jaxinpaint import command_line
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  from jaxinpaint.training import loop
+  from jaxinpaint.training import faults, loop
 
   workdir = WORKDIR.value
   if workdir is None:
@@ -38,9 +40,8 @@ def main(argv: list[str]) -> None:
   command_line.setup_logging()
   try:
     loop.train(CONFIG.value, workdir)
-  except loop.USER_ERRORS as error:
-    logging.debug('traceback', exc_info=True)
-    sys.exit(f'train.py: {error}')
+  except Exception as error:
+    faults.leave(error)
 
 
 if __name__ == '__main__':
