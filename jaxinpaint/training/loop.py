@@ -395,7 +395,7 @@ class _Meter:
   def __init__(self, batch_size: int):
     self._batch_size = batch_size
     self._metrics: list[Mapping[str, jax.Array]] = []
-    self._begun = time.monotonic()
+    self._begun = self._last = time.monotonic()
     self._paused = 0.0
     self.waited = 0.0
 
@@ -425,7 +425,8 @@ class _Meter:
       'speed/step_ms': 1e3 * seconds / len(values),
       'speed/data_wait': self.waited / seconds,
     }
-    self._metrics, self._begun, self._paused, self.waited = [], time.monotonic(), 0.0, 0.0
+    self._metrics, self._paused, self.waited = [], 0.0, 0.0
+    self._begun = self._last = time.monotonic()  # a pause after this one is counted from here
     return means, speed
 
 

@@ -1,0 +1,143 @@
+"""Kills a real training process again and again, at seeded moments, until it is done."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+# Small enough that a life takes seconds; averages, statistics and masks are part of the state.
+FLAGS = (
+  '--config.model.width=4',
+  '--config.data.size=40',
+  '--config.data.batch_size=2',
+  '--config.training.log_every=1',
+  '--config.training.ema_decay=0.9',
+  '--config.training.evaluate_every=0',
+  '--config.training.sample_every=0',
+  '--config.training.mesh.data=1',
+  '--config.evaluation.at_end=False',
+  '--config.checkpoint.every=2',
+  '--config.checkpoint.keep=2',
+  '--config.checkpoint.best=',
+)
+
+
+@dataclasses.dataclass
+class Kills:
+  """Where they fell.
+
+  Attributes:
+    saving: while a checkpoint's temporary folder was there.
+    stepping: after a step of that life, between saves.
+    starting: before the first step of that life.
+  """
+
+  saving: int = 0
+  stepping: int = 0
+  starting: int = 0
+
+  @property
+  def total(self) -> int:
+    return self.saving + self.stepping + self.starting
+
+
+def command(workdir, steps, *flags):
+  return [
+    sys.executable, str(ROOT / 'train.py'), '--config', str(ROOT / 'configs/quickstart.py'),
+    '--workdir', str(workdir), f'--config.training.steps={steps}', *FLAGS, *flags,
+  ]  # fmt: skip
+
+
+def start(workdir, steps, *flags, log=None, **env):
+  """The process; JAX's cache of compiled functions makes all lives after the first short."""
+  log = open(log or pathlib.Path(workdir).with_suffix('.log'), 'a')
+  workdir = pathlib.Path(workdir)
+  env = os.environ | {'XLA_FLAGS': '', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'} | env
+  return subprocess.Popen(
+    command(workdir, steps, *flags), stdout=log, stderr=subprocess.STDOUT, env=env, cwd=ROOT
+  )
+
+
+def last_step(workdir):
+  """The last step in metrics.jsonl; a torn line counts for nothing."""
+  path, last = pathlib.Path(workdir) / 'metrics.jsonl', 0
+  if path.exists():
+    for line in path.read_bytes().splitlines():
+      try:
+        last = json.loads(line)['step']
+      except ValueError:
+        pass
+  return last
+
+
+def _wrote(workdir, since):
+  """Whether a step was logged since then (what is past the checkpoint is removed at a start)."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  return path.exists() and path.stat().st_mtime_ns > since and last_step(workdir) > 0
+
+
+def saving(workdir):
+  """Whether a checkpoint is being written."""
+  return any((pathlib.Path(workdir) / 'checkpoints').glob('*.orbax-checkpoint-tmp*'))
+
+
+def wait_for(process, condition, seconds=300.0):
+  """Whether the condition came true while the process lived."""
+  deadline = time.monotonic() + seconds
+  while time.monotonic() < deadline:
+    if condition():
+      return True
+    if process.poll() is not None:
+      return False
+    time.sleep(0.002)
+  raise TimeoutError('the run neither went on nor ended')
+
+
+def kill_until_done(workdir, steps, kills, seed=0, *flags):
+  """Kills the run so many times, then lets it finish; returns Kills and the last exit code.
+
+  A life in ten is killed before its first step; of the others every second one while a checkpoint
+  is written, the rest some steps after they begin.
+  """
+  rng, count = random.Random(seed), Kills()
+  while count.total < kills:
+    process = start(workdir, steps, *flags)
+    before = last_step(workdir)
+    kind = rng.random()
+    if kind < 0.1:
+      time.sleep(rng.uniform(0.5, 8.0))
+    else:
+      alive = wait_for(process, functools.partial(_wrote, workdir, time.time_ns()))
+      if alive and kind < 0.6:
+        # Two saves are let through, so that the whole thing gets on.
+        for _ in range(rng.randint(0, 2)):
+          alive = alive and wait_for(process, lambda: saving(workdir))
+          alive = alive and wait_for(process, lambda: not saving(workdir))
+        alive = alive and wait_for(process, lambda: saving(workdir))
+        time.sleep(rng.uniform(0.0, 0.15))
+      elif alive:
+        goal = last_step(workdir) + rng.randint(1, 6)
+        wait_for(process, lambda goal=goal: last_step(workdir) >= goal)
+        time.sleep(rng.uniform(0.0, 0.3))
+    if process.poll() is not None:
+      raise AssertionError(
+        f'the run ended by itself with code {process.returncode} after {count}: more steps?'
+      )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if saving(workdir):
+      count.saving += 1
+    elif last_step(workdir) != before or kind >= 0.1:
+      count.stepping += 1
+    else:
+      count.starting += 1
+  process = start(workdir, steps, *flags)
+  return count, process.wait()
