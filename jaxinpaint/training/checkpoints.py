@@ -62,7 +62,10 @@ class Checkpoints:
       preservation_policy=_policy.AnyPreservationPolicy(policies),
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
-      async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+      # Made asynchronously, a folder that cannot be made is noticed only after many minutes.
+      async_options=ocp.AsyncOptions(
+        post_finalization_callback=self._seal, create_directories_asynchronously=False
+      ),
     )
     self._saving: int | None = None
     self._best = best

@@ -24,7 +24,7 @@ FLAGS = (
   '--config.training.sample_every=0',
   '--config.training.mesh.data=1',
   '--config.evaluation.at_end=False',
-  '--config.checkpoint.every=2',
+  '--config.checkpoint.every=3',
   '--config.checkpoint.keep=2',
   '--config.checkpoint.best=',
 )
@@ -104,29 +104,32 @@ def wait_for(process, condition, seconds=300.0):
 def kill_until_done(workdir, steps, kills, seed=0, *flags):
   """Kills the run so many times, then lets it finish; returns Kills and the last exit code.
 
-  A life in ten is killed before its first step; of the others every second one while a checkpoint
-  is written, the rest some steps after they begin.
+  An eighth of the lives is killed before the first step, three eighths while a checkpoint is
+  written, half some steps after they begin and between saves; in random order.
   """
   rng, count = random.Random(seed), Kills()
-  while count.total < kills:
+  kinds = ['starting'] * (kills // 8) + ['saving'] * (3 * kills // 8)
+  kinds += ['stepping'] * (kills - len(kinds))
+  rng.shuffle(kinds)
+  for kind in kinds:
+    born = time.time_ns()
     process = start(workdir, steps, *flags)
-    before = last_step(workdir)
-    kind = rng.random()
-    if kind < 0.1:
-      time.sleep(rng.uniform(0.5, 8.0))
-    else:
-      alive = wait_for(process, functools.partial(_wrote, workdir, time.time_ns()))
-      if alive and kind < 0.6:
-        # Two saves are let through, so that the whole thing gets on.
+    wrote = functools.partial(_wrote, workdir, born)
+    if kind == 'starting':
+      time.sleep(rng.uniform(0.5, 6.0))
+    elif wait_for(process, wrote):
+      if kind == 'saving':
+        # Some saves are let through, so that the whole thing gets on.
         for _ in range(rng.randint(0, 2)):
-          alive = alive and wait_for(process, lambda: saving(workdir))
-          alive = alive and wait_for(process, lambda: not saving(workdir))
-        alive = alive and wait_for(process, lambda: saving(workdir))
+          wait_for(process, lambda: saving(workdir))
+          wait_for(process, lambda: not saving(workdir))
+        wait_for(process, lambda: saving(workdir))
         time.sleep(rng.uniform(0.0, 0.15))
-      elif alive:
+      else:
         goal = last_step(workdir) + rng.randint(1, 6)
         wait_for(process, lambda goal=goal: last_step(workdir) >= goal)
-        time.sleep(rng.uniform(0.0, 0.3))
+        time.sleep(rng.uniform(0.0, 0.1))
+        wait_for(process, lambda: not saving(workdir))
     if process.poll() is not None:
       raise AssertionError(
         f'the run ended by itself with code {process.returncode} after {count}: more steps?'
@@ -135,7 +138,7 @@ def kill_until_done(workdir, steps, kills, seed=0, *flags):
     process.wait()
     if saving(workdir):
       count.saving += 1
-    elif last_step(workdir) != before or kind >= 0.1:
+    elif wrote():
       count.stepping += 1
     else:
       count.starting += 1
