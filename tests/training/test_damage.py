@@ -123,7 +123,9 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_checkpoint(small_disk
   with pytest.raises(OSError), open(small_disk / 'filler', 'wb', buffering=0) as filler:
     while True:
       filler.write(b'0' * 4096)
-  with pytest.raises(checkpoints.CheckpointError, match='step 2 cannot be .*No space.* is step 1,'):
+  with pytest.raises(
+    checkpoints.CheckpointError, match=r'step 2 cannot be .*No space.* is step 1,'
+  ):
     store.save(runs.trained(2), runs.CONFIG, {})
     store.wait()
   store.close()
