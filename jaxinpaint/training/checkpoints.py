@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 import jaxinpaint
 from jaxinpaint.training import checksums
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training.faults import StorageError
+from jaxinpaint.training.faults import StorageError, of_the_runtime
 from jaxinpaint.training.state import TrainState
 
 _ARRAYS = ('params', 'stats', 'opt', 'ema')
@@ -156,6 +156,9 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
+      fault = of_the_runtime(error)
+      if fault is not None:
+        raise fault from error
       last = [s for s in list_steps(self.folder) if s != self._saving]
       safe = f'the last whole one is step {last[-1]}' if last else 'there is none yet'
       try:

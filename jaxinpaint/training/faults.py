@@ -75,7 +75,7 @@ class StopSignals:
 
   def __enter__(self) -> 'StopSignals':
     self.received: int | None = None
-    self._ask_at, self._asked, self._clock = 0, 0, time.monotonic()
+    self._ask_at, self._asked, self._questions, self._clock = 0, 0, 0, time.monotonic()
     self._old = {}
     for number in _SIGNALS:
       try:
@@ -117,8 +117,11 @@ class StopSignals:
     self._asked, self._clock = done, now
     mine = np.array([self.received or 0, pace], np.float32)
     received, paces = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 2).T
-    # Follows from what all have gathered, so that all ask again at the same step.
-    self._ask_at = done + int(np.clip(_ASK_EVERY / max(paces.max(), 1e-3), 1, 100))
+    # Follows from what all have gathered, so that all ask again at the same step. The first steps
+    # after a start are compiled, and tell nothing of the pace.
+    first, self._questions = self._questions < 3, self._questions + 1
+    steps = 1 if first else int(np.clip(_ASK_EVERY / max(paces.max(), 1e-3), 1, 100))
+    self._ask_at = done + steps
     if received.any() and self.received is None:
       self.received = int(received.max())
       logging.warning('Another process got %s.', signal.Signals(self.received).name)

@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
       f'{error.filename or workdir} cannot be written or read ({error.strerror or error}). The '
       'checkpoints are untouched: the same command goes on when there is room'
     ) from error
-  except jax.errors.JaxRuntimeError as error:
+  except (jax.errors.JaxRuntimeError, ValueError) as error:  # jax raises either of dead processes
     fault = faults.of_the_runtime(error)
     if fault is None:
       raise
@@ -142,8 +142,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     'mask': jax.ShapeDtypeStruct((rows, size, size, 1), np.float32),
     'id': jax.ShapeDtypeStruct((rows,), np.int32),
   }
-  key = jax.random.key(config.seed)
-  init_key, rng = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
   ema = tuple(config.training.ema_networks) if config.training.ema_decay else ()
   absent = [n for n in ema if n not in recipe.networks]
   if absent:
@@ -201,7 +200,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   )
   rollbacks = record.get('rollbacks', 0)
   batches = _batches(config, recipe, int(current.step), rollbacks)
-  rng = jax.device_put(numerics.key_after(rng, rollbacks), replicated)
+  rng = _key(config, mesh, rollbacks)
   return Run(
     config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng, record
   )
@@ -217,6 +216,15 @@ def _batches(config: ConfigDict, recipe: Recipe, start: int, rollbacks: int) -> 
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+
+
+def _key(config: ConfigDict, mesh: jax.sharding.Mesh, rollbacks: int) -> jax.Array:
+  """The key of all steps, on every device; made there: keys cannot be put on other processes'."""
+
+  def make() -> jax.Array:
+    return numerics.key_after(jax.random.fold_in(jax.random.key(config.seed), 1), rollbacks)
+
+  return jax.jit(make, out_shardings=sharding.replicated(mesh))()
 
 
 def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.TrainState:
@@ -350,8 +358,7 @@ def _roll_back(run: Run, rollbacks: int) -> int:
   done = int(run.state.step)
   run.batches.close()
   run.batches = _batches(run.config, run.recipe, done, rollbacks)
-  key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
-  run.rng = jax.device_put(numerics.key_after(key, rollbacks), sharding.replicated(run.mesh))
+  run.rng = _key(run.config, run.mesh, rollbacks)
   logging.warning('Back at step %d; images and random numbers are others from here on.', done)
   return done
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,33 @@ def command(workdir, steps, *flags):
   ]  # fmt: skip
 
 
+# train.py as one of several processes of this machine; arguments: address, processes, index, ...
+_JOINED = """
+import runpy, sys, jax
+address, count, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=20)
+sys.argv = sys.argv[4:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def start_processes(workdir, steps, count, *flags):
+  """`count` processes of one run, with a log each: WORKDIR.INDEX.log."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  flags = ('--config.training.mesh.data=-1', *flags)
+  env = os.environ | {'XLA_FLAGS': '', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}
+  python, *arguments = command(workdir, steps, *flags)
+  return [
+    subprocess.Popen(
+      [python, '-c', _JOINED, address, str(count), str(index), *arguments],
+      stdout=open(f'{workdir}.{index}.log', 'a'), stderr=subprocess.STDOUT, env=env, cwd=ROOT,
+    )
+    for index in range(count)
+  ]  # fmt: skip
+
+
 def start(workdir, steps, *flags, log=None, **env):
   """The process; JAX's cache of compiled functions makes all lives after the first short."""
   log = open(log or pathlib.Path(workdir).with_suffix('.log'), 'a')
@@ -66,27 +94,43 @@ def start(workdir, steps, *flags, log=None, **env):
   )
 
 
-def last_step(workdir):
-  """The last step in metrics.jsonl; a torn line counts for nothing."""
-  path, last = pathlib.Path(workdir) / 'metrics.jsonl', 0
+def last_line(workdir):
+  """(step, time in seconds) of the last line of metrics.jsonl; a torn line counts for nothing."""
+  path, last = pathlib.Path(workdir) / 'metrics.jsonl', (0, 0.0)
   if path.exists():
     for line in path.read_bytes().splitlines():
       try:
-        last = json.loads(line)['step']
+        found = json.loads(line)
+        last = found['step'], found['time']
       except ValueError:
         pass
   return last
 
 
+def last_step(workdir):
+  return last_line(workdir)[0]
+
+
 def _wrote(workdir, since):
-  """Whether a step was logged since then (what is past the checkpoint is removed at a start)."""
-  path = pathlib.Path(workdir) / 'metrics.jsonl'
-  return path.exists() and path.stat().st_mtime_ns > since and last_step(workdir) > 0
+  """Whether a step was logged since then."""
+  return last_line(workdir)[1] > since
 
 
-def saving(workdir):
-  """Whether a checkpoint is being written."""
-  return any((pathlib.Path(workdir) / 'checkpoints').glob('*.orbax-checkpoint-tmp*'))
+def saving(workdir, since=0.0):
+  """Whether a checkpoint is being written; what an earlier life left does not count."""
+  found = (pathlib.Path(workdir) / 'checkpoints').glob('*.orbax-checkpoint-tmp*')
+  return any(_born(path) > since for path in found)
+
+
+def _idle(workdir, since):
+  return not saving(workdir, since)
+
+
+def _born(path):
+  try:
+    return path.stat().st_ctime
+  except FileNotFoundError:  # renamed meanwhile
+    return 0.0
 
 
 def wait_for(process, condition, seconds=300.0):
@@ -112,31 +156,33 @@ def kill_until_done(workdir, steps, kills, seed=0, *flags):
   kinds += ['stepping'] * (kills - len(kinds))
   rng.shuffle(kinds)
   for kind in kinds:
-    born = time.time_ns()
+    born = time.time()
     process = start(workdir, steps, *flags)
     wrote = functools.partial(_wrote, workdir, born)
+    busy = functools.partial(saving, workdir, born)
+    idle = functools.partial(_idle, workdir, born)
     if kind == 'starting':
       time.sleep(rng.uniform(0.5, 6.0))
     elif wait_for(process, wrote):
       if kind == 'saving':
         # Some saves are let through, so that the whole thing gets on.
         for _ in range(rng.randint(0, 2)):
-          wait_for(process, lambda: saving(workdir))
-          wait_for(process, lambda: not saving(workdir))
-        wait_for(process, lambda: saving(workdir))
+          wait_for(process, busy)
+          wait_for(process, idle)
+        wait_for(process, busy)
         time.sleep(rng.uniform(0.0, 0.15))
       else:
         goal = last_step(workdir) + rng.randint(1, 6)
         wait_for(process, lambda goal=goal: last_step(workdir) >= goal)
         time.sleep(rng.uniform(0.0, 0.1))
-        wait_for(process, lambda: not saving(workdir))
+        wait_for(process, idle)
     if process.poll() is not None:
       raise AssertionError(
         f'the run ended by itself with code {process.returncode} after {count}: more steps?'
       )
     process.send_signal(signal.SIGKILL)
     process.wait()
-    if saving(workdir):
+    if busy():
       count.saving += 1
     elif wrote():
       count.stepping += 1
