@@ -33,14 +33,14 @@ def equations(jaxpr):
 
 
 def dtypes(equation):
-  return {v.aval.dtype for v in equation.invars if hasattr(v.aval, 'dtype')}
+  return {str(v.aval.dtype) for v in equation.invars if hasattr(v.aval, 'dtype')}
 
 
 def sensitive_in_bfloat16(closed):
   return [
     str(e.primitive)
     for e in equations(closed.jaxpr)
-    if str(e.primitive) in SENSITIVE and jnp.bfloat16 in dtypes(e)
+    if str(e.primitive) in SENSITIVE and 'bfloat16' in dtypes(e)
   ]
 
 
@@ -83,11 +83,11 @@ def test_nothing_sensitive_of_a_step_runs_in_bfloat16(system, contains):
   # The step is one of mixed precision, and holds what was looked for.
   everything = [e for j in found.values() for e in equations(j.jaxpr)]
   convolutions = [e for e in everything if str(e.primitive) == 'conv_general_dilated']
-  assert sum(jnp.bfloat16 in dtypes(e) for e in convolutions) >= 10
+  assert sum('bfloat16' in dtypes(e) for e in convolutions) >= 10
   assert contains in {str(e.primitive) for e in everything}
   # What an update returns and keeps is float32: losses, parameters, moments.
   for jaxpr in found.values():
-    assert jnp.bfloat16 not in {v.aval.dtype for v in jaxpr.jaxpr.outvars}
+    assert 'bfloat16' not in {str(v.aval.dtype) for v in jaxpr.jaxpr.outvars}
 
 
 def test_the_search_finds_what_it_should():
@@ -107,7 +107,7 @@ def test_the_critics_of_a_gradient_penalty_are_float32(monkeypatch):
 
   monkeypatch.setattr(adversarial, 'gradient_penalty', spied)
   steps_of(config_of('deepfillv1'))
-  assert len(seen) >= 2 and all(jnp.bfloat16 not in d for d in seen)
+  assert len(seen) >= 2 and all('bfloat16' not in d for d in seen)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_hundred_steps_of_wgan_gp_in_bfloat16_stay_finite(tmp_path):
   with config.unlocked():
     for name in ('generator', 'critic'):
       config.optimizers[name] = dict(name='adam', learning_rate=1e-4, b1=0.5, b2=0.9)
-  config.data.update(dict(size=64, batch_size=2, masks='box:32'))
+  config.data.update(dict(size=64, batch_size=2, masks='box'))
   config.phases.update(dict(coarse=0, joint=-1))
   config.training.update(
     dict(steps=100, log_every=1, sample_every=0, evaluate_every=0, on_nan='stop')
