@@ -49,17 +49,9 @@ def test_a_run_killed_two_dozen_times_ends_as_one_that_was_not(tmp_path):
   assert not kill_harness.saving(tmp_path / 'killed')
 
 
-@pytest.fixture(scope='module')
-def compiled(tmp_path_factory):
-  """The step is in the cache: the second process waits only 30 s for the first to have compiled."""
-  workdir = tmp_path_factory.mktemp('compiled') / 'run'
-  for process in kill_harness.start_processes(workdir, 1, 2):
-    process.wait(timeout=300)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_at_one_process_stops_both_at_one_step(tmp_path, compiled, number):
+def test_a_signal_at_one_process_stops_both_at_one_step(tmp_path, number):
   workdir = tmp_path / 'run'
   both = kill_harness.start_processes(workdir, 100_000, 2)
   assert kill_harness.wait_for(both[0], lambda: kill_harness.last_step(workdir) >= 6)
@@ -76,7 +68,7 @@ def test_a_signal_at_one_process_stops_both_at_one_step(tmp_path, compiled, numb
 
 @pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
-def test_when_one_process_dies_the_other_ends_soon_and_says_why(tmp_path, compiled, victim):
+def test_when_one_process_dies_the_other_ends_soon_and_says_why(tmp_path, victim):
   workdir = tmp_path / 'run'
   both = kill_harness.start_processes(workdir, 100_000, 2)
   assert kill_harness.wait_for(both[0], lambda: kill_harness.last_step(workdir) >= 8)
