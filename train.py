@@ -3,11 +3,15 @@
   python train.py --config configs/quickstart.py
   python train.py --config configs/places2_mesff.py --workdir runs/mesff --config.data.batch_size=16
   python train.py --config configs/places2_mesff.py:quicktest
+  python train.py --config ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
-Run the same command again to go on from the newest checkpoint. Exit codes: 0 every step is done;
-75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process or data worker died: run it again;
-74 the disk is full or read-only: run it again when that is mended; 65 numbers not finite, 78 config
-or data, 2 command line: something has to be changed; 1 an unforeseen error. See docs/faults.md.
+The last line is one of two processes; Cloud TPU, Slurm and Open MPI need none of its flags
+(docs/pods.md). Run the same command again to go on from the newest checkpoint.
+
+Exit codes: 0 every step is done; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process
+or data worker died: run it again; 74 the disk is full or read-only: run it again when that is
+mended; 65 numbers not finite, 78 config or data, 2 command line: something has to be changed; 1 an
+unforeseen error. See docs/faults.md.
 """
 
 import pathlib
@@ -20,6 +24,9 @@ from jaxinpaint import command_line
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, a file of configs/; any field can be set: --config.data.size=128.'
 )
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, of several.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.', lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.', lower_bound=0)
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where checkpoints, logs and pictures go; default runs/NAME-OF-THE-CONFIG.'
 )
@@ -30,6 +37,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
+  from jaxinpaint import distributed
   from jaxinpaint.training import faults, loop
 
   workdir = WORKDIR.value
@@ -39,7 +47,10 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path('runs') / '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
   command_line.setup_logging()
   try:
+    distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     loop.train(CONFIG.value, workdir)
+  except distributed.ClusterError as error:
+    faults.leave(faults.ConfigurationError(str(error)))
   except Exception as error:
     faults.leave(error)
 

@@ -11,13 +11,11 @@ import resource
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxinpaint.layers import conv
+from jaxinpaint.layers.operations import useful_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,41 +70,6 @@ def matmul_peak(dtype: Any = jnp.float32, size: int | None = None) -> float:
   size = size or (2048 if jax.default_backend() == 'cpu' else 8192)
   a = jax.random.normal(jax.random.key(0), (size, size), dtype)
   return 2 * size**3 / best_seconds(jax.jit(jnp.matmul), a, a, repeats=10)
-
-
-def useful_flops(function: Callable, *args: Any) -> float:
-  """2 x the multiply-adds of all convolutions and matrix products that a call asks for.
-
-  Counted of the plain forms, without the zeros that a transposed convolution inserts.
-  """
-  with mock.patch.object(conv, 'default_form', lambda: 'plain'):
-    # A new function: jax would otherwise remember its trace in the other form.
-    return 2.0 * _macs(jax.make_jaxpr(lambda *a: function(*a))(*args).jaxpr)
-
-
-def _macs(jaxpr: Any) -> float:
-  total = 0.0
-  for equation in jaxpr.eqns:
-    if equation.primitive.name == 'conv_general_dilated':
-      p = equation.params
-      kernel = equation.invars[1].aval.shape
-      out_features = kernel[p['dimension_numbers'].rhs_spec[0]]
-      total += (
-        np.prod(equation.outvars[0].aval.shape)
-        * (np.prod(kernel) / out_features)
-        / np.prod(p['lhs_dilation'])
-      )
-    elif equation.primitive.name == 'dot_general':
-      (contracted, _), _ = equation.params['dimension_numbers']
-      left = equation.invars[0].aval.shape
-      total += np.prod(equation.outvars[0].aval.shape) * np.prod([left[i] for i in contracted])
-    repeats = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
-    for value in equation.params.values():
-      for inner in value if isinstance(value, tuple | list) else (value,):
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          total += repeats * _macs(inner)
-  return float(total)
 
 
 def peak_memory_mib() -> float:

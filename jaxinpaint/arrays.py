@@ -17,9 +17,16 @@ def to_float(image: jax.Array) -> jax.Array:
   return image.astype(jnp.float32)
 
 
-def to_uint8(image: np.ndarray) -> np.ndarray:
-  """float [0, 1] -> uint8 by rounding to nearest, clipped; the host's side of `to_float`."""
-  return (np.clip(np.asarray(image, np.float32), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+def to_uint8(image: np.ndarray, rounding: str = 'nearest') -> np.ndarray:
+  """float [0, 1] -> uint8, clipped; the host's side of `to_float`.
+
+  Args:
+    image: any shape.
+    rounding: 'nearest', or 'truncate': to the next lower level, as codes that cast do. A value
+      within a thousandth of a level counts as that level, so that `to_float` is undone by both.
+  """
+  offset = {'nearest': 0.5, 'truncate': 1e-3}[rounding]
+  return (np.clip(np.asarray(image, np.float32), 0.0, 1.0) * 255.0 + offset).astype(np.uint8)
 
 
 def compose(pred: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:

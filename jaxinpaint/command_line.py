@@ -16,11 +16,11 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    sys.stderr.write(f'{argv[0]}: {_sentence(error)} (--help lists the flags)\n')
+    sys.stderr.write(f'{argv[0]}: {sentence(error)} (--help lists the flags)\n')
     sys.exit(2)
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
   """The message in one line; of a traceback that ml_collections puts into it, what was raised."""
   lines = str(error).replace("\\'", "'").replace('\\n', '\n').strip().splitlines()
   if any(line.startswith('Traceback') for line in lines):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode
+from jaxinpaint.data import decode, mask_folders
 from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.data.mask_sampler import MaskSampler
 
@@ -45,7 +45,7 @@ def read_mask(
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
-  grey, hidden = _grey(path)
+  grey, hidden = read_grey(path)
   file_size = grey.shape
   size = (height or grey.shape[0], width or grey.shape[1])
   if grey.shape != size:
@@ -64,8 +64,12 @@ def read_mask(
   return mask
 
 
-def _grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
-  """uint8[H, W], and whether the file holds its picture in the alpha channel only."""
+def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
+  """uint8[H, W] as in the file, and whether it has its picture in the alpha channel only.
+
+  Raises:
+    UnreadableImage: not there, no image, damaged.
+  """
   image = decode.open_upright(decode.read_bytes(path), path)
   if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
     return decode.eight_bits(np.asarray(image)), False
@@ -185,19 +189,31 @@ class FileMasks(MaskSampler):
     path: a folder, with all its subfolders, or a .txt list.
     invert: black is the hole in these files.
     flip: flip each axis with probability 1/2, which makes four masks of each file in training.
-    paths: the files, in order; `read(i, height, width)` gives one without randomness.
+    variant: which of an image's masks, where an evaluation finds them by the image's name: '001'
+      is NAME_mask001.png; '' is 000 where it exists, else NAME_mask.png, else the lowest.
+    paths: the files, in order; `read(i, height, width)` gives one without randomness. Where masks
+      lie beside their images (NAME_mask000.png, NAME.png), the masks alone.
+    paired: the files belong to images by name.
   """
 
   path: str = ''
   invert: bool = False
   flip: bool = False
+  variant: str = ''
   paths: tuple[str, ...] = dataclasses.field(init=False, repr=False, compare=False, default=())
+  paired: bool = dataclasses.field(init=False, repr=False, compare=False, default=False)
 
   def __post_init__(self):
     super().__post_init__()
     if not self.path:
       raise ValueError("masks from files need a path: 'folder:/path/to/masks'")
-    object.__setattr__(self, 'paths', list_files(self.path, EXTENSIONS, 'masks'))
+    if self.variant and not self.variant.isdigit():
+      raise ValueError(f"variant {self.variant!r} of mask files must be digits, as '000'")
+    paths = list_files(self.path, EXTENSIONS, 'masks')
+    beside = mask_folders.pair_masks(paths)
+    paths = tuple(p for p in paths if p in beside) if beside else paths
+    object.__setattr__(self, 'paths', paths)
+    object.__setattr__(self, 'paired', bool(beside))
 
   @property
   def kind(self) -> str:
@@ -231,7 +247,7 @@ class FileMasks(MaskSampler):
     n = min(count, len(self.paths))
     shares, told = [], 0
     for i in np.arange(n) * len(self.paths) // n:
-      grey, hidden = _grey(self.paths[i])
+      grey, hidden = read_grey(self.paths[i])
       mask = (grey > 127).astype(np.uint8) ^ np.uint8(self.invert)
       shares.append(float(mask.mean()))
       found = complaints(grey, mask, self.invert, hidden)
@@ -246,4 +262,21 @@ class FileMasks(MaskSampler):
       warn(f'{self.path}: {told} of {n} mask files looked at have such trouble')
 
 
-__all__ = ['FileMasks', 'UnreadableImage', 'complaints', 'list_files', 'read_mask']
+@dataclasses.dataclass(frozen=True)
+class PairMasks(FileMasks):
+  """Files that belong to images by name: NAME_mask000.png, NAME_mask.png or NAME.png to NAME.jpg.
+
+  An evaluation gives each image its own mask. In training they are drawn as `FileMasks`.
+  """
+
+  def __post_init__(self):
+    super().__post_init__()
+    object.__setattr__(self, 'paired', True)
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return f'pairs:{pathlib.Path(self.path).name}'
+
+
+__all__ = ['FileMasks', 'PairMasks', 'UnreadableImage', 'complaints', 'list_files', 'read_mask']

@@ -1,4 +1,4 @@
-"""Masks that are drawn: brush strokes, irregular lines, rectangles, boxes, the centre.
+"""Masks that are drawn: strokes, irregular lines, rectangles, boxes, the centre, exact shares.
 
 All numbers of pixels below hold at the size their authors used (256, or the 512 of LaMa's *_512
 sets). At another size lengths and widths are multiplied by min(height, width) / that size, so that
@@ -12,13 +12,15 @@ Sources:
 """
 
 import dataclasses
+import itertools
 import math
+from typing import ClassVar
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxinpaint.data.mask_sampler import MaskSampler
+from jaxinpaint.data.mask_sampler import MaskSampler, grow_to
 
 
 def _scale(height: int, width: int, reference: int) -> float:
@@ -64,21 +66,8 @@ class Strokes(MaskSampler):
     """See MaskSampler."""
     canvas = Image.new('L', (width, height), 0)
     pen = ImageDraw.Draw(canvas)
-    scale = _scale(height, width, self.reference)
-    radius = math.hypot(height, width) / 8
     for _ in range(rng.integers(self.min_strokes, self.max_strokes, endpoint=True)):
-      count = int(rng.integers(self.min_vertices, self.max_vertices, endpoint=True))
-      low = 2 * math.pi / 5 - rng.uniform(0, 2 * math.pi / 15)
-      high = 2 * math.pi / 5 + rng.uniform(0, 2 * math.pi / 15)
-      angles = rng.uniform(low, high, count)
-      angles[::2] = 2 * math.pi - angles[::2]
-      steps = np.clip(rng.normal(radius, radius // 2, count), 0, 2 * radius)
-      points = [(int(rng.integers(0, width)), int(rng.integers(0, height)))]
-      for angle, step in zip(angles, steps, strict=True):
-        x = min(max(int(points[-1][0] + step * math.cos(angle)), 0), width)
-        y = min(max(int(points[-1][1] + step * math.sin(angle)), 0), height)
-        points.append((x, y))
-      thickness = _pixels(int(rng.uniform(self.min_width, self.max_width)), scale)
+      points, thickness = self.stroke(rng, height, width)
       pen.line(points, width=thickness, fill=1)
       half = thickness // 2
       for x, y in points:
@@ -87,6 +76,27 @@ class Strokes(MaskSampler):
     if self.box:
       _deepfill_box(rng, mask)
     return mask
+
+  def stroke(
+    self, rng: np.random.Generator, height: int, width: int
+  ) -> tuple[list[tuple[int, int]], int]:
+    """One stroke: its vertices (x, y), and its width in pixels."""
+    radius = math.hypot(height, width) / 8
+    count = int(rng.integers(self.min_vertices, self.max_vertices, endpoint=True))
+    low = 2 * math.pi / 5 - rng.uniform(0, 2 * math.pi / 15)
+    high = 2 * math.pi / 5 + rng.uniform(0, 2 * math.pi / 15)
+    angles = rng.uniform(low, high, count)
+    angles[::2] = 2 * math.pi - angles[::2]
+    steps = np.clip(rng.normal(radius, radius // 2, count), 0, 2 * radius)
+    points = [(int(rng.integers(0, width)), int(rng.integers(0, height)))]
+    for angle, step in zip(angles, steps, strict=True):
+      x = min(max(int(points[-1][0] + step * math.cos(angle)), 0), width)
+      y = min(max(int(points[-1][1] + step * math.sin(angle)), 0), height)
+      points.append((x, y))
+    thickness = _pixels(
+      int(rng.uniform(self.min_width, self.max_width)), _scale(height, width, self.reference)
+    )
+    return points, thickness
 
 
 def _deepfill_box(rng: np.random.Generator, mask: np.ndarray) -> None:
@@ -227,40 +237,104 @@ def _square(rng: np.random.Generator, first: int, end: int, side: int) -> tuple[
 
 
 @dataclasses.dataclass(frozen=True)
-class Center(MaskSampler):
+class _OfShare(MaskSampler):
+  """Families that reach a wanted share: exactly `share`, or uniform in the area range."""
+
+  share: float | None = None
+
+  word: ClassVar[str]
+  usual: ClassVar[float]
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.area is not None and self.share is not None:
+      raise ValueError(f'{self.word} masks take a share or an area range, not both')
+    if self.share is not None and not 0 < self.share <= 1:
+      hint = ' (percent? divide by 100)' if self.share > 1 else ''
+      raise ValueError(f'share {self.share!r} of {self.word} masks must be in (0, 1]{hint}')
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return self.word if self.area else f'{self.word}:{self.share or self.usual:g}'
+
+  @property
+  def name(self) -> str:
+    """See MaskSampler."""
+    return f'{self.word}:{self.area[0]:g}-{self.area[1]:g}' if self.area else self.kind
+
+  def _wanted(self, rng: np.random.Generator) -> float:
+    return rng.uniform(*self.area) if self.area else self.share or self.usual
+
+
+@dataclasses.dataclass(frozen=True)
+class Center(_OfShare):
   """The centre rectangle of the image's own shape: a square in a square image.
 
   Sides round(n sqrt(share)); 0.25 is the half-side square of most papers. With an area range the
   share is uniform in the range.
   """
 
-  share: float | None = None
-
-  def __post_init__(self):
-    super().__post_init__()
-    if self.area is not None and self.share is not None:
-      raise ValueError('center masks take a share or an area range, not both')
-    if self.share is not None and not 0 < self.share <= 1:
-      raise ValueError(f'share {self.share!r} of center masks must be in (0, 1]')
-
-  @property
-  def kind(self) -> str:
-    """See MaskSampler."""
-    return 'center' if self.area else f'center:{self.share or 0.25:g}'
-
-  @property
-  def name(self) -> str:
-    """See MaskSampler."""
-    return f'center:{self.area[0]:g}-{self.area[1]:g}' if self.area else self.kind
+  word: ClassVar[str] = 'center'
+  usual: ClassVar[float] = 0.25
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """See MaskSampler."""
-    share = rng.uniform(*self.area) if self.area else self.share or 0.25
+    share = self._wanted(rng)
     mask = np.zeros((height, width), np.uint8)
     sides = [min(n, max(1, math.floor(n * math.sqrt(share) + 0.5))) for n in (height, width)]
     top, left = ((n - side) // 2 for n, side in zip((height, width), sides, strict=True))
     mask[top : top + sides[0], left : left + sides[1]] = 1
     return mask
+
+
+@dataclasses.dataclass(frozen=True)
+class SurveyRandom(_OfShare):
+  """Free-form holes of an exact share: the survey's "random region missing", as it is read here.
+
+  The survey names shares (10, 20, 30, 40 %) and no generator. Strokes of DeepFill v2's brush are
+  added until the hole first reaches the share; the last one then ends early, so that the hole has
+  round(share * H * W) pixels. With an area range the share is uniform in the range.
+  """
+
+  word: ClassVar[str] = 'survey_random'
+  usual: ClassVar[float] = 0.2
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    wanted = max(1, math.floor(self._wanted(rng) * height * width + 0.5))
+    mask, brush = np.zeros((height, width), np.uint8), Strokes()
+    for _ in range(_MOST_STROKES):
+      points, thickness = brush.stroke(rng, height, width)
+      for start, end in itertools.pairwise(points):
+        new = _segment(start, end, thickness, height, width) & ~mask.astype(bool)
+        excess = int(mask.sum()) + int(new.sum()) - wanted
+        if excess >= 0:
+          y, x = np.nonzero(new)
+          # How far along the segment, in whole numbers: the same order on every machine.
+          along = (end[0] - start[0]) * (x - start[0]) + (end[1] - start[1]) * (y - start[1])
+          kept = np.argsort(along, kind='stable')[: len(x) - excess]
+          mask[y[kept], x[kept]] = 1
+          return mask
+        mask[new] = 1
+    return grow_to(mask, wanted)
+
+
+# Strokes meet old strokes ever more often: shares near 1 are reached by growing instead.
+_MOST_STROKES = 200
+
+
+def _segment(
+  start: tuple[int, int], end: tuple[int, int], thickness: int, height: int, width: int
+) -> np.ndarray:
+  """bool[H, W]: a thick line with round ends."""
+  canvas = Image.new('L', (width, height), 0)
+  pen = ImageDraw.Draw(canvas)
+  pen.line([start, end], width=thickness, fill=1)
+  half = thickness // 2
+  for x, y in (start, end):
+    pen.ellipse((x - half, y - half, x + half, y + half), fill=1)
+  return np.array(canvas, bool)
 
 
 @dataclasses.dataclass(frozen=True)

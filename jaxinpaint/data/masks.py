@@ -5,14 +5,18 @@ A specification is a string or a mapping:
   'strokes'                          a family with its defaults
   'strokes:0.1-0.4'                  ... with the hole's share in (0.1, 0.4]
   'center:0.25'                      the centre square of this share
+  'survey_random:0.2'                free-form strokes of exactly this share
   'lama_thick_256'                   a named set
   'folder:/path/to/masks'            files, white = hole; also a .txt list of paths, or just a path
+  'pairs:/path/to/masks'             files that belong to images by name: dog.png, dog_mask000.png
   'irregular:0.1-0.4;max_width=40'   options after semicolons
   'mixture: 0.7*irregular + 0.3*rectangles:0.1-0.3'
   {'kind': 'strokes', 'area': (0.1, 0.4), 'max_width': 30}
   {'kind': 'mixture', 'of': [(0.7, 'irregular'), (0.3, {'kind': 'folder', 'path': '/masks'})]}
 
-The options of a family are the fields of its class in mask_shapes and mask_files.
+The options of a family are the fields of its class in mask_shapes, mask_files and brush.
+
+  python -m jaxinpaint.data.masks freeze | inspect    (see mask_command)
 """
 
 import collections.abc
@@ -20,15 +24,33 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+import sys
 from typing import Any
 
 import numpy as np
 
-from jaxinpaint.data.mask_files import FileMasks, read_mask
+from jaxinpaint.data.brush import Brush
+from jaxinpaint.data.mask_files import FileMasks, PairMasks, read_mask
 from jaxinpaint.data.mask_sampler import MaskSampler, check_area
-from jaxinpaint.data.mask_shapes import Box, Center, Irregular, Rectangles, Strokes
+from jaxinpaint.data.mask_shapes import (
+  Box,
+  Center,
+  Irregular,
+  Rectangles,
+  Strokes,
+  SurveyRandom,
+)
 
-__all__ = ['FileMasks', 'MaskSampler', 'kinds', 'make', 'mask_set_hash', 'read_mask']
+__all__ = [
+  'FileMasks',
+  'MaskSampler',
+  'PairMasks',
+  'SetHash',
+  'kinds',
+  'make',
+  'mask_set_hash',
+  'read_mask',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +120,11 @@ _FAMILIES = {
   'rectangles': Rectangles,
   'box': Box,
   'center': Center,
+  'survey_random': SurveyRandom,
+  'brush': Brush,
   'folder': FileMasks,
   'files': FileMasks,
+  'pairs': PairMasks,
 }
 
 
@@ -151,11 +176,11 @@ def _parse(spec: str) -> tuple[str, dict[str, Any]]:
     options[name.strip()] = text.strip()
   if not value:
     return kind, options
-  if kind in ('folder', 'files'):
+  if kind in ('folder', 'files', 'pairs'):
     options['path'] = value
   elif '-' in value and not value.startswith('-'):
     options['area'] = value
-  elif kind == 'center':
+  elif kind in ('center', 'survey_random'):
     options['share'] = value
   else:
     raise ValueError(
@@ -246,15 +271,36 @@ def _typed(kind: str, name: str, value: Any, want: Any) -> Any:
   return value
 
 
-def mask_set_hash(masks: collections.abc.Iterable[np.ndarray]) -> str:
-  """SHA-256 (hex) of a sequence of masks: their count, sizes, order and every pixel.
+class SetHash:
+  """SHA-256 of a sequence of masks: their count, sizes, order and every pixel.
 
-  Args:
-    masks: each [H, W] or [H, W, 1], hole where > 0.5 (so uint8 {0, 1} and float masks agree).
+  For each mask its height and width as 8-byte little-endian integers, then its pixels row by row,
+  eight to a byte, the first in the highest bit, 1 = hole.
   """
-  digest = hashlib.sha256()
-  for mask in masks:
+
+  def __init__(self):
+    self._digest = hashlib.sha256()
+
+  def add(self, mask: np.ndarray) -> None:
+    """The next mask, [H, W] or [H, W, 1], hole where > 0.5 (so uint8 {0, 1} and floats agree)."""
     hole = np.asarray(mask).reshape(mask.shape[:2]) > 0.5
-    digest.update(np.array(hole.shape, '<i8').tobytes())
-    digest.update(np.packbits(hole).tobytes())
+    self._digest.update(np.array(hole.shape, '<i8').tobytes())
+    self._digest.update(np.packbits(hole).tobytes())
+
+  def hexdigest(self) -> str:
+    """Of everything added so far."""
+    return self._digest.hexdigest()
+
+
+def mask_set_hash(masks: collections.abc.Iterable[np.ndarray]) -> str:
+  """The `SetHash` (hex) of masks."""
+  digest = SetHash()
+  for mask in masks:
+    digest.add(mask)
   return digest.hexdigest()
+
+
+if __name__ == '__main__':
+  from jaxinpaint.data import mask_command
+
+  sys.exit(mask_command.main())

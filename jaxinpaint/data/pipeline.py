@@ -5,7 +5,7 @@ source of n images, which are permuted anew each epoch. Order depends on (seed, 
 and mask on (seed, epoch, image). So batch s is a pure function of (config, seed, s): it does not
 depend on the worker or process count, and a run can begin at any step without replaying.
 
-Process p of P takes rows [p B/P, (p+1) B/P) of every global batch of B.
+A process reads only those rows of every global batch that its devices hold.
 
 An unreadable image is logged with its path, once per worker, and the next image of the source takes
 its place (with the place's own crop, flip and mask).
@@ -27,7 +27,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jaxinpaint.data import colors, sources
+from jaxinpaint.data import brush, colors, resizing, sources
 from jaxinpaint.data import inputs as inputs_lib
 from jaxinpaint.data import masks as masks_lib
 from jaxinpaint.data.decode import UnreadableImage
@@ -46,8 +46,7 @@ def make(
   seed: int,
   *,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   inputs: Sequence[str] = (),
 ) -> 'Batches':
   """The batches from `start_step` on, without end.
@@ -56,20 +55,20 @@ def make(
     config: config.data: source, split, size, crop, flip, batch_size, masks, workers [, data_dir].
     seed: at least 0.
     start_step: the first batch's number.
-    process_index: of this process.
-    process_count: of all; divides batch_size.
+    rows: those of the global batch that are wanted, in this order; None: all.
     inputs: further arrays, see `data.inputs`.
 
   Returns:
-    An iterator of this process's rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
+    An iterator of the rows wanted: {'image': uint8[b, size, size, 3] RGB, 'mask':
     uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source} and
-    the inputs, f32[b, size, size, C], of the whole image.
+    the inputs, f32[b, size, size, C], of the whole image. With config.data.masks_on_device it has
+    'mask_key', u32[b, 2], in the place of the mask (`data.brush`).
 
   Raises:
     ValueError, FileNotFoundError: see `check`.
   """
-  samples = _samples(config, seed, start_step, process_index, process_count, inputs)
-  dataset = grain.MapDataset.source(samples).batch(samples.rows)
+  samples = _samples(config, seed, start_step, rows, inputs)
+  dataset = grain.MapDataset.source(samples).batch(len(samples.rows))
   if not config.workers:
     threads = min(16, os.cpu_count() or 1)
     return Batches(dataset.to_iter_dataset(grain.ReadOptions(threads, max(4, threads))))
@@ -125,8 +124,7 @@ def check(
   config: Any,
   seed: int,
   *,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   inputs: Sequence[str] = (),
 ) -> None:
   """Finds everything about the data that can be wrong, before anything else is spent on a run.
@@ -137,7 +135,7 @@ def check(
     ValueError: a field out of range, unknown names, nothing readable.
     FileNotFoundError: a wrong path, or a data set that is not prepared.
   """
-  samples = _samples(config, seed, 0, process_index, process_count, inputs)
+  samples = _samples(config, seed, 0, rows, inputs)
   samples.masks.check()
   samples[0]
 
@@ -146,8 +144,7 @@ def _samples(
   config: Any,
   seed: int,
   start_step: int,
-  process_index: int,
-  process_count: int,
+  rows: Sequence[int] | None,
   inputs: Sequence[str],
 ) -> 'Samples':
   _check_config(config)
@@ -155,14 +152,7 @@ def _samples(
     raise ValueError(f'seed {seed} must be at least 0')
   if start_step < 0:
     raise ValueError(f'start_step {start_step} must be at least 0')
-  if not 0 <= process_index < process_count:
-    raise ValueError(f'process_index {process_index} must be in [0, {process_count})')
-  if config.batch_size % process_count:
-    raise ValueError(
-      f'config.data.batch_size {config.batch_size} is the global batch and must be a multiple of '
-      f'the {process_count} processes'
-    )
-  return Samples(config, seed, start_step, process_index, process_count, inputs)
+  return Samples(config, seed, start_step, rows, inputs)
 
 
 def source_length(config: Any) -> int:
@@ -193,7 +183,7 @@ def _check_config(config: Any) -> None:
 
 
 class Samples:
-  """Random access to this process's rows of the stream; item i is row i % rows of batch i // rows.
+  """Random access to some n rows of every batch; item i is rows[i % n] of batch i // n.
 
   Can be pickled. Items are {'image', 'mask', 'id', inputs ...} without the batch axis.
   """
@@ -203,18 +193,25 @@ class Samples:
     config: Any,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     inputs: Sequence[str] = (),
   ):
     self.source = _source(config.source, config.split, config.get('data_dir', ''))
     self.masks = masks_lib.make(config.masks)
     self.seed, self.start_step = int(seed), int(start_step)
     self.size, self.crop, self.flip = config.size, config.crop, config.flip
-    self.batch_size, self.rows = config.batch_size, config.batch_size // process_count
-    self.first_row = process_index * self.rows
+    self.batch_size = config.batch_size
+    self.rows = tuple(range(self.batch_size) if rows is None else map(int, rows))
+    if not self.rows or not all(0 <= r < self.batch_size for r in self.rows):
+      raise ValueError(f'rows {self.rows} must be some of 0 to {self.batch_size - 1}')
     self.colors = config.get('colors', 'keep')
     self.inputs = tuple(inputs)
+    self.masks_on_device = config.get('masks_on_device', False)
+    if self.masks_on_device and not isinstance(self.masks, brush.Brush):
+      raise ValueError(
+        f'config.data.masks {self.masks.name!r} are drawn on the host; config.data.masks_on_device '
+        "takes 'brush' masks, as 'brush:0.1-0.4'"
+      )
     self._orders: dict[int, np.ndarray] = {}
     self._unreadable: dict[int, object] = {}
 
@@ -225,8 +222,8 @@ class Samples:
     return _ENDLESS
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    batch, row = divmod(int(i), self.rows)
-    place = (self.start_step + batch) * self.batch_size + self.first_row + row
+    batch, position = divmod(int(i), len(self.rows))
+    place = (self.start_step + batch) * self.batch_size + self.rows[position]
     epoch, position = divmod(place, len(self.source))
     index = int(self._order(epoch)[position])
     image, used = self._read(index)
@@ -235,10 +232,14 @@ class Samples:
     if self.flip and rng.random() < 0.5:
       image = cv2.flip(image, 1)
     image = colors.KINDS[self.colors](image, rng)
-    mask = self.masks(self._rng(_MASK, epoch, index), self.size, self.size)
+    rng = self._rng(_MASK, epoch, index)
+    if self.masks_on_device:
+      mask = {'mask_key': brush.key_of(rng)}
+    else:
+      mask = {'mask': self.masks(rng, self.size, self.size)[..., None]}
     return {
       'image': np.ascontiguousarray(image),
-      'mask': mask[..., None],
+      **mask,
       'id': np.asarray(used, np.int32),
       **inputs_lib.compute(self.inputs, image, None),
     }
@@ -315,20 +316,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """uint8[H, W, 3] to another size: by area where that reduces it, else bicubic."""
   if image.shape[:2] == (height, width):
     return image
-  smaller = height * width < image.shape[0] * image.shape[1]
-  method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-  return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
+  return resizing.area(np.ascontiguousarray(image), height, width)
 
 
 class EvaluationSet:
-  """The images of an evaluation: fixed, in order, each a centre square.
+  """The images of an evaluation: fixed, in order, each made a square (`resizing.square`).
 
   `set[i]` is (uint8[size, size, 3], path) and raises UnreadableImage; iterating logs and leaves out
   what cannot be read. `set.indices[i]` is the image's index in the source.
   """
 
-  def __init__(self, source: sources.Source, size: int, count: int | None, crop: str):
-    self.source, self.size, self.crop = source, size, crop
+  def __init__(
+    self, source: sources.Source, size: int, count: int | None, crop: str, kernel: str = 'area'
+  ):
+    self.source, self.size, self.crop, self.resize = source, size, crop, kernel
     n = len(source)
     # Spread over the source: sorted folders hold one class after another.
     taken = n if not count else min(count, n)
@@ -339,9 +340,12 @@ class EvaluationSet:
 
   def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
     index = self.indices[i]
-    # Neither crop takes random numbers.
-    image = crop(self.source[index], self.size, self.crop, None)
+    image = resizing.square(self.source[index], self.size, crop=self.crop, kernel=self.resize)
     return np.ascontiguousarray(image), self.source.path(index)
+
+  def path(self, i: int) -> str:
+    """What `self[i]` is read from."""
+    return self.source.path(self.indices[i])
 
   def __iter__(self) -> collections.abc.Iterator[tuple[np.ndarray, str]]:
     readable = False
@@ -364,6 +368,7 @@ def evaluation_set(
   size: int,
   count: int | None = None,
   crop: str = 'center',
+  resize: str = 'area',
   data_dir: str = '',
 ) -> EvaluationSet:
   """The images of an evaluation.
@@ -373,18 +378,23 @@ def evaluation_set(
     split: of a named source.
     size: side of the square images.
     count: at most so many, spread evenly over the source; None or 0: all.
-    crop: 'center' (centre square, resized by area) or 'resize'.
+    crop: 'center' (the centre square) or 'resize' (the whole, its shape given up).
+    resize: kernel, of `resizing.KERNELS`.
     data_dir: of tfds.
 
   Raises:
-    ValueError, FileNotFoundError: as sources.make, and for a size below 8 or an unknown crop.
+    ValueError, FileNotFoundError: as sources.make, for a size below 8, an unknown crop or kernel.
   """
   if not isinstance(size, int) or size < _MIN_SIZE:
     raise ValueError(f'size {size!r} of the evaluation images must be an integer >= {_MIN_SIZE}')
-  if crop not in ('center', 'resize'):
-    raise ValueError(f"crop {crop!r} of the evaluation images must be 'center' or 'resize'")
+  for name, value, known in (
+    ('crop', crop, resizing.CROPS),
+    ('resize', resize, tuple(resizing.KERNELS)),
+  ):
+    if value not in known:
+      raise ValueError(f'{name} {value!r} of the evaluation images must be one of {known}')
   if count is not None and count < 0:
     raise ValueError(f'count {count} of evaluation images must be at least 1, or 0 for all')
   if isinstance(source, str):
     source = sources.make(source, split, data_dir=data_dir)
-  return EvaluationSet(source, size, count, crop)
+  return EvaluationSet(source, size, count, crop, resize)

@@ -2,7 +2,7 @@
 
   'sample'                     photographs inside scikit-image's wheel; splits 'train' and 'test'
   'folder:PATH', or a path     images below a folder; where it has a subfolder named as the split,
-                               that one
+                               that one; masks beside their images (dog_mask000.png) are left out
   'files:LIST.txt'             one path a line, relative to the list
   'tfds:NAME', 'tfds:NAME/CONFIG'   a tensorflow_datasets set prepared as array_record
 
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode
+from jaxinpaint.data import decode, mask_folders
 from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.data.mask_files import list_files
 
@@ -110,7 +110,7 @@ def _folder(path: str, split: str) -> FileSource:
   """Images of PATH/split where that exists, else of the whole folder."""
   root = pathlib.Path(path).expanduser()
   if split and (root / split).is_dir():
-    return FileSource(list_files(root / split, decode.EXTENSIONS, 'images'))
+    return FileSource(_images(root / split))
   if root.is_dir():
     parts = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name in _SPLITS)
     if parts:
@@ -118,13 +118,25 @@ def _folder(path: str, split: str) -> FileSource:
         f'images: the folder {root} has the subfolders {", ".join(parts)} but none named '
         f'{split!r}: set the split to one of them'
       )
-  found = list_files(root, decode.EXTENSIONS, 'images')
+  found = _images(root)
   if split not in ('train', ''):
     logging.warning(
       'images: the folder %s has no subfolder %r; all of its %d images are used.',
       root, split, len(found),
     )  # fmt: skip
   return FileSource(found)
+
+
+def _images(root: pathlib.Path) -> tuple[str, ...]:
+  """Images below a folder, without the masks that lie beside them (NAME_mask000.png)."""
+  found = list_files(root, decode.EXTENSIONS, 'images')
+  masks = mask_folders.pair_masks(found)
+  if masks:
+    logging.info(
+      'images: %d files in %s are masks beside their images (as %s) and are left out.',
+      len(masks), root, pathlib.Path(min(masks)).name,
+    )  # fmt: skip
+  return tuple(p for p in found if p not in masks)
 
 
 _SPLITS = ('train', 'val', 'valid', 'validation', 'test', 'eval')

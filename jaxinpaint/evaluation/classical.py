@@ -4,10 +4,17 @@
 
 Telea: "An image inpainting technique based on the fast marching method", 2004. Navier-Stokes:
 Bertalmio et al., "Navier-Stokes, fluid dynamics, and image and video inpainting", CVPR 2001. Both
-are OpenCV's, on 8-bit RGB.
+are OpenCV's, on 8-bit RGB. Biharmonic: Damelin and Hoang, "On surface completion and image
+inpainting by biharmonic functions", 2018, by scikit-image. PatchMatch: Barnes et al., "PatchMatch:
+a randomized correspondence algorithm for structural image editing", SIGGRAPH 2009, with the
+completion of Wexler et al. over a pyramid, by the library pypatchmatch, on 8-bit RGB.
 """
 
-from collections.abc import Callable
+import concurrent.futures
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +25,8 @@ Predictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 # Pixels around a pixel that OpenCV's fills take into account; 3 is what its tutorial uses.
 RADIUS = 3
+# Of PatchMatch: patches of 7 x 7, as in the paper.
+PATCH_RADIUS = 3
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -48,8 +57,118 @@ def _opencv(image: np.ndarray, mask: np.ndarray, method: int) -> np.ndarray:
   return np.stack(outputs).astype(np.float32)
 
 
-PREDICTORS: dict[str, Predictor] = {
-  'mean fill': mean_fill,
-  'Telea': telea,
-  'Navier-Stokes': navier_stokes,
+def biharmonic(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
+  """The smoothest continuation, clipped to [0, 1]; a picture without a known pixel becomes gray.
+
+  It solves one sparse system for each hole: about 0.1 s at 10 % of 256 x 256, 0.6 s at 60 %. At
+  the image's border it extrapolates, which large holes there show as bright or dark spots.
+  """
+  return _each(_biharmonic, image, mask)
+
+
+def _biharmonic(x: np.ndarray, hole: np.ndarray) -> np.ndarray:
+  # skimage.restoration takes a second to import, which the default fills need not pay.
+  from skimage.restoration import inpaint_biharmonic
+
+  filled = inpaint_biharmonic(x.astype(np.float64), hole, channel_axis=-1)
+  # A handful of known pixels may not determine the solution.
+  return np.clip(np.where(np.isfinite(filled), filled, 0.5), 0, 1)
+
+
+def patchmatch(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
+  """Patches of 7 x 7 from the known part of the same picture; the seed is always 0.
+
+  About 0.3 s for 10 % of 256 x 256, 1 s for 60 %.
+
+  Raises:
+    ValueError: pypatchmatch is not installed.
+  """
+  check('patchmatch')
+  return _each(_patchmatch, image, mask)
+
+
+def _patchmatch(x: np.ndarray, hole: np.ndarray) -> np.ndarray:
+  import patchmatch as library
+
+  # Each call starts from this seed: the result depends neither on the order nor on other threads.
+  library.set_random_seed(0)
+  return library.inpaint(arrays.to_uint8(x), hole, patch_size=PATCH_RADIUS) / np.float32(255)
+
+
+def _each(
+  fill: Callable[[np.ndarray, np.ndarray], np.ndarray], image: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+  """`fill(f32[H,W,3], bool[H,W])` of each image, in threads; mean fill where nothing is known."""
+  image, mask = np.asarray(image, np.float32), np.asarray(mask)
+  output = mean_fill(image, mask, np.arange(len(image)))
+  holes = mask[..., 0] > 0
+  todo = [i for i, hole in enumerate(holes) if hole.any() and not hole.all()]
+  threads = min(8, os.cpu_count() or 1)
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    # What is in the hole may not matter: it is set to 0.
+    empty = lambda i: np.where(holes[i][..., None], np.float32(0), image[i])
+    for i, filled in zip(todo, pool.map(lambda i: fill(empty(i), holes[i]), todo), strict=True):
+      output[i] = np.where(holes[i][..., None], filled, image[i])
+  return output
+
+
+@dataclasses.dataclass(frozen=True)
+class Fill:
+  """A fill by the name that a command gives it.
+
+  Attributes:
+    label: in tables.
+    function: the predictor.
+    requires: module that is not among this library's own dependencies; '': none.
+    package: that has the module.
+  """
+
+  label: str
+  function: Predictor
+  requires: str = ''
+  package: str = ''
+
+
+FILLS: dict[str, Fill] = {
+  'mean': Fill('mean fill', mean_fill),
+  'telea': Fill('Telea', telea),
+  'ns': Fill('Navier-Stokes', navier_stokes),
+  'biharmonic': Fill('biharmonic', biharmonic),
+  'patchmatch': Fill('PatchMatch', patchmatch, 'patchmatch', 'pypatchmatch'),
 }
+
+
+def check(name: str) -> None:
+  """Raises ValueError where there is no fill of this name, or its library is not installed."""
+  if name not in FILLS:
+    raise ValueError(f'unknown fill {name!r}; there are: {", ".join(FILLS)}')
+  fill = FILLS[name]
+  if not fill.requires:
+    return
+  try:
+    library = importlib.import_module(fill.requires)
+  except ImportError as error:
+    raise ValueError(
+      f'the fill {name!r} needs the library {fill.package}, which is not installed: pip install '
+      f"'{fill.package}>=2.2', or 'jaxinpaint[fills]'"
+    ) from error
+  # pypatchmatch imports without its native code, and fails when it is called.
+  if not getattr(library, 'patchmatch_available', False):
+    raise ValueError(
+      f'the fill {name!r} needs the native code of {fill.package}, which cannot be loaded here: '
+      f"pip install --force-reinstall --no-deps '{fill.package}>=2.2'"
+    )
+
+
+def get(names: Sequence[str]) -> dict[str, Predictor]:
+  """{label: predictor} of the fills with these names (the keys of FILLS).
+
+  Raises:
+    ValueError: unknown name, or a library that is not installed, with the command that does.
+  """
+  for name in names:
+    check(name)
+  return {FILLS[name].label: FILLS[name].function for name in names}
+
+
+PREDICTORS: dict[str, Predictor] = get(('mean', 'telea', 'ns'))

@@ -1,41 +1,34 @@
-"""The evaluation loop: every predictor on the same images with the same holes."""
+"""The evaluation loop: every row on the same images with the same holes."""
 
 import concurrent.futures
+import io
+import itertools
+import json
 import os
-from collections.abc import Callable, Mapping
-from typing import Protocol as Interface
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 import tqdm
 from absl import logging
 
-from jaxinpaint import arrays
-from jaxinpaint.data import decode
-from jaxinpaint.evaluation import mask_sets
-from jaxinpaint.evaluation.protocols import Protocol
-from jaxinpaint.evaluation.results import Example, Record, Results
+from jaxinpaint.evaluation import cases as extremes
+from jaxinpaint.evaluation import deep, mask_sets, measure, predictors, processes
+from jaxinpaint.evaluation.journal import Entry, Journal, entries_from_json, entries_to_json
+from jaxinpaint.evaluation.measure import EvaluationError, Images
+from jaxinpaint.evaluation.predictors import Predictor
+from jaxinpaint.evaluation.protocols import Bin, Protocol
+from jaxinpaint.evaluation.results import Example, Record, Results, SetValue
 
-# (image f32[B,H,W,3] in [0,1] with an empty (0) hole, mask f32[B,H,W,1] 1 = hole, ids i32[B]) ->
-# f32[B,H,W,3], the completed image, equal to the image wherever mask is 0.
-Predictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# Known pixels of a lossy file differ by less, of 255.
+_LOSSY = 64
 
-
-class EvaluationError(ValueError):
-  """The evaluation cannot be made or trusted; the message says why."""
-
-
-class Images(Interface):
-  """Test images of one size, as `data.pipeline.evaluation_set` gives them."""
-
-  def __len__(self) -> int:
-    """How many there are."""
-
-  def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-    """(uint8[H, W, 3] RGB, its path); raises data.decode.UnreadableImage."""
+__all__ = ['EvaluationError', 'Images', 'Predictor', 'evaluate']
 
 
 def evaluate(
-  predictors: Mapping[str, Predictor],
+  rows: Mapping[str, Any],
   images: Images,
   masks_by_bin: mask_sets.MaskSet,
   protocol: Protocol,
@@ -45,172 +38,343 @@ def evaluate(
   count: int | None = None,
   examples: int = 4,
   progress: bool = True,
+  networks: Any = None,
+  samples: int = 1,
+  on_unreadable: str = 'skip',
+  journal: Journal | None = None,
+  share: bool = False,
+  cases: bool = False,
 ) -> Results:
-  """Measures predictors on the first `count` images, each with one mask per bin.
+  """Measures rows on the first `count` images, each with one mask per bin.
 
   Predictors get the picture with its hole emptied to 0, so that none can look at the truth, in
   batches of exactly `batch_size` (the last is filled up with copies, which are not measured), so
   that whatever compiles, compiles once. The output is pasted into the known picture and rounded as
-  the protocol says, then measured on the host. The numbers do not depend on batch_size, as far as a
-  predictor's rows do not.
+  the protocol says, then measured. The numbers do not depend on batch_size, as far as a row's
+  outputs do not, nor on the number of processes, nor on interruptions.
 
   Args:
-    predictors: {name: predictor}.
+    rows: {name: predictor or stored outputs, see `predictors`}.
     images: the test set; one that cannot be read is named, skipped and counted.
-    masks_by_bin: of `mask_sets.make`.
+    masks_by_bin: of `mask_sets.make`; an image that gets None has no mask in that bin.
     protocol: what is measured.
-    batch_size: images at a time.
+    batch_size: images at a time, on each process.
     seed: of the masks; recorded.
     count: at most; None: the protocol's.
     examples: so many images per bin are kept for the grids.
     progress: logs a line, and shows a bar where stderr is a terminal.
+    networks: of `deep.Networks.load`; None: loaded if the protocol needs any.
+    samples: completions of each image by rows that sample; all but metrics of samples see the
+      first.
+    on_unreadable: 'skip' or 'fail'.
+    journal: of `journal.open_journal`: what it holds is not measured again.
+    share: with several processes each measures a part of the images, all must call this and all
+      get the whole results. False: whoever calls it measures everything.
+    cases: the best and worst images of each row are completed once more, for their pictures; with
+      several processes the first has them.
 
   Raises:
     EvaluationError: nothing to measure, or a predictor returned another shape, changed known
-      pixels, or returned NaN or infinity.
+      pixels, or returned NaN or infinity; or an image could not be read, if that is to fail.
   """
-  if not predictors or not masks_by_bin or batch_size < 1:
+  if not rows or not masks_by_bin or batch_size < 1 or samples < 1:
     raise EvaluationError(
-      f'give at least one predictor ({len(predictors)}), one bin ({len(masks_by_bin)}) and a '
-      f'batch_size of at least 1 ({batch_size})'
+      f'give at least one predictor ({len(rows)}), one bin ({len(masks_by_bin)}), a batch_size of '
+      f'at least 1 ({batch_size}) and samples of at least 1 ({samples})'
     )
+  if on_unreadable not in ('skip', 'fail'):
+    raise EvaluationError(f"on_unreadable {on_unreadable!r} must be 'skip' or 'fail'")
   wanted = min(protocol.count if count is None else count, len(images))
   if wanted < 1:
     raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
+  if networks is None and protocol.deep_metrics:
+    networks = deep.Networks.load(protocol.metrics)
+  journal = journal or Journal()
+  together = _Together(share)
+  done = together.own(journal, range(wanted))
+  batches = _remaining(wanted, batch_size, done)
   bins = tuple(masks_by_bin)
+  progress = progress and jax.process_index() == 0
   if progress:
     logging.info(
-      'Evaluating %s on %d images, hole shares %s %%.',
-      ', '.join(predictors),
+      'Evaluating %s on %d images, holes: %s.',
+      ', '.join(rows),
       wanted,
       ', '.join(b.label for b in bins),
     )
-  records: list[Record] = []
-  kept: list[Example] = []
-  skipped: list[tuple[str, str]] = []
-  digest = mask_sets.Hash(bins)
-  size: tuple[int, int] = (0, 0)
-  bar = tqdm.tqdm(
-    total=wanted * len(bins), unit='image', desc='evaluating', disable=None if progress else True
-  )
-  threads = min(8, os.cpu_count() or 1)
-  with bar, concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    for start in range(0, wanted, batch_size):
-      indices, truths, paths = _read(images, range(start, min(start + batch_size, wanted)), skipped)
-      bar.update((min(start + batch_size, wanted) - start - len(indices)) * len(bins))
-      if not indices:
-        continue
-      size = size if any(size) else truths[0].shape[:2]
-      _check_sizes(paths, truths, size)
-      for b in bins:
-        holes = [np.asarray(masks_by_bin[b](i)) for i in indices]
-        for i, hole in zip(indices, holes, strict=True):
-          digest.add(b, i, hole)
-        new = [
-          Example(b, i, truth, hole, {})
-          for i, truth, hole in zip(indices, truths, holes, strict=True)
-        ]
-        for name, predictor in predictors.items():
-          outputs = _predict(name, predictor, indices, truths, holes, batch_size, protocol)
-          for example, output in zip(new, outputs, strict=True):
-            example.outputs[name] = output
-          measured = pool.map(lambda *x: _measure(protocol, *x), truths, outputs, holes)
-          for i, path, hole, values in zip(indices, paths, holes, measured, strict=True):
-            records.append(Record(name, b, i, path, float(hole.mean()), values))
-        room = examples - sum(e.bin == b for e in kept)
-        kept += new[: max(room, 0)]
-        bar.update(len(indices))
-  if not records:
-    raise EvaluationError(
-      f'none of the {wanted} images could be read; the first: {": ".join(skipped[0])}'
-    )
-  return Results(
-    protocol=protocol,
-    predictors=tuple(predictors),
-    bins=bins,
-    records=records,
-    examples=kept,
-    skipped=skipped,
-    mask_sha256=digest.hexdigest(),
-    seed=seed,
-    size=size,
-  )
-
-
-def _read(
-  images: Images, indices: range, skipped: list[tuple[str, str]]
-) -> tuple[list[int], list[np.ndarray], list[str]]:
-  """Those of the images that can be read; names the others in the log and in `skipped`."""
-  found, truths, paths = [], [], []
-  for i in indices:
-    try:
-      truth, path = images[i]
-    except decode.UnreadableImage as error:
-      logging.warning('Image left out of the evaluation: %s', error)
-      skipped.append((error.path, error.why))
-      continue
-    found.append(i)
-    truths.append(truth)
-    paths.append(path)
-  return found, truths, paths
-
-
-def _check_sizes(paths: list[str], truths: list[np.ndarray], size: tuple[int, int]) -> None:
-  for path, truth in zip(paths, truths, strict=True):
-    if truth.shape != (*size, 3) or truth.dtype != np.uint8:
-      raise EvaluationError(
-        f'{path} is {truth.dtype}{list(truth.shape)}, the images before it are '
-        f'uint8[{size[0]}, {size[1]}, 3]: crop or resize all to one size'
+    if done:
+      logging.info(
+        'Resuming: %d of %d images were measured before the interruption.', len(done), wanted
       )
-
-
-def _fill_up(rows: list[np.ndarray], batch_size: int) -> np.ndarray:
-  """Stacks rows and repeats the last until there are `batch_size`."""
-  return np.stack(rows + [rows[-1]] * (batch_size - len(rows)))
-
-
-def _predict(
-  name: str,
-  predictor: Predictor,
-  indices: list[int],
-  truths: list[np.ndarray],
-  holes: list[np.ndarray],
-  batch_size: int,
-  protocol: Protocol,
-) -> list[np.ndarray]:
-  """What is measured of each output: pasted and rounded as the protocol says."""
-  truth = arrays.to_float(_fill_up(truths, batch_size))
-  mask = _fill_up(holes, batch_size).astype(np.float32)[..., None]
-  ids = _fill_up([np.int32(i) for i in indices], batch_size)
-  image = np.where(mask > 0, np.float32(0), truth)
-  output = np.asarray(predictor(image, mask, ids), np.float32)
-  if output.shape != image.shape:
-    raise EvaluationError(f'{name!r} returned the shape {output.shape} for images {image.shape}')
-  n = len(indices)
-  output, image, mask, truth = output[:n], image[:n], mask[:n], truth[:n]
-  if not np.isfinite(output).all():
-    bad = [i for i, x in zip(indices, output, strict=True) if not np.isfinite(x).all()]
-    raise EvaluationError(f'{name!r} returned NaN or infinity for the images {bad}')
-  change = float(np.where(mask > 0, 0, np.abs(output - image)).max())
-  if change > 0:
-    raise EvaluationError(
-      f'{name!r} changed known pixels by up to {change:.3g} (of 1): a predictor returns the '
-      'completed image, see arrays.compose'
+  with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    measurement = measure.Measurement(
+      rows,
+      images,
+      masks_by_bin,
+      protocol,
+      batch_size=batch_size,
+      networks=networks,
+      samples=samples,
+      pool=pool,
     )
-  if protocol.composite:
-    output = np.where(mask > 0, output, truth)
-  if protocol.round_to_uint8:
-    output = arrays.to_uint8(output)
-    for i, was, hole, now in zip(indices, truths, holes, output, strict=True):
-      known = hole == 0
-      if protocol.composite and not np.array_equal(was[known], now[known]):
-        raise EvaluationError(f'{name!r}: known pixels of image {i} differ after rounding')
-  return list(output)
+    mine = batches[together.index :: together.count]
+    left = sum(map(len, mine))
+    bar = tqdm.tqdm(
+      total=(left + len(done)) * len(bins),
+      initial=len(done) * len(bins),
+      unit='image',
+      desc='evaluating' if together.count == 1 else f'process 1 of {together.count}',
+      disable=None if progress else True,
+    )
+    with bar, together.errors():
+      _run(measurement, mine, journal, bins, examples, on_unreadable, bar)
+    entries = together.entries(journal)
+    if not any(not e.why for e in entries):
+      first = entries[0]
+      raise EvaluationError(
+        f'none of the {wanted} images could be read; the first: {first.file}: {first.why}'
+      )
+    sizes = {e.size for e in entries if not e.why}
+    if len(sizes) > 1:
+      raise EvaluationError(
+        f'the images have the sizes {sorted(sizes)}: crop or resize all to one size'
+      )
+    set_values = _set_values(measurement, rows, bins, entries, journal, together, networks)
+    results = Results(
+      protocol=protocol,
+      predictors=tuple(rows),
+      bins=bins,
+      records=_records(rows, bins, entries),
+      examples=_examples(rows, bins, entries, journal, together, examples),
+      skipped=[(e.file, e.why) for e in entries if e.why],
+      mask_sha256=_mask_hash(masks_by_bin, entries, pool),
+      seed=seed,
+      size=sizes.pop(),
+      set_values=set_values,
+      not_computed=_not_computed(protocol, networks, rows, samples),
+      kinds={name: predictors.kind_of(row) for name, row in rows.items()},
+      notes=_known_pixels(rows, entries, protocol),
+    )
+    if cases and together.index == 0:
+      extremes.collect(results, measurement.complete)
+    return results
 
 
-def _measure(
-  protocol: Protocol, truth: np.ndarray, output: np.ndarray, hole: np.ndarray
-) -> dict[str, float]:
-  if output.dtype != np.uint8:
-    truth = truth.astype(np.float64) / 255
-  return {m.name: m(truth, output, hole.astype(bool)) for m in protocol.metrics}
+def _remaining(wanted: int, batch_size: int, done: set[int]) -> list[list[int]]:
+  """Batches of images that are still to be measured.
+
+  A batch is made of the same images whatever was done before and however many processes there are,
+  so that its numbers are the same to the bit.
+  """
+  whole = (range(k, min(k + batch_size, wanted)) for k in range(0, wanted, batch_size))
+  return [left for batch in whole if (left := [i for i in batch if i not in done])]
+
+
+def _run(
+  measurement: measure.Measurement,
+  batches: Sequence[Sequence[int]],
+  journal: Journal,
+  bins: Sequence[Bin],
+  examples: int,
+  on_unreadable: str,
+  bar: tqdm.tqdm,
+) -> None:
+  with concurrent.futures.ThreadPoolExecutor(1) as ahead:
+    coming = [ahead.submit(measurement.read, b) for b in batches[:1]]
+    for k, indices in enumerate(batches):
+      batch = coming.pop().result()
+      coming = [ahead.submit(measurement.read, b) for b in batches[k + 1 : k + 2]]
+      for _, path, why in batch.unreadable:
+        if on_unreadable == 'fail':
+          raise EvaluationError(
+            f'{path}: {why}: mend or remove it, or leave it out with --on_unreadable=skip'
+          )
+        logging.warning('Image left out of the evaluation: %s: %s', path, why)
+      before = [e for i, e in journal.entries.items() if i < indices[0] and e.pictures is not None]
+      room = any(sum(e.shares[k] is not None for e in before) < examples for k in range(len(bins)))
+      found = measurement.measure(batch, picture=room)
+      journal.add(found.entries, found.features, found.pictures)
+      bar.update(len(indices) * len(bins))
+
+
+class _Together:
+  """What the processes of a shared evaluation tell each other; alone, nothing."""
+
+  def __init__(self, share: bool):
+    self.count = jax.process_count() if share else 1
+    self.index = jax.process_index() if share else 0
+
+  def _gather(self, data: bytes) -> list[bytes]:
+    return [data] if self.count == 1 else processes.gather(data)
+
+  def own(self, journal: Journal, wanted: range) -> set[int]:
+    """The images that were measured earlier; each is left to the first process that has it."""
+    journal.forget([i for i in journal.entries if i not in wanted])
+    everyone = [json.loads(x) for x in self._gather(json.dumps(list(journal.entries)).encode())]
+    journal.forget(set().union(*everyone[: self.index]) & journal.entries.keys())
+    return set().union(*everyone)
+
+  def errors(self) -> '_Errors':
+    """A context after which every process raises if one did, so that none waits for ever."""
+    return _Errors(self._gather)
+
+  def entries(self, journal: Journal) -> list[Entry]:
+    """Of all images, in their order."""
+    own = entries_to_json(list(journal.entries.values())).encode()
+    found = [e for part in self._gather(own) for e in entries_from_json(part)]
+    return sorted(found, key=lambda e: e.index)
+
+  def arrays(self, own: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """{index: array} of all processes."""
+    if self.count == 1:
+      return dict(own)
+    file = io.BytesIO()
+    keys = np.array(list(own), np.int64)
+    np.savez(file, keys=keys, **({'rows': np.stack(list(own.values()))} if own else {}))
+    found = {}
+    for part in self._gather(file.getvalue()):
+      with np.load(io.BytesIO(part), allow_pickle=False) as arrays:
+        if len(arrays['keys']):
+          found |= zip(arrays['keys'].tolist(), arrays['rows'], strict=True)
+    return found
+
+
+class _Errors:
+  def __init__(self, gather: Any):
+    self._gather = gather
+
+  def __enter__(self) -> None:
+    pass
+
+  def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    if error is not None and not isinstance(error, Exception):
+      return  # the process is being ended
+    parts = self._gather(str(error or '').encode() + (b'.' if error else b''))
+    if error is None:
+      for k, text in enumerate(parts):
+        if text:
+          raise EvaluationError(f'process {k}: {text.decode()[:-1]}')
+
+
+def _records(rows: Mapping[str, Any], bins: Sequence[Bin], entries: Sequence[Entry]) -> list:
+  return [
+    Record(name, b, e.index, e.file, e.shares[k], dict(e.values[name][k]))
+    for name, (k, b), e in itertools.product(rows, enumerate(bins), entries)
+    if not e.why and e.shares[k] is not None
+  ]
+
+
+def _examples(
+  rows: Mapping[str, Any],
+  bins: Sequence[Bin],
+  entries: Sequence[Entry],
+  journal: Journal,
+  together: _Together,
+  count: int,
+) -> list[Example]:
+  """The first images of each bin, as they were measured."""
+  found = []
+  for k, b in enumerate(bins):
+    first = [e.index for e in entries if not e.why and e.shares[k] is not None][:count]
+    pictures = {i: journal.pictures(i) for i in first if i in journal.entries}
+    get = lambda key, pictures=pictures: together.arrays({i: p[key] for i, p in pictures.items()})
+    if not first:
+      continue
+    truths, masks = get('truth'), get(f'mask {k}')
+    outputs = {name: get(f'output {k} {r}') for r, name in enumerate(rows)}
+    found += [
+      Example(b, i, truths[i], masks[i], {name: of[i] for name, of in outputs.items()})
+      for i in first
+    ]
+  return found
+
+
+def _mask_hash(
+  masks_by_bin: mask_sets.MaskSet,
+  entries: Sequence[Entry],
+  pool: concurrent.futures.Executor,
+) -> str:
+  """Over the masks of all images that were measured, drawn again.
+
+  They are not kept, since an earlier attempt or another process may have drawn them.
+  """
+  digest = mask_sets.Hash(tuple(masks_by_bin))
+  for k, (b, mask) in enumerate(masks_by_bin.items()):
+    indices = [e.index for e in entries if not e.why and e.shares[k] is not None]
+    for start in range(0, len(indices), 256):
+      part = indices[start : start + 256]
+      for i, hole in zip(part, pool.map(mask, part), strict=True):
+        digest.add(b, i, np.asarray(hole))
+  return digest.hexdigest()
+
+
+def _set_values(
+  measurement: measure.Measurement,
+  rows: Mapping[str, Any],
+  bins: Sequence[Bin],
+  entries: Sequence[Entry],
+  journal: Journal,
+  together: _Together,
+  networks: Any,
+) -> list[SetValue]:
+  """Numbers of whole sets, of the features of all images in their order."""
+  metrics = measurement.set_metrics
+  if not metrics:
+    return []
+
+  def features(place: int, k: int) -> np.ndarray:
+    here = [e.index for e in entries if not e.why and e.shares[k] is not None]
+    own = {i: journal.features(i)[place] for i in here if i in journal.entries}
+    found = together.arrays(own)
+    return np.stack([found[i] for i in here])
+
+  values = []
+  for k, b in enumerate(bins):
+    n = sum(not e.why and e.shares[k] is not None for e in entries)
+    if n < 2:
+      logging.warning('%s needs two images, %s %% has %d.', metrics[0].label, b.label, n)
+      continue
+    real = features(0, k)
+    for name in rows:
+      of: dict[str, np.ndarray] = {}
+      for m in metrics:
+        v = measure.variant_of(m, measurement.protocol)
+        if v not in of:
+          of[v] = features(measurement.places[v, name, b], k)
+        values.append(SetValue(name, b, m.name, float(networks.set_value(m, real, of[v])), n))
+  return values
+
+
+def _not_computed(
+  protocol: Protocol, networks: Any, rows: Mapping[str, Any], samples: int
+) -> dict[str, str]:
+  found = dict(networks.missing) if networks else {}
+  drawing = [name for name, row in rows.items() if predictors.has_samples(row)]
+  for m in protocol.metrics:
+    if measure.kind_of(m) != 'samples' or m.name in found:
+      continue
+    if not drawing:
+      found[m.name] = 'none of the rows draws random numbers: each has one output for an image'
+    elif samples < 2:
+      found[m.name] = 'it compares several outputs for one image: pass --samples 5'
+  return found
+
+
+def _known_pixels(
+  rows: Mapping[str, Any], entries: Sequence[Entry], protocol: Protocol
+) -> dict[str, str]:
+  """{'known pixels of NAME': how stored outputs differ from the truth where it is known}."""
+  notes = {}
+  for name, row in rows.items():
+    if not predictors.is_stored(row):
+      continue
+    total = sum(s is not None for e in entries for s in e.shares)
+    changes = [x for e in entries for x in e.changed.get(name, ()) if x]
+    if changes:
+      done = 'replaced by the truth before it is measured' if protocol.composite else 'measured too'
+      notes[f'known pixels of {name}'] = (
+        f'differ from the truth in {len(changes)} of {total} outputs, by up to {max(changes)} of '
+        f'255; {done}' + ('' if max(changes) < _LOSSY else '. Were they made with these holes?')
+      )
+      logging.warning('%s: known pixels %s', name, notes[f'known pixels of {name}'])
+  return notes

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxinpaint.evaluation.protocols import Bin, Protocol
+from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+
+# Results of before `kinds` was recorded know the fills by their names.
+_FILLS = ('mean fill', 'Telea', 'Navier-Stokes')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Summary:
     n: how many finite values there are.
     infinite: how many were infinite (PSNR of outputs equal to the truth), left out of the mean.
     undefined: how many were nan, left out likewise.
+    low: end of the mean's 95 % interval, see `statistics`; nan where it was not taken.
+    high: its other end.
   """
 
   mean: float
@@ -78,6 +83,8 @@ class Summary:
   n: int
   infinite: int = 0
   undefined: int = 0
+  low: float = math.nan
+  high: float = math.nan
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -117,6 +124,9 @@ class Results:
     kinds: {predictor: 'system', 'fill' or 'files'}.
     baseline: the predictor that paired differences are taken against; '': none.
     resources: {predictor: {name of a resource: number}}, where they were measured.
+    cases: pictures of the best and worst outputs, as far as they were kept (`cases.collect`).
+    case_metric: the name of the metric by which cases are good or bad; '': `cases.default_metric`.
+    sources: what several joined reports were, see `combine`; empty for one evaluation.
   """
 
   protocol: Protocol
@@ -136,15 +146,48 @@ class Results:
   kinds: dict[str, str] = dataclasses.field(default_factory=dict)
   baseline: str = ''
   resources: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+  cases: list[Example] = dataclasses.field(default_factory=list)
+  case_metric: str = ''
+  sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
   @property
   def count(self) -> int:
     """How many images were measured."""
     return len({r.index for r in self.records})
 
+  @property
+  def masks_shown(self) -> str:
+    """What a report calls the masks, also where each bin has its own or nobody named them."""
+    return self.masks or ("the bins' own" if all(b.masks for b in self.bins) else 'given')
+
   def values(self, predictor: str, bin: Bin, metric: str) -> list[float]:
-    """One number for each image, in the order of the images."""
-    return [r.values[metric] for r in self.records if (r.predictor, r.bin) == (predictor, bin)]
+    """One number for each image, in the order of the images; those that have none are left out."""
+    return [
+      r.values[metric]
+      for r in self.records
+      if (r.predictor, r.bin) == (predictor, bin) and metric in r.values
+    ]
+
+  @property
+  def image_metrics(self) -> tuple[Metric, ...]:
+    """Those of the protocol's metrics that at least one image has a number of."""
+    measured = lambda name: any(name in r.values for r in self.records)
+    return tuple(m for m in self.protocol.metrics if measured(m.name))
+
+  @property
+  def set_metrics(self) -> tuple[Metric, ...]:
+    """Those of the protocol's metrics that are one number of a whole set of images."""
+    measured = {v.metric for v in self.set_values}
+    return tuple(m for m in self.protocol.metrics if m.name in measured)
+
+  def set_value(self, predictor: str, bin: Bin, metric: str) -> SetValue | None:
+    """The number of all images of a bin together; None where it was not taken."""
+    wanted = (predictor, bin, metric)
+    return next((v for v in self.set_values if (v.predictor, v.bin, v.metric) == wanted), None)
+
+  def kind(self, predictor: str) -> str:
+    """'system', 'fill' or 'files'."""
+    return self.kinds.get(predictor) or ('fill' if predictor in _FILLS else 'system')
 
   def summary(self, predictor: str, bin: Bin, metric: str) -> Summary:
     """Mean over the images."""

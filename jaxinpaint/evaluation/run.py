@@ -1,5 +1,8 @@
 """Evaluation of a run: while it trains (`Watch`) and when it is done (`evaluate_model`)."""
 
+import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +15,20 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
+import jaxinpaint
 from jaxinpaint import arrays
 from jaxinpaint.data import pipeline
-from jaxinpaint.evaluation import classical, mask_sets, protocols, report
+from jaxinpaint.evaluation import (
+  classical,
+  deep,
+  journal,
+  mask_sets,
+  measure,
+  predictors,
+  processes,
+  protocols,
+  report,
+)
 from jaxinpaint.evaluation.evaluate import Images, Predictor, evaluate
 from jaxinpaint.evaluation.model import Model
 from jaxinpaint.evaluation.protocols import Bin, Protocol
@@ -25,7 +39,12 @@ from jaxinpaint.training.recipe import Recipe
 SEED = 0
 
 # (word in a source's name, the published data set that stands beside it): the first that fits.
-_PUBLISHED = (('places', 'Places2'), ('celeb', 'CelebA'), ('', 'real photographs'))
+_PUBLISHED = (
+  ('places', 'Places2'),
+  ('celeb', 'CelebA'),
+  ('celeb', 'CelebA-HQ'),
+  ('', 'real photographs'),
+)
 
 
 class Writer(Interface):
@@ -55,7 +74,7 @@ def images_of(config: ConfigDict, count: int) -> Images:
     data.eval_split,
     size=data.size,
     count=count,
-    crop='resize' if data.crop == 'resize' else 'center',
+    **protocols.get(config.evaluation.protocol).image_options(data.crop),
     data_dir=data.data_dir,
   )
 
@@ -80,17 +99,14 @@ def check(config: ConfigDict, recipe: Recipe) -> None:
   protocol = protocols.get(settings.protocol)
   if not (config.training.evaluate_every or config.training.sample_every or settings.at_end):
     return
-  check_size(protocol, config.data.size)
+  measure.check_size(protocol, config.data.size, config.data.size)
   mask_sets.make(settings.masks, protocol.bins, config.data.size, config.data.size, seed=SEED)
   images_of(config, settings.count)
 
 
-def check_size(protocol: Protocol, size: int) -> None:
-  """Raises ValueError when the protocol's metrics cannot be taken of images of this size."""
-  image = np.zeros((size, size, 3), np.uint8)
-  hole = np.ones((size, size), bool)
-  for metric in protocol.metrics:
-    metric(image, image, hole)
+def without_networks(protocol: Protocol) -> Protocol:
+  """The protocol without the metrics that need networks of features."""
+  return dataclasses.replace(protocol, metrics=protocol.host_metrics)
 
 
 def quick_masks(masks_by_bin: mask_sets.MaskSet) -> mask_sets.MaskSet:
@@ -105,6 +121,8 @@ def quick_evaluate(
 ) -> dict[str, float]:
   """Means over a few images, one mask each: {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
 
+  Metrics that need networks of features are left out. All processes call it.
+
   Args:
     predict: one predictor.
     images: of `images_of`.
@@ -112,6 +130,7 @@ def quick_evaluate(
     protocol: what is measured.
     config: config.evaluation: quick_count and batch_size.
   """
+  protocol = without_networks(protocol)
   results = evaluate(
     {'model': predict},
     images,
@@ -122,6 +141,7 @@ def quick_evaluate(
     count=config.quick_count,
     examples=0,
     progress=False,
+    share=True,
   )
   (b,) = results.bins
   return {m.name: results.summary('model', b, m.name).mean for m in protocol.metrics}
@@ -169,7 +189,9 @@ class Watch:
     means = quick_evaluate(predict, images, masks, self._protocol, self._config.evaluation)
     if jax.process_index() == 0:
       self._writer.scalars(step, {f'evaluation/{k}': v for k, v in means.items()})
-      shown = ', '.join(f'{m.label} {means[m.name]:.{m.digits}f}' for m in self._protocol.metrics)
+      shown = ', '.join(
+        f'{m.label} {means[m.name]:.{m.digits}f}' for m in self._protocol.metrics if m.name in means
+      )
       logging.info('step %d, held-out images: %s', step, shown)
     return means
 
@@ -189,7 +211,7 @@ class Watch:
       {'output': predict},
       images,
       masks,
-      self._protocol,
+      without_networks(self._protocol),
       batch_size=settings.evaluation.batch_size,
       seed=SEED,
       count=settings.training.sample_count,
@@ -251,7 +273,7 @@ def evaluate_model(
   """
   protocol = protocols.get(config.evaluation.protocol)
   size = config.data.size
-  check_size(protocol, size)
+  measure.check_size(protocol, size, size)
   masks = mask_sets.make(config.evaluation.masks, protocol.bins, size, size, seed=SEED)
   predictors = {config.system: Model(recipe, SEED).bind(params, stats, constants)}
   return evaluate_and_report(
@@ -270,7 +292,7 @@ def evaluate_model(
 
 
 def evaluate_and_report(
-  predictors: Mapping[str, Predictor],
+  rows: Mapping[str, Any],
   images: Images,
   masks_by_bin: mask_sets.MaskSet,
   protocol: Protocol,
@@ -283,11 +305,20 @@ def evaluate_and_report(
   masks_name: str = '',
   published: str | None = None,
   notes: Mapping[str, Any] | None = None,
+  baseline: str = '',
+  samples: int = 1,
+  on_unreadable: str = 'skip',
+  resume: bool = True,
+  networks: Any = None,
+  resources: Mapping[str, dict[str, float]] | None = None,
 ) -> Results:
   """`evaluate`, then the report in `output_dir` and the table on the terminal.
 
+  An evaluation that was interrupted goes on where it was, if nothing of it has changed. All
+  processes call this; the first writes the report.
+
   Args:
-    predictors: see `evaluate`, as the following ones.
+    rows: see `evaluate`, as the following ones.
     images: test set.
     masks_by_bin: masks.
     protocol: what is measured.
@@ -300,19 +331,98 @@ def evaluate_and_report(
     published: the data set whose published rows stand beside; None: found by the name of
       `dataset`; '': none.
     notes: for the report.
+    baseline: the row that paired differences are taken against; '': none.
+    samples: see `evaluate`, as the next.
+    on_unreadable: what becomes of images that cannot be read.
+    resume: False: measures everything anew.
+    networks: see `evaluate`.
+    resources: {row: {name: number}}, of `resources.measure`, for the report.
   """
   report.check_folder(output_dir)
   if published is None:
     published = published_dataset(dataset, protocol)
-  rows = report.published_rows(protocol.id, published) if published else []
+  published_rows = report.published_rows(protocol.id, published) if published else []
+  if networks is None and protocol.deep_metrics:
+    networks = deep.Networks.load(protocol.metrics)
+  origins = dict(networks.origins) if networks else {}
+  settings = dict(count=count, samples=samples, seed=seed, masks=masks_name, dataset=dataset)
+  if networks:  # other weights, other numbers; and features that were missing are missing still
+    settings |= dict(networks=origins, missing=sorted(networks.missing))
+  fingerprint = _fingerprint(rows, images, masks_by_bin, protocol, settings)
+  kept = _open_journal(journal.place(output_dir), fingerprint, resume)
   results = evaluate(
-    predictors, images, masks_by_bin, protocol, batch_size=batch_size, seed=seed, count=count
+    rows,
+    images,
+    masks_by_bin,
+    protocol,
+    batch_size=batch_size,
+    seed=seed,
+    count=count,
+    samples=samples,
+    on_unreadable=on_unreadable,
+    networks=networks,
+    journal=kept,
+    share=True,
+    cases=True,
   )
-  results.dataset, results.masks, results.notes = dataset, masks_name, dict(notes or {})
-  folder = report.write(results, output_dir, rows)
-  print(report.terminal_table(results, rows))
-  print(f'report: {folder / "report.md"}', flush=True)
+  results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
+  results.notes = dict(notes or {}) | origins | results.notes
+  results.resources = dict(resources or {})
+  if jax.process_index() == 0:
+    folder = report.write(results, output_dir, published_rows)
+    print(report.terminal_table(results, published_rows))
+    print(f'report: {folder / "report.html"}', flush=True)
+  processes.wait()
+  kept.remove()
   return results
+
+
+def _open_journal(
+  folder: pathlib.Path, fingerprint: Mapping[str, Any] | None, resume: bool
+) -> journal.Journal:
+  """The first process decides what becomes of an earlier attempt, before the others look."""
+  first = jax.process_index() == 0
+  kept = journal.open_journal(folder, fingerprint, resume) if first else None
+  processes.wait()
+  return kept or journal.open_journal(folder, fingerprint, True)
+
+
+def _fingerprint(
+  rows: Mapping[str, Any],
+  images: Images,
+  masks_by_bin: mask_sets.MaskSet,
+  protocol: Protocol,
+  settings: Mapping[str, Any],
+) -> dict[str, Any] | None:
+  """What the numbers depend on; None where a row cannot say what its outputs depend on."""
+  found = predictors.fingerprints(rows)
+  if found is None:
+    return None
+  digest = hashlib.sha256()
+  for mask in masks_by_bin.values():
+    for i in range(min(2, len(images))):
+      drawn = mask(i)
+      digest.update(b'none' if drawn is None else np.packbits(drawn).tobytes())
+  return {
+    **settings,
+    'protocol': json.loads(json.dumps(protocol.description())),
+    'bins': [dataclasses.asdict(b) for b in masks_by_bin],
+    'first masks': digest.hexdigest(),
+    'rows': found,
+    'images': journal.digest_of_files(files_of(images)),
+    'program': {
+      'version': jaxinpaint.__version__,
+      'commit': report.commit(),
+      'jax': jax.__version__,
+      'backend': jax.default_backend(),
+    },
+  }
+
+
+def files_of(images: Images) -> list[str]:
+  """What the images of a set are called, without reading them; [] where they do not say."""
+  name = getattr(images, 'path', None)
+  return [name(i) for i in range(len(images))] if name else []
 
 
 def save_picture(path: pathlib.Path, picture: Image.Image) -> None:

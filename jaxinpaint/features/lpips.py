@@ -59,6 +59,7 @@ HEADS = {
     '4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76',
   ),
 }
+HEADS_FOLDER = 'lpips_v0.1'  # below the cache: their names are too short to lie there alone
 # Of images in [-1,1]; ImageNet's mean and deviation in that range.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -151,11 +152,7 @@ def layer_distances(
   _check_net(net)
   if a.shape != b.shape:
     raise ValueError(f'LPIPS compares images of one shape, not {a.shape} and {b.shape}')
-  if min(a.shape[1:3]) < MIN_SIDE[net]:
-    raise ValueError(
-      f'images of {a.shape[1]} x {a.shape[2]} are too small for LPIPS with {net}, which needs '
-      f'{MIN_SIDE[net]} pixels on each side'
-    )
+  _check_side(*a.shape[1:3], net)
   terms = []
   for head, x, y in zip(
     range(len(CHANNELS[net])),
@@ -199,6 +196,48 @@ def distance(
   return layer_distances(params, a, b, net=net, dtype=dtype).sum(-1)
 
 
+def diversity(
+  params: Mapping[str, Any],
+  samples: jax.Array,
+  *,
+  net: str = 'alex',
+  dtype: Any = jnp.float32,
+) -> jax.Array:
+  """Mean LPIPS over all pairs of several outputs for one input: how different they are.
+
+  Zhu et al., "Toward Multimodal Image-to-Image Translation", NeurIPS 2017, section 4; for
+  inpainting Zheng, Cham, Cai, "Pluralistic Image Completion", CVPR 2019. They draw pairs at random,
+  here every pair of the K counts once.
+
+  The squared differences of all pairs add up to K times those from the mean, so that K passes
+  through the trunk do, and not one for each pair.
+
+  Args:
+    params: of `load`.
+    samples: f32[B,K,H,W,3] in [0,1], K at least 2.
+    net: that of `params`.
+    dtype: of the convolutions.
+
+  Returns:
+    f32[B].
+
+  Raises:
+    ValueError: no such net; a single sample; images that are too small.
+  """
+  b, k, h, w, c = samples.shape
+  _check_net(net)
+  _check_side(h, w, net)
+  if k < 2:
+    raise ValueError(f'diversity is between samples: give at least 2 of each input, not {k}')
+  total = jnp.zeros(b)
+  for head, x in enumerate(_taps(params, samples.reshape(b * k, h, w, c), net, dtype)):
+    x = _unit(x).reshape(b, k, *x.shape[1:])
+    squares = jnp.square(x - x.mean(1, keepdims=True)).sum(1) * (2 / (k - 1))
+    weights = params['heads'][f'lin{head}']
+    total += jnp.dot(squares, weights, precision='highest').mean((1, 2))
+  return total
+
+
 def _taps(params: Mapping[str, Any], images: jax.Array, net: str, dtype: Any) -> list[jax.Array]:
   x = (2 * images.astype(jnp.float32) - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
   found = _trunk(net, dtype).apply({'params': params['trunk']}, x)
@@ -236,7 +275,7 @@ def require(
   paths = []
   for what, file, (url, digest), folder in (
     ('trunk', trunk_file, TRUNKS[net], None),
-    ('heads', heads_file, HEADS[net], download.cache_folder() / 'lpips_v0.1'),
+    ('heads', heads_file, HEADS[net], download.cache_folder() / HEADS_FOLDER),
   ):
     if file:
       paths.append(pathlib.Path(file).expanduser())
@@ -267,38 +306,41 @@ def load(
     FileNotFoundError, download.DownloadError: as `require`.
   """
   trunk_path, heads_path = require(net, trunk_file, heads_file)
-  shapes = jax.eval_shape(
-    _trunk(net).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  )
-  expected = {
-    'trunk': shapes['params'],
-    'heads': {
-      f'lin{i}': jax.ShapeDtypeStruct((c,), jnp.float32) for i, c in enumerate(CHANNELS[net])
-    },
+  return {
+    'trunk': load_part(net, 'trunk', trunk_path),
+    'heads': load_part(net, 'heads', heads_path),
   }
-  params = {}
-  for part, path, only, entries in (
-    ('trunk', trunk_path, r'^(module\.)?(net\.|features\.|conv\d)', trunk_entries(net)),
-    ('heads', heads_path, r'^(module\.)?lin\d', heads_entries(net)),
-  ):
-    # A whole state dict puts slices around the layers, which keep torchvision's numbers.
-    state = mapping.flatten(
-      reader.read(path, only=lambda key, only=only: bool(re.search(only, key)))
-    )
-    state = {
-      re.sub(r'^net\.slice\d+\.', 'features.', k): v for k, v in mapping.strip_module(state).items()
+
+
+def load_part(net: str, part: str, path: str | os.PathLike) -> dict[str, Any]:
+  """The 'trunk' or the 'heads' alone, of a file as `load` takes it.
+
+  Raises:
+    ValueError: no such net; the file holds something else.
+  """
+  _check_net(net)
+  if part == 'trunk':
+    only, entries = r'^(module\.)?(net\.|features\.|conv\d)', trunk_entries(net)
+    expected = jax.eval_shape(
+      _trunk(net).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    )['params']
+  else:
+    only, entries = r'^(module\.)?lin\d', heads_entries(net)
+    expected = {
+      f'lin{i}': jax.ShapeDtypeStruct((c,), jnp.float32) for i, c in enumerate(CHANNELS[net])
     }
-    if net == 'vgg' and part == 'trunk' and 'conv1_1/kernel' in state:
-      params[part] = vgg.load(16, path)
-      continue
-    try:
-      tree = mapping.convert(
-        state, entries, expected={'params': {part: expected[part]}, 'stats': {}}
-      )
-    except mapping.MappingError as error:
-      raise ValueError(f'{path} does not hold the {part} of LPIPS with {net}: {error}') from error
-    params[part] = tree['params'][part]
-  return params
+  # A whole state dict puts slices around the layers, which keep torchvision's numbers.
+  state = mapping.flatten(reader.read(path, only=lambda key: bool(re.search(only, key))))
+  state = {
+    re.sub(r'^net\.slice\d+\.', 'features.', k): v for k, v in mapping.strip_module(state).items()
+  }
+  if net == 'vgg' and part == 'trunk' and 'conv1_1/kernel' in state:
+    return vgg.load(16, path)
+  try:
+    tree = mapping.convert(state, entries, expected={'params': {part: expected}, 'stats': {}})
+  except mapping.MappingError as error:
+    raise ValueError(f'{path} does not hold the {part} of LPIPS with {net}: {error}') from error
+  return tree['params'][part]
 
 
 def trunk_entries(net: str) -> list[mapping.Entry]:
@@ -325,3 +367,11 @@ def heads_entries(net: str) -> list[mapping.Entry]:
 def _check_net(net: str) -> None:
   if net not in CHANNELS:
     raise ValueError(f'LPIPS has no net {net!r}; there are: {", ".join(CHANNELS)}')
+
+
+def _check_side(height: int, width: int, net: str) -> None:
+  if min(height, width) < MIN_SIDE[net]:
+    raise ValueError(
+      f'images of {height} x {width} are too small for LPIPS with {net}, which needs '
+      f'{MIN_SIDE[net]} pixels on each side'
+    )

@@ -36,5 +36,13 @@ def default_config(system: str) -> Any:
 
 
 def make_recipe(config: Any) -> Recipe:
-  """The recipe of `config.system`, from config.model, config.loss and config.dtype."""
+  """The recipe of `config.system`, from config.model, config.loss and config.dtype.
+
+  Sections of the schedule that a weights file does not keep (config.phases) are the published ones.
+  """
+  absent = {k: v for k, v in default_config(config.system).items() if k not in config}
+  if absent:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.update(absent)
   return module(config.system, 'recipe').make(config)

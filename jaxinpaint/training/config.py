@@ -33,6 +33,7 @@ def base(system: str) -> ConfigDict:
         colors='keep',  # 'permute': red, green, blue change places; 'jitter': a little of all
         batch_size=4,  # over all devices and processes
         masks='irregular',
+        masks_on_device=False,  # the train step draws them ('brush' masks only)
         workers=0,  # worker processes for decoding; 0: threads
       )
     )
@@ -45,7 +46,8 @@ def base(system: str) -> ConfigDict:
         accumulate=1,  # steps averaged into one optimizer step
         on_nan='stop',  # 'skip': drop the step and go on; 'rollback': go back, take other batches
         nan_limit=10,  # skipped steps in a row, or returns to one checkpoint, that end the run
-        mesh=dict(data=-1, fsdp=1),
+        # Devices along the batch, along split states, along the rows of each image (docs/pods.md).
+        mesh=dict(data=-1, fsdp=1, spatial=1, fsdp_min_size=2**14),
         log_every=100,
         sample_every=5000,  # grids of input | mask | output | truth; 0: never
         sample_count=4,
@@ -102,6 +104,11 @@ def validate(config: ConfigDict) -> None:
   unknown = sorted(set(config) - set(known))
   if unknown:
     raise ValueError(f'config has no {", ".join(unknown)}; it has: {", ".join(sorted(known))}')
+  unknown = sorted(set(config.training.mesh) - set(known.training.mesh))
+  if unknown:
+    raise ValueError(
+      f'config.training.mesh has no {", ".join(unknown)}; it has: {", ".join(known.training.mesh)}'
+    )
   if config.dtype not in ('float32', 'bfloat16'):
     raise ValueError(f"config.dtype {config.dtype!r} must be 'float32' or 'bfloat16'")
   positive = {

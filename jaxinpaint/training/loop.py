@@ -7,6 +7,7 @@ the bit.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -24,8 +25,8 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 import jaxinpaint
-from jaxinpaint import systems
-from jaxinpaint.data import pipeline
+from jaxinpaint import distributed, systems
+from jaxinpaint.data import brush, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
@@ -127,13 +128,14 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   config_lib.validate(config)
   recipe = systems.make_recipe(config)
   mesh = sharding.make_mesh(**config.training.mesh)
-  sharding.check_batch_size(config.data.batch_size, mesh)
+  sharding.check_batch(config.data.batch_size, config.data.size, mesh)
+  distributed.announce(mesh)
   evaluation.check(config, recipe)
   txs = optimizers.make_optimizers(
     config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
   )
-  processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-  pipeline.check(config.data, config.seed, inputs=recipe.inputs, **processes)
+  own_rows = sharding.local_rows(config.data.batch_size, mesh)
+  pipeline.check(config.data, config.seed, inputs=recipe.inputs, rows=own_rows)
   constants = recipe.load_constants(True)
 
   size, rows = config.data.size, config.data.batch_size
@@ -154,7 +156,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     return state.create(recipe, txs, ema, key, batch)
 
   abstract = jax.eval_shape(create, init_key)
-  placed = sharding.state_sharding(abstract, mesh)
+  min_size = config.training.mesh.get('fsdp_min_size', sharding.FSDP_MIN_SIZE)
+  placed = sharding.state_sharding(abstract, mesh, min_size)
   abstract = jax.tree.map(
     lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed
   )
@@ -195,26 +198,27 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     accumulate=config.training.accumulate,
     state_sharding=placed,
     constants_sharding=replicated,
-    batch_sharding=sharding.batch_sharding(mesh),
     replicated=replicated,
+    draw_masks=_draw_masks(config.data),
   )
   rollbacks = record.get('rollbacks', 0)
-  batches = _batches(config, recipe, int(current.step), rollbacks)
+  batches = _batches(config, recipe, mesh, int(current.step), rollbacks)
   rng = _key(config, mesh, rollbacks)
   return Run(
     config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng, record
   )
 
 
-def _batches(config: ConfigDict, recipe: Recipe, start: int, rollbacks: int) -> pipeline.Batches:
+def _batches(
+  config: ConfigDict, recipe: Recipe, mesh: jax.sharding.Mesh, start: int, rollbacks: int
+) -> pipeline.Batches:
   """The stream from step `start` on, after so many returns of a run whose numbers were sick."""
   return pipeline.make(
     config.data,
     numerics.seed_after(config.seed, rollbacks),
     start_step=start,
     inputs=recipe.inputs,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    rows=sharding.local_rows(config.data.batch_size, mesh),
   )
 
 
@@ -225,6 +229,13 @@ def _key(config: ConfigDict, mesh: jax.sharding.Mesh, rollbacks: int) -> jax.Arr
     return numerics.key_after(jax.random.fold_in(jax.random.key(config.seed), 1), rollbacks)
 
   return jax.jit(make, out_shardings=sharding.replicated(mesh))()
+
+
+def _draw_masks(data: ConfigDict) -> Callable | None:
+  """What draws the masks inside the step; None where the pipeline does."""
+  if not data.masks_on_device:
+    return None
+  return functools.partial(brush.draw_on_device, brush=masks.make(data.masks))
 
 
 def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.TrainState:
@@ -239,8 +250,9 @@ def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.T
   if start == 0 and config.training.sample_every:
     watch.samples(0, run.state, run.constants)
   progress = writers.Progress(total, start, active=first)
-  guard = numerics.Guard(config.training.on_nan, config.training.nan_limit, run.workdir, run.record)
-  if config.training.on_nan == 'rollback':
+  policy, limit = config.training.on_nan, config.training.nan_limit
+  guard = numerics.Guard(policy, limit, run.workdir, run.record, _draw_masks(config.data))
+  if policy == 'rollback':
     _save(run, writer, guard, None)  # a first step may be sick, too
   meter = _Meter(config.data.batch_size)
   done, phase, first_step = start, None, start + 1
@@ -324,7 +336,7 @@ def _next_batch(run: Run, done: int, rollbacks: int) -> dict[str, np.ndarray]:
         ) from error
       logging.error('A process that decodes images died (%s); all are started again.', cause)
       run.batches.close()
-      run.batches = _batches(run.config, run.recipe, done, rollbacks)
+      run.batches = _batches(run.config, run.recipe, run.mesh, done, rollbacks)
     except (ValueError, OSError) as error:
       raise faults.StorageError(
         f'batch {done} cannot be read: {error}. The checkpoints are untouched; the same command '
@@ -357,7 +369,7 @@ def _roll_back(run: Run, rollbacks: int) -> int:
   run.state = restored[0]
   done = int(run.state.step)
   run.batches.close()
-  run.batches = _batches(run.config, run.recipe, done, rollbacks)
+  run.batches = _batches(run.config, run.recipe, run.mesh, done, rollbacks)
   run.rng = _key(run.config, run.mesh, rollbacks)
   logging.warning('Back at step %d; images and random numbers are others from here on.', done)
   return done

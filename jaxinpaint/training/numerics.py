@@ -19,7 +19,7 @@ import collections
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -53,12 +53,19 @@ class Guard:
       run.
     workdir: gets sick/STEP/.
     record: of an earlier `Guard.record`, from the checkpoint that a run goes on from.
+    draw_masks: as of `step.make_train_step`, for batches without masks.
   """
 
   def __init__(
-    self, policy: str, limit: int, workdir: pathlib.Path, record: Mapping[str, int] | None = None
+    self,
+    policy: str,
+    limit: int,
+    workdir: pathlib.Path,
+    record: Mapping[str, int] | None = None,
+    draw_masks: Callable | None = None,
   ):
     """See the class."""
+    self._draw_masks = draw_masks
     self._policy, self._limit, self._workdir = policy, limit, workdir
     self._pending: collections.deque = collections.deque()
     self._in_a_row = (record or {}).get('in_a_row', 0)
@@ -94,6 +101,9 @@ class Guard:
     terms = ', '.join(f'{k} = {values[k]}' for k in names) or 'the statistics of a network'
     ids = _ids(batch)
     name = f'{number}-{self.rollbacks}' if self.rollbacks else str(number)
+    if self._draw_masks:
+      mask = self._draw_masks(jax.numpy.asarray(batch['mask_key']), *batch['image'].shape[1:3])
+      batch = {**batch, 'mask': np.asarray(mask)}
     place = write(
       self._workdir,
       name,

@@ -116,6 +116,7 @@ class Recipe:
     min_side: ... and at least this long.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training
       they are made of the whole image, for `predict` of what is known.
+    samples: `output` depends on rng, and gives another completion for each key.
     pictures: as `predict` -> {name: f32[B,H,W,1 or 3] in [0,1]}: what else is worth seeing (a
       coarse result, edges, where attention looks), columns of the sample grids.
   """
@@ -131,6 +132,7 @@ class Recipe:
   multiple: int = 1
   min_side: int = 1
   inputs: tuple[str, ...] = ()
+  samples: bool = False
   pictures: Callable[..., dict[str, Any]] | None = None
 
   def __post_init__(self):

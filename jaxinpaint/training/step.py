@@ -109,8 +109,8 @@ def make_train_step(
   accumulate: int = 1,
   state_sharding: Any = None,
   constants_sharding: Any = None,
-  batch_sharding: Any = None,
   replicated: Any = None,
+  draw_masks: Callable[[jax.Array, int, int], jax.Array] | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Compiles lazily: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
 
@@ -129,23 +129,25 @@ def make_train_step(
     accumulate: steps to an optimizer step (the averages move once in as many).
     state_sharding: tree of shardings for the state (None: left to jax, for one device).
     constants_sharding: for the constants.
-    batch_sharding: for every array of the batch.
-    replicated: for the key and the metrics.
+    replicated: for the key and the metrics. Arrays of the batch stay where they are.
+    draw_masks: (keys u32[B, 2], height, width) -> f32[B, H, W, 1], where the batch holds 'mask_key'
+      and no masks.
   """
   shardings = {}
   if state_sharding is not None:
     shardings = dict(
-      in_shardings=(state_sharding, constants_sharding, batch_sharding, replicated),
+      in_shardings=(state_sharding, constants_sharding, None, replicated),
       out_shardings=(state_sharding, replicated),
     )
 
   @functools.partial(jax.jit, static_argnames='plan', donate_argnames='state', **shardings)
   def train_step(state, constants, batch, rng, plan: Plan):
-    batch = {
-      **batch,
-      'image': arrays.to_float(batch['image']),
-      'mask': batch['mask'].astype(jnp.float32),
-    }
+    batch = {**batch, 'image': arrays.to_float(batch['image'])}
+    if draw_masks:
+      mask = draw_masks(batch.pop('mask_key'), *batch['image'].shape[1:3])
+    else:
+      mask = batch['mask'].astype(jnp.float32)
+    batch['mask'] = mask
     phase = recipe.phases[plan.phase]
     rng = jax.random.fold_in(rng, state.step)
     new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)

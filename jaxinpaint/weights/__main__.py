@@ -3,6 +3,7 @@
 python -m jaxinpaint.weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
 python -m jaxinpaint.weights inspect FILE
 python -m jaxinpaint.weights list
+python -m jaxinpaint.weights fetch fid-inception | --list [--from FILE]
 
 FILE may be the prefix, or the folder, of a TensorFlow checkpoint.
 """
@@ -13,7 +14,7 @@ import pathlib
 import sys
 
 from jaxinpaint import systems
-from jaxinpaint.weights import importer, reader, store
+from jaxinpaint.weights import fetch, importer, reader, store
 
 _FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 
@@ -36,12 +37,27 @@ def main(arguments: list[str] | None = None) -> int:
   inspecting = commands.add_parser('inspect', help='keys, shapes and types in a weight file')
   inspecting.add_argument('file')
   commands.add_parser('list', help='systems, their published weights, addresses and licences')
+  fetching = commands.add_parser(
+    'fetch', help="networks that metrics and losses need -> this library's cache, checked"
+  )
+  fetching.add_argument('name', nargs='?', help='of the network; see --list')
+  fetching.add_argument('--list', action='store_true', help='names, places and addresses')
+  fetching.add_argument(
+    '--from',
+    action='append',
+    default=[],
+    dest='sources',
+    metavar='FILE',
+    help='a published file that is here already, to copy instead; for several files several times',
+  )
   given = parser.parse_args(arguments)
   try:
     if given.command == 'import':
       _import(given)
     elif given.command == 'inspect':
       _inspect(given.file)
+    elif given.command == 'fetch':
+      _fetch(given)
     else:
       _list()
   except BrokenPipeError:  # `inspect FILE | head`: nobody reads on
@@ -77,6 +93,16 @@ def _inspect(file: str) -> None:
   widths = [max(len(row[i]) for row in rows) for i in range(2)]
   for key, shape, dtype in rows:
     print(f'{key:<{widths[0]}}  {shape:<{widths[1]}}  {dtype}')
+
+
+def _fetch(given: argparse.Namespace) -> None:
+  if given.list:
+    print('\n'.join(fetch.table()))
+    return
+  if not given.name:
+    raise ValueError(f'give a name, or --list: {", ".join(fetch.NAMES)}')
+  for path in fetch.fetch(given.name, given.sources):
+    print(f'{given.name}: {path}')
 
 
 def _list() -> None:

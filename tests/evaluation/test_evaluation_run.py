@@ -102,6 +102,8 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
     'grid_20-40.png',
     'metrics.json',
     'per_image.csv',
+    'pictures.npz',
+    'report.html',
     'report.md',
   ]
   assert [p.name for p in output.parent.iterdir()] == ['toy'], 'nothing temporary is left'
@@ -181,6 +183,17 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
     (dict(weights='nowhere.safetensors'), 'nowhere.safetensors: no such file'),
     (dict(weights=None, workdir='nowhere'), '--workdir nowhere does not exist'),
     (dict(step=3), '--step 3 belongs to --workdir'),
+    (dict(rows=['x']), "--row 'x' must be NAME=PATH"),
+    (dict(rows=['x=a', 'x=b']), 'two rows have this name, a and b'),
+    (dict(rows=['toy=a']), 'has this name already'),
+    (dict(rows=['x=/nowhere']), '--row x: there is no /nowhere'),
+    (dict(rows=['x=/nowhere@7']), '--row x: --workdir /nowhere does not exist'),
+    (dict(rows=['x=/nowhere@new']), "must be the step of a checkpoint, not 'new'"),
+    (dict(fills=['telea', 'blur']), "--fills: unknown fill 'blur'"),
+    (dict(fills=['all', 'ns']), "'all' and 'none' stand alone"),
+    (dict(baseline='best'), "--baseline 'best' must be one of the rows: toy, mean fill"),
+    (dict(samples=0), '--samples 0'),
+    (dict(on_unreadable='cry'), "--on_unreadable 'cry'"),
     (dict(system='misf'), "of the system 'toy', wanted is 'misf'"),
     (dict(data='folder:/nowhere'), '/nowhere'),
     (dict(data=''), 'give the images to evaluate on'),
@@ -189,6 +202,8 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
     (dict(invert_mask=True), 'only mask files can be inverted'),
     (dict(bins=['20-10']), "bin '20-10'"),
     (dict(protocol='seed9'), "unknown protocol 'seed9'"),
+    (dict(protocol='survey', bins=['10-20']), 'give --masks with --bins'),
+    (dict(protocol='edgeconnect', size=48), 'at least 51 x 51'),
     (dict(size=5), 'at least 7 x 7'),
     (dict(count=0), '--count 0'),
     (dict(batch_size=0), '--batch_size 0'),
@@ -203,6 +218,38 @@ def test_bad_input_is_named_before_anything_is_computed(toy, weights, folder, ch
   with pytest.raises(command.UsageError) as caught:
     command.prepare(ask)
   assert sentence in str(caught.value)
+
+
+def test_a_protocol_brings_its_own_images_and_holes(toy, weights, folder):
+  """The config's holes and counts were chosen for the protocol that it names."""
+  given = toy_config()
+  given.evaluation = dict(protocol='seed000', masks='strokes', count=5)
+  own = command.prepare(request(weights, folder, config=given))
+  assert (own.images.crop, own.images.resize) == ('center', 'area')
+  assert own.settings['count'] == 5 and own.settings['masks_name'] == 'strokes'
+  survey = command.prepare(request(weights, folder, config=given, protocol='survey', size=256))
+  assert (survey.images.crop, survey.images.resize) == ('center', 'bilinear_antialias')
+  assert survey.settings['count'] == 1000 and survey.settings['masks_name'] == ''
+  assert [b.label for b in survey.masks] == [b.name for b in protocols.get('survey').bins]
+
+
+def test_several_systems_and_their_names(toy, weights, folder, tmp_path):
+  other = {'generator': {'colour': np.full(3, 0.25, np.float32)}}
+  bright = store.save(tmp_path / 'bright.safetensors', 'toy', toy_config(), other)
+  ask = request(
+    None, folder, rows=[f'gray={weights}', f'bright={bright}'], fills=['mean'], baseline='gray',
+    bins=['20-40'], output=tmp_path / 'out',
+  )  # fmt: skip
+  prepared = command.prepare(ask)
+  assert list(prepared.rows) == ['gray', 'bright', 'mean fill']
+  image, mask = np.zeros((1, SIZE, SIZE, 3), np.float32), np.ones((1, SIZE, SIZE, 1), np.float32)
+  colours = [prepared.rows[n](image, mask, np.zeros(1)).mean() for n in ('gray', 'bright')]
+  assert colours == [0.5, 0.75]
+  assert prepared.settings['baseline'] == 'gray'
+  assert set(prepared.settings['notes']) == {'gray', 'bright'}
+  # Without --output several rows get a folder of their own names.
+  several = command.prepare(command.Request(**vars(ask) | dict(output=None)))
+  assert several.output == report.pathlib.Path('runs/evaluation/gray_bright')
 
 
 def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):
@@ -239,7 +286,7 @@ def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
     bound = model.bind({'generator': {'colour': colour, 'other': other}, 'critic': {}}, {}, {})
     output = bound(images, mask, np.arange(3, dtype=np.int32))
     np.testing.assert_array_equal(output, np.where(mask > 0, np.float32(0.5 + value), images))
-  assert traced == [(3, 32, 40, 3)]
+  assert traced == [(8, 32, 40, 3)], 'three images on eight devices'
 
 
 class Writer:

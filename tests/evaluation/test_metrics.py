@@ -4,6 +4,7 @@ import goldens
 import numpy as np
 import pytest
 from skimage import metrics as reference
+from skimage.color import rgb2gray
 
 from jaxinpaint.evaluation import metrics
 
@@ -17,8 +18,8 @@ def test_golden(case):
   got = {
     'psnr255': metrics.psnr(a, b),
     'psnr01': metrics.psnr(a / 255.0, b / 255.0, data_range=1),
-    'psnr_gray01': metrics.psnr(gray_a, gray_b, data_range=1),
-    'ssim_gray_win51_dr1': gray('uniform51'),
+    'psnr_gray01': metrics.psnr_gray(a, b),
+    'ssim_gray_win51_dr1': metrics.ssim_gray(a, b),
     'ssim_gray_win11_dr1': gray('uniform11'),
     'ssim_gray_gauss': gray('gaussian'),
     'ssim_rgb_uniform7_u8': metrics.ssim(a, b),
@@ -63,6 +64,89 @@ def test_psnr_is_scikit_images(pair):
   assert metrics.psnr(a, b) == pytest.approx(want, abs=1e-9)
 
 
+def test_psnr_of_channels_of_gray_and_of_the_training_log(pair):
+  a, b = pair
+  channels = [reference.peak_signal_noise_ratio(a[..., c], b[..., c]) for c in range(3)]
+  assert metrics.psnr_channels(a, b) == pytest.approx(np.mean(channels), abs=1e-9)
+  assert metrics.psnr_channels(a, b) > metrics.psnr(a, b)
+  green = a.copy()
+  green[..., 1] = b[..., 1]  # red and blue are perfect
+  want = (100 + channels[1] + 100) / 3
+  assert metrics.psnr_channels(a, green) == pytest.approx(want, abs=1e-9)
+  assert metrics.psnr_channels(a, a) == 100
+
+  gray_a, gray_b = (rgb2gray(x / np.float32(255)) for x in pair)
+  want = reference.peak_signal_noise_ratio(gray_a, gray_b, data_range=1)
+  # scikit-image keeps float32, as EdgeConnect's script does.
+  assert metrics.psnr_gray(a, b) == pytest.approx(want, abs=1e-5)
+  floats = metrics.psnr_gray(a / 255.0, b / 255.0, data_range=1)
+  assert floats == pytest.approx(metrics.psnr_gray(a, b), abs=1e-9)
+
+  want = 20 * math.log10(255) - 10 * math.log10(np.mean((a.astype(float) - b) ** 2))
+  assert metrics.psnr_training_log(a, b) == pytest.approx(want, abs=1e-9)
+  assert metrics.psnr_training_log(a / 255.0, b / 255.0, data_range=1) == pytest.approx(want)
+  assert metrics.psnr_training_log(a, a) == 0
+  # Cut, not rounded: 0.9 of a level is none.
+  assert metrics.psnr_training_log(np.zeros((2, 2)), np.full((2, 2), 0.9)) == 0
+
+
+def test_psnr_is_mats(pair):
+  a, b = (x.astype(np.float64) for x in pair)
+  want = 20 * math.log10(255.0 / math.sqrt(np.mean((a - b) ** 2)))
+  assert metrics.psnr(*pair) == pytest.approx(want, abs=1e-9)
+  assert metrics.l1(*pair) == pytest.approx(np.mean(np.abs(a - b)) / 255, abs=1e-12)
+
+
+def windows(x):
+  """float64[H, W, 11, 11, 3]: each pixel's window, black outside, and the Gaussian's weights."""
+  taps = np.exp(-np.square(np.arange(11) - 5) / (2 * 1.5**2))
+  weight = np.outer(taps, taps) / taps.sum() ** 2
+  padded = np.pad(x, ((5, 5), (5, 5), (0, 0)))
+  seen = np.lib.stride_tricks.sliding_window_view(padded, (11, 11), (0, 1))
+  return np.moveaxis(seen, 2, -1), weight[..., None]
+
+
+def test_ssim_zero_padded_is_that_of_windows_with_black_outside(pair):
+  a, b = (x[:40, :50] / 255 for x in pair)
+  (x, w), (y, _) = windows(a), windows(b)
+  mean = lambda z: (z * w).sum((2, 3))
+  mx, my = mean(x), mean(y)
+  vx, vy, cxy = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+  c1, c2 = 0.01**2, 0.03**2
+  full = (2 * mx * my + c1) * (2 * cxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+  got = metrics.ssim_zero_padded(a, b, data_range=1)
+  assert got == pytest.approx(full.mean(), abs=1e-9)
+  # The 2004 paper's is the same map without its border.
+  inside = metrics.ssim(a, b, definition='gaussian', data_range=1)
+  assert inside == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-9)
+  assert abs(inside - got) > 1e-3
+
+
+def test_ssim_global_is_one_window(pair):
+  a, b = (x.astype(np.float64) for x in pair)
+  c1, c2, values = 2.55**2, 7.65**2, []
+  for c in range(3):
+    x, y = a[..., c].ravel(), b[..., c].ravel()
+    (vx, cxy), (_, vy) = np.cov(x, y, ddof=0)
+    top = (2 * x.mean() * y.mean() + c1) * (2 * cxy + c2)
+    values.append(top / ((x.mean() ** 2 + y.mean() ** 2 + c1) * (vx + vy + c2)))
+  assert metrics.ssim_global(*pair) == pytest.approx(np.mean(values), abs=1e-12)
+
+
+def test_ssim_gray_is_scikit_images(pair):
+  gray = [rgb2gray(x / 255.0) for x in pair]
+  want = reference.structural_similarity(*gray, win_size=51, data_range=1)
+  assert metrics.ssim_gray(*pair) == pytest.approx(want, abs=1e-9)
+
+
+def test_mae_of_edgeconnect_in_gray_and_color(pair):
+  a, b = (x.astype(np.float64) for x in pair)
+  assert metrics.mae_edgeconnect(*pair) == pytest.approx(np.abs(a - b).sum() / (a + b).sum())
+  a, b = (rgb2gray(x / 255) for x in (a, b))
+  want = np.abs(a - b).sum() / (a + b).sum()
+  assert metrics.mae_edgeconnect_gray(*pair) == pytest.approx(want)
+
+
 def test_by_hand():
   truth = np.zeros((8, 8, 3), np.uint8)
   output = truth.copy()
@@ -73,6 +157,9 @@ def test_by_hand():
   assert metrics.l1_percent_hole(truth, output, hole) == pytest.approx(100 * 0.2 / 2)
   assert metrics.psnr(truth, output) == pytest.approx(10 * math.log10(25 * 8))
   assert metrics.psnr_hole(truth, output, hole) == pytest.approx(10 * math.log10(25 * 2))
+  assert metrics.l1(truth, output) == pytest.approx(0.2 / 8)
+  assert metrics.l2_percent(truth, output) == pytest.approx(100 * 0.04 / 8)
+  assert metrics.l2_percent_hole(truth, output, hole) == pytest.approx(100 * 0.04 / 2)
   assert metrics.mae_edgeconnect(truth + 1, output + 1) == pytest.approx(
     8 * 51 / (64 + 56 + 8 * 52)
   )

@@ -60,6 +60,20 @@ def test_equal_images_have_distance_and_gradient_zero(params):
   assert distance > 0 and bool(jnp.isfinite(gradient).all()) and float(jnp.abs(gradient).max()) > 0
 
 
+def test_diversity_is_the_mean_over_all_pairs(params):
+  samples = jax.random.uniform(jax.random.key(1), (2, 4, 33, 40, 3))
+  samples = samples.at[1, 1:].set(samples[1, :1])  # the second input's samples are all alike
+  got = jax.jit(lambda p, x: lpips.diversity(p, x, net='alex'))(params, samples)
+  left, right = np.triu_indices(4, 1)
+  pairs = jax.jit(lambda p, a, b: lpips.distance(p, a, b, net='alex'))(
+    params, samples[0, left], samples[0, right]
+  )
+  assert float(pairs.mean()) > 0.01
+  np.testing.assert_allclose(got, [pairs.mean(), 0], rtol=1e-5, atol=1e-7)
+  with pytest.raises(ValueError, match='at least 2 of each input, not 1'):
+    lpips.diversity(params, samples[:, :1], net='alex')
+
+
 def test_pooling_lets_the_last_window_hang_over():
   x = jnp.arange(6.0)[None, None, :, None] * jnp.ones((1, 6, 1, 1))
   np.testing.assert_array_equal(lpips._max_pool_ceil(x)[0, 0, :, 0], [2, 4, 5])

@@ -6,6 +6,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from jaxinpaint import systems
 from jaxinpaint.data import inputs
@@ -14,7 +15,12 @@ from jaxinpaint.training import optimizers
 from jaxinpaint.weights import mapping
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*.py') if not p.name.startswith('_'))
+# Experiments; a study is of several systems.
+CONFIGS = sorted(
+  p
+  for p in (ROOT / 'configs').glob('*.py')
+  if not p.name.startswith('_') and not p.stem.endswith('_study')
+)
 
 
 def get_config(path, variant=''):
@@ -34,6 +40,15 @@ def test_a_system_is_complete(system):
   assert isinstance(published.FORMATS, dict) and isinstance(published.PAPER, mapping.Paper)
   assert list((ROOT / 'tests' / 'systems').glob(f'test_{system}_*.py')), f'{system} has no test'
   assert [p for p in CONFIGS if get_config(p).system == system], f'{system} has no config'
+
+
+@pytest.mark.parametrize('system', systems.list_systems())
+def test_a_recipe_is_made_of_what_a_weights_file_keeps(system):
+  config = systems.default_config(system)
+  kept = ConfigDict({k: config[k] for k in ('system', 'dtype', 'model', 'loss')}).lock()
+  recipe, whole = systems.make_recipe(kept), systems.make_recipe(config)
+  assert (recipe.networks, recipe.steps) == (whole.networks, whole.steps)
+  assert set(kept) == {'system', 'dtype', 'model', 'loss'}  # nothing is added to the caller's
 
 
 def test_an_unknown_system_is_named_with_those_there_are():

@@ -57,29 +57,20 @@ def command(workdir, steps, *flags):
   ]  # fmt: skip
 
 
-# train.py as one of several processes of this machine; arguments: address, processes, index, ...
-_JOINED = """
-import runpy, sys, jax
-address, count, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=20)
-sys.argv = sys.argv[4:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""
-
-
 def start_processes(workdir, steps, count, *flags):
   """`count` processes of one run, with a log each: WORKDIR.INDEX.log."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  flags = ('--config.training.mesh.data=-1', *flags)
+  flags = (
+    '--config.training.mesh.data=-1', f'--coordinator={address}', f'--num_processes={count}', *flags
+  )  # fmt: skip
   # Only process 0 finds its compiled steps in the cache; it would wait for the others, which
   # compile, no longer than the 30 s that gloo allows.
   env = os.environ | {'XLA_FLAGS': '', 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-  python, *arguments = command(workdir, steps, *flags)
   return [
     subprocess.Popen(
-      [python, '-c', _JOINED, address, str(count), str(index), *arguments],
+      command(workdir, steps, *flags, f'--process_id={index}'),
       stdout=open(f'{workdir}.{index}.log', 'a'), stderr=subprocess.STDOUT, env=env, cwd=ROOT,
     )
     for index in range(count)

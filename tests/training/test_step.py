@@ -166,7 +166,7 @@ def test_a_sick_step_changes_nothing_but_the_clock_and_is_named():
 def test_eight_devices_equal_one():
   recipe = toy.recipe()
   one, _ = run(recipe, 3)
-  for shape in (dict(data=8), dict(data=4, fsdp=2)):
+  for shape in (dict(data=8), dict(data=4, fsdp=2), dict(data=2, spatial=4)):
     mesh = sharding.make_mesh(**shape)
     abstract = jax.eval_shape(lambda: start(recipe))
     placed = sharding.state_sharding(abstract, mesh)
@@ -176,7 +176,6 @@ def test_eight_devices_equal_one():
       SGD,
       state_sharding=placed,
       constants_sharding=repl,
-      batch_sharding=sharding.batch_sharding(mesh),
       replicated=repl,
     )
     many = jax.device_put(start(recipe), placed)
@@ -196,10 +195,6 @@ def test_fsdp_splits_large_arrays_only():
   placed = sharding.state_sharding(shapes, mesh)
   assert placed['big'].spec == jax.sharding.PartitionSpec(None, None, None, 'fsdp')
   assert placed['small'].spec == jax.sharding.PartitionSpec()
-  with pytest.raises(ValueError, match='batch_size 12'):
-    sharding.check_batch_size(12, mesh)
-  with pytest.raises(ValueError, match='must divide'):
-    sharding.make_mesh(fsdp=3)
 
 
 def test_plan_is_hashable_and_compares_by_value():

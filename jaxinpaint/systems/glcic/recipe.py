@@ -140,7 +140,7 @@ def quicktest(config: ConfigDict) -> None:
   model = config.model
   model.update(dict(width=8, discriminator_width=4, discriminator_features=16))
   if model.variant == 'tf':  # its discriminator takes no smaller images
-    config.data.update(dict(size=256, batch_size=2))
+    config.data.size = 256
     config.evaluation.batch_size = 2
   else:
     model.local_size = 32

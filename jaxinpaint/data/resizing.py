@@ -1,0 +1,69 @@
+"""How a picture becomes a square of the wanted size: crops, and kernels by name.
+
+Papers rarely say with which kernel their test images were reduced, but PSNR and SSIM depend on it:
+a blurred truth is easier to restore than an aliased one.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+# 'center': the centre square. 'resize': all of the picture, its shape given up.
+CROPS = ('center', 'resize')
+
+
+def square(
+  image: np.ndarray, size: int, *, crop: str = 'center', kernel: str = 'area'
+) -> np.ndarray:
+  """uint8[H, W, 3] -> uint8[size, size, 3].
+
+  Args:
+    image: RGB.
+    size: side of the result.
+    crop: of CROPS. The centre square begins at (H - side) // 2, (W - side) // 2.
+    kernel: of KERNELS; a picture that has the size already is returned as it is.
+  """
+  height, width = image.shape[:2]
+  if crop == 'center':
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    image = image[top : top + side, left : left + side]
+  if image.shape[:2] == (size, size):
+    return image
+  return KERNELS[kernel](np.ascontiguousarray(image), size, size)
+
+
+def area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """The mean over each pixel's area where the picture gets smaller, else bicubic (OpenCV's)."""
+  smaller = height * width < image.shape[0] * image.shape[1]
+  method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+  return cv2.resize(image, (width, height), interpolation=method)
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Between the four nearest pixels, half-pixel centres, no antialiasing: it may alias.
+
+  PyTorch's `interpolate(mode='bilinear', align_corners=False)`, rounded to nearest; OpenCV's
+  INTER_LINEAR up to its fixed-point weights.
+  """
+  exact = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+  return (exact + 0.5).astype(np.uint8)
+
+
+def _pillow(method: Image.Resampling) -> Callable[[np.ndarray, int, int], np.ndarray]:
+  return lambda image, height, width: np.asarray(
+    Image.fromarray(image).resize((width, height), method)
+  )
+
+
+# name: (uint8[H, W, 3], height, width) -> uint8[height, width, 3]. Pillow widens a kernel by the
+# factor of the reduction, which is what torchvision's 'antialias' does, and scipy's old imresize.
+KERNELS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+  'area': area,
+  'bilinear': bilinear,
+  'bilinear_antialias': _pillow(Image.Resampling.BILINEAR),
+  'bicubic_antialias': _pillow(Image.Resampling.BICUBIC),
+  'lanczos': _pillow(Image.Resampling.LANCZOS),
+}

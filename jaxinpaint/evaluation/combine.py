@@ -1,0 +1,284 @@
+"""Joins reports that were measured apart into one comparison.
+
+  python -m jaxinpaint.evaluation.combine runs/a/evaluation/1000 runs/b/evaluation/1000 \
+    --output runs/evaluation/a_and_b --baseline misf
+
+Reports can be joined when protocol, data set, size, bins, images and masks are the same: then every
+predictor met the same images with the same holes, and paired differences hold across reports.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxinpaint.evaluation import report
+from jaxinpaint.evaluation.protocols import Bin, Protocol
+from jaxinpaint.evaluation.report import Report, ReportError
+from jaxinpaint.evaluation.results import Example, Record, Results
+
+
+def combine(
+  folders: Sequence[str | os.PathLike],
+  *,
+  baseline: str | None = None,
+  any_dataset_name: bool = False,
+) -> Report:
+  """Reads reports and joins them.
+
+  A predictor of the same name in two reports is kept once where all its numbers are equal (the
+  classical fills), else each gets the name of its report's folder behind its own.
+
+  Args:
+    folders: of reports, two at least.
+    baseline: of the joined comparison; None: the first report's.
+    any_dataset_name: data sets of other names are the same as long as their files are.
+
+  Returns:
+    The joined report; its folder is that of the first.
+
+  Raises:
+    ReportError: a report cannot be read, or two of them cannot be compared; says which and why.
+  """
+  paths = [pathlib.Path(f) for f in folders]
+  if len(paths) < 2:
+    raise ReportError('give the folders of two reports or more')
+  if len({p.resolve() for p in paths}) < len(paths):
+    raise ReportError('a report was given twice: give each folder once')
+  reports = [report.load(p) for p in paths]
+  for other in reports[1:]:
+    _check(reports[0], other, any_dataset_name)
+  names = _names(reports)
+  results = _join(reports, names)
+  results.baseline = names[0].get(results.baseline, '') if baseline is None else baseline
+  if results.baseline and results.baseline not in results.predictors:
+    raise ReportError(
+      f'--baseline {results.baseline!r} must be one of {", ".join(map(repr, results.predictors))}'
+    )
+  published = []
+  for r in reports:
+    published += [row for row in r.published if row not in published]
+  return Report(reports[0].folder, results, published, _environment(reports))
+
+
+def _check(first: Report, other: Report, any_dataset_name: bool) -> None:
+  """Raises ReportError where two reports did not measure the same."""
+  a, b = first.results, other.results
+  size = lambda r: f'{r.size[0]} x {r.size[1]}'
+  # What comes first explains what comes later: other masks follow from another count.
+  facts = [
+    ('protocol', a.protocol.id, b.protocol.id),
+    ('data set', a.dataset, a.dataset if any_dataset_name else b.dataset),
+    ('image size', size(a), size(b)),
+    ('count of images', a.count, b.count),
+    ('bins', [x.label for x in a.bins], [x.label for x in b.bins]),
+    ('seed of the masks', a.seed, b.seed),
+    ('mask set (SHA-256)', a.mask_sha256, b.mask_sha256),
+  ]
+  for what, x, y in facts:
+    if x != y:
+      advice = (
+        'numbers of different protocols are not comparable'
+        if what == 'protocol'
+        else 'evaluate both on the same images and masks'
+      )
+      if what == 'data set':
+        advice += ', or pass --any_dataset_name if both names are of the same files'
+      raise ReportError(
+        f'{first.folder} and {other.folder} cannot stand in one table: their {what} is {x!r} and '
+        f'{y!r}; {advice}'
+      )
+  _check_protocols(first, other)
+  mine = _files(first)
+  for key, theirs in _files(other).items():
+    if mine.get(key, theirs) != theirs:
+      raise ReportError(
+        f'{first.folder} and {other.folder} cannot stand in one table: image {key[1]} at '
+        f'{key[0].label} % is {" with hole share ".join(map(str, mine[key]))} in the first and '
+        f'{" with hole share ".join(map(str, theirs))} in the second; evaluate both on the same '
+        'images and masks'
+      )
+
+
+def _check_protocols(first: Report, other: Report) -> None:
+  """The same id must mean the same arithmetic; columns may be in one report and not in another."""
+  plain = lambda p: dataclasses.replace(p, metrics=(), notes='', source='', count=0)
+  a, b = first.results.protocol, other.results.protocol
+  changed = [
+    f.name
+    for f in dataclasses.fields(Protocol)
+    if getattr(plain(a), f.name) != getattr(plain(b), f.name)
+  ]
+  known = {m.name: m for m in a.metrics}
+  what = lambda m: (m.function, dict(m.options), m.better, m.of)
+  changed += [m.name for m in b.metrics if m.name in known and what(known[m.name]) != what(m)]
+  if changed:
+    raise ReportError(
+      f'{first.folder} and {other.folder} cannot stand in one table: both say protocol {a.id!r}, '
+      f'but {", ".join(changed)} differ, as versions of the library do; evaluate one of them again'
+    )
+
+
+def _files(r: Report) -> dict[tuple[Bin, int], tuple[str, float]]:
+  """{(bin, index): (name of the file, share of the hole)}."""
+  return {
+    (x.bin, x.index): (pathlib.PurePath(x.file).name, x.hole_share) for x in r.results.records
+  }
+
+
+def _numbers(results: Results, name: str) -> dict[tuple[Bin, int], Mapping[str, float]]:
+  return {(r.bin, r.index): r.values for r in results.records if r.predictor == name}
+
+
+def _names(reports: Sequence[Report]) -> list[dict[str, str]]:
+  """For each report {a predictor's name: its name in the joined table}.
+
+  One whose numbers an earlier report has under the same name is mapped to that one.
+  """
+  clashing = set()
+  for k, r in enumerate(reports):
+    for earlier in reports[:k]:
+      for name in set(r.results.predictors) & set(earlier.results.predictors):
+        if not _equal(_numbers(r.results, name), _numbers(earlier.results, name)):
+          clashing.add(name)
+  labels = _labels([r.folder for r in reports])
+  return [
+    {n: f'{n} ({label})' if n in clashing else n for n in r.results.predictors}
+    for r, label in zip(reports, labels, strict=True)
+  ]
+
+
+def _equal(a: Mapping[Any, Mapping[str, float]], b: Mapping[Any, Mapping[str, float]]) -> bool:
+  """Whether all numbers that both have are the same; not where they share none."""
+  pairs = [(x[m], b[k][m]) for k, x in a.items() if k in b for m in x.keys() & b[k].keys()]
+  return bool(pairs) and all(x == y or (x != x and y != y) for x, y in pairs)
+
+
+def _labels(folders: Sequence[pathlib.Path]) -> list[str]:
+  """As much of the end of each path as tells it from the others."""
+  parts = [f.resolve().parts[1:] for f in folders]
+  for depth in range(1, max(map(len, parts)) + 1):
+    labels = ['/'.join(p[-depth:]) for p in parts]
+    if len(set(labels)) == len(labels):
+      return labels
+  return [str(f) for f in folders]
+
+
+def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Results:
+  first = reports[0].results
+  joined = dataclasses.replace(
+    first,
+    protocol=_protocol([r.results.protocol for r in reports]),
+    predictors=(),
+    records=[],
+    examples=[],
+    cases=[],
+    skipped=first.skipped,
+    notes={},
+    set_values=[],
+    not_computed={},
+    kinds={},
+    resources={},
+    sources=[],
+  )
+  records: dict[tuple[str, Bin, int], Record] = {}
+  labels = _labels([r.folder for r in reports])
+  for r, rename, label in zip(reports, names, labels, strict=True):
+    x = r.results
+    for record in x.records:
+      key = (rename[record.predictor], record.bin, record.index)
+      found = records.get(key)
+      # Of a fill that both measured, one report may have more columns.
+      values = {**found.values, **record.values} if found else record.values
+      records[key] = dataclasses.replace(found or record, predictor=key[0], values=values)
+    known = {(v.predictor, v.bin, v.metric) for v in joined.set_values}
+    for v in x.set_values:
+      v = dataclasses.replace(v, predictor=rename[v.predictor])
+      if (v.predictor, v.bin, v.metric) not in known:
+        joined.set_values.append(v)
+    joined.kinds |= {new: x.kind(old) for old, new in rename.items()}
+    joined.resources |= {rename[n]: v for n, v in x.resources.items() if n in rename}
+    for metric, why in x.not_computed.items():
+      joined.not_computed.setdefault(metric, f'{why} (in {label})')
+    joined.sources += x.sources or [
+      {
+        'folder': str(r.folder),
+        'predictors': list(rename.values()),
+        'environment': r.environment,
+        'notes': x.notes,
+      }
+    ]
+    if not x.sources:
+      joined.notes |= {f'{label}, {k}': v for k, v in x.notes.items()}
+    else:
+      joined.notes |= x.notes
+  every = dict.fromkeys(new for some in names for new in some.values())
+  joined.predictors = tuple(sorted(every, key=lambda n: joined.kinds[n] == 'fill'))
+  joined.records = list(records.values())
+  joined.examples = _pictures([r.results.examples for r in reports], names)
+  joined.cases = _pictures([r.results.cases for r in reports], names)
+  return joined
+
+
+def _protocol(several: Sequence[Protocol]) -> Protocol:
+  """With the columns of all."""
+  metrics = {}
+  for p in several:
+    for m in p.metrics:
+      metrics.setdefault(m.name, m)
+  return dataclasses.replace(several[0], metrics=tuple(metrics.values()))
+
+
+def _pictures(
+  several: Sequence[Sequence[Example]], names: Sequence[Mapping[str, str]]
+) -> list[Example]:
+  """One example for each bin and image, with the outputs of all reports."""
+  found: dict[tuple[Bin, int], Example] = {}
+  for examples, rename in zip(several, names, strict=True):
+    for e in examples:
+      known = found.setdefault((e.bin, e.index), dataclasses.replace(e, outputs={}))
+      known.outputs.update({rename[n]: x for n, x in e.outputs.items() if n in rename})
+  return list(found.values())
+
+
+def _environment(reports: Sequence[Report]) -> dict[str, Any]:
+  """What all were measured with; where they differ, all that occur."""
+  keys = dict.fromkeys(k for r in reports for k in r.environment)
+  joined = {}
+  for key in keys:
+    values = list(dict.fromkeys(str(r.environment.get(key)) for r in reports))
+    joined[key] = reports[0].environment.get(key) if len(values) == 1 else ' / '.join(values)
+  return joined
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Parses the command line and joins; mistakes end in a sentence."""
+  parser = argparse.ArgumentParser(
+    prog='python -m jaxinpaint.evaluation.combine', description=__doc__.splitlines()[0]
+  )
+  parser.add_argument('reports', nargs='+', metavar='REPORT_DIR', help='folders of evaluate.py')
+  parser.add_argument('--output', required=True, metavar='DIR', help='an earlier report is kept')
+  parser.add_argument('--baseline', metavar='NAME', help='row that all others are compared with')
+  parser.add_argument(
+    '--any_dataset_name', action='store_true', help='the data sets are one, under several names'
+  )
+  given = parser.parse_args(arguments)
+  try:
+    report.check_folder(given.output)
+    joined = combine(
+      given.reports, baseline=given.baseline, any_dataset_name=given.any_dataset_name
+    )
+    folder = report.write(
+      joined.results, given.output, joined.published, measured_on=joined.environment
+    )
+  except (ReportError, OSError) as error:
+    sys.exit(f'combine: {error}')
+  print(report.terminal_table(joined.results, joined.published))
+  print(f'report: {folder / "report.html"}')
+
+
+if __name__ == '__main__':
+  main()

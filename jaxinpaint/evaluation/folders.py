@@ -1,0 +1,180 @@
+"""Outputs that some other program has written, as a row.
+
+The outputs of a bin lie in the subfolder of its name, as `FOLDER/20-40/NAME.png`, or carry it
+behind their own, as `FOLDER/NAME_20-40.png`. With one bin `FOLDER/NAME.png` will do. NAME is the
+test image's file name without folder and ending; an image that is no file (of a tfds set, of the
+sample) goes by its number in the evaluation, `00012`. One of the three ways holds for all files of
+a bin; the first of them that the folder follows is taken. Blanks in a bin's name may be
+underscores. Endings are those of images, in any case.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from jaxinpaint.data import decode
+from jaxinpaint.evaluation.journal import digest_of_files
+from jaxinpaint.evaluation.protocols import Bin
+
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these exchange the sides
+
+
+class Outputs:
+  """A row of stored outputs, see `predictors`.
+
+  Args:
+    files: {bin: {index of an image: path}}.
+  """
+
+  kind = 'files'
+
+  def __init__(self, files: Mapping[Bin, Mapping[int, str]]):
+    """See the class."""
+    self._files = files
+
+  def load(self, index: int, bin: Bin) -> np.ndarray:
+    """uint8[H, W, 3]; raises data.decode.UnreadableImage."""
+    return decode.read_image(self._files[bin][index])
+
+  def fingerprint(self) -> str:
+    """Changes when a file is replaced."""
+    return digest_of_files([path for of in self._files.values() for path in of.values()])
+
+
+def find(
+  name: str,
+  folder: str | os.PathLike,
+  images: Sequence[str],
+  bins: Sequence[Bin],
+  size: tuple[int, int],
+) -> Outputs:
+  """The outputs in a folder of the images of an evaluation; reads nothing but sizes.
+
+  Args:
+    name: of the row, for messages.
+    folder: see the module.
+    images: their paths, in the evaluation's order.
+    bins: that are measured.
+    size: (height, width) of the images.
+
+  Raises:
+    ValueError: two files of one name, outputs missing, or of another size.
+    FileNotFoundError: no such folder.
+  """
+  folder = pathlib.Path(folder).expanduser()
+  stems = stems_of(images)
+  by_bin = {b: _of_bin(name, folder, b, len(bins) == 1, stems) for b in bins}
+  for b, found in by_bin.items():
+    absent = [i for i in range(len(images)) if i not in found]
+    if absent:
+      raise ValueError(
+        f'row {name!r}: {folder} has no output of {b.label} for {len(absent)} of {len(images)} '
+        f'images, first {images[absent[0]]}: write it to {_wanted(folder, b, stems[absent[0]])}'
+        + (f', or to {folder}/{stems[absent[0]]}.png' if len(bins) == 1 else '')
+      )
+    check_sizes(found.values(), size, f'row {name!r}')
+  return Outputs(by_bin)
+
+
+def stems_of(images: Sequence[str]) -> list[str]:
+  """What outputs of these images are called, without ending.
+
+  Raises:
+    ValueError: two have the same.
+  """
+  stems = [
+    pathlib.Path(path).stem if os.path.exists(path) else f'{i:05d}' for i, path in enumerate(images)
+  ]
+  seen: dict[str, int] = {}
+  for i, stem in enumerate(stems):
+    if seen.setdefault(stem, i) != i:
+      raise ValueError(
+        f'{images[seen[stem]]} and {images[i]} have the same name, so that files cannot be told '
+        'apart by it: rename one of them'
+      )
+  return stems
+
+
+def list_by_stem(folder: pathlib.Path, what: str) -> dict[str, str]:
+  """{name without ending: path} of the images right in a folder.
+
+  Raises:
+    ValueError: two files of one name.
+    FileNotFoundError: no such folder.
+  """
+  if not folder.is_dir():
+    near = next((p for p in folder.absolute().parents if p.is_dir()), pathlib.Path('/'))
+    raise FileNotFoundError(
+      f'{what}: there is no folder {folder} (the path exists up to {near}): correct the path'
+    )
+  found: dict[str, str] = {}
+  for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    path = pathlib.Path(entry.path)
+    if path.suffix.lower() not in decode.EXTENSIONS or entry.name.startswith('.'):
+      continue
+    if path.stem in found:
+      raise ValueError(
+        f'{what}: {found[path.stem]} and {path} have the same name: keep one of them'
+      )
+    found[path.stem] = str(path)
+  return found
+
+
+def size_of(path: str | os.PathLike) -> tuple[int, int]:
+  """(height, width) of an image as it is decoded, from its head.
+
+  Raises:
+    decode.UnreadableImage: it has none.
+  """
+  try:
+    with Image.open(path) as image:
+      width, height = image.size
+      turned = image.getexif().get(_ORIENTATION) in _TURNED
+  except Exception as error:  # Pillow raises anything at all on damaged files
+    raise decode.UnreadableImage(path, f'not a readable image ({error})') from error
+  return (width, height) if turned else (height, width)
+
+
+def check_sizes(paths: Sequence[str], size: tuple[int, int], what: str) -> None:
+  """Raises ValueError for files of another size; those that are no images are left to reading."""
+  for path in paths:
+    try:
+      found = size_of(path)
+    except decode.UnreadableImage:
+      continue
+    if found != tuple(size):
+      raise ValueError(
+        f'{what}: {path} is {found[0]} x {found[1]}, the images are {size[0]} x {size[1]} (height '
+        'x width): write all of one size'
+      )
+
+
+def _of_bin(
+  name: str, folder: pathlib.Path, b: Bin, alone: bool, stems: Sequence[str]
+) -> dict[int, str]:
+  """{index: path} by the first of the three ways that the folder follows."""
+  what = f'row {name!r}'
+  for label in dict.fromkeys((b.label, b.label.replace(' ', '_'))):
+    if (folder / label).is_dir():
+      files = list_by_stem(folder / label, what)
+      return {i: files[stem] for i, stem in enumerate(stems) if stem in files}
+  files = list_by_stem(folder, what)
+  for label in dict.fromkeys((b.label, b.label.replace(' ', '_'))):
+    found = {i: files[f'{s}_{label}'] for i, s in enumerate(stems) if f'{s}_{label}' in files}
+    if found:
+      return found
+  found = {i: files[stem] for i, stem in enumerate(stems) if stem in files}
+  if found and not alone:
+    raise ValueError(
+      f'{what}: {folder} has one output for each image, but the holes differ from bin to bin: '
+      f'write those of {b.label} to {_wanted(folder, b, stems[next(iter(found))])}, or measure one '
+      f'bin only (--bins)'
+    )
+  return found
+
+
+def _wanted(folder: pathlib.Path, b: Bin, stem: str) -> pathlib.Path:
+  return folder / b.label / f'{stem}.png'

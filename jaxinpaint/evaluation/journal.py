@@ -1,0 +1,239 @@
+"""What an evaluation has measured so far, in files, so that one that was killed can go on.
+
+`.NAME.partial/`, beside the folder of the report:
+
+  fingerprint.json          what is measured, of what and how; the journal is of use only where
+                            nothing of it has changed
+  PROCESS-TIME.jsonl        one line for each batch: [Entry, ...]
+  PROCESS-TIME-N.npy        float32 [n, k, 2048], features of the batch N of that file, for FID
+  PROCESS-TIME-N.npz        its pictures, where some are wanted for the grids
+
+Each process writes files of its own and reads those of all, so that the number of processes may
+change between two attempts. A line is written after the arrays that it speaks of; one that the end
+of a process tore is not read, and its batch is measured again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """What was found of one image; JSON-able by `dataclasses.asdict`.
+
+  Attributes:
+    index: of the image.
+    file: its path or name.
+    why: it could not be read; '' where it could.
+    size: (height, width).
+    shares: of the hole, for each bin; None where the image has no mask in that bin.
+    values: {predictor: ({metric: number} for each bin)}, {} without a mask.
+    changed: {predictor: for each bin by how much known pixels of a stored output differ from the
+      truth, of 255}, where there are such.
+    features: the row of its features within those of its batch; None: there are none.
+    pictures: likewise, of its pictures.
+  """
+
+  index: int
+  file: str
+  why: str = ''
+  size: tuple[int, int] = (0, 0)
+  shares: tuple[float | None, ...] = ()
+  values: Mapping[str, Sequence[Mapping[str, float]]] = dataclasses.field(default_factory=dict)
+  changed: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+  features: int | None = None
+  pictures: int | None = None
+
+
+def entries_to_json(entries: Sequence[Entry]) -> str:
+  """One line; floats come back to the bit, infinities and nan included."""
+  return json.dumps([dataclasses.asdict(e) for e in entries])
+
+
+def entries_from_json(text: str | bytes) -> list[Entry]:
+  """The entries of `entries_to_json`.
+
+  Raises:
+    ValueError: the text is torn, or of something else.
+  """
+  try:
+    read = [Entry(**fields) for fields in json.loads(text)]
+  except (TypeError, KeyError) as error:
+    raise ValueError(str(error)) from error
+  pair = lambda x: (x[0], x[1])
+  return [dataclasses.replace(e, size=pair(e.size), shares=tuple(e.shares)) for e in read]
+
+
+# One batch's arrays, read when they are wanted: (features, pictures).
+_Loaded = tuple[Callable[[], np.ndarray | None], Callable[[], Mapping[str, np.ndarray]]]
+
+
+class Journal:
+  """Entries of images with their arrays; in files where it has a folder, else in memory.
+
+  Attributes:
+    entries: {index: what was found of that image}, those of earlier attempts included.
+    found: how many of them an earlier attempt had left.
+  """
+
+  def __init__(self, folder: pathlib.Path | None = None):
+    """See the class; `open` is for folders."""
+    self.folder = folder
+    self.entries: dict[int, Entry] = {}
+    self.found = 0
+    self._arrays: dict[int, _Loaded] = {}
+    self._name = f'{jax.process_index()}-{time.time_ns()}'
+    self._batches = 0
+
+  def add(
+    self,
+    entries: Sequence[Entry],
+    features: np.ndarray | None = None,
+    pictures: Mapping[str, np.ndarray] | None = None,
+  ) -> None:
+    """Keeps a batch.
+
+    Args:
+      entries: of its images.
+      features: f32[n, k, 2048], rows as `Entry.features` says.
+      pictures: {name: array[n, ...]}, rows as `Entry.pictures` says.
+    """
+    arrays = (lambda: features), (lambda: pictures or {})
+    if self.folder is not None:
+      path = self.folder / f'{self._name}-{self._batches}'
+      if features is not None:
+        np.save(path.with_suffix('.npy'), features)
+      if pictures:
+        np.savez(path.with_suffix('.npz'), **pictures)
+      with open(self.folder / f'{self._name}.jsonl', 'a', encoding='utf-8') as file:
+        file.write(entries_to_json(entries) + '\n')
+      arrays = _files(path)
+    self._batches += 1
+    self._keep(entries, arrays)
+
+  def features(self, index: int) -> np.ndarray:
+    """f32[k, 2048] of an image."""
+    return self._arrays[index][0]()[self.entries[index].features]
+
+  def pictures(self, index: int) -> dict[str, np.ndarray]:
+    """{name: array} of an image; {} where none were kept."""
+    row = self.entries[index].pictures
+    return {} if row is None else {k: v[row] for k, v in self._arrays[index][1]().items()}
+
+  def forget(self, indices: Sequence[int]) -> None:
+    """Takes entries out of memory, which another process holds too."""
+    for i in indices:
+      del self.entries[i], self._arrays[i]
+
+  def remove(self) -> None:
+    """Deletes the files: the report is written."""
+    if self.folder is not None:
+      shutil.rmtree(self.folder, ignore_errors=True)
+
+  def _keep(self, entries: Sequence[Entry], arrays: _Loaded) -> None:
+    for entry in entries:
+      self.entries[entry.index] = entry
+      self._arrays[entry.index] = arrays
+
+  def _read(self) -> None:
+    for path in sorted(self.folder.glob('*.jsonl')):
+      lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+      for number, line in enumerate(lines):
+        arrays = path.with_name(f'{path.stem}-{number}')
+        try:
+          entries = entries_from_json(line)
+          _check_arrays(entries, arrays)
+        except (ValueError, OSError):
+          continue  # torn: that batch is measured again
+        self._keep(entries, _files(arrays))
+    self.found = len(self.entries)
+
+
+def _files(path: pathlib.Path) -> _Loaded:
+  def pictures() -> Mapping[str, np.ndarray]:
+    with np.load(path.with_suffix('.npz'), allow_pickle=False) as file:
+      return dict(file)
+
+  features = lambda: np.load(path.with_suffix('.npy'), mmap_mode='r', allow_pickle=False)
+  return features, pictures
+
+
+def _check_arrays(entries: Sequence[Entry], path: pathlib.Path) -> None:
+  """Raises OSError or ValueError where a line's arrays are missing or torn."""
+  features, pictures = _files(path)
+  if any(e.features is not None for e in entries):
+    features()
+  if any(e.pictures is not None for e in entries) and not pictures():
+    raise ValueError('no pictures')
+
+
+def digest_of_files(paths: Sequence[str]) -> str:
+  """SHA-256 of names, sizes and times of change, so that a file that was replaced is noticed."""
+  digest = hashlib.sha256()
+  for path in paths:
+    try:
+      stat = os.stat(path)
+      digest.update(f'{path} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+    except OSError:  # an image inside a data set has a name, and no file
+      digest.update(f'{path}\n'.encode())
+  return digest.hexdigest()
+
+
+def place(output: str | os.PathLike) -> pathlib.Path:
+  """The journal's folder of a report's folder."""
+  output = pathlib.Path(output).absolute()
+  return output.with_name(f'.{output.name}.partial')
+
+
+def open_journal(
+  folder: pathlib.Path, fingerprint: Mapping[str, Any] | None, resume: bool
+) -> Journal:
+  """The journal in a folder: that of an interrupted evaluation if it was of just this, else empty.
+
+  With several processes the first opens it before the others, see `processes.wait`.
+
+  Args:
+    folder: of `place`.
+    fingerprint: JSON-able; None: what is evaluated cannot be told, so that nothing may be resumed
+      and no files are written.
+    resume: False: an earlier attempt is thrown away.
+  """
+  if fingerprint is None:
+    shutil.rmtree(folder, ignore_errors=True)
+    return Journal()
+  wanted = json.loads(json.dumps(fingerprint))
+  path = folder / 'fingerprint.json'
+  if folder.exists():
+    try:
+      found = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+      found = None
+    if found != wanted or not resume:
+      if not resume:
+        why = 'as --noresume asks'
+      elif not isinstance(found, dict):
+        why = 'since it does not say what it was of'
+      else:
+        names = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        why = f'since it differs in: {", ".join(sorted(names))}'
+      logging.info('An interrupted evaluation in %s is thrown away, %s.', folder, why)
+      shutil.rmtree(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  if not path.exists():
+    new = folder / f'.fingerprint.{os.getpid()}'
+    new.write_text(json.dumps(wanted, indent=1), encoding='utf-8')
+    os.replace(new, path)
+  journal = Journal(folder)
+  journal._read()
+  return journal

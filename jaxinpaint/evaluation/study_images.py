@@ -1,0 +1,67 @@
+"""The test images of a study: drawn once, by a seed, over the names of a whole data set."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from jaxinpaint.data import sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+  """The test images of a data set: a source, see `data.sources`."""
+
+  source: sources.Source = dataclasses.field(repr=False)
+  indices: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    return self.source[self.indices[i]]
+
+  def path(self, i: int) -> str:
+    """See `data.sources.Source`."""
+    return self.source.path(self.indices[i])
+
+
+def draw(source: sources.Source, count: int, seed: int, name: str = 'the data set') -> Drawn:
+  """`count` images drawn over the sorted names; fewer are a part of more.
+
+  Raises:
+    ValueError: the source has fewer.
+  """
+  n = len(source)
+  if count > n:
+    raise ValueError(
+      f'{count} test images are wanted of {name}, which has {n}: give the whole set, or at most '
+      f'--count {n}'
+    )
+  in_order = sorted(range(n), key=source.path)
+  chosen = np.random.default_rng(seed).permutation(n)[:count]
+  return Drawn(source, tuple(in_order[i] for i in sorted(chosen)))
+
+
+def names_of(images: Drawn) -> list[str]:
+  """Names within the data set, the same on every machine."""
+  paths = [images.path(i) for i in range(len(images))]
+  every = [images.source.path(i) for i in range(len(images.source))]
+  root = os.path.commonpath([os.path.dirname(p) for p in every]) if paths else ''
+  return [os.path.relpath(p, root) if root else p for p in paths]
+
+
+def write_lists(drawn: Drawn, folder: pathlib.Path, name: str, rest: bool) -> None:
+  """NAME_test.txt, and with `rest` NAME_train.txt of what was not drawn: sources 'files:LIST'."""
+
+  def write(part: str, paths: Iterable[str]) -> None:
+    lines = (os.path.abspath(p) if os.path.exists(p) else p for p in paths)
+    (folder / f'{name}_{part}.txt').write_text(''.join(f'{p}\n' for p in lines), encoding='utf-8')
+
+  write('test', (drawn.path(i) for i in range(len(drawn))))
+  if rest:
+    taken = set(drawn.indices)
+    others = (i for i in range(len(drawn.source)) if i not in taken)
+    write('train', (drawn.source.path(i) for i in others))

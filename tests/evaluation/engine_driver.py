@@ -1,0 +1,100 @@
+"""Evaluates a narrow MISF, a toy that samples and a fill, in a process of its own.
+
+engine_driver.py OUTPUT [--die_after N] [--coordinator HOST:PORT --process I --processes N]
+"""
+
+import argparse
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+
+from jaxinpaint import command_line, systems
+from jaxinpaint.data import pipeline
+from jaxinpaint.evaluation import classical, mask_sets, protocols, run
+from jaxinpaint.evaluation.model import Model
+from jaxinpaint.training.recipe import Phase, Recipe
+
+SIZE = 24
+BINS = ['10-20', '20-40']
+IMAGES = 10
+
+
+def misf():
+  config = systems.default_config('misf')
+  config.model.update(dict(width=4, blocks=1))
+  recipe = systems.make_recipe(config)
+  batch = {
+    'image': np.zeros((1, SIZE, SIZE, 3), np.float32),
+    'mask': np.zeros((1, SIZE, SIZE, 1), np.float32),
+    'id': np.zeros(1, np.int32),
+  }
+  return Model(recipe).bind(*recipe.init(jax.random.key(0), batch), {})
+
+
+def sampling():
+  def output(params, stats, constants, image, mask, rng):
+    return jax.random.uniform(rng, image.shape)
+
+  recipe = Recipe(('generator',), None, (Phase('joint', -1, None, ()),), output, samples=True)
+  return Model(recipe, seed=3).bind({'generator': {}}, {}, {})
+
+
+class Counting:
+  """A fill that says which images it saw, and may end the process."""
+
+  kind = 'fill'
+
+  def __init__(self, fill, log, die_after):
+    self._fill, self._log, self._left = fill, log, die_after
+
+  def __call__(self, image, mask, ids):
+    if self._left == 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+    self._left -= 1
+    with open(self._log, 'a') as log:
+      log.write(json.dumps(sorted(set(ids.tolist()))) + '\n')
+    return self._fill(image, mask, ids)
+
+  def fingerprint(self):
+    return 'counting'
+
+
+def main():
+  parser = argparse.ArgumentParser()
+  parser.add_argument('output')
+  parser.add_argument('--die_after', type=int, default=-1)
+  parser.add_argument('--coordinator')
+  parser.add_argument('--process', type=int, default=0)
+  parser.add_argument('--processes', type=int, default=1)
+  given = parser.parse_args()
+  command_line.setup_logging()
+  if given.coordinator:
+    jax.distributed.initialize(given.coordinator, given.processes, given.process)
+  log = f'{given.output}.seen.{given.process}'
+  rows = {
+    'misf': misf(),
+    'draws': sampling(),
+    'Telea': classical.telea,
+    'mine': Counting(classical.mean_fill, log, given.die_after),
+  }
+  protocol = protocols.get('seed000')
+  bins = protocols.parse_bins(BINS)
+  run.evaluate_and_report(
+    rows,
+    pipeline.evaluation_set('sample', 'test', size=SIZE, count=IMAGES),
+    mask_sets.make('strokes', bins, SIZE, SIZE),
+    protocol,
+    given.output,
+    batch_size=2,
+    seed=0,
+    count=IMAGES,
+    dataset='sample/test',
+    masks_name='strokes',
+  )
+
+
+if __name__ == '__main__':
+  main()
