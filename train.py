@@ -7,12 +7,16 @@
 
 The last line is one of two processes; Cloud TPU, Slurm and Open MPI need none of its flags
 (docs/pods.md). Run the same command again to go on from the newest checkpoint.
+
+Exit codes: 0 every step is done; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process
+or data worker died: run it again; 74 the disk is full or read-only: run it again when that is
+mended; 65 numbers not finite, 78 config or data, 2 command line: something has to be changed; 1 an
+unforeseen error. See docs/faults.md.
 """
 
 import pathlib
-import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from jaxinpaint import command_line
@@ -34,7 +38,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
   from jaxinpaint import distributed
-  from jaxinpaint.training import loop
+  from jaxinpaint.training import faults, loop
 
   workdir = WORKDIR.value
   if workdir is None:
@@ -45,9 +49,10 @@ def main(argv: list[str]) -> None:
   try:
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     loop.train(CONFIG.value, workdir)
-  except (distributed.ClusterError, *loop.USER_ERRORS) as error:
-    logging.debug('traceback', exc_info=True)
-    sys.exit(f'train.py: {error}')
+  except distributed.ClusterError as error:
+    faults.leave(faults.ConfigurationError(str(error)))
+  except Exception as error:
+    faults.leave(error)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,11 @@ its place (with the place's own crop, flip and mask).
 
 import collections.abc
 import functools
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +77,25 @@ def make(
     flags.FLAGS.mark_as_parsed()
   dataset = dataset.to_iter_dataset(grain.ReadOptions(1, 2))
   options = grain.multiprocessing.MultiprocessingOptions(config.workers, per_worker_buffer_size=2)
-  return Batches(dataset.mp_prefetch(options))
+  return Batches(dataset.mp_prefetch(options, worker_init_fn=_live_with_the_parent))
+
+
+def _live_with_the_parent(index: int, count: int) -> None:
+  """In a worker: the parent alone decides about signals, and its death is the worker's.
+
+  Ctrl-C and many schedulers signal every process of a job: the workers have to go on until the
+  parent has saved. A parent that is killed cannot end them.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def watch():
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(0)
+
+  if parent is not None:
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Batches:

@@ -2,12 +2,17 @@
 
 `WORKDIR/checkpoints/STEP/` holds the items params, stats, opt and ema (arrays, by orbax) and meta
 (JSON: the config, the position of the data, versions). Items are separate so that inference reads
-only what it runs.
+only what it runs. A checkpoint is written beside its place and renamed when it is whole, with the
+checksums of its files in it; what does not fit them is not used.
 """
 
+import contextlib
 import datetime
 import json
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,15 +22,17 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
+from jaxinpaint.training import checksums
 from jaxinpaint.training import config as config_lib
+from jaxinpaint.training.faults import StorageError, of_the_runtime
 from jaxinpaint.training.state import TrainState
 
 _ARRAYS = ('params', 'stats', 'opt', 'ema')
 _policy = ocp.checkpoint_managers
 
 
-class CheckpointError(Exception):
-  """No checkpoint can be used; the message says why and what to do."""
+class CheckpointError(StorageError):
+  """A checkpoint cannot be read or written; the message says why and what to do."""
 
 
 class Checkpoints:
@@ -55,7 +62,12 @@ class Checkpoints:
       preservation_policy=_policy.AnyPreservationPolicy(policies),
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
+      # Made asynchronously, a folder that cannot be made is noticed only after many minutes.
+      async_options=ocp.AsyncOptions(
+        post_finalization_callback=self._seal, create_directories_asynchronously=False
+      ),
     )
+    self._saving: int | None = None
     self._best = best
     self._manager_ = None
 
@@ -78,8 +90,11 @@ class Checkpoints:
       metrics: of an evaluation of this very state, for `best`.
     """
     step = int(state.step)
-    if step in self._manager.all_steps():
-      return
+    with self._reporting():
+      # Orbax tells here, too, what went wrong while it wrote the checkpoint before.
+      self._manager.wait_until_finished()
+      if step in self._manager.all_steps():
+        return
     meta = {
       'step': step,
       'config': json.loads(config.to_json_best_effort()),
@@ -97,19 +112,77 @@ class Checkpoints:
       raise ValueError(
         f'config.checkpoint.best {self._best!r} is not measured; there are: {", ".join(metrics)}'
       )
-    self._manager.save(
-      step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items), metrics=metrics or None
-    )
+    self._saving = step
+    args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items)
+    with self._reporting():
+      self._manager.save(step, args=args, metrics=metrics or None)
+
+  def _seal(self) -> None:
+    """Called by orbax, on its thread, when all files are written and the folder not yet renamed."""
+    if jax.process_index() != 0:
+      return
+    found = [p for p in self.folder.glob(f'{self._saving}.orbax*') if p.is_dir()]
+    for path in found or [self.folder / str(self._saving)]:
+      checksums.write(path)
+
+  def check(self) -> None:
+    """Raises CheckpointError when a checkpoint that was begun could not be written."""
+    if self._manager_ is not None:
+      with self._reporting():
+        self._manager_.check_for_errors()
 
   def wait(self) -> None:
-    """Blocks until what was begun is on disk."""
-    self._manager.wait_until_finished()
+    """Blocks until what was begun is on disk.
+
+    Raises:
+      CheckpointError: it could not be written.
+    """
+    with self._reporting():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Finishes writing and releases the folder."""
+    """Finishes writing and releases the folder; errors are those of `wait`, which comes before."""
     if self._manager_ is not None:
-      self._manager_.wait_until_finished()
-      self._manager_.close()
+      try:
+        self._manager_.wait_until_finished()
+        self._manager_.close()
+      except Exception as error:  # a run that ends because of the disk ends with its sentence
+        logging.error('Closing %s: %s', self.folder, _first_line(error))
+      self._manager_ = None
+
+  @contextlib.contextmanager
+  def _reporting(self) -> Iterator[None]:
+    """Whatever orbax raises while it writes becomes a sentence with what is safe."""
+    try:
+      yield
+    except Exception as error:
+      fault = of_the_runtime(error)
+      if fault is not None:
+        raise fault from error
+      last = [s for s in list_steps(self.folder) if s != self._saving]
+      safe = f'the last whole one is step {last[-1]}' if last else 'there is none yet'
+      try:
+        free = f'{shutil.disk_usage(self.folder).free / 1e9:.2f} GB are free there'
+      except OSError:
+        free = 'the folder cannot be reached'
+      raise CheckpointError(
+        f'the checkpoint of step {self._saving} cannot be written to {self.folder} '
+        f'({_cause(error)}); {safe}, {free}. Make room or make the folder writable, then run the '
+        'same command: it goes on from there'
+      ) from error
+
+  def check_writable(self) -> None:
+    """Raises StorageError when nothing could be saved; nothing is left behind."""
+    folder = self.folder if self.folder.exists() else self.folder.parent
+    try:
+      with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'0' * 4096)
+        file.flush()
+    except OSError as error:
+      raise StorageError(
+        f'nothing can be written to {folder} ({error.strerror}): give a --workdir on a disk that '
+        'is writable and has room'
+      ) from error
 
   def restore(
     self, abstract: TrainState, config: ConfigDict
@@ -128,19 +201,30 @@ class Checkpoints:
       return None
     problems = []
     for step in reversed(steps):
-      path = self.folder / str(step)
+      path, error = self.folder / str(step), None
       try:
+        if jax.process_index() == 0:
+          checksums.verify(path)
         meta = read_meta(path)
-      except (OSError, ValueError, KeyError) as error:
-        problems.append((path, error))
+      except (OSError, ValueError, KeyError) as e:
+        error = e
+      if not _all_agree(error is None):
+        problems.append((path, error or CheckpointError('another process cannot read it')))
         continue
       _check_same_run(meta, config, path)
       try:
         state = _read_state(path, abstract)
-      except Exception as error:  # whatever orbax meets in a damaged file; it is reported below
-        problems.append((path, error))
+      except Exception as e:  # whatever orbax meets in a damaged file; it is reported below
+        error = e
+      if not _all_agree(error is None):
+        problems.append((path, error or CheckpointError('another process cannot read it')))
         continue
-      self._set_aside(problems)
+      # What remains of a checkpoint whose deletion was interrupted would only be found when it is
+      # the last resort.
+      older = [self.folder / str(s) for s in steps if s < step]
+      halves = [p for p in older if not _whole(p)]
+      missing = checksums.Damaged('files are missing; a deletion was interrupted, perhaps')
+      self._set_aside(problems + [(p, missing) for p in halves])
       return state, meta
     listed = '\n'.join(f'  {p}: {_first_line(e)}' for p, e in problems)
     raise CheckpointError(
@@ -220,7 +304,34 @@ def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path
     )
 
 
-def _first_line(error: Exception) -> str:
+def _all_agree(fine: bool) -> bool:
+  """Whether this is so on all processes; every process has to call it."""
+  if jax.process_count() == 1:
+    return fine
+  from jax.experimental import multihost_utils
+
+  return bool(np.all(multihost_utils.process_allgather(np.array(fine))))
+
+
+def _whole(path: pathlib.Path) -> bool:
+  """Whether a checkpoint's files are all there, without reading them."""
+  return (path / 'meta').is_dir() and (path / 'params').is_dir() and checksums.complete(path)
+
+
+def _cause(error: BaseException) -> str:
+  """The system's words, where they can be found in what orbax and its libraries made of them."""
+  text = f'{error}\n{error.__cause__ or ""}\n{error.__context__ or ""}'
+  known = (
+    'No space left on device',
+    'Read-only file system',
+    'Permission denied',
+    'File too large',
+  )
+  found = [k for k in (*known, 'Disk quota exceeded', 'Input/output error') if k in text]
+  return found[0] if found else _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
   text = str(error).strip()
   return f'{type(error).__name__}: {text.splitlines()[0][:300] if text else ""}'
 
@@ -252,6 +363,7 @@ def restore_for_inference(
     raise CheckpointError(f'{workdir} has no checkpoint of step {step}; there are: {steps}')
   path = folder / str(step)
   try:
+    checksums.verify(path, ('meta', 'params', 'ema', 'stats'))
     meta = read_meta(path)
     config = ConfigDict(meta['config'])
     networks = systems.make_recipe(config).predict_networks
@@ -277,7 +389,12 @@ def read_weights(workdir: str | pathlib.Path) -> dict[str, Any]:
   if not steps:
     raise CheckpointError(f'{workdir} holds no checkpoint: is it the --workdir of a training run?')
   path = folder / str(steps[-1])
-  items = {n: _read_networks(path / n, None) for n in _ARRAYS if n != 'opt' and (path / n).is_dir()}
+  wanted = tuple(n for n in _ARRAYS if n != 'opt' and (path / n).is_dir())
+  try:
+    checksums.verify(path, wanted)
+  except checksums.Damaged as error:
+    raise CheckpointError(f'{error}; other steps in {folder}: {steps[:-1]}') from error
+  items = {n: _read_networks(path / n, None) for n in wanted}
   return {
     'params': items['params'] | items.get('ema', {}),
     'stats': items.get('stats', {}),

@@ -6,13 +6,12 @@ started, resumed and extended by the same command; what is resumed equals what w
 the bit.
 """
 
-import collections
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -31,23 +30,21 @@ from jaxinpaint.data import brush, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training import initial, optimizers, sharding, state, step, writers
+from jaxinpaint.training import (
+  faults,
+  initial,
+  numerics,
+  optimizers,
+  sharding,
+  state,
+  step,
+  writers,
+)
+from jaxinpaint.training.faults import ConfigurationError
 from jaxinpaint.training.recipe import Recipe
 
-
-class ConfigurationError(Exception):
-  """The run cannot begin; the message says what to change."""
-
-
-class Diverged(Exception):
-  """A loss or gradient became NaN or infinite; the message names update, term and step."""
-
-
-# What an entry point shows as a sentence, without a traceback.
-USER_ERRORS = (ConfigurationError, Diverged, checkpoints_lib.CheckpointError)
-
-# Steps that may be under way before the host looks whether the oldest was sound.
-_LAG = 2
+# Times in a row that the processes which decode images are started again for one batch.
+_RESTARTS = 3
 
 
 @dataclasses.dataclass
@@ -64,6 +61,7 @@ class Run:
   checkpoints: checkpoints_lib.Checkpoints
   batches: Iterator[dict[str, np.ndarray]]
   rng: jax.Array
+  record: dict[str, int]  # of `numerics.Guard`
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
@@ -75,12 +73,13 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
       evaluation/. When it holds checkpoints of the same run, the newest whole one is resumed.
 
   Returns:
-    The last state. SIGTERM (or the first Ctrl-C) saves at the next step and returns early.
+    The last state.
 
   Raises:
-    ConfigurationError: before any training, with what to change.
-    Diverged: NaN or infinity, under config.training.nan = 'stop'.
-    CheckpointError: the workdir's checkpoints cannot be used.
+    faults.Fault: one of its kinds, with a sentence and an exit code: ConfigurationError before any
+      training; Diverged under config.training.on_nan; Stopped after SIGTERM, SIGUSR1 or the first
+      Ctrl-C, when the state is saved; StorageError (CheckpointError) for a disk that cannot be
+      written or checkpoints that cannot be used; WorkerLost when other processes are gone.
   """
   workdir = pathlib.Path(workdir)
   try:
@@ -92,9 +91,25 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
   if start >= total:
     logging.info('%s is at step %d of %d: nothing is left to train.', workdir, start, total)
     run.checkpoints.close()
+    if config.evaluation.at_end and not (workdir / 'evaluation' / str(start)).exists():
+      logging.info('The evaluation at the end is missing; it is made now.')
+      watch = evaluation.Watch(run.recipe, config, workdir, writers.Writer(workdir, active=False))
+      watch.final(start, run.state, run.constants)
     return run.state
-  with _StopSignals() as stop:
-    return _loop(run, start, total, stop)
+  try:
+    with faults.StopSignals() as stop:
+      return _loop(run, start, total, stop)
+  except OSError as error:
+    # Checkpoints and data have sentences of their own: what is left are logs and pictures.
+    raise faults.StorageError(
+      f'{error.filename or workdir} cannot be written or read ({error.strerror or error}). The '
+      'checkpoints are untouched: the same command goes on when there is room'
+    ) from error
+  except (jax.errors.JaxRuntimeError, ValueError) as error:  # jax raises either of dead processes
+    fault = faults.of_the_runtime(error)
+    if fault is None:
+      raise
+    raise fault from error
 
 
 def total_steps(config: ConfigDict, recipe: Recipe) -> int:
@@ -129,8 +144,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     'mask': jax.ShapeDtypeStruct((rows, size, size, 1), np.float32),
     'id': jax.ShapeDtypeStruct((rows,), np.int32),
   }
-  key = jax.random.key(config.seed)
-  init_key, rng = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
   ema = tuple(config.training.ema_networks) if config.training.ema_decay else ()
   absent = [n for n in ema if n not in recipe.networks]
   if absent:
@@ -155,7 +169,9 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     keep_every=config.checkpoint.keep_every,
     best=config.checkpoint.best if config.training.evaluate_every else '',
   )
+  checkpoints.check_writable()
   restored = checkpoints.restore(abstract, config)
+  record: dict[str, int] = {}
   if restored is None:
     current = jax.jit(create, out_shardings=placed)(init_key)
     current = initial.merge(recipe.start(), current)
@@ -168,6 +184,7 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
       current = initial.load(config.init_from, current, recipe)
   else:
     current, meta = restored
+    record = meta['data'].get('sick', {})
     logging.info('Resumed %s at step %d.', workdir, int(current.step))
     _report_changes(meta, config)
   _write_workdir(workdir, config)
@@ -184,17 +201,34 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     replicated=replicated,
     draw_masks=_draw_masks(config.data),
   )
-  batches = pipeline.make(
-    config.data,
-    config.seed,
-    start_step=int(current.step),
-    inputs=recipe.inputs,
-    rows=own_rows,
-  )
-  rng = jax.device_put(rng, replicated)
+  rollbacks = record.get('rollbacks', 0)
+  batches = _batches(config, recipe, mesh, int(current.step), rollbacks)
+  rng = _key(config, mesh, rollbacks)
   return Run(
-    config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng
+    config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng, record
   )
+
+
+def _batches(
+  config: ConfigDict, recipe: Recipe, mesh: jax.sharding.Mesh, start: int, rollbacks: int
+) -> pipeline.Batches:
+  """The stream from step `start` on, after so many returns of a run whose numbers were sick."""
+  return pipeline.make(
+    config.data,
+    numerics.seed_after(config.seed, rollbacks),
+    start_step=start,
+    inputs=recipe.inputs,
+    rows=sharding.local_rows(config.data.batch_size, mesh),
+  )
+
+
+def _key(config: ConfigDict, mesh: jax.sharding.Mesh, rollbacks: int) -> jax.Array:
+  """The key of all steps, on every device; made there: keys cannot be put on other processes'."""
+
+  def make() -> jax.Array:
+    return numerics.key_after(jax.random.fold_in(jax.random.key(config.seed), 1), rollbacks)
+
+  return jax.jit(make, out_shardings=sharding.replicated(mesh))()
 
 
 def _draw_masks(data: ConfigDict) -> Callable | None:
@@ -204,10 +238,10 @@ def _draw_masks(data: ConfigDict) -> Callable | None:
   return functools.partial(brush.draw_on_device, brush=masks.make(data.masks))
 
 
-def _loop(run: Run, start: int, total: int, stop: '_StopSignals') -> state.TrainState:
+def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.TrainState:
   """Takes the steps from `start` to `total`."""
   config, first = run.config, jax.process_index() == 0
-  writer = writers.Writer(run.workdir, active=first)
+  writer = writers.Writer(run.workdir, active=first, start=start)
   if first:
     for network, params in run.state.params.items():
       count = parameter_overview.count_parameters(params)
@@ -216,59 +250,129 @@ def _loop(run: Run, start: int, total: int, stop: '_StopSignals') -> state.Train
   if start == 0 and config.training.sample_every:
     watch.samples(0, run.state, run.constants)
   progress = writers.Progress(total, start, active=first)
-  guard = _Guard(config.training.nan, config.training.nan_limit)
+  policy, limit = config.training.on_nan, config.training.nan_limit
+  guard = numerics.Guard(policy, limit, run.workdir, run.record, _draw_masks(config.data))
+  if policy == 'rollback':
+    _save(run, writer, guard, None)  # a first step may be sick, too
   meter = _Meter(config.data.batch_size)
-  done, phase = start, None
+  done, phase, first_step = start, None, start + 1
   try:
-    while done < total and not stop.reached(done):
-      begun = time.monotonic()
-      batch = sharding.to_devices(next(run.batches), run.mesh)
-      meter.waited += time.monotonic() - begun
-      plan = run.recipe.plan(done)
-      if plan.phase != phase:
-        phase = plan.phase
-        logging.info('Phase %r begins or goes on at step %d.', run.recipe.phases[phase].name, done)
-      run.state, metrics = run.train_step(run.state, run.constants, batch, run.rng, plan)
-      guard.add(done, metrics)
-      meter.add(metrics)
-      done += 1
-      progress.step()
+    while True:
+      try:
+        if done == total or stop.reached(done):
+          guard.drain()
+          break
+        begun = time.monotonic()
+        rows = _next_batch(run, done, guard.rollbacks)
+        batch = sharding.to_devices(rows, run.mesh)
+        meter.waited += time.monotonic() - begun
+        plan = run.recipe.plan(done)
+        if plan.phase != phase:
+          phase = plan.phase
+          name = run.recipe.phases[phase].name
+          logging.info('Phase %r begins or goes on at step %d.', name, done)
+        run.state, metrics = run.train_step(run.state, run.constants, batch, run.rng, plan)
+        guard.add(done, metrics, rows)
+        meter.add(metrics)
+        done += 1
+        progress.step()
 
-      last = done == total
-      if done % config.training.log_every == 0 or last or done == start + 1:
-        # The first step of a start is shown at once; its time is mostly compilation.
-        scalars, speed = meter.read()
-        writer.scalars(done, scalars | speed)
-        progress.show(done, _totals(scalars), speed)
-      evaluated = None
-      if config.training.evaluate_every and (done % config.training.evaluate_every == 0 or last):
-        guard.drain()
-        evaluated = watch.evaluate(done, run.state, run.constants)
-        meter.pause()
-      if config.training.sample_every and (done % config.training.sample_every == 0 or last):
-        guard.drain()
-        watch.samples(done, run.state, run.constants)
-        meter.pause()
-      if done % config.checkpoint.every == 0 or last or evaluated:
-        guard.drain()
-        _save(run, evaluated)
-        meter.pause()
+        last = done == total
+        if done % config.training.log_every == 0 or last or done == first_step:
+          # The first step of a start is shown at once; its time is mostly compilation.
+          scalars, speed = meter.read()
+          writer.scalars(done, scalars | speed)
+          progress.show(done, _totals(scalars), speed)
+          run.checkpoints.check()
+        evaluated = None
+        if config.training.evaluate_every and (done % config.training.evaluate_every == 0 or last):
+          guard.drain()
+          evaluated = watch.evaluate(done, run.state, run.constants)
+          meter.pause()
+        if config.training.sample_every and (done % config.training.sample_every == 0 or last):
+          guard.drain()
+          watch.samples(done, run.state, run.constants)
+          meter.pause()
+        if done % config.checkpoint.every == 0 or last or evaluated:
+          guard.drain()
+          _save(run, writer, guard, evaluated)
+          meter.pause()
+      except numerics.Rollback:
+        done = _roll_back(run, guard.rollbacks)
+        writer.rewind(done)
+        progress.rewind(done)
+        meter, phase = _Meter(config.data.batch_size), None
     if done < total:
-      guard.drain()
-      _save(run, None)
-      logging.warning('Stopped by a signal; step %d is saved. The same command goes on.', done)
+      _save(run, writer, guard, None)
     run.checkpoints.wait()
   finally:
     progress.close()
     writer.close()
     run.checkpoints.close()
-  if done == total and config.evaluation.at_end:
+  if done < total:
+    raise faults.Stopped(f'stopped by a signal; step {done} is saved and the same command goes on')
+  if config.evaluation.at_end:
     watch.final(done, run.state, run.constants)
   return run.state
 
 
-def _save(run: Run, metrics: dict[str, float] | None) -> None:
+def _next_batch(run: Run, done: int, rollbacks: int) -> dict[str, np.ndarray]:
+  """This process's rows of batch `done`; dead worker processes are replaced.
+
+  A batch follows from its number alone, so that new workers go on where the old ones were.
+  """
+  for attempt in range(_RESTARTS + 1):
+    try:
+      return next(run.batches)
+    except RuntimeError as error:  # grain's word for a worker that is gone
+      cause = str(error).splitlines()[0]
+      if not run.config.data.workers:
+        raise
+      if attempt == _RESTARTS:
+        raise faults.WorkerLost(
+          f'the {run.config.data.workers} processes that decode images died {attempt + 1} times at '
+          f'batch {done} ({cause}). Exit code -9 is usually the kernel, out of memory: set fewer '
+          'config.data.workers. The checkpoints are untouched; the same command goes on'
+        ) from error
+      logging.error('A process that decodes images died (%s); all are started again.', cause)
+      run.batches.close()
+      run.batches = _batches(run.config, run.recipe, run.mesh, done, rollbacks)
+    except (ValueError, OSError) as error:
+      raise faults.StorageError(
+        f'batch {done} cannot be read: {error}. The checkpoints are untouched; the same command '
+        'goes on when the data is back'
+      ) from error
+  raise AssertionError('unreachable')
+
+
+def _save(
+  run: Run, writer: writers.Writer, guard: numerics.Guard, metrics: dict[str, float] | None
+) -> None:
+  # What a checkpoint is about to confirm must not be lost in a kill afterwards.
+  writer.flush()
+  run.record = guard.record
   run.checkpoints.save(run.state, run.config, _position(run), metrics)
+  guard.saved()
+
+
+def _roll_back(run: Run, rollbacks: int) -> int:
+  """Gives the run the state of its newest whole checkpoint, and other data; the steps done."""
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), run.state
+  )
+  run.checkpoints.wait()
+  restored = run.checkpoints.restore(abstract, run.config)
+  if restored is None:
+    raise checkpoints_lib.CheckpointError(
+      f'{run.checkpoints.folder} holds no checkpoint any more to go back to'
+    )
+  run.state = restored[0]
+  done = int(run.state.step)
+  run.batches.close()
+  run.batches = _batches(run.config, run.recipe, run.mesh, done, rollbacks)
+  run.rng = _key(run.config, run.mesh, rollbacks)
+  logging.warning('Back at step %d; images and random numbers are others from here on.', done)
+  return done
 
 
 def _position(run: Run) -> dict[str, Any]:
@@ -279,6 +383,7 @@ def _position(run: Run) -> dict[str, Any]:
     'seed': run.config.seed,
     'batch_size': data.batch_size,
     'length': pipeline.source_length(data),
+    'sick': run.record,
   }
 
 
@@ -309,7 +414,7 @@ class _Meter:
   def __init__(self, batch_size: int):
     self._batch_size = batch_size
     self._metrics: list[Mapping[str, jax.Array]] = []
-    self._begun = time.monotonic()
+    self._begun = self._last = time.monotonic()
     self._paused = 0.0
     self.waited = 0.0
 
@@ -325,91 +430,34 @@ class _Meter:
 
   def read(self) -> tuple[dict[str, float], dict[str, float]]:
     values = jax.device_get(self._metrics)
+    healthy = [m for m in values if m['finite']]
     seconds = max(time.monotonic() - self._begun - self._paused, 1e-9)
     names = dict.fromkeys(k for m in values for k in m if k != 'finite')
-    means = {k: float(np.mean([m[k] for m in values if k in m])) for k in names}
+    # Steps whose changes were dropped would make every mean NaN; alone they are shown.
+    shown = healthy or values
+    names = [k for k in names if any(k in m for m in shown)]
+    means = {k: float(np.mean([m[k] for m in shown if k in m])) for k in names}
+    if len(healthy) < len(values):
+      means['sick_steps'] = float(len(values) - len(healthy))
     speed = {
       'speed/img_per_s': len(values) * self._batch_size / seconds,
       'speed/step_ms': 1e3 * seconds / len(values),
       'speed/data_wait': self.waited / seconds,
     }
-    self._metrics, self._begun, self._paused, self.waited = [], time.monotonic(), 0.0, 0.0
+    self._metrics, self._paused, self.waited = [], 0.0, 0.0
+    self._begun = self._last = time.monotonic()  # a pause after this one is counted from here
     return means, speed
-
-
-class _Guard:
-  """Looks, a few steps late so that the device never waits, whether steps were finite."""
-
-  def __init__(self, policy: str, limit: int):
-    self._policy, self._limit = policy, limit
-    self._pending: collections.deque = collections.deque()
-    self._skipped = 0
-
-  def add(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
-    self._pending.append((number, metrics))
-    while len(self._pending) > _LAG:
-      self._check(*self._pending.popleft())
-
-  def drain(self) -> None:
-    """Checks every step taken; called before anything is saved."""
-    while self._pending:
-      self._check(*self._pending.popleft())
-
-  def _check(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
-    if bool(metrics['finite']):
-      self._skipped = 0
-      return
-    values = jax.device_get(dict(metrics))
-    terms = ', '.join(f'{k} = {values[k]}' for k in step.nonfinite_terms(values))
-    self._skipped += 1
-    sentence = f'step {number}: {terms}: not finite; its changes were dropped'
-    if self._policy == 'stop':
-      raise Diverged(
-        f'{sentence}. Training stops; the checkpoints are untouched. Lower the learning rate, set '
-        f'config.optimizers.*.clip_norm, or go on past such steps with --config.training.nan=skip'
-      )
-    logging.error('%s (%d in a row).', sentence, self._skipped)
-    if self._skipped >= self._limit:
-      raise Diverged(f'{sentence}, the {self._skipped}th in a row (config.training.nan_limit)')
-
-
-class _StopSignals:
-  """Turns SIGTERM and the first Ctrl-C into a stop at the next step."""
-
-  def __enter__(self) -> '_StopSignals':
-    self._received: int | None = None
-    self._old = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-      try:
-        self._old[number] = signal.signal(number, self._receive)
-      except ValueError:  # not in the main thread: the caller keeps its own handlers
-        logging.info('Not in the main thread: signals are left to the caller.')
-        break
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._old.items():
-      signal.signal(number, handler)
-
-  def _receive(self, number: int, frame: Any) -> None:
-    self._received = number
-    # A second signal ends the process as it always did.
-    signal.signal(number, self._old[number])
-    logging.warning('%s: saving at the next step.', signal.Signals(number).name)
-
-  def reached(self, done: int) -> bool:
-    """Whether to stop before the step after `done`; the same answer on every process."""
-    if jax.process_count() == 1:
-      return self._received is not None
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array(self._received is not None)).any())
 
 
 def _check_workdir(workdir: pathlib.Path) -> None:
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f'--workdir {workdir} is a file: give a folder')
-  workdir.mkdir(parents=True, exist_ok=True)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise faults.StorageError(
+      f'--workdir {workdir} cannot be made ({error.strerror}): give another one'
+    ) from error
 
 
 def _write_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
@@ -420,7 +468,7 @@ def _write_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
   if path.exists() and path.read_text() != text:
     count = len(list(workdir.glob('config.*.json')))
     path.rename(workdir / f'config.{count}.json')
-  path.write_text(text)
+  _replace(path, text)
   devices = jax.devices()
   environment = {
     'jaxinpaint': jaxinpaint.__version__,
@@ -431,7 +479,14 @@ def _write_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
     'processes': jax.process_count(),
     'arguments': sys.argv[1:],
   }
-  (workdir / 'environment.json').write_text(json.dumps(environment, indent=2))
+  _replace(workdir / 'environment.json', json.dumps(environment, indent=2))
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  """Writes under another name, then renames: a kill leaves the old file or the new one."""
+  new = path.with_name(f'.{path.name}.{os.getpid()}')
+  new.write_text(text)
+  os.replace(new, path)
 
 
 def _commit() -> str:

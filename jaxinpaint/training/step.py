@@ -19,8 +19,6 @@ from jaxinpaint.layers import conv
 from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
 from jaxinpaint.training.state import TrainState
 
-NAN_POLICIES = ('stop', 'skip')
-
 
 def _merge(stats: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
   return {**stats, **{network: {**stats.get(network, {}), **v} for network, v in new.items()}}
@@ -120,10 +118,10 @@ def make_train_step(
   `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
   the run's key, the same at every step: the step's own follows from state.step.
 
-  metrics is {update/term: f32[]} and 'finite': bool[]. When a term, a gradient or an optimizer's
-  change of the parameters is not finite, 'finite' is False and the returned state is the one before
-  the step with the clock advanced: a sick step never reaches the parameters, and the loop decides
-  whether to go on.
+  metrics is {update/term: f32[]} and 'finite': bool[]. When a term, a gradient, an optimizer's
+  change of the parameters or a statistic is not finite, 'finite' is False and the returned state is
+  the one before the step with the clock advanced: a sick step never reaches the parameters, and the
+  loop decides whether to go on.
 
   Args:
     recipe: what to do.
@@ -165,12 +163,18 @@ def make_train_step(
       for n, e in state.ema.items()
     }
     new = new.replace(step=state.step + 1, ema=ema)
-    finite = jnp.all(jnp.stack([jnp.isfinite(v) for v in metrics.values()] or [jnp.array(True)]))
+    # Parameters are watched through the optimizers' changes; statistics have no such term.
+    watched = [*metrics.values(), *_floats(new.stats)]
+    finite = jnp.all(jnp.stack([jnp.isfinite(v).all() for v in watched] or [jnp.array(True)]))
     kept = state.replace(step=state.step + 1)
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
     return new, {**metrics, 'finite': finite}
 
   return train_step
+
+
+def _floats(tree: Any) -> list[jax.Array]:
+  return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
 def nonfinite_terms(metrics: Mapping[str, Any]) -> list[str]:

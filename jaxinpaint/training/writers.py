@@ -1,11 +1,13 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard event files and the terminal.
 
 clu's metric writers need TensorFlow, so this module writes the event files with tensorboardX.
-Only process 0 writes.
+Only process 0 writes. A run that goes on from step n forgets what was written past n, in both kinds
+of files: each step is there once, however often the run was killed.
 """
 
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -19,20 +21,34 @@ from absl import logging
 class Writer:
   """Appends scalars and pictures of a workdir to metrics.jsonl and tb/.
 
+  Lines of metrics.jsonl of later steps than `start`, of a run that got further than its last
+  checkpoint, move to metrics.dropped.jsonl; a last line that was cut off by a kill is removed.
+  TensorBoard is told to forget such steps.
+
   Args:
     workdir: of the run.
     active: False on all processes but the first: nothing is written.
+    start: steps done.
   """
 
-  def __init__(self, workdir: pathlib.Path, active: bool = True):
+  def __init__(self, workdir: pathlib.Path, active: bool = True, start: int = 0):
     """See the class."""
     self._active = active
     if active:
-      # tensorboardX is slow to import; processes that write nothing do without it.
-      from tensorboardX import SummaryWriter
+      self._path = workdir / 'metrics.jsonl'
+      self._events = _Events(workdir / 'tb')
+      self._open(start)
 
-      self._lines = open(workdir / 'metrics.jsonl', 'a', encoding='utf-8')
-      self._events = SummaryWriter(str(workdir / 'tb'))
+  def _open(self, start: int) -> None:
+    if _forget(self._path, start) or start:
+      self._events.forget(start + 1)
+    self._lines = open(self._path, 'a', encoding='utf-8')
+
+  def rewind(self, start: int) -> None:
+    """The run went back to step `start`."""
+    if self._active:
+      self._lines.close()
+      self._open(start)
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Writes {name: number} at `step`; a number that is not finite is a string in the JSON."""
@@ -43,17 +59,18 @@ class Writer:
     line |= {k: v if math.isfinite(v) else repr(v) for k, v in plain.items()}
     self._lines.write(json.dumps(line) + '\n')
     self._lines.flush()
-    for name, value in plain.items():
-      self._events.add_scalar(name, value, step)
+    self._events.scalars(step, plain)
 
   def image(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes a picture, uint8 [H, W, 3]."""
     if self._active:
-      self._events.add_image(name, image, step, dataformats='HWC')
+      self._events.image(step, name, image)
 
   def flush(self) -> None:
     """Everything written so far is on disk afterwards."""
     if self._active:
+      self._lines.flush()
+      os.fsync(self._lines.fileno())
       self._events.flush()
 
   def close(self) -> None:
@@ -61,6 +78,67 @@ class Writer:
     if self._active:
       self._lines.close()
       self._events.close()
+
+
+def _forget(path: pathlib.Path, start: int) -> bool:
+  """Removes lines of steps past `start` and broken ones; whether there were any."""
+  if not path.exists():
+    return False
+  kept, dropped, broken = [], [], False
+  for line in path.read_bytes().splitlines(keepends=True):
+    try:
+      late = json.loads(line)['step'] > start or not line.endswith(b'\n')
+    except (ValueError, KeyError, TypeError):
+      broken = True
+      continue
+    (dropped if late else kept).append(line)
+  if not dropped and not broken:
+    return False
+  if dropped:
+    with open(path.with_name('metrics.dropped.jsonl'), 'ab') as file:
+      file.writelines(line.rstrip(b'\n') + b'\n' for line in dropped)
+  new = path.with_name(f'.{path.name}.{os.getpid()}')
+  new.write_bytes(b''.join(kept))
+  os.replace(new, path)
+  return True
+
+
+class _Events:
+  """One event file; written at once, without the thread and queue of tensorboardX's SummaryWriter.
+
+  Its thread ends when the disk is full, after which the queue fills up and the run hangs; and what
+  is in the queue is lost in a kill.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    # tensorboardX is slow to import; processes that write nothing do without it.
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
+
+    folder.mkdir(exist_ok=True)
+    self._summary, self._proto = summary, event_pb2
+    self._file = event_file_writer.EventsWriter(str(folder / 'events'), f'.{os.getpid()}')
+
+  def _write(self, step: int, **content: object) -> None:
+    self._file.write_event(self._proto.Event(wall_time=time.time(), step=step, **content))
+
+  def forget(self, step: int) -> None:
+    """TensorBoard drops what it has of this step and later ones, from this file and earlier."""
+    log = self._proto.SessionLog(status=self._proto.SessionLog.START)
+    self._write(step, session_log=log)
+
+  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+      self._write(step, summary=self._summary.scalar(name, value))
+
+  def image(self, step: int, name: str, image: np.ndarray) -> None:
+    self._write(step, summary=self._summary.image(name, image, dataformats='HWC'))
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 class Progress:
@@ -86,6 +164,13 @@ class Progress:
     """One more step is done."""
     if self._bar is not None:
       self._bar.update()
+
+  def rewind(self, step: int) -> None:
+    """The run went back to `step`."""
+    self._start, self._begun = step, time.monotonic()
+    if self._bar is not None:
+      self._bar.n = step
+      self._bar.refresh()
 
   def show(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
     """Shows the losses, the speed and the share of time spent waiting for data, and the time left.

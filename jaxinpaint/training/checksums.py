@@ -1,0 +1,67 @@
+"""SHA-256 of every file of a folder, in the format of `sha256sum`, and whether they still fit.
+
+The array formats notice a file that is too short, but not a flipped bit in it.
+"""
+
+import hashlib
+import pathlib
+
+NAME = 'checksums.sha256'
+# Orbax writes the time of the renaming into it afterwards. Nothing here reads it.
+_CHANGES = '_CHECKPOINT_METADATA'
+
+
+class Damaged(ValueError):
+  """A file is not what was written; the message names it."""
+
+
+def write(folder: pathlib.Path) -> None:
+  """Writes FOLDER/checksums.sha256; `sha256sum -c` reads it too."""
+  files = sorted(p for p in folder.rglob('*') if p.is_file())
+  names = [p.relative_to(folder).as_posix() for p in files]
+  lines = [f'{_digest(folder / n)}  {n}\n' for n in names if n not in (NAME, _CHANGES)]
+  (folder / NAME).write_text(''.join(lines))
+
+
+def verify(folder: pathlib.Path, items: tuple[str, ...] | None = None) -> None:
+  """Compares the files with the list; folders without one (of earlier versions) pass.
+
+  Args:
+    folder: with or without FOLDER/checksums.sha256.
+    items: look only at what lies in these of its subfolders; None: at everything.
+
+  Raises:
+    Damaged: naming the first file that is gone or differs.
+  """
+  for name, digest in _listed(folder):
+    if items is not None and name.partition('/')[0] not in items:
+      continue
+    path = folder / name
+    if not path.is_file():
+      raise Damaged(f'{path} is missing')
+    if _digest(path) != digest:
+      raise Damaged(f'{path} is damaged: it does not have the SHA-256 of {NAME}')
+
+
+def complete(folder: pathlib.Path) -> bool:
+  """Whether every file of the list is there, whatever is in it."""
+  try:
+    return all((folder / name).is_file() for name, _ in _listed(folder))
+  except Damaged:
+    return False
+
+
+def _listed(folder: pathlib.Path) -> list[tuple[str, str]]:
+  path = folder / NAME
+  if not path.exists():
+    return []
+  try:
+    pairs = [line.split('  ', 1) for line in path.read_text().splitlines()]
+    return [(name, digest) for digest, name in pairs]
+  except ValueError as error:  # not text, or a line without two columns
+    raise Damaged(f'{path} is damaged: its lines are not "SHA-256  FILE"') from error
+
+
+def _digest(path: pathlib.Path) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
