@@ -59,12 +59,13 @@ RESUME = flags.DEFINE_bool('resume', True, 'Go on with an evaluation that was in
 REAL_DIR = flags.DEFINE_string('real_dir', None, 'Files instead of models: the true pictures,')
 FAKE_DIR = flags.DEFINE_multi_string('fake_dir', [], 'outputs of the same names, NAME=DIR or DIR,')
 MASK_DIR = flags.DEFINE_string('mask_dir', None, 'and their masks, if there are any.')
-COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first of several processes.')
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, of several.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.')
 NETWORK = flags.DEFINE_multi_string(
   'network', [], "Weights of one's own for FID or LPIPS: inception=FILE, lpips_alex_trunk=FILE, ..."
 )
+RESOURCES = flags.DEFINE_bool('resources', False, 'Also what each row costs: time, memory, FLOPs.')
 OUTPUT = flags.DEFINE_string('output', None, 'Folder of the report; an earlier one is kept.')
 
 
@@ -106,6 +107,7 @@ def main(argv: list[str]) -> None:
     fake_dirs=FAKE_DIR.value,
     mask_dir=MASK_DIR.value,
     networks=NETWORK.value,
+    resources=RESOURCES.value,
     protocol=PROTOCOL.value,
     published=PUBLISHED.value,
     output=OUTPUT.value,

@@ -20,6 +20,7 @@ from jaxinpaint.evaluation import (
   pairs,
   protocols,
   report,
+  resources,
   rows,
   run,
 )
@@ -72,6 +73,7 @@ class Request:
     real_dir: folder of truths, for outputs that lie in ...
     fake_dirs: ... these folders, as NAME=DIR or DIR.
     mask_dir: and their masks.
+    resources: measure what rows cost, too (`evaluation.resources`).
     networks: files of networks of features, NAME=FILE (`deep.FILES`); default those in the cache.
   """
 
@@ -102,6 +104,7 @@ class Request:
   fake_dirs: Sequence[str] = ()
   mask_dir: str | os.PathLike | None = None
   networks: Sequence[str] = ()
+  resources: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,9 +200,11 @@ def _prepare(request: Request) -> Prepared:
     name: folders.find(name, path, paths, tuple(masks), (size, size))
     for name, path in stored.items()
   }
+  costs = _resources(request, trained, fills, size) if request.resources else {}
   predictors = {name: model.bind(request.seed) for name, model in trained.items()}
   settings = dict(
     count=count,
+    resources=costs,
     dataset=dataset,
     masks_name=mask_sets.name_of(spec) + (', inverted' if request.invert_mask else ''),
     notes=_notes(trained, stored),
@@ -207,6 +212,25 @@ def _prepare(request: Request) -> Prepared:
   )
   in_order = {n: predictors.get(n) or found.get(n) or fills[n] for n in names}
   return Prepared(in_order, images, masks, protocol, output, settings)
+
+
+def _resources(
+  request: Request, trained: Mapping[str, rows.Trained], fills: Mapping[str, Any], size: int
+) -> dict[str, dict[str, float]]:
+  """What the rows cost, each in processes of its own, before this one takes up a device."""
+  given = rows.split(request.rows)
+  own = str(request.weights or request.workdir)
+  if request.workdir and request.step is not None:
+    own += f'@{request.step}'
+  found = resources.measure(
+    {name: given.get(name, own) for name in trained},
+    [name for name, fill in classical.FILLS.items() if fill.label in fills],
+    size=size,
+  )
+  for name, why in found.not_measured.items():
+    for what, reason in why.items():
+      logging.warning('%s of %s is not measured: %s', what, name, reason)
+  return found.resources
 
 
 def _prepare_pairs(request: Request) -> Prepared:

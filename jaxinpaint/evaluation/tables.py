@@ -10,6 +10,7 @@ from jaxinpaint.evaluation import published as papers
 from jaxinpaint.evaluation import statistics
 from jaxinpaint.evaluation.protocols import Bin, Metric
 from jaxinpaint.evaluation.published import PUBLISHED, Published
+from jaxinpaint.evaluation.resources import RESOURCES
 from jaxinpaint.evaluation.results import Results, Summary
 from jaxinpaint.evaluation.statistics import Comparison, Statistics
 
@@ -337,7 +338,10 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
 def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
   """{name: as a reader sees it} of all that was measured, in that order."""
   names = dict.fromkeys(n for found in resources.values() for n in found)
-  return {n: n.replace('_', ' ') for n in names}
+  labels = {}
+  for r in RESOURCES:
+    labels[r.name] = f'{r.label}, {r.unit}' if r.unit else r.label
+  return {n: labels.get(n, n.replace('_', ' ')) for n in names}
 
 
 def resources_text(results: Results, published: Sequence[Published]) -> list[str]:
