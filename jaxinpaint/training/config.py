@@ -44,7 +44,7 @@ def base(system: str) -> ConfigDict:
         ema_decay=0.0,  # 0: no averages
         ema_networks=('generator',),
         accumulate=1,  # steps averaged into one optimizer step
-        on_nan='stop',  # 'skip': drop the step and go on; 'rollback': go back, take other batches
+        nan='stop',  # 'skip': drop the step and go on; 'rollback': go back, take other batches
         nan_limit=10,  # skipped steps in a row, or returns to one checkpoint, that end the run
         # Devices along the batch, along split states, along the rows of each image (docs/pods.md).
         mesh=dict(data=-1, fsdp=1, spatial=1, fsdp_min_size=2**14),
@@ -130,9 +130,9 @@ def validate(config: ConfigDict) -> None:
   if not 0 <= config.training.ema_decay < 1:
     raise ValueError(f'config.training.ema_decay {config.training.ema_decay} must be in [0, 1)')
   policies = ('stop', 'skip', 'rollback')
-  if config.training.on_nan not in policies:
+  if config.training.nan not in policies:
     raise ValueError(
-      f'config.training.on_nan {config.training.on_nan!r} must be one of: {", ".join(policies)}'
+      f'config.training.nan {config.training.nan!r} must be one of: {", ".join(policies)}'
     )
   if config.init_from and not pathlib.Path(config.init_from).expanduser().exists():
     raise ValueError(f'config.init_from {config.init_from!r} does not exist')

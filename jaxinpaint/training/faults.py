@@ -4,7 +4,7 @@
   0     every step is done                                          says so and does nothing
   1     an error nobody foresaw, with a traceback                   meets it again, perhaps
   2     a flag or config file is wrong                              no: correct the command
-  65    numbers are not finite and the policy says stop             no: see config.training.on_nan
+  65    numbers are not finite and the policy says stop             no: see config.training.nan
   69    another process, or the data's workers, died                yes
   74    checkpoints or logs cannot be written or read               yes, once there is space
   75    SIGTERM, SIGUSR1 or Ctrl-C: the state is saved              yes

@@ -77,7 +77,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
 
   Raises:
     faults.Fault: one of its kinds, with a sentence and an exit code: ConfigurationError before any
-      training; Diverged under config.training.on_nan; Stopped after SIGTERM, SIGUSR1 or the first
+      training; Diverged under config.training.nan; Stopped after SIGTERM, SIGUSR1 or the first
       Ctrl-C, when the state is saved; StorageError (CheckpointError) for a disk that cannot be
       written or checkpoints that cannot be used; WorkerLost when other processes are gone.
   """
@@ -250,7 +250,7 @@ def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.T
   if start == 0 and config.training.sample_every:
     watch.samples(0, run.state, run.constants)
   progress = writers.Progress(total, start, active=first)
-  policy, limit = config.training.on_nan, config.training.nan_limit
+  policy, limit = config.training.nan, config.training.nan_limit
   guard = numerics.Guard(policy, limit, run.workdir, run.record, _draw_masks(config.data))
   if policy == 'rollback':
     _save(run, writer, guard, None)  # a first step may be sick, too

@@ -1,4 +1,4 @@
-"""What happens when a step's numbers are not finite: config.training.on_nan.
+"""What happens when a step's numbers are not finite: config.training.nan.
 
 The step itself (`training.step`) looks at every term, gradient, change of parameters and statistic,
 and where one is NaN or infinite returns the state it was given: a sick step never reaches the
@@ -130,7 +130,7 @@ class Guard:
       raise Diverged(
         f'{sentence}. Training stops; the checkpoints are untouched. Lower the learning rate, set '
         'config.optimizers.*.clip_norm, or go on past such steps with '
-        '--config.training.on_nan=skip (or rollback)'
+        '--config.training.nan=skip (or rollback)'
       )
     self._in_a_row += 1
     logging.error('%s (%d in a row).', sentence, self._in_a_row)

@@ -125,7 +125,7 @@ def test_nan_stops_and_names_update_term_and_step(tmp_path, monkeypatch):
 def test_nan_can_be_skipped_with_a_limit(tmp_path, monkeypatch, caplog):
   poisoned(monkeypatch, at=2)
   with pytest.raises(faults.Diverged, match='number 3 in a row'):
-    loop.train(small(steps=9, on_nan='skip', nan_limit=3), tmp_path)
+    loop.train(small(steps=9, nan='skip', nan_limit=3), tmp_path)
   assert 'its changes were dropped' in caplog.text
 
 
@@ -162,7 +162,7 @@ def changed(**fields):
   [
     (dict(training__steps=0), r'config\.training\.steps 0'),
     (dict(training__stepz=1), r"unknown \['stepz'\]"),
-    (dict(training__on_nan='ignore'), 'stop, skip, rollback'),
+    (dict(training__nan='ignore'), 'stop, skip, rollback'),
     (dict(dtype='float16'), "'float32' or 'bfloat16'"),
     (dict(data__batch_size=7, training__mesh=dict(data=8, fsdp=1)), 'batch_size 7'),
     (dict(data__source='/no/such/folder'), '/no/such/folder'),

@@ -121,7 +121,7 @@ def test_a_hundred_steps_of_wgan_gp_in_bfloat16_stay_finite(tmp_path):
   config.data.update(dict(size=64, batch_size=2, masks='box'))
   config.phases.update(dict(coarse=0, joint=-1))
   config.training.update(
-    dict(steps=100, log_every=1, sample_every=0, evaluate_every=0, on_nan='stop')
+    dict(steps=100, log_every=1, sample_every=0, evaluate_every=0, nan='stop')
   )
   config.training.mesh.data = 1
   config.checkpoint.update(dict(every=100, best=''))
