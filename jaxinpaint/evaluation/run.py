@@ -100,8 +100,19 @@ def check(config: ConfigDict, recipe: Recipe) -> None:
   if not (config.training.evaluate_every or config.training.sample_every or settings.at_end):
     return
   measure.check_size(protocol, config.data.size, config.data.size)
-  mask_sets.make(settings.masks, protocol.bins, config.data.size, config.data.size, seed=SEED)
-  images_of(config, settings.count)
+  masks_of(config, protocol, images_of(config, settings.count))
+
+
+def masks_of(config: ConfigDict, protocol: Protocol, images: Images) -> mask_sets.MaskSet:
+  """The holes that a config evaluates with, of its size.
+
+  Raises:
+    ValueError, FileNotFoundError: see `mask_sets.make`.
+  """
+  size = config.data.size
+  return mask_sets.make(
+    config.evaluation.masks, protocol.bins, size, size, seed=SEED, images=images
+  )
 
 
 def without_networks(protocol: Protocol) -> Protocol:
@@ -168,12 +179,9 @@ class Watch:
   def _test_set(self) -> tuple[Images, mask_sets.MaskSet]:
     # Made at first use: a run that never looks at test images does not need any.
     if self._made is None:
-      size = self._config.data.size
-      masks = mask_sets.make(
-        self._config.evaluation.masks, self._protocol.bins, size, size, seed=SEED
-      )
       wanted = max(self._config.evaluation.quick_count, self._config.training.sample_count)
-      self._made = images_of(self._config, wanted), quick_masks(masks)
+      images = images_of(self._config, wanted)
+      self._made = images, quick_masks(masks_of(self._config, self._protocol, images))
     return self._made
 
   def evaluate(self, step: int, state: Any, constants: Mapping[str, Any]) -> dict[str, float]:
@@ -274,11 +282,12 @@ def evaluate_model(
   protocol = protocols.get(config.evaluation.protocol)
   size = config.data.size
   measure.check_size(protocol, size, size)
-  masks = mask_sets.make(config.evaluation.masks, protocol.bins, size, size, seed=SEED)
+  images = images_of(config, config.evaluation.count)
+  masks = masks_of(config, protocol, images)
   predictors = {config.system: Model(recipe, SEED).bind(params, stats, constants)}
   return evaluate_and_report(
     predictors | classical.PREDICTORS,
-    images_of(config, config.evaluation.count),
+    images,
     masks,
     protocol,
     output_dir,

@@ -120,9 +120,7 @@ def test_a_hundred_steps_of_wgan_gp_in_bfloat16_stay_finite(tmp_path):
       config.optimizers[name] = dict(name='adam', learning_rate=1e-4, b1=0.5, b2=0.9)
   config.data.update(dict(size=64, batch_size=2, masks='box'))
   config.phases.update(dict(coarse=0, joint=-1))
-  config.training.update(
-    dict(steps=100, log_every=1, sample_every=0, evaluate_every=0, nan='stop')
-  )
+  config.training.update(dict(steps=100, log_every=1, sample_every=0, evaluate_every=0, nan='stop'))
   config.training.mesh.data = 1
   config.checkpoint.update(dict(every=100, best=''))
   last = loop.train(config, tmp_path)
