@@ -18,7 +18,8 @@ ALLOWED = {
   'systems': ('arrays', 'layers', 'losses', 'features', 'weights', 'training.recipe'),
   'training': (
     *('arrays', 'command_line', 'data', 'distributed', 'evaluation', 'systems', 'weights'),
-    'layers.conv',  # which form a step over several devices takes
+    'layers.conv',  # which form a step over several devices takes ...
+    'layers.rows',  # ... and how it splits images
     'layers.operations',  # counts of work, for costs
   ),
   'evaluation': (

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import conv_cpu
+from jaxinpaint.layers import conv_cpu, rows
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
@@ -117,7 +117,7 @@ def conv2d(
     return jnp.dot(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:-1], -1)
   if form == 'cpu' and (stride == 1 or dilation == 1):
     return conv_cpu.conv(x, kernel, stride, padding, dilation)
-  return lax.conv_general_dilated(
+  plain = lambda x: lax.conv_general_dilated(
     x,
     kernel,
     (stride, stride),
@@ -125,6 +125,7 @@ def conv2d(
     rhs_dilation=(dilation, dilation),
     dimension_numbers=DIMENSIONS,
   )
+  return rows.pinned(plain, x, reach=dilation * (kernel.shape[0] - 1) + 1)
 
 
 def conv_transpose2d(
@@ -155,7 +156,7 @@ def conv_transpose2d(
     size = tuple((n - 1) * stride - 2 * padding + k + output_padding for n in x.shape[1:3])
     return conv_cpu.conv_transpose(x, kernel, stride, padding, size)
   low = k - 1 - padding
-  return lax.conv_general_dilated(
+  plain = lambda x: lax.conv_general_dilated(
     x,
     kernel[::-1, ::-1],
     (1, 1),
@@ -163,6 +164,7 @@ def conv_transpose2d(
     lhs_dilation=(stride, stride),
     dimension_numbers=DIMENSIONS,
   )
+  return rows.pinned(plain, x, reach=k)
 
 
 def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:

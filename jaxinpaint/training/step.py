@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import conv
+from jaxinpaint.layers import conv, rows
 from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
 from jaxinpaint.training.state import TrainState
 
@@ -153,7 +153,7 @@ def make_train_step(
     batch['mask'] = mask
     phase = recipe.phases[plan.phase]
     rng = jax.random.fold_in(rng, state.step)
-    with conv.plain_forms(several):
+    with conv.plain_forms(several), rows.split_over(replicated.mesh if several else None):
       new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
     # With accumulation the parameters rest between optimizer steps, and so do their averages.
     moves = (state.step + 1) % accumulate == 0

@@ -273,8 +273,12 @@ def _critic_loss(loss: ConfigDict, critics: Any, exact: Any, size: int):
       ('global_critic', image, fake, mask, rngs[1]),
     ):
       short, variables = name.partition('_')[0], {'params': params[name]}
-      scores = critics[name].apply(variables, jnp.concatenate([real, made]))
-      terms = adversarial.wasserstein.discriminator(*jnp.split(scores, 2))
+      # Each real image beside its fake: one after the other, a batch that is split over devices
+      # would have to move.
+      both = jnp.stack([real, made], 1)
+      scores = critics[name].apply(variables, both.reshape(-1, *real.shape[1:]))
+      scores = scores.reshape(len(real), 2, *scores.shape[1:])
+      terms = adversarial.wasserstein.discriminator(scores[:, 0], scores[:, 1])
       metrics[f'wasserstein_{short}'] = sum(terms)
       if loss.gradient_penalty:
         # The gradient in [-1, 1], which is the networks' own range, is half that in [0, 1].
