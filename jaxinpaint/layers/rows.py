@@ -32,11 +32,6 @@ def split_over(mesh: Mesh | None) -> Iterator[None]:
     _mesh.reset(token)
 
 
-def are_split() -> bool:
-  """Whether the function under trace has its rows split."""
-  return _mesh.get() is not None
-
-
 def pinned(function: Callable[[jax.Array], jax.Array], x: jax.Array, reach: int) -> jax.Array:
   """A convolution of [B,H,W,C] between two pinned arrays; nothing else where rows are not split.
 
