@@ -29,6 +29,7 @@ from jaxinpaint.evaluation.tables import (
   not_computed,
   number,
   percent,
+  printed_names,
   resource,
   resource_names,
   verdicts,
@@ -329,7 +330,7 @@ def _resources(results: Results, published: Sequence[Published]) -> str:
     )
   printed = papers.resources(published, results.protocol.metrics)
   if printed:
-    names = resource_names(dict(printed))
+    names = printed_names(printed)
     rows = ''.join(
       f'<tr><th scope="row">{escape(method)} <small>published</small></th>'
       + ''.join(f'<td data-value="{escape(x)}">{escape(x or "–")}</td>' for x in values)

@@ -344,6 +344,11 @@ def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
   return {n: labels.get(n, n.replace('_', ' ')) for n in names}
 
 
+def printed_names(printed: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+  """{name: as a reader sees it} of the costs that papers print, measured in ways of their own."""
+  return {n: n.replace('_', ' ') for _, given in printed for n in given}
+
+
 def resources_text(results: Results, published: Sequence[Published]) -> list[str]:
   """What each predictor costs, where it was measured, and what papers print of that."""
   lines = []
@@ -355,7 +360,7 @@ def resources_text(results: Results, published: Sequence[Published]) -> list[str
     lines += ['', *table(['', *map(plain, results.resources)], rows)]
   printed = papers.resources(published, results.protocol.metrics)
   if printed:
-    names = resource_names(dict(printed))
+    names = printed_names(printed)
     rows = [
       [f'*{plain(method)}* (published)', *(f'*{given[n]}*' if n in given else '–' for n in names)]
       for method, given in printed
