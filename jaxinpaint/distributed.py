@@ -181,11 +181,3 @@ def announce(mesh: jax.sharding.Mesh | None = None) -> None:
   logging.info('%s', describe(mesh))
   if jax.process_index() != 0:
     logging.set_verbosity(logging.WARNING)
-
-
-def barrier(name: str) -> None:
-  """Returns when every process has come to the barrier of this name."""
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -218,6 +219,8 @@ def _resources(
   request: Request, trained: Mapping[str, rows.Trained], fills: Mapping[str, Any], size: int
 ) -> dict[str, dict[str, float]]:
   """What the rows cost, each in processes of its own, before this one takes up a device."""
+  if jax.distributed.is_initialized():
+    raise ValueError('--resources measures on one machine: leave it out with several processes')
   given = rows.split(request.rows)
   own = str(request.weights or request.workdir)
   if request.workdir and request.step is not None:
@@ -241,7 +244,7 @@ def _prepare_pairs(request: Request) -> Prepared:
     )
   foreign = dict(
     workdir=request.workdir, weights=request.weights, row=request.rows, data=request.data,
-    size=request.size, masks=request.masks,
+    size=request.size, masks=request.masks, resources=request.resources,
   )  # fmt: skip
   wrong = [f'--{name}' for name, value in foreign.items() if value]
   if wrong:

@@ -172,7 +172,7 @@ def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
     if not lost:
       sentences.append(f'{name} beats every classical fill in all {total} means.')
     elif not won:
-      sentences.append(f'{name} does not beat the classical fills in any of the {total} means.')
+      sentences.append(f'{name} beats all classical fills in none of the {total} means.')
     else:
       where = '; '.join(f'{", ".join(labels)} at {_at(b)}' for b, labels in lost.items())
       sentences.append(

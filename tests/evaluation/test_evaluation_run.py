@@ -329,10 +329,7 @@ def test_watch(toy, tmp_path, capsys):
   results = watch.final(4, State, {})
   assert results.count == 5 and (tmp_path / 'evaluation' / '4' / 'report.md').exists()
   printed = capsys.readouterr().out
-  assert (
-    'Telea' in printed
-    and 'toy does not beat the classical fills in any of the 24 means.' in printed
-  )
+  assert 'Telea' in printed and 'toy beats all classical fills in none of the 24 means.' in printed
 
 
 @pytest.mark.parametrize(
@@ -373,7 +370,7 @@ def test_verdict_says_plainly_where_a_model_loses(photographs):
     'part beats every classical fill in 6 of 12 means, not in PSNR, SSIM, L1 %, hole PSNR, '
     'hole SSIM, hole L1 % at 10-20 %.'
   )
-  assert bad == 'bad does not beat the classical fills in any of the 12 means.'
+  assert bad == 'bad beats all classical fills in none of the 12 means.'
 
 
 def test_published_rows():

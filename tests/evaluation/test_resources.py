@@ -15,7 +15,6 @@ from jaxinpaint.layers import conv, operations
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import costs
 from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
-from jaxinpaint.weights import store
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -100,25 +99,9 @@ def test_host_memory_is_this_programs_own_peak():
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-  config = systems.default_config('glcic')
-  config.model.update(dict(width=4, discriminator_width=2, discriminator_features=8))
-  config.model.update(dict(image_size=64, local_size=32))
-  recipe = systems.make_recipe(config)
-  batch = {
-    'image': jnp.zeros((1, 64, 64, 3)),
-    'mask': jnp.zeros((1, 64, 64, 1)),
-    'id': jnp.zeros(1, jnp.int32),
-  }
-  shapes = jax.eval_shape(recipe.init, jax.random.key(0), batch)
-  rng = np.random.default_rng(0)
-  # Numbers of any kind: compiling `init` takes longer than all that is measured here.
-  numbers = lambda x: rng.uniform(0.01, 0.1, x.shape).astype(x.dtype)
-  params, stats = jax.tree.map(numbers, shapes)
+def weights(tmp_path_factory, narrow_glcic):
   path = tmp_path_factory.mktemp('weights') / 'gl.safetensors'
-  pick = lambda tree: {'generator': jax.device_get(tree['generator'])}
-  store.save(path, 'glcic', config, pick(params), pick(stats))
-  return path, params['generator']
+  return path, narrow_glcic(path, 64)
 
 
 def test_predict_says_everything_that_is_promised(weights):

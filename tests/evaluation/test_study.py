@@ -1,17 +1,13 @@
 import dataclasses
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import survey_study
-from jaxinpaint import systems
 from jaxinpaint.data import pipeline, sources
 from jaxinpaint.evaluation import command, protocols, resources, study, study_document, study_images
-from jaxinpaint.weights import store
 
 SIDE = 64
 
@@ -180,24 +176,10 @@ def folder(tmp_path_factory, photographs):
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-  config = systems.default_config('glcic')
-  config.model.update(dict(width=4, discriminator_width=2, discriminator_features=8))
-  config.model.update(dict(image_size=96, local_size=32))
-  recipe = systems.make_recipe(config)
-  batch = {
-    'image': jnp.zeros((1, 96, 96, 3)),
-    'mask': jnp.zeros((1, 96, 96, 1)),
-    'id': jnp.zeros(1, jnp.int32),
-  }
-  shapes = jax.eval_shape(recipe.init, jax.random.key(0), batch)
-  rng = np.random.default_rng(0)
-  # Numbers of any kind: compiling `init` takes longer than all that is measured here.
-  numbers = lambda x: rng.uniform(0.01, 0.1, x.shape).astype(x.dtype)
-  params, stats = jax.tree.map(numbers, shapes)
+def weights(tmp_path_factory, narrow_glcic):
   path = tmp_path_factory.mktemp('weights') / 'gl.safetensors'
-  pick = lambda tree: {'generator': jax.device_get(tree['generator'])}
-  return store.save(path, 'glcic', config, pick(params), pick(stats))
+  narrow_glcic(path, 96)
+  return path
 
 
 def request(folder, output, **changes):
