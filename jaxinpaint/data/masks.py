@@ -21,6 +21,7 @@ The options of a family are the fields of its class in mask_shapes, mask_files a
 
 import collections.abc
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import re
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinpaint.data import brush
 from jaxinpaint.data.brush import Brush
 from jaxinpaint.data.mask_files import FileMasks, PairMasks, read_mask
 from jaxinpaint.data.mask_sampler import MaskSampler, check_area
@@ -156,6 +158,17 @@ def make(spec: 'str | collections.abc.Mapping[str, Any] | MaskSampler') -> MaskS
       raise ValueError(f"mask specification {options} lacks 'kind': one of {', '.join(kinds())}")
     return _build(str(options.pop('kind')), options)
   raise ValueError(f"mask specification {spec!r} must be a string or a mapping with 'kind'")
+
+
+def drawer(data: Any) -> collections.abc.Callable | None:
+  """What draws the masks of `config.data` inside the train step; None where the pipeline does.
+
+  Returns:
+    (keys u32[B, 2], height, width) -> f32[B, height, width, 1] in {0, 1}, 1 = hole.
+  """
+  if not data.masks_on_device:
+    return None
+  return functools.partial(brush.draw_on_device, brush=make(data.masks))
 
 
 def _parse(spec: str) -> tuple[str, dict[str, Any]]:

@@ -38,7 +38,7 @@ from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.data import masks as data_masks
 from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.layers import operations
-from jaxinpaint.training import checkpoints, loop, sharding
+from jaxinpaint.training import checkpoints, preparation, sharding
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training.recipe import Plan, Recipe
 
@@ -167,10 +167,10 @@ def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
   say('stage', 'preparing the run')
   config = run_config(row)
   with tempfile.TemporaryDirectory() as workdir:
-    run = loop.prepare(_alone(config, row, batch_size, size), pathlib.Path(workdir))
+    run = preparation.prepare(_alone(config, row, batch_size, size), pathlib.Path(workdir))
     try:
       values = dict(train_batch=run.config.data.batch_size, train_size=run.config.data.size)
-      total = loop.total_steps(run.config, run.recipe)
+      total = preparation.total_steps(run.config, run.recipe)
       say('values', values | {'train_steps': total})
       seconds = _schedule_seconds(run, total, steps, say)
       hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
@@ -368,7 +368,7 @@ def _complete(config: ConfigDict, known: ConfigDict) -> None:
       _complete(config[name], value)
 
 
-def _schedule_seconds(run: loop.Run, total: int, steps: int, say: Say) -> float:
+def _schedule_seconds(run: preparation.Run, total: int, steps: int, say: Say) -> float:
   """Of all `total` steps, from the medians of a few of each kind."""
   batch = sharding.to_devices(next(run.batches), run.mesh)
   seconds, state = 0.0, run.state

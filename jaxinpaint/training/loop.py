@@ -6,16 +6,9 @@ started, resumed and extended by the same command; what is resumed equals what w
 the bit.
 """
 
-import dataclasses
-import functools
-import json
-import os
 import pathlib
-import platform
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,44 +17,15 @@ from absl import logging
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-import jaxinpaint
-from jaxinpaint import distributed, systems
-from jaxinpaint.data import brush, masks, pipeline
+from jaxinpaint.data import masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
-from jaxinpaint.training import config as config_lib
-from jaxinpaint.training import (
-  faults,
-  initial,
-  numerics,
-  optimizers,
-  sharding,
-  state,
-  step,
-  writers,
-)
+from jaxinpaint.training import faults, numerics, preparation, sharding, state, writers
 from jaxinpaint.training.faults import ConfigurationError
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.training.preparation import Run
 
 # Times in a row that the processes which decode images are started again for one batch.
 _RESTARTS = 3
-
-
-@dataclasses.dataclass
-class Run:
-  """A run that is ready to take steps."""
-
-  config: ConfigDict
-  workdir: pathlib.Path
-  recipe: Recipe
-  mesh: jax.sharding.Mesh
-  constants: Any
-  state: state.TrainState
-  train_step: Callable
-  checkpoints: checkpoints_lib.Checkpoints
-  batches: Iterator[dict[str, np.ndarray]]
-  rng: jax.Array
-  record: dict[str, int]  # of `numerics.Guard`
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
@@ -83,10 +47,10 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
   """
   workdir = pathlib.Path(workdir)
   try:
-    run = prepare(config, workdir)
+    run = preparation.prepare(config, workdir)
   except (ValueError, OSError) as error:
     raise ConfigurationError(str(error)) from error
-  total = total_steps(config, run.recipe)
+  total = preparation.total_steps(config, run.recipe)
   start = int(run.state.step)
   if start >= total:
     logging.info('%s is at step %d of %d: nothing is left to train.', workdir, start, total)
@@ -112,132 +76,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     raise fault from error
 
 
-def total_steps(config: ConfigDict, recipe: Recipe) -> int:
-  """config.training.steps, or the length of the recipe's phases where they all have an end."""
-  if recipe.steps is None:
-    return config.training.steps
-  return min(config.training.steps, recipe.steps)
-
-
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
-  """Everything before the first step; whatever the user can get wrong fails here.
-
-  Raises:
-    ValueError, OSError: naming the field or path, and the fix.
-  """
-  config_lib.validate(config)
-  recipe = systems.make_recipe(config)
-  mesh = sharding.make_mesh(**config.training.mesh)
-  sharding.check_batch(config.data.batch_size, config.data.size, mesh)
-  distributed.announce(mesh)
-  evaluation.check(config, recipe)
-  txs = optimizers.make_optimizers(
-    config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
-  )
-  own_rows = sharding.local_rows(config.data.batch_size, mesh)
-  pipeline.check(config.data, config.seed, inputs=recipe.inputs, rows=own_rows)
-  constants = recipe.load_constants(True)
-
-  size, rows = config.data.size, config.data.batch_size
-  shapes = {
-    'image': jax.ShapeDtypeStruct((rows, size, size, 3), np.float32),
-    'mask': jax.ShapeDtypeStruct((rows, size, size, 1), np.float32),
-    'id': jax.ShapeDtypeStruct((rows,), np.int32),
-  }
-  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  ema = tuple(config.training.ema_networks) if config.training.ema_decay else ()
-  absent = [n for n in ema if n not in recipe.networks]
-  if absent:
-    raise ValueError(f'config.training.ema_networks {absent} are not among {recipe.networks}')
-
-  def create(key):
-    # The parameters depend on the shapes of a batch, not on what is in it.
-    batch = jax.tree.map(lambda s: jax.numpy.zeros((1, *s.shape[1:]), s.dtype), shapes)
-    return state.create(recipe, txs, ema, key, batch)
-
-  abstract = jax.eval_shape(create, init_key)
-  min_size = config.training.mesh.get('fsdp_min_size', sharding.FSDP_MIN_SIZE)
-  placed = sharding.state_sharding(abstract, mesh, min_size)
-  abstract = jax.tree.map(
-    lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed
-  )
-
-  _check_workdir(workdir)
-  checkpoints = checkpoints_lib.Checkpoints(
-    workdir,
-    keep=config.checkpoint.keep,
-    keep_every=config.checkpoint.keep_every,
-    best=config.checkpoint.best if config.training.evaluate_every else '',
-  )
-  checkpoints.check_writable()
-  restored = checkpoints.restore(abstract, config)
-  record: dict[str, int] = {}
-  if restored is None:
-    current = jax.jit(create, out_shardings=placed)(init_key)
-    current = initial.merge(recipe.start(), current)
-    if recipe.pretrained and not config.init_from:
-      raise ValueError(
-        f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
-        f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
-      )
-    if config.init_from:
-      current = initial.load(config.init_from, current, recipe)
-  else:
-    current, meta = restored
-    record = meta['data'].get('sick', {})
-    logging.info('Resumed %s at step %d.', workdir, int(current.step))
-    _report_changes(meta, config)
-  _write_workdir(workdir, config)
-
-  replicated = sharding.replicated(mesh)
-  constants = jax.device_put(constants, replicated)
-  train_step = step.make_train_step(
-    recipe,
-    txs,
-    ema_decay=config.training.ema_decay,
-    accumulate=config.training.accumulate,
-    state_sharding=placed,
-    constants_sharding=replicated,
-    replicated=replicated,
-    draw_masks=_draw_masks(config.data),
-  )
-  rollbacks = record.get('rollbacks', 0)
-  batches = _batches(config, recipe, mesh, int(current.step), rollbacks)
-  rng = _key(config, mesh, rollbacks)
-  return Run(
-    config, workdir, recipe, mesh, constants, current, train_step, checkpoints, batches, rng, record
-  )
-
-
-def _batches(
-  config: ConfigDict, recipe: Recipe, mesh: jax.sharding.Mesh, start: int, rollbacks: int
-) -> pipeline.Batches:
-  """The stream from step `start` on, after so many returns of a run whose numbers were sick."""
-  return pipeline.make(
-    config.data,
-    numerics.seed_after(config.seed, rollbacks),
-    start_step=start,
-    inputs=recipe.inputs,
-    rows=sharding.local_rows(config.data.batch_size, mesh),
-  )
-
-
-def _key(config: ConfigDict, mesh: jax.sharding.Mesh, rollbacks: int) -> jax.Array:
-  """The key of all steps, on every device; made there: keys cannot be put on other processes'."""
-
-  def make() -> jax.Array:
-    return numerics.key_after(jax.random.fold_in(jax.random.key(config.seed), 1), rollbacks)
-
-  return jax.jit(make, out_shardings=sharding.replicated(mesh))()
-
-
-def _draw_masks(data: ConfigDict) -> Callable | None:
-  """What draws the masks inside the step; None where the pipeline does."""
-  if not data.masks_on_device:
-    return None
-  return functools.partial(brush.draw_on_device, brush=masks.make(data.masks))
-
-
 def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.TrainState:
   """Takes the steps from `start` to `total`."""
   config, first = run.config, jax.process_index() == 0
@@ -251,7 +89,7 @@ def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.T
     watch.samples(0, run.state, run.constants)
   progress = writers.Progress(total, start, active=first)
   policy, limit = config.training.nan, config.training.nan_limit
-  guard = numerics.Guard(policy, limit, run.workdir, run.record, _draw_masks(config.data))
+  guard = numerics.Guard(policy, limit, run.workdir, run.record, masks.drawer(config.data))
   if policy == 'rollback':
     _save(run, writer, guard, None)  # a first step may be sick, too
   meter = _Meter(config.data.batch_size)
@@ -336,7 +174,7 @@ def _next_batch(run: Run, done: int, rollbacks: int) -> dict[str, np.ndarray]:
         ) from error
       logging.error('A process that decodes images died (%s); all are started again.', cause)
       run.batches.close()
-      run.batches = _batches(run.config, run.recipe, run.mesh, done, rollbacks)
+      run.batches = preparation.batches(run.config, run.recipe, run.mesh, done, rollbacks)
     except (ValueError, OSError) as error:
       raise faults.StorageError(
         f'batch {done} cannot be read: {error}. The checkpoints are untouched; the same command '
@@ -346,7 +184,10 @@ def _next_batch(run: Run, done: int, rollbacks: int) -> dict[str, np.ndarray]:
 
 
 def _save(
-  run: Run, writer: writers.Writer, guard: numerics.Guard, metrics: dict[str, float] | None
+  run: Run,
+  writer: writers.Writer,
+  guard: numerics.Guard,
+  metrics: dict[str, float] | None,
 ) -> None:
   # What a checkpoint is about to confirm must not be lost in a kill afterwards.
   writer.flush()
@@ -369,8 +210,8 @@ def _roll_back(run: Run, rollbacks: int) -> int:
   run.state = restored[0]
   done = int(run.state.step)
   run.batches.close()
-  run.batches = _batches(run.config, run.recipe, run.mesh, done, rollbacks)
-  run.rng = _key(run.config, run.mesh, rollbacks)
+  run.batches = preparation.batches(run.config, run.recipe, run.mesh, done, rollbacks)
+  run.rng = preparation.key(run.config, run.mesh, rollbacks)
   logging.warning('Back at step %d; images and random numbers are others from here on.', done)
   return done
 
@@ -385,21 +226,6 @@ def _position(run: Run) -> dict[str, Any]:
     'length': pipeline.source_length(data),
     'sick': run.record,
   }
-
-
-def _report_changes(meta: Mapping[str, Any], config: ConfigDict) -> None:
-  """Logs what differs between the checkpoint's run and this one."""
-  new = json.loads(config.to_json_best_effort())
-  for line in config_lib.differences(meta['config'], new):
-    logging.warning('Changed since the checkpoint: %s', line)
-  was, now = meta['data'].get('length'), pipeline.source_length(config.data)
-  if was != now:
-    logging.warning(
-      'The data had %s images when the checkpoint was saved and has %s now: the order of images '
-      'and masks from here on is not that of an uninterrupted run.',
-      was,
-      now,
-    )
 
 
 def _totals(scalars: Mapping[str, float]) -> dict[str, float]:
@@ -447,55 +273,3 @@ class _Meter:
     self._metrics, self._paused, self.waited = [], 0.0, 0.0
     self._begun = self._last = time.monotonic()  # a pause after this one is counted from here
     return means, speed
-
-
-def _check_workdir(workdir: pathlib.Path) -> None:
-  if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f'--workdir {workdir} is a file: give a folder')
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise faults.StorageError(
-      f'--workdir {workdir} cannot be made ({error.strerror}): give another one'
-    ) from error
-
-
-def _write_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
-  """config.json and environment.json; an earlier config that differs is kept beside it."""
-  if jax.process_index() != 0:
-    return
-  path, text = workdir / 'config.json', config.to_json_best_effort(indent=2)
-  if path.exists() and path.read_text() != text:
-    count = len(list(workdir.glob('config.*.json')))
-    path.rename(workdir / f'config.{count}.json')
-  _replace(path, text)
-  devices = jax.devices()
-  environment = {
-    'jaxinpaint': jaxinpaint.__version__,
-    'commit': _commit(),
-    'jax': jax.__version__,
-    'python': platform.python_version(),
-    'devices': f'{len(devices)} x {devices[0].device_kind}',
-    'processes': jax.process_count(),
-    'arguments': sys.argv[1:],
-  }
-  _replace(workdir / 'environment.json', json.dumps(environment, indent=2))
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  """Writes under another name, then renames: a kill leaves the old file or the new one."""
-  new = path.with_name(f'.{path.name}.{os.getpid()}')
-  new.write_text(text)
-  os.replace(new, path)
-
-
-def _commit() -> str:
-  """The commit of the code that runs; '' outside a git checkout."""
-  here = pathlib.Path(__file__).parent
-  try:
-    done = subprocess.run(
-      ['git', 'describe', '--always', '--dirty'], cwd=here, capture_output=True, text=True
-    )
-  except FileNotFoundError:
-    return ''
-  return done.stdout.strip() if done.returncode == 0 else ''

@@ -7,7 +7,7 @@ import pytest
 from test_completeness import CONFIGS, get_config
 
 from jaxinpaint import systems
-from jaxinpaint.training import loop
+from jaxinpaint.training import loop, preparation
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_a_quicktest_trains_every_phase(path, tmp_path):
   config.training.log_every = 1
   recipe = systems.make_recipe(config)
   state = loop.train(config, tmp_path / 'run')
-  assert int(state.step) == loop.total_steps(config, recipe)
+  assert int(state.step) == preparation.total_steps(config, recipe)
   lines = [json.loads(s) for s in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   seen = {name for line in lines for name in line}
   updates = {u.name for p in recipe.phases for u in p.updates}

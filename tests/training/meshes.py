@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinpaint import distributed, systems
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training import loop, sharding
+from jaxinpaint.training import preparation, sharding
 
 
 def small(system, **mesh):
@@ -37,7 +37,7 @@ def small(system, **mesh):
 
 def train(config, workdir, steps=5):
   """({'STEP/TERM': number}, {path: array}) of a few steps."""
-  run = loop.prepare(config, pathlib.Path(workdir))
+  run = preparation.prepare(config, pathlib.Path(workdir))
   losses = {}
   for i in range(steps):
     batch = sharding.to_devices(next(run.batches), run.mesh)

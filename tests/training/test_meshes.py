@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint import distributed
-from jaxinpaint.training import loop, program, sharding
+from jaxinpaint.training import preparation, program, sharding
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MESHES = (
@@ -39,7 +39,7 @@ def check_equal(system, one, many):
 
 
 def compiled_step(tmp_path, **mesh):
-  run = loop.prepare(meshes.small('mesff', **mesh), tmp_path / 'run')
+  run = preparation.prepare(meshes.small('mesff', **mesh), tmp_path / 'run')
   batch = sharding.to_devices(next(run.batches), run.mesh)
   lowered = run.train_step.lower(run.state, run.constants, batch, run.rng, run.recipe.plan(0))
   run.batches.close()
