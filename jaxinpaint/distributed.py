@@ -5,11 +5,13 @@ that the compiler puts into a program. Every process runs the same command; each
 devices as local and those of all as global.
 """
 
+import itertools
 import os
 import socket
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from absl import logging
 
 # Seconds that a process waits for the others at the start; clusters start nodes minutes apart.
@@ -74,6 +76,7 @@ def initialize(
       f'the processes cannot meet at {coordinator or "the coordinator"} ({_first_line(error)}): '
       'check that process 0 is on that host, and that the port is free and open'
     ) from error
+  _connect()
 
 
 def _by_hand(
@@ -176,8 +179,36 @@ def describe(mesh: jax.sharding.Mesh | None = None) -> str:
   return text
 
 
+def _connect(mesh: jax.sharding.Mesh | None = None) -> None:
+  """Makes the connections that programs on the mesh, or gathers over processes, will need.
+
+  On CPU each group of devices connects at its first collective, and there waits only 30 s for the
+  others (in a compiled collective the time is not limited so). A first step is minutes of
+  compilation, which can differ as much: jax's cache of compiled programs is only ever hit by process
+  0 on CPU. So all connect at the start, while they are together.
+  """
+  if jax.process_count() == 1 or jax.default_backend() != 'cpu':
+    return
+  from jax.experimental import multihost_utils
+
+  if mesh is None:
+    multihost_utils.process_allgather(np.zeros((), np.int32))
+    return
+  axes = [axis for axis, size in mesh.shape.items() if size > 1]
+  for n in range(1, len(axes) + 1):
+    for some in itertools.combinations(axes, n):
+      total = lambda some=some: jax.lax.psum(jax.lax.axis_index(some), some)
+      spec = jax.P()
+      jax.jit(jax.shard_map(total, mesh=mesh, in_specs=(), out_specs=spec, check_vma=False))()
+
+
 def announce(mesh: jax.sharding.Mesh | None = None) -> None:
-  """Logs `describe(mesh)`; from then on processes other than 0 log only what is serious."""
+  """Logs `describe(mesh)`; from then on processes other than 0 log only what is serious.
+
+  Where there are several processes all have to call it: it connects them.
+  """
   logging.info('%s', describe(mesh))
+  if mesh is not None:
+    _connect(mesh)
   if jax.process_index() != 0:
     logging.set_verbosity(logging.WARNING)
