@@ -184,8 +184,8 @@ def _connect(mesh: jax.sharding.Mesh | None = None) -> None:
 
   On CPU each group of devices connects at its first collective, and there waits only 30 s for the
   others (in a compiled collective the time is not limited so). A first step is minutes of
-  compilation, which can differ as much: jax's cache of compiled programs is only ever hit by process
-  0 on CPU. So all connect at the start, while they are together.
+  compilation, which can differ as much: only process 0 ever hits jax's cache of compiled programs
+  on CPU. So all connect at the start, while they are together.
   """
   if jax.process_count() == 1 or jax.default_backend() != 'cpu':
     return

@@ -17,7 +17,7 @@ from jaxinpaint.training import preparation, sharding
 # What may differ beside rounding: sums in another order, relative to an array's way so far.
 RELATIVE = 1e-3
 # A shaken run is one draw of what rounding can do.
-DRAWS = 4
+DRAWS = 8
 
 
 def small(system, **mesh):
@@ -34,7 +34,10 @@ def small(system, **mesh):
     config.model.update(dict(width=4, blocks=1, attention_size=16, attention_hidden=4))
     config.loss.update(dict(adversarial=0.1, perceptual=0.0, style=0.0, discriminator_width=4))
     config.training.steps = 5
-  config.training.update(dict(ema_decay=0.5, sample_every=0, evaluate_every=0, log_every=1))
+  averaged = systems.make_recipe(config).networks[:1]
+  config.training.update(
+    dict(ema_decay=0.5, ema_networks=averaged, sample_every=0, evaluate_every=0, log_every=1)
+  )
   config.training.mesh.update(mesh)
   config.checkpoint.update(dict(every=1000, best=''))
   return config
