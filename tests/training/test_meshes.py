@@ -197,7 +197,9 @@ def test_batch_norm_is_of_the_global_batch():
   outputs = ((images - mean) / np.sqrt(variance + 1e-5)).mean((1, 2, 3))
   assert np.abs(outputs).min() > 0.1  # of a pair alone they would be near 0
   np.testing.assert_allclose([metrics[f'net/a{i}'] for i in range(16)], outputs, atol=1e-5)
-  np.testing.assert_allclose([metrics[f'net/b{i}'] for i in range(16)], outputs, atol=1e-4)
+  # The second norm divides by what the first left, where its eps no longer counts.
+  outputs = ((images - mean) / np.sqrt(variance)).mean((1, 2, 3))
+  np.testing.assert_allclose([metrics[f'net/b{i}'] for i in range(16)], outputs, atol=1e-5)
   # And the gradients through them.
   one, _ = after_a_step(sharding.make_mesh(data=1))
   for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(new.params), strict=True):

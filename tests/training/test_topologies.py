@@ -49,33 +49,40 @@ def check(straight, workdir, exact=False):
       np.testing.assert_allclose(other[path], x, rtol=0, atol=TOLERANCE, err_msg=path)
 
 
-EIGHT, FSDP = dict(data=8), dict(data=4, fsdp=2)
+EIGHT, FOUR, ONE = dict(data=8), dict(data=4), dict(data=1)
+FSDP = dict(data=4, fsdp=2)
 
 
+def go_on(straight, workdir, meshes):
+  """Two steps on the first mesh, and so on."""
+  for i, mesh in enumerate(meshes):
+    state = topologies.train(workdir, straight[0], 2 * i + 2, mesh)
+    weights = state.params['critic']['w'].sharding
+    assert weights.mesh.size == np.prod(list(mesh.values()))
+    assert weights.is_fully_replicated == ('fsdp' not in mesh)
+  return workdir
+
+
+def test_a_run_goes_on_with_split_states_and_with_whole_ones(straight, tmp_path):
+  check(straight, go_on(straight, tmp_path / 'run', [FSDP, EIGHT, dict(data=2, fsdp=4)]))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  ('first', 'then'),
+  'meshes',
   [
-    (EIGHT, EIGHT),
-    (EIGHT, dict(data=4)),
-    (EIGHT, dict(data=1)),
-    (dict(data=1), EIGHT),
-    (FSDP, dict(data=1)),
-    (EIGHT, FSDP),
-    (FSDP, dict(data=2, fsdp=4)),
-    (dict(data=2, spatial=4), EIGHT),
+    (EIGHT, ONE, FOUR),
+    (ONE, EIGHT, FSDP),
+    (FSDP, ONE, FSDP),
+    (dict(data=2, spatial=4), FSDP, FOUR),
   ],
   ids=str,
 )
-def test_a_run_goes_on_with_another_mesh(straight, tmp_path, first, then):
-  topologies.train(tmp_path / 'run', straight[0], HALF, first)
-  state = topologies.train(tmp_path / 'run', straight[0], STEPS, then)
-  assert state.params['generator']['w'].sharding.mesh.size == np.prod(list(then.values()))
-  split = not state.params['critic']['w'].sharding.is_fully_replicated
-  assert split == ('fsdp' in then)
-  check(straight, tmp_path / 'run', exact=first == then == EIGHT)
+def test_a_run_goes_on_with_any_other_mesh(straight, tmp_path, meshes):
+  check(straight, go_on(straight, tmp_path / 'run', meshes))
 
 
-def test_worker_processes_do_not_change_what_follows(straight, tmp_path):
+def test_on_the_same_mesh_it_goes_on_to_the_bit_with_worker_processes_too(straight, tmp_path):
   topologies.train(tmp_path / 'run', straight[0], HALF, EIGHT, dict(workers=2))
   topologies.train(tmp_path / 'run', straight[0], STEPS, EIGHT)
   check(straight, tmp_path / 'run', exact=True)
@@ -102,12 +109,19 @@ def start(workdir, images, steps, devices, mesh, processes=1, **data):
     assert process.returncode == 0, text[-3000:]
 
 
-def test_a_run_goes_on_in_a_process_of_fewer_devices(straight, tmp_path):
-  topologies.train(tmp_path / 'run', straight[0], 2, EIGHT)
-  start(tmp_path / 'run', straight[0], 4, 4, dict(data=-1))
+def test_a_run_of_eight_devices_goes_on_with_four_and_in_a_process_of_one(straight, tmp_path):
+  go_on(straight, tmp_path / 'run', [EIGHT, FOUR])
   start(tmp_path / 'run', straight[0], STEPS, 1, dict(data=-1))
   devices = json.loads((tmp_path / 'run' / 'environment.json').read_text())['devices']
   assert devices.startswith('1 x')
+  check(straight, tmp_path / 'run')
+
+
+@pytest.mark.slow
+def test_a_run_of_eight_devices_goes_on_in_a_process_of_four_and_back(straight, tmp_path):
+  go_on(straight, tmp_path / 'run', [EIGHT])
+  start(tmp_path / 'run', straight[0], 4, 4, dict(data=2, fsdp=-1), workers=2)
+  topologies.train(tmp_path / 'run', straight[0], STEPS, EIGHT)
   check(straight, tmp_path / 'run')
 
 
