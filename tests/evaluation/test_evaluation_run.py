@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxinpaint import arrays, systems
+from jaxinpaint import arrays, exclusive, systems
 from jaxinpaint.evaluation import classical, command, mask_sets, protocols, report, resources, run
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.model import Model
@@ -271,6 +271,16 @@ def test_what_rows_cost_is_measured_of_what_was_given(toy, weights, folder, tmp_
   monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
   with pytest.raises(command.UsageError, match='--resources measures on one machine'):
     command.prepare(dataclasses.replace(ask, output=tmp_path / 'other'))
+
+
+def test_a_report_folder_takes_one_evaluation_at_a_time(toy, weights, folder, tmp_path):
+  prepared = command.prepare(request(weights, folder, bins=['20-40'], output=tmp_path / 'out'))
+  with exclusive.hold(tmp_path / '.out.lock', 'it'):
+    with pytest.raises(command.USER_ERRORS, match='/out is in use by process'):
+      prepared.run()
+  assert not (tmp_path / 'out').exists() and not (tmp_path / '.out.partial').exists()
+  prepared.run()
+  assert (tmp_path / 'out' / 'metrics.json').exists() and not (tmp_path / '.out.lock').exists()
 
 
 def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):
