@@ -8,7 +8,9 @@ import contextlib
 import os
 import pathlib
 import socket
+import time
 from collections.abc import Iterator
+from typing import TextIO
 
 from absl import logging
 
@@ -23,7 +25,7 @@ class InUse(Exception):
 
 
 @contextlib.contextmanager
-def hold(path: pathlib.Path, what: str) -> Iterator[None]:
+def hold(path: pathlib.Path, what: str, patience: float = 0.0) -> Iterator[None]:
   """Holds the lock file of this path while the block runs, and removes it afterwards.
 
   On file systems (and operating systems) without locks nothing is held, which is logged.
@@ -31,6 +33,8 @@ def hold(path: pathlib.Path, what: str) -> Iterator[None]:
   Args:
     path: of the lock file; its folder exists.
     what: is protected, for the message: '--workdir runs/mesff'.
+    patience: seconds to wait for another holder; a network file system learns late that a machine
+      is gone.
 
   Raises:
     InUse: another process holds it, here or on another machine of the same network file system.
@@ -39,7 +43,7 @@ def hold(path: pathlib.Path, what: str) -> Iterator[None]:
   if fcntl is None:
     yield
     return
-  file = _lock(path, what)
+  file = _lock(path, what, time.monotonic() + patience)
   if file is None:
     yield
     return
@@ -54,8 +58,9 @@ def hold(path: pathlib.Path, what: str) -> Iterator[None]:
       path.unlink(missing_ok=True)
 
 
-def _lock(path: pathlib.Path, what: str):
+def _lock(path: pathlib.Path, what: str, until: float) -> TextIO | None:
   """The open, locked file; None where the file system has no locks."""
+  said = False
   while True:
     file = open(path, 'a+', encoding='utf-8')
     try:
@@ -64,6 +69,13 @@ def _lock(path: pathlib.Path, what: str):
       file.seek(0)
       holder = file.read().strip() or 'another process'
       file.close()
+      left = until - time.monotonic()
+      if left > 0:
+        if not said:
+          logging.warning('%s is in use by %s: waiting up to %.0f s.', what, holder, left)
+          said = True
+        time.sleep(min(1.0, left))
+        continue
       raise InUse(
         f'{what} is in use by {holder}: wait until it has ended, or give another folder'
       ) from None

@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_a_folder_in_use_is_said_with_who_uses_it(tmp_path, holder):
   with exclusive.hold(tmp_path / '.lock', '--output o'):
     assert (tmp_path / '.lock').exists()
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_patient_one_waits(tmp_path, holder, caplog):
+  threading.Timer(1.5, holder.communicate, ['\n']).start()
+  with exclusive.hold(tmp_path / '.lock', '--workdir w', patience=60):
+    assert f'in use by process {holder.pid}' in caplog.text
+  assert holder.wait() == 0
 
 
 def test_what_a_killed_process_leaves_hinders_nobody(tmp_path, holder):
