@@ -43,7 +43,7 @@ def initialize(
 
   Raises:
     ClusterError: arguments that do not belong together, a device was used before, or the
-      coordinator cannot be started. (Where the others do not come in time jax aborts the process.)
+      coordinator's port is taken. (Where the others do not come in time jax aborts the process.)
   """
   if jax.distributed.is_initialized():
     return
@@ -51,6 +51,7 @@ def initialize(
   arguments = {}
   if any(v is not None for v in given):
     arguments = _by_hand(*given)
+    _check_address(coordinator, arguments)
   elif found := _detect(os.environ):
     arguments = dict(cluster_detection_method=found)
   elif 'tpu' not in (jax.config.jax_platforms or ''):  # jax sets it when imported on a TPU machine
@@ -122,6 +123,30 @@ def _by_hand(
     # As jax does under a launcher: on GPUs each process of a host takes one.
     arguments['local_device_ids'] = [launcher[2]]
   return arguments
+
+
+def _check_address(coordinator: str | None, arguments: Mapping[str, object]) -> None:
+  """Looks whether process 0 can have its port, and the others a host of that name.
+
+  Raises:
+    ClusterError: another program has the port. (jax would crash, or wait.)
+  """
+  if arguments.get('num_processes') == 1:
+    return
+  host, _, port = coordinator.rpartition(':')
+  if arguments['process_id'] == 0:
+    try:
+      socket.create_server(('', int(port))).close()
+    except OSError as error:
+      raise ClusterError(
+        f'process 0 cannot listen at port {port} of --coordinator={coordinator} '
+        f'({error.strerror}): if another process or an earlier run is still there, end it; else '
+        'give all processes another port'
+      ) from error
+  try:
+    socket.getaddrinfo(host.strip('[]'), int(port))
+  except OSError as error:  # in a cluster that is just starting the name may come yet
+    logging.warning('No address is known (yet) for %r of --coordinator: %s.', host, error.strerror)
 
 
 def _detect(environment: Mapping[str, str]) -> str | None:

@@ -261,3 +261,10 @@ def test_two_processes_train_as_one_device_does(system, mesh, tmp_path):
 def test_wrong_flags_get_a_sentence(given, want):
   with pytest.raises(distributed.ClusterError, match=want):
     distributed.initialize(*given)
+
+
+def test_a_port_that_another_program_has_gets_a_sentence():
+  with socket.create_server(('', 0)) as server:
+    port = server.getsockname()[1]
+    with pytest.raises(distributed.ClusterError, match=f'cannot listen at port {port} .* in use'):
+      distributed.initialize(f'127.0.0.1:{port}', 2, 0)
