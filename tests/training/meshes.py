@@ -66,7 +66,7 @@ def train(config, workdir, steps=5, shaken=False):
 
 
 def arrays_of(state):
-  """{path: float array} of parameters and statistics."""
+  """{path: float array} of parameters, statistics and averages."""
 
   def whole(x):
     if x.is_fully_replicated:
@@ -77,7 +77,7 @@ def arrays_of(state):
       return np.asarray(multihost_utils.process_allgather(x, tiled=True))
     return np.asarray(x)
 
-  tree = {'params': state.params, 'stats': state.stats}
+  tree = {'params': state.params, 'stats': state.stats, 'ema': state.ema}
   found = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(p): whole(x).astype(np.float64) for p, x in found}
 
@@ -95,11 +95,11 @@ def compare(one, shaken, many):
     many: of `train`.
 
   Returns:
-    ({what: number}, [complaints]): 'array' and 'term' the largest differences (of a term relative
-    to its size), 'rounding' of an array between `one` and `shaken`; 'share' the largest share
-    that was taken of what is allowed.
+    ({what: number}, [complaints]): 'first' and 'array' the largest difference of an array after
+    the first and after any step, 'term' of a term relative to its size, 'rounding' of an array
+    between `one` and `shaken`; 'share' the largest share that was taken of what is allowed.
   """
-  complaints, found = [], dict(array=0.0, term=0.0, rounding=0.0, share=0.0)
+  complaints, found = [], dict(first=0.0, array=0.0, term=0.0, rounding=0.0, share=0.0)
   start, noise, wobble = one[0][1], {}, 0.0
   assert len(one) == len(many) == len(shaken)
   for step, ((terms, arrays), (other_terms, other), (shaken_terms, moved)) in enumerate(
@@ -111,6 +111,8 @@ def compare(one, shaken, many):
       allowed = DRAWS * noise[path] + RELATIVE * _largest(x - start[path]) + 1e-9
       is_ = _largest(x - other[path])
       found['array'] = max(found['array'], is_)
+      if step == 1:
+        found['first'] = max(found['first'], is_)
       found['rounding'] = max(found['rounding'], noise[path])
       found['share'] = max(found['share'], is_ / allowed)
       if not is_ <= allowed:
