@@ -1,9 +1,7 @@
 """The same training on one device, many, and several processes; what the program exchanges."""
 
-import collections
 import functools
 import json
-import math
 import os
 import pathlib
 import socket
@@ -82,49 +80,41 @@ def test_a_step_over_image_rows_exchanges_rows_on_the_devices(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('system', ['deepfillv1', 'glcic'])
 def test_every_plan_of_a_data_parallel_step_exchanges_its_gradients_once(system, tmp_path):
-  config = meshes.small(system, data=8)
+  config, leaves = meshes.small(system, data=8), jax.tree.leaves
   run = preparation.prepare(config, tmp_path / 'run')
   batch = sharding.to_devices(next(run.batches), run.mesh)
   run.batches.close()
   run.checkpoints.close()
   for plan in dict.fromkeys(run.recipe.plan(i) for i in range(config.training.steps)):
-    lowered = run.train_step.lower(run.state, run.constants, batch, run.rng, plan)
-    compiled = lowered.compile()
+    compiled = run.train_step.lower(run.state, run.constants, batch, run.rng, plan).compile()
     found = program.collectives(compiled)
     assert {c.kind for c in found} == {'all-reduce'}, program.summary(found)
     assert not program.host_transfers(compiled)
     updates = [u for u in run.recipe.phases[plan.phase].updates if u.name in plan.updates]
-    # Twice, where a loss has two terms that each have a forward pass of their own (real and
-    # generated): XLA sums over devices before it sums the terms.
-    passes = {n: 1 if n == 'generator' else 2 for u in updates for n in u.trains}
-    gradients = collections.Counter()
-    for u in updates:
-      for n in u.trains:
-        for x in jax.tree.leaves(run.state.params[n]):
-          gradients[x.shape] += u.repeat * passes[n]
-    exchanged = collections.Counter(shape for c in found for _, shape in c.shapes)
-    print(plan.updates, program.summary(found))
-    # What is left when the gradients are taken away are numbers, and statistics of channels.
-    left = exchanged - gradients
-    assert all(math.prod(shape) == max((1, *shape)) <= 256 for shape in left), left
-    kernels = {k: n for k, n in gradients.items() if len(k) == 4}
-    for shape, n in kernels.items():
-      least = sum(
-        u.repeat
-        for u in updates
-        for m in u.trains
-        for x in jax.tree.leaves(run.state.params[m])
-        if x.shape == shape
-      )
-      assert least <= exchanged[shape] <= n, (shape, exchanged[shape], n)
-    statistics = 4 * sum(math.prod(shape) * n for shape, n in left.items())
-    if system == 'glcic':
-      # Mean and variance forwards, and as much again backwards, of each application.
-      assert 0 < statistics < 100_000
+    # A critic's gradient travels twice, as the summands of real and of generated pictures: XLA (on
+    # CPU) sums over devices before it adds them.
+    times = {u: u.repeat * (1 if u.trains == ('generator',) else 2) for u in updates}
+    trained = {u: [run.state.params[n] for n in u.trains] for u in updates}
+    if plan.updates == ('coarse',):  # the first of two generators in one network
+      trained = {u: parts[0]['coarse'] for u, parts in trained.items()}
+    size = {u: 4 * sum(x.size for x in leaves(parts)) for u, parts in trained.items()}
+    gradients = sum(times[u] * size[u] for u in updates)
+    rest = sum(c.bytes for c in found) - gradients
+    print(system, plan.updates, program.summary(found), f'{gradients} bytes of gradients')
+    # A bias whose summands cancel does not travel.
+    assert -0.01 * gradients < rest
+    if system == 'deepfillv1':
+      assert rest < 100
+      # One group for each update; losses' means beside them.
+      assert len([c for c in found if c.bytes > 100]) == sum(u.repeat for u in updates)
     else:
-      assert statistics < 100
-      groups = [c for c in found if c.bytes > 1000]
-      assert len(groups) == sum(u.repeat for u in updates)
+      # Mean and variance of every channel, and as much backwards: of one pass of the generator and
+      # of up to three of the discriminator, through which the generator's loss goes too.
+      channels = {n: sum(x.size for x in leaves(v)) // 2 for n, v in run.state.stats.items()}
+      most = 4 * 4 * (channels['generator'] + 3 * channels['discriminator'])
+      assert rest < most + 1000
+    # No activation: nothing is larger than the largest kernel.
+    assert max(c.largest for c in found) <= max(x.size for x in leaves(list(trained.values())))
 
 
 def test_what_is_not_wanted_is_seen():

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import topologies
+from jax.experimental import multihost_utils
 from topologies import BATCH, STEPS
 
 from jaxinpaint.data import pipeline, prepare
@@ -212,6 +214,23 @@ def test_a_share_of_the_rows_reads_its_images_only(straight, records, tmp_path, 
     reads.clear()
   assert not set(shares[0]) & set(shares[1])
   assert sorted(shares[0] + shares[1]) == sorted(everything)
+
+
+def test_a_signal_is_heard_soon_though_the_first_steps_only_seem_fast(monkeypatch):
+  clock, asked = [0.0], []
+
+  def gather(mine):
+    asked.append(clock[0])
+    return np.stack([mine, mine])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(multihost_utils, 'process_allgather', gather)
+  monkeypatch.setattr(faults.time, 'monotonic', lambda: clock[0])
+  with faults.StopSignals() as stop:
+    for done in range(40):
+      assert not stop.reached(done)
+      clock[0] += 0.002 if done in (2, 3, 4, 5) else 1.5  # seconds that the host takes for a step
+  assert len(asked) < 40 and np.diff(asked).max() < 10
 
 
 def test_a_batch_that_the_new_devices_cannot_split_is_refused_and_nothing_changes(
