@@ -1,11 +1,13 @@
 """Trains the same few steps on whatever devices there are; a module of the tests, and a program.
 
 python meshes.py OUT.npz SYSTEM '{"data": 2}' STEPS COORDINATOR NUM_PROCESSES PROCESS_ID
+python meshes.py late SECONDS COORDINATOR NUM_PROCESSES PROCESS_ID
 """
 
 import json
 import pathlib
 import sys
+import time
 
 import jax
 import numpy as np
@@ -151,9 +153,22 @@ def load(path):
   return history
 
 
+def late(index, seconds):
+  """Process 1 comes so much later to the first sum over the mesh than the others."""
+  mesh = sharding.make_mesh(data=2, fsdp=2)
+  distributed.announce(mesh)
+  batch = sharding.to_devices({'x': np.ones(len(sharding.local_rows(8, mesh)))}, mesh)
+  time.sleep(seconds if index == 1 else 0)
+  assert float(jax.jit(lambda x: x.sum())(batch['x'])) == 8
+
+
 if __name__ == '__main__':
-  out, system, mesh, steps, coordinator, count, index = sys.argv[1:]
+  *arguments, coordinator, count, index = sys.argv[1:]
   distributed.initialize(coordinator, int(count), int(index))
-  trained = train(small(system, **json.loads(mesh)), f'{out}.run', int(steps))
-  if index == '0':
-    save(out, trained)
+  if arguments[0] == 'late':
+    late(int(index), float(arguments[1]))
+  else:
+    out, system, mesh, steps = arguments
+    trained = train(small(system, **json.loads(mesh)), f'{out}.run', int(steps))
+    if index == '0':
+      save(out, trained)

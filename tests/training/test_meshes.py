@@ -207,22 +207,21 @@ def test_every_mesh_trains_as_one_device_does(system, mesh, tmp_path):
   check_equal(system, mesh, meshes.train(config, tmp_path, len(references(system)[0]) - 1))
 
 
-def processes(out, system, mesh, steps, count=2, devices=2):
-  """Runs meshes.py in `count` processes of `devices` devices each; what the first one saved."""
+def processes(*arguments, count=2, devices=2):
+  """Runs meshes.py in `count` processes of `devices` devices each."""
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{s.getsockname()[1]}'
   flags = f'--xla_force_host_platform_device_count={devices}'
   environment = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   environment['PYTHONPATH'] = str(ROOT)
-  command = [sys.executable, str(pathlib.Path(__file__).parent / 'meshes.py'), str(out), system]
-  command += [json.dumps(mesh), str(steps), address, str(count)]
+  command = [sys.executable, str(pathlib.Path(__file__).parent / 'meshes.py'), *arguments]
+  command += [address, str(count)]
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
   running = [subprocess.Popen([*command, str(i)], env=environment, **pipes) for i in range(count)]
   for process in running:
     text, _ = process.communicate(timeout=900)
     assert process.returncode == 0, text[-3000:]
-  return meshes.load(out)
 
 
 @pytest.mark.slow
@@ -236,8 +235,14 @@ def processes(out, system, mesh, steps, count=2, devices=2):
   ids=str,
 )
 def test_two_processes_train_as_one_device_does(system, mesh, tmp_path):
-  steps = len(references(system)[0]) - 1
-  check_equal(system, mesh, processes(tmp_path / 'two.npz', system, mesh, steps))
+  out, steps = str(tmp_path / 'two.npz'), str(len(references(system)[0]) - 1)
+  processes(out, system, json.dumps(mesh), steps)
+  check_equal(system, mesh, meshes.load(out))
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_longer_is_waited_for():
+  processes('late', '45')
 
 
 @pytest.mark.parametrize(
