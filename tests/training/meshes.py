@@ -97,11 +97,14 @@ def compare(one, shaken, many):
     many: of `train`.
 
   Returns:
-    ({what: number}, [complaints]): 'first' and 'array' the largest difference of an array after
-    the first and after any step, 'term' of a term relative to its size, 'rounding' of an array
-    between `one` and `shaken`; 'share' the largest share that was taken of what is allowed.
+    ({what: number}, [complaints]): the largest difference of an array after the
+    'first' step, after any of a 'parameter' and of an 'array', of a 'term' relative to its size;
+    'rounding' of a parameter between `one` and `shaken`; 'share' of what is allowed.
   """
-  complaints, found = [], dict(first=0.0, array=0.0, term=0.0, rounding=0.0, share=0.0)
+  complaints, found = (
+    [],
+    dict.fromkeys(('first', 'parameter', 'array', 'term', 'rounding', 'share'), 0.0),
+  )
   start, noise, wobble = one[0][1], {}, 0.0
   assert len(one) == len(many) == len(shaken)
   for step, ((terms, arrays), (other_terms, other), (shaken_terms, moved)) in enumerate(
@@ -115,7 +118,9 @@ def compare(one, shaken, many):
       found['array'] = max(found['array'], is_)
       if step == 1:
         found['first'] = max(found['first'], is_)
-      found['rounding'] = max(found['rounding'], noise[path])
+      if path.startswith("['params']"):
+        found['parameter'] = max(found['parameter'], is_)
+        found['rounding'] = max(found['rounding'], noise[path])
       found['share'] = max(found['share'], is_ / allowed)
       if not is_ <= allowed:
         complaints.append(f'step {step}: {path} differs by {is_:.2g}, allowed {allowed:.2g}')
