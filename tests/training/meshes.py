@@ -101,10 +101,8 @@ def compare(one, shaken, many):
     'first' step, after any of a 'parameter' and of an 'array', of a 'term' relative to its size;
     'rounding' of a parameter between `one` and `shaken`; 'share' of what is allowed.
   """
-  complaints, found = (
-    [],
-    dict.fromkeys(('first', 'parameter', 'array', 'term', 'rounding', 'share'), 0.0),
-  )
+  found = dict.fromkeys(('first', 'parameter', 'array', 'term', 'rounding', 'share'), 0.0)
+  complaints = []
   start, noise, wobble = one[0][1], {}, 0.0
   assert len(one) == len(many) == len(shaken)
   for step, ((terms, arrays), (other_terms, other), (shaken_terms, moved)) in enumerate(

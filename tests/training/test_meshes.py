@@ -196,6 +196,18 @@ def test_batch_norm_is_of_the_global_batch():
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_a_gradient_that_is_a_hundredth_wrong_is_seen():
+  def history(step, start=1.0):
+    return [({}, {"['params']": np.array([start])})] + [
+      ({'loss': 0.5}, {"['params']": np.array([start + step * i])}) for i in (1, 2)
+    ]
+
+  one, shaken = history(1e-4), history(1e-4, 1 + 2**-23)
+  assert not meshes.compare(one, shaken, history(1e-4, 1 - 2**-23))[1]
+  found, complaints = meshes.compare(one, shaken, history(1.01e-4))
+  assert len(complaints) == 1 and found['share'] > 1  # the first step's is still near rounding
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('system', 'mesh'),
