@@ -3,10 +3,12 @@
   python train.py --config configs/quickstart.py
   python train.py --config configs/places2_mesff.py --workdir runs/mesff --config.data.batch_size=16
   python train.py --config configs/places2_mesff.py:quicktest
+  python train.py --config ... --profile=100:110
   python train.py --config ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
-The last line is one of two processes; Cloud TPU, Slurm and Open MPI need none of its flags
-(docs/pods.md). Run the same command again to go on from the newest checkpoint.
+--profile traces steps 100 to 110 (docs/monitoring.md). The last line is one of two processes; Cloud
+TPU, Slurm and Open MPI need none of its flags (docs/pods.md). Run the same command again to go on
+from the newest checkpoint.
 
 Exit codes: 0 every step is done; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process
 or data worker died: run it again; 74 the disk is full or read-only: run it again when that is
@@ -27,9 +29,15 @@ CONFIG = config_flags.DEFINE_config_file(
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, of several.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.', lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this is, from 0.', lower_bound=0)
+PROFILE = flags.DEFINE_string(
+  'profile', None, 'START:STOP: trace the steps between, into profile/ of the workdir.'
+)
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where checkpoints, logs and pictures go; default runs/NAME-OF-THE-CONFIG.'
 )
+
+
+flags.register_validator(PROFILE, command_line.check_span)
 
 
 def main(argv: list[str]) -> None:
@@ -38,7 +46,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
   from jaxinpaint import distributed
-  from jaxinpaint.training import faults, loop
+  from jaxinpaint.training import compilation_cache, faults, loop
 
   workdir = WORKDIR.value
   if workdir is None:
@@ -48,7 +56,8 @@ def main(argv: list[str]) -> None:
   command_line.setup_logging()
   try:
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    loop.train(CONFIG.value, workdir)
+    compilation_cache.use(workdir)
+    loop.train(CONFIG.value, workdir, profile=command_line.span(PROFILE.value))
   except distributed.ClusterError as error:
     faults.leave(faults.ConfigurationError(str(error)))
   except Exception as error:

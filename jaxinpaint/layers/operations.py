@@ -6,6 +6,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from jaxinpaint.layers import conv
 
@@ -25,9 +26,28 @@ def useful_flops(function: Callable, *args: Any) -> float:
     return 2.0 * _macs(jax.make_jaxpr(lambda *a: function(*a))(*args).jaxpr)
 
 
-def _macs(jaxpr: Any) -> float:
+def flops_of_trace(jaxpr: Any) -> float:
+  """2 x the multiply-adds of the convolutions and matrix products of a trace, in the forms it has.
+
+  What `jax.checkpoint` computes a second time for the gradients counts once.
+
+  Args:
+    jaxpr: a closed one, of `jax.make_jaxpr` or `jax.jit(f).trace`.
+  """
+  return 2.0 * _macs(jaxpr.jaxpr)
+
+
+def _macs(jaxpr: Any, recomputes: bool = False) -> float:
   total = 0.0
+  # In the backward pass of jax.checkpoint the last input is a cotangent, and what does not depend
+  # on it is the forward pass once more.
+  gradient = set(jaxpr.invars[-1:])
   for equation in jaxpr.eqns:
+    if recomputes:
+      inputs = {v for v in equation.invars if not isinstance(v, core.Literal)}
+      if not inputs & gradient:
+        continue
+      gradient.update(equation.outvars)
     if equation.primitive.name == 'conv_general_dilated':
       p = equation.params
       kernel = equation.invars[1].aval.shape
@@ -46,5 +66,5 @@ def _macs(jaxpr: Any) -> float:
       for inner in value if isinstance(value, tuple | list) else (value,):
         inner = getattr(inner, 'jaxpr', inner)
         if hasattr(inner, 'eqns'):
-          total += repeats * _macs(inner)
+          total += repeats * _macs(inner, equation.params.get('differentiated', False))
   return float(total)
