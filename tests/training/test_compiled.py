@@ -50,24 +50,16 @@ def test_phases_and_lazy_updates_compile_once_each_and_warn_of_nothing(caplog):
   assert 'compiled again' not in caplog.text
 
 
-def test_a_batch_of_another_shape_is_reported_with_what_differs(caplog):
+def test_a_batch_of_another_shape_or_type_is_reported_once_with_what_differs(caplog):
   caplog.set_level(logging.WARNING)
-  batches = [toy.batch()] * 4 + [toy.batch(rows=6), toy.batch(), toy.batch(rows=6)]
-  run(toy.recipe(*PHASES), batches)
+  usual, other = toy.batch(), toy.batch(rows=6)
+  other['mask'] = other['mask'].astype(jnp.uint8)
+  run(toy.recipe(), [usual, other, usual, other])
   (record,) = [r for r in caplog.records if 'compiled again' in r.getMessage()]
   text = record.getMessage()
   assert "phase 'joint' (updates generator, critic)" in text
   assert 'image is float32[6,8,8,3] and was float32[8,8,8,3]' in text
-  assert 'id is int32[6] and was int32[8]' in text
-
-
-def test_a_batch_of_another_type_is_reported(caplog):
-  caplog.set_level(logging.WARNING)
-  batch = toy.batch()
-  whole = {**batch, 'image': (255 * batch['image']).astype(jnp.uint8)}
-  run(toy.recipe(), [batch, whole])
-  assert 'image is uint8[8,8,8,3] and was float32[8,8,8,3]' in caplog.text
-  assert 'mask' not in caplog.text.split('compiled again')[1]
+  assert 'mask is uint8[6,8,8,1] and was float32[8,8,8,1]' in text
 
 
 def test_the_programs_compute_what_the_jitted_step_does():
@@ -82,15 +74,20 @@ def test_the_programs_compute_what_the_jitted_step_does():
 
 def test_flops_of_a_step_are_those_of_its_products():
   _, found, _ = run(toy.recipe(), [toy.batch()])
-  pixels = 8 * 8 * 8
-  # The generator's product 4 x 3, forward and (of its weights) backward; through the critic's
-  # 3 x 8 and 8 forward and back to the picture; and its own update's, of fakes and photographs.
-  generator = pixels * (2 * 12 + 2 * (24 + 8))
-  critic = 2 * pixels * (2 * (24 + 8) + 8)
-  # Of what jax leaves out of each the count is not known better than so.
-  assert 0.7 < found[0].useful_flops / (2 * (generator + critic)) < 1.3
+  # The generator (4 x 3): forward, through the critic (3 x 8, 8) forward and back to the picture,
+  # and its weights'. The critic, of fakes and photographs: forward, and (of v, of the hidden layer,
+  # of w) backward. Not the critic's gradient through the generator, which nobody needs.
+  generator = 12 + 2 * (24 + 8) + 12
+  critic = 2 * (24 + 8) + 2 * (8 + 8 + 24)
+  assert found[0].useful_flops == 2 * 8 * 8 * 8 * (generator + critic)
   # The compiler counts additions and activations too, here many.
   assert found[0].flops > 0.5 * found[0].useful_flops
+  # It counts one device's program.
+  current = state.create(toy.recipe(), SGD, (), jax.random.key(0), toy.batch())
+  programs = Programs(step.make_train_step(toy.recipe(), SGD), toy.recipe(), devices=8)
+  eight = programs.get(current, {}, toy.batch(), jax.random.key(1), toy.recipe().plan(0))
+  assert eight.flops == 8 * found[0].flops
+  assert eight.useful_flops == found[0].useful_flops
 
 
 def test_what_is_computed_again_for_the_gradients_counts_once():
@@ -100,17 +97,6 @@ def test_what_is_computed_again_for_the_gradients_counts_once():
   def count(block):
     loss = lambda w, x: block(w, block(w, x)).sum()
     shapes = jnp.ones((16, 16)), jnp.ones((4, 16))
-    return operations.flops_of_trace(jax.make_jaxpr(jax.grad(loss))(*shapes))
+    return operations.flops_of_trace(jax.make_jaxpr(jax.value_and_grad(loss))(*shapes))
 
   assert count(jax.checkpoint(block)) == count(block) > 0
-
-
-def test_flops_are_of_all_devices(caplog):
-  recipe = toy.recipe()
-  train_step = step.make_train_step(recipe, SGD)
-  current = state.create(recipe, SGD, (), jax.random.key(0), toy.batch())
-  arguments = (current, {}, toy.batch(), jax.random.key(1), recipe.plan(0))
-  one = Programs(train_step, recipe).get(*arguments)
-  eight = Programs(train_step, recipe, devices=8).get(*arguments)
-  assert eight.flops == 8 * one.flops > 0
-  assert eight.useful_flops == one.useful_flops
