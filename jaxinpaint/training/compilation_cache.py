@@ -17,9 +17,10 @@ from jax.experimental.compilation_cache import compilation_cache
 _VARIABLE = 'JAX_COMPILATION_CACHE_DIR'
 _NAME = 'compilation_cache'
 _CHECKED = '.checked'
+_LOOKED_AT = 64
 
 
-def use(workdir: pathlib.Path) -> pathlib.Path | None:
+def use(workdir: str | pathlib.Path) -> str | None:
   """Turns the cache on, and says where it is; called before anything is compiled.
 
   Args:
@@ -28,26 +29,26 @@ def use(workdir: pathlib.Path) -> pathlib.Path | None:
   Returns:
     The folder; None: nothing is kept.
   """
-  folder, sentence = choose(
+  folder, own, sentence = choose(
     pathlib.Path(workdir),
     os.environ,
     jax.config.jax_compilation_cache_dir,
     jax.default_backend(),
     jax.process_count(),
   )
-  if folder is not None and not _writable(folder):
+  if own and not _writable(pathlib.Path(folder)):
+    folder = None
     logging.warning(
       'Compiled programs are not kept: %s cannot be written. %s=DIR names another folder.',
-      folder,
+      pathlib.Path(workdir).absolute().parent / _NAME,
       _VARIABLE,
     )
-    folder = None
   elif jax.process_index() == 0:
     logging.info('%s', sentence)
-  jax.config.update('jax_compilation_cache_dir', folder and str(folder))
+  jax.config.update('jax_compilation_cache_dir', folder)
   compilation_cache.reset_cache()  # jax remembers what it found at its first compilation
   if folder is not None and jax.process_index() == 0:
-    drop_damaged(folder)
+    drop_damaged(pathlib.Path(folder))
   return folder
 
 
@@ -57,8 +58,8 @@ def choose(
   configured: str | None,
   platform: str,
   processes: int,
-) -> tuple[pathlib.Path | None, str]:
-  """The folder (None: off), and a sentence that says so.
+) -> tuple[str | None, bool, str]:
+  """The folder (None: off), whether it is the default one, and a sentence that says so.
 
   Args:
     workdir: of the run.
@@ -68,16 +69,16 @@ def choose(
     processes: of the run.
   """
   if environment.get(_VARIABLE) == '':
-    return None, f'Compiled programs are not kept ({_VARIABLE} is empty).'
-  chosen = environment.get(_VARIABLE) or configured
+    return None, False, f'Compiled programs are not kept ({_VARIABLE} is empty).'
+  chosen = environment.get(_VARIABLE) or configured  # may be a bucket, too
   if chosen:
-    return pathlib.Path(chosen), f'Compiled programs are kept in {chosen} ({_VARIABLE}).'
+    return chosen, False, f'Compiled programs are kept in {chosen} ({_VARIABLE}).'
   # Of several CPU processes only the first finds its programs there; the others compile meanwhile,
   # and when that takes longer than the 30 s which gloo waits for a peer the run ends (69).
   if platform == 'cpu' and processes > 1:
-    return None, 'Compiled programs are not kept: several processes on CPUs.'
+    return None, False, 'Compiled programs are not kept: several processes on CPUs.'
   folder = workdir.absolute().parent / _NAME
-  return folder, f'Compiled programs are kept in {folder} ({_VARIABLE} names another folder).'
+  return str(folder), True, f'Compiled programs are kept in {folder} ({_VARIABLE} names another).'
 
 
 def _writable(folder: pathlib.Path) -> bool:
@@ -90,12 +91,15 @@ def drop_damaged(folder: pathlib.Path) -> list[str]:
   """Deletes programs that a kill left half written, and returns their names.
 
   jax writes them in place and never again once a file is there: it would find such a one broken at
-  every start, and compile anew each time. Only files younger than the last look are read.
+  every start, and compile anew each time. Only the newest files are read, and of those the ones
+  that came after the last look.
   """
   stamp, dropped = folder / _CHECKED, []
   try:
     since = stamp.stat().st_mtime if stamp.exists() else 0.0
-    entries = [p for p in folder.glob('*-cache') if p.stat().st_mtime >= since - 60]
+    times = {p: p.stat().st_mtime for p in folder.glob('*-cache')}
+    newest = sorted(times, key=times.get)[-_LOOKED_AT:]
+    entries = [p for p in newest if times[p] >= since - 60]
     for path in entries:
       if not _whole(path.read_bytes()):
         path.unlink(missing_ok=True)

@@ -67,8 +67,7 @@ def train(
     run = preparation.prepare(config, workdir)
     total = preparation.total_steps(config, run.recipe)
     start = int(run.state.step)
-    traced = profile if jax.process_index() == 0 else None
-    profiler = Profiler(traced, workdir, start, total)
+    profiler = Profiler(profile, workdir, start, total, active=jax.process_index() == 0)
   except (ValueError, OSError) as error:
     raise ConfigurationError(str(error)) from error
   if start >= total:

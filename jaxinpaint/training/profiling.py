@@ -16,12 +16,20 @@ class Profiler:
     start: steps done already. Of a window that lies behind nothing is traced, which is said: the
       same command must be able to go on.
     total: steps of the run.
+    active: False on all processes but the first: nothing is traced.
 
   Raises:
     ValueError: the window begins after the last step.
   """
 
-  def __init__(self, window: tuple[int, int] | None, workdir: pathlib.Path, start: int, total: int):
+  def __init__(
+    self,
+    window: tuple[int, int] | None,
+    workdir: pathlib.Path,
+    start: int,
+    total: int,
+    active: bool = True,
+  ):
     """See the class."""
     self._window, self._folder, self._running = window, workdir / 'profile', False
     if window is None:
@@ -37,6 +45,8 @@ class Profiler:
         *window,
         start,
       )
+      self._window = None
+    if not active:
       self._window = None
 
   def due(self, done: int) -> bool:
@@ -78,8 +88,8 @@ class Profiler:
     self._running, self._window = False, None
     jax.profiler.stop_trace()
     logging.info(
-      'The trace (until step %s) is in %s: `tensorboard --logdir %s` with the plugin tensorboard-'
-      'plugin-profile (XProf) shows it; ui.perfetto.dev opens its trace.json.gz.',
+      'The trace (until step %s) is in %s: `tensorboard --logdir %s` (with xprof installed) '
+      'shows it; ui.perfetto.dev opens its trace.json.gz.',
       'the last' if done is None else done,
       self._folder,
       self._folder,
