@@ -152,8 +152,9 @@ def _loop(
           arguments = (run.state, run.constants, batch, run.rng)
           if not programs.has(batch, plan):
             settle()
-            progress.skip(programs.get(*arguments, plan).seconds)
-            meter.resume()
+            seconds = programs.get(*arguments, plan).seconds
+            progress.skip(seconds)
+            meter.skip(seconds)
           program = programs.get(*arguments, plan)
           run.state, metrics = program.run(*arguments)
           meter.add(metrics, program)

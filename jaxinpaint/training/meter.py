@@ -9,7 +9,8 @@ to be done. Where the device is what the run waits for the host is told at once,
 device's time for a step; where the host is slower (data), it is the host's time for one. Where
 several steps are found done together each gets an equal share. Compilations, evaluations, pictures,
 checkpoints and traces are no part of it: before them the loop waits for the steps under way and
-afterwards calls `Meter.resume`.
+afterwards calls `Meter.resume`, or `Meter.skip` of a compilation, which comes when the wait for the
+step's batch has begun to count already.
 """
 
 import time
@@ -52,6 +53,10 @@ class Meter:
   def resume(self) -> None:
     """What happened since the last step was not training."""
     self._last = self._clock()
+
+  def skip(self, seconds: float) -> None:
+    """So long of the time since the last step was not training."""
+    self._last += seconds
 
   def waited(self, seconds: float) -> None:
     """So long the next batch was waited for."""

@@ -77,6 +77,19 @@ def test_data_wait_is_a_share_of_the_steps_time(clock):
   assert meter.read()[1]['speed/data_wait'] == 0
 
 
+def test_the_wait_for_the_batch_of_a_step_that_is_compiled_counts(clock):
+  meter = meter_lib.Meter(batch_size=1, clock=clock)
+  clock.now += 3.0
+  meter.waited(3.0)
+  meter.ready()  # nothing is under way
+  clock.now += 100.0  # compilation
+  meter.skip(100.0)
+  take(meter, clock, 1.0, under_way=0)
+  _, speed = meter.read()
+  assert speed['speed/step_ms'] == pytest.approx(4000)
+  assert speed['speed/data_wait'] == pytest.approx(0.75)
+
+
 def test_mfu_is_useful_work_over_what_all_devices_can_do(clock):
   meter = meter_lib.Meter(batch_size=1, devices=4, peak=1e12, clock=clock)
   take(meter, clock, 2.0, under_way=0, work=program(flops=9e12, useful=4e12))
