@@ -221,16 +221,21 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   )
 
 
+def random_state(program: Program, config: ConfigDict) -> state.TrainState:
+  """The state that follows from config.seed alone, created in its places."""
+  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  return jax.jit(program.create, out_shardings=program.state_sharding)(init_key)
+
+
 def _first_state(program: Program, config: ConfigDict) -> state.TrainState:
-  """The state before the first step, created in its places; with what config.init_from brings."""
+  """The state before the first step; with what config.init_from brings."""
   recipe = program.recipe
   if recipe.pretrained and not config.init_from:
     raise ValueError(
       f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
       f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
     )
-  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  current = jax.jit(program.create, out_shardings=program.state_sharding)(init_key)
+  current = random_state(program, config)
   current = initial.merge(recipe.start(), current)
   if config.init_from:
     current = initial.load(config.init_from, current, recipe)
