@@ -26,7 +26,7 @@ class Compiled:
     run: (state, constants, batch, rng) -> (state, metrics); the state is donated.
     seconds: that tracing and compiling took.
     flops: of a step, on all devices together, as the compiler counts its own program: what is
-      recomputed, padded or repeated on every device counts. 0 where it does not say.
+      recomputed, or done on every device alike, counts. 0 where it does not say.
     useful_flops: 2 x the multiply-adds of the convolutions and matrix products that the step asks
       for (`layers.operations`), whatever the devices do.
   """
