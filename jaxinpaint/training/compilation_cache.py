@@ -7,6 +7,7 @@ folder; set to nothing it turns the cache off.
 
 import os
 import pathlib
+import stat
 import zlib
 from collections.abc import Mapping
 
@@ -36,13 +37,14 @@ def use(workdir: str | pathlib.Path) -> str | None:
     jax.default_backend(),
     jax.process_count(),
   )
-  if own and not _writable(pathlib.Path(folder)):
-    folder = None
+  if own and (fault := _fault(pathlib.Path(folder))):
     logging.warning(
-      'Compiled programs are not kept: %s cannot be written. %s=DIR names another folder.',
-      pathlib.Path(workdir).absolute().parent / _NAME,
+      'Compiled programs are not kept: %s %s. %s=DIR names another folder.',
+      folder,
+      fault,
       _VARIABLE,
     )
+    folder = None
   elif jax.process_index() == 0:
     logging.info('%s', sentence)
   jax.config.update('jax_compilation_cache_dir', folder)
@@ -81,10 +83,20 @@ def choose(
   return str(folder), True, f'Compiled programs are kept in {folder} ({_VARIABLE} names another).'
 
 
-def _writable(folder: pathlib.Path) -> bool:
-  """Whether the folder can be written, or made; nothing is made."""
+def _fault(folder: pathlib.Path) -> str:
+  """Why a folder is not used, '' where it is; nothing is made.
+
+  Programs are run as they are found: a folder that someone else put there first (below /tmp, say)
+  is not trusted, unless the environment names it.
+  """
   existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
-  return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+  if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    return 'cannot be written'
+  if existing == folder and (
+    folder.stat().st_uid != os.getuid() or folder.stat().st_mode & stat.S_IWOTH
+  ):
+    return 'belongs to another user, or all may write it'
+  return ''
 
 
 def drop_damaged(folder: pathlib.Path) -> list[str]:

@@ -72,6 +72,20 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, settings, monkey
   assert not (tmp_path / 'elsewhere').exists()
 
 
+def test_a_folder_that_others_can_fill_is_not_trusted(tmp_path, settings, monkeypatch, caplog):
+  folder = tmp_path / 'compilation_cache'
+  folder.mkdir()
+  assert compilation_cache.use(tmp_path / 'run') == str(folder)
+  folder.chmod(0o777)
+  assert compilation_cache.use(tmp_path / 'run') is None
+  folder.chmod(0o755)
+  monkeypatch.setattr(os, 'getuid', lambda: 4321)
+  assert compilation_cache.use(tmp_path / 'run') is None
+  assert caplog.text.count('belongs to another user') == 2
+  monkeypatch.setenv(NAME, str(folder))
+  assert compilation_cache.use(tmp_path / 'run') == str(folder)
+
+
 def test_half_written_programs_are_deleted(tmp_path):
   whole = zlib.compress(bytes(range(256)) * 64)
   (tmp_path / 'a-cache').write_bytes(whole)
