@@ -75,14 +75,18 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, settings, monkey
 def test_a_folder_that_others_can_fill_is_not_trusted(tmp_path, settings, monkeypatch, caplog):
   folder = tmp_path / 'compilation_cache'
   folder.mkdir()
-  assert compilation_cache.use(tmp_path / 'run') == str(folder)
   folder.chmod(0o777)
   assert compilation_cache.use(tmp_path / 'run') is None
   folder.chmod(0o755)
   monkeypatch.setattr(os, 'getuid', lambda: 4321)
   assert compilation_cache.use(tmp_path / 'run') is None
   assert caplog.text.count('belongs to another user') == 2
-  monkeypatch.setenv(NAME, str(folder))
+  monkeypatch.undo()
+  jax.config.update('jax_compilation_cache_dir', None)
+  monkeypatch.delenv(NAME, raising=False)
+  assert compilation_cache.use(tmp_path / 'run') == str(folder)
+  monkeypatch.setattr(os, 'getuid', lambda: 4321)
+  monkeypatch.setenv(NAME, str(folder))  # by name it is
   assert compilation_cache.use(tmp_path / 'run') == str(folder)
 
 
