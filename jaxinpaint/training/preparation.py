@@ -115,7 +115,7 @@ class Program:
     )
     batch = {
       k: _placed(s, sharding.batch_sharding(mesh, s.ndim))
-      for k, s in _batch_shapes(config.data, recipe.inputs).items()
+      for k, s in batch_shapes(config.data, recipe.inputs).items()
     }
     return cls(recipe, mesh, create, _placed(abstract, placed), batch, train_step)
 
@@ -131,8 +131,13 @@ def _placed_one(s: jax.ShapeDtypeStruct, at: jax.sharding.Sharding) -> jax.Shape
   return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at)
 
 
-def _batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
-  """What `pipeline.make` says of its batches."""
+def batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+  """ShapeDtypeStructs of what `pipeline.make` gives.
+
+  Args:
+    data: config.data.
+    further: the recipe's inputs.
+  """
   b, size = data.batch_size, data.size
   made = {
     'image': jax.ShapeDtypeStruct((b, size, size, 3), np.uint8),
