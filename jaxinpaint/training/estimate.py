@@ -156,6 +156,8 @@ def _devices(spec: str) -> Iterator[Sequence[Any]]:
 def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
   """The devices of a TPU slice that is not here, for the compiler alone.
 
+  Of v3 and v4 these are cores, two a chip; a run on v4 has one device a chip.
+
   Args:
     name: 'v5e:2x4', 'v5p:2x2x1'.
     sides: of the slice, in chips.
@@ -163,10 +165,17 @@ def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
   Raises:
     ValueError: no TPU compiler is installed, or it knows no such slice.
   """
-  # libtpu would look for a TPU machine around it. It compiles alone: one host, number 0.
+  # libtpu would look for a TPU machine around it, and say at length that there is none. It compiles
+  # alone: one host, number 0, for the slice that is asked for.
+  family, count = name.partition(':')[0], math.prod(sides)
+  kind = {'v5e': f'v5litepod-{count}', 'v6e': f'v6e-{count}'}
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', kind.get(family, f'{family}-{2 * count}'))
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('TPU_WORKER_ID', '0')
+  os.environ.setdefault(
+    'ALLOW_MULTIPLE_LIBTPU_LOAD', '1'
+  )  # no chip is held: others may compile too
   from jax.experimental import topologies
 
   further = {'chips_per_host_bounds': (1, 1, 1)} if math.prod(sides) == 1 else {}
