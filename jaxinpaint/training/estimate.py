@@ -36,7 +36,11 @@ WIDTH = 98  # of the printed lines
 # Shares of a chip's peak that a step is predicted at; what convolutions reach is not known before.
 SHARES = (0.2, 0.4)
 _SLICE = re.compile(r'(v\d+\w*):(\d+(?:x\d+){1,2})')
-_NO_ROOM = re.compile(r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm')
+# The TPU compiler's two ways to say so; its second one counts temporaries alone.
+_NO_ROOM = re.compile(
+  r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm'
+  r'|\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)'
+)
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -54,8 +58,8 @@ class StepCost:
     outputs: bytes beside the arguments that are reused for the new state.
     temporaries: bytes.
     code: bytes of the program itself, where it lies in the device's memory.
-    room: (used, available) bytes that the compiler names when a program does not fit; else None,
-      and the other sizes are known.
+    room: (needed at least, available) bytes that the compiler names when a program does not fit;
+      else None, and the other sizes are known.
     collectives: of the program.
     compile_seconds: that it took here.
   """
@@ -241,7 +245,7 @@ def _step_cost(program: preparation.Program, plan: Any, times: int) -> StepCost:
     if not room:
       raise
     taken = time.monotonic() - begun
-    used, available = (_size(n) for n in room.groups())
+    used, available = (_size(n) for n in room.groups() if n)
     return dataclasses.replace(found, room=(used, available), compile_seconds=taken)
   taken = time.monotonic() - begun
   memory = compiled.memory_analysis()
@@ -323,7 +327,8 @@ def _step_lines(estimate: Estimate, step: StepCost) -> list[str]:
     exchange = textwrap.wrap(program_lib.summary(list(step.collectives)), WIDTH - 24)
     lines += [row('' if i else 'exchange', line) for i, line in enumerate(exchange)]
   fits = verdict(estimate, step)
-  lines.append(row('memory of a device', f'{step.peak / GIB:9.3f} GiB{fits and ": "}{fits}'))
+  peak = f'{step.peak / GIB:9.3f} GiB{" or more" if step.room else ""}'
+  lines.append(row('memory of a device', f'{peak}{fits and ": "}{fits}'))
   lines += [row('time, PREDICTED', t) for t in _predictions(estimate, step)]
   lines.append(row('compiled in', f'{step.compile_seconds:.0f} s'))
   return lines
