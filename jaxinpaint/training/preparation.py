@@ -24,11 +24,11 @@ import jaxinpaint
 from jaxinpaint import distributed, systems
 from jaxinpaint.data import inputs, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
-from jaxinpaint.features import shapes
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import faults, initial, numerics, optimizers, sharding, state, step
 from jaxinpaint.training.recipe import Plan, Recipe
+from jaxinpaint.weights import shapes
 
 
 @dataclasses.dataclass(frozen=True)

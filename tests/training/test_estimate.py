@@ -12,11 +12,11 @@ import toy
 from benchmarks import scaling
 from jaxinpaint import systems
 from jaxinpaint.data import pipeline
-from jaxinpaint.features import arcface, lpips, shapes, vgg
+from jaxinpaint.features import arcface, lpips, vgg
 from jaxinpaint.layers import conv, operations
 from jaxinpaint.training import chips, estimate, faults, preparation, sharding, state, step
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.weights import download
+from jaxinpaint.weights import download, shapes
 
 
 def small(**data):
