@@ -17,13 +17,14 @@ ALLOWED = {
   'data': ('arrays',),
   'systems': ('arrays', 'layers', 'losses', 'features', 'weights', 'training.recipe'),
   'training': (
-    *('arrays', 'command_line', 'data', 'distributed', 'evaluation', 'systems', 'weights'),
+    *('arrays', 'command_line', 'data', 'distributed', 'evaluation', 'exclusive', 'systems'),
+    'weights',
     'layers.conv',  # which form a step over several devices takes ...
     'layers.rows',  # ... and how it splits images
     'layers.operations',  # counts of work, for costs
   ),
   'evaluation': (
-    *('arrays', 'command_line', 'data', 'features', 'systems'),
+    *('arrays', 'command_line', 'data', 'exclusive', 'features', 'systems'),
     *('training.checkpoints', 'training.recipe', 'weights'),
   ),
   'inference': ('arrays', 'data', 'systems', 'training.checkpoints', 'training.recipe', 'weights'),

@@ -11,6 +11,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from jaxinpaint import exclusive
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
@@ -36,7 +37,7 @@ class UsageError(Exception):
 
 
 # What the entry point shows as a sentence, without a traceback.
-USER_ERRORS = (UsageError, EvaluationError)
+USER_ERRORS = (UsageError, EvaluationError, exclusive.InUse)
 
 DEFAULT_FILLS = ('mean', 'telea', 'ns')
 

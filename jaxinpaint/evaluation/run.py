@@ -1,5 +1,6 @@
 """Evaluation of a run: while it trains (`Watch`) and when it is done (`evaluate_model`)."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import jaxinpaint
-from jaxinpaint import arrays
+from jaxinpaint import arrays, exclusive
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
@@ -358,32 +359,42 @@ def evaluate_and_report(
   if networks:  # other weights, other numbers; and features that were missing are missing still
     settings |= dict(networks=origins, missing=sorted(networks.missing))
   fingerprint = _fingerprint(rows, images, masks_by_bin, protocol, settings)
-  kept = _open_journal(journal.place(output_dir), fingerprint, resume)
-  results = evaluate(
-    rows,
-    images,
-    masks_by_bin,
-    protocol,
-    batch_size=batch_size,
-    seed=seed,
-    count=count,
-    samples=samples,
-    on_unreadable=on_unreadable,
-    networks=networks,
-    journal=kept,
-    share=True,
-    cases=True,
-  )
-  results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
-  results.notes = dict(notes or {}) | origins | results.notes
-  results.resources = dict(resources or {})
-  if jax.process_index() == 0:
-    folder = report.write(results, output_dir, published_rows)
-    print(report.terminal_table(results, published_rows))
-    print(f'report: {folder / "report.html"}', flush=True)
-  processes.wait()
-  kept.remove()
+  with _alone(output_dir):
+    kept = _open_journal(journal.place(output_dir), fingerprint, resume)
+    results = evaluate(
+      rows,
+      images,
+      masks_by_bin,
+      protocol,
+      batch_size=batch_size,
+      seed=seed,
+      count=count,
+      samples=samples,
+      on_unreadable=on_unreadable,
+      networks=networks,
+      journal=kept,
+      share=True,
+      cases=True,
+    )
+    results.dataset, results.masks, results.baseline = dataset, masks_name, baseline
+    results.notes = dict(notes or {}) | origins | results.notes
+    results.resources = dict(resources or {})
+    if jax.process_index() == 0:
+      folder = report.write(results, output_dir, published_rows)
+      print(report.terminal_table(results, published_rows))
+      print(f'report: {folder / "report.html"}', flush=True)
+    processes.wait()
+    kept.remove()
   return results
+
+
+def _alone(output_dir: str | os.PathLike) -> contextlib.AbstractContextManager:
+  """Two evaluations into one folder would share a journal."""
+  if jax.process_index() != 0:
+    return contextlib.nullcontext()
+  output = pathlib.Path(output_dir).absolute()
+  output.parent.mkdir(parents=True, exist_ok=True)
+  return exclusive.hold(output.with_name(f'.{output.name}.lock'), f'--output {output_dir}')
 
 
 def _open_journal(

@@ -126,8 +126,8 @@ def make_train_step(
   Args:
     recipe: what to do.
     optimizers: {name: optax transformation} for `recipe.optimizers`.
-    ema_decay: of the averages in `state.ema`.
-    accumulate: steps to an optimizer step (the averages move once in as many).
+    ema_decay: of the averages in `state.ema`; one moves with each optimizer step of its network.
+    accumulate: steps to an optimizer step.
     state_sharding: tree of shardings for the state (None: left to jax, for one device).
     constants_sharding: for the constants.
     replicated: for the key and the metrics. Arrays of the batch stay where they are.
@@ -158,13 +158,14 @@ def make_train_step(
     rng = jax.random.fold_in(rng, state.step)
     with conv.plain_forms(plain), rows.split_over(mesh if several else None):
       new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
-    # With accumulation the parameters rest between optimizer steps, and so do their averages.
-    moves = (state.step + 1) % accumulate == 0
-    decay = jnp.where(moves, ema_decay, 1.0)
-    ema = {
-      n: jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(e.dtype), e, new.params[n])
-      for n, e in state.ema.items()
-    }
+    active = [u for u in phase.updates if u.name in plan.updates]
+    ema = dict(state.ema)
+    for network in ema:
+      of = [u.optimizer for u in active if network in u.trains]
+      if of:
+        # While gradients are accumulated the parameters rest, and so does their average.
+        moves = new.opt[of[-1]].mini_step == 0 if accumulate > 1 else True
+        ema[network] = _average(ema[network], new.params[network], ema_decay, moves)
     new = new.replace(step=state.step + 1, ema=ema)
     # Parameters are watched through the optimizers' changes; statistics have no such term.
     watched = [*metrics.values(), *_floats(new.stats)]
@@ -174,6 +175,11 @@ def make_train_step(
     return new, {**metrics, 'finite': finite}
 
   return train_step
+
+
+def _average(average: Any, params: Any, decay: float, moves: Any) -> Any:
+  decay = jnp.where(moves, decay, 1.0)
+  return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(e.dtype), average, params)
 
 
 def _floats(tree: Any) -> list[jax.Array]:

@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxinpaint import arrays, systems
-from jaxinpaint.evaluation import classical, command, mask_sets, protocols, report, run
+from jaxinpaint import arrays, exclusive, systems
+from jaxinpaint.evaluation import classical, command, mask_sets, protocols, report, resources, run
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.model import Model
 from jaxinpaint.training import checkpoints
@@ -250,6 +250,37 @@ def test_several_systems_and_their_names(toy, weights, folder, tmp_path):
   # Without --output several rows get a folder of their own names.
   several = command.prepare(command.Request(**vars(ask) | dict(output=None)))
   assert several.output == report.pathlib.Path('runs/evaluation/gray_bright')
+
+
+def test_what_rows_cost_is_measured_of_what_was_given(toy, weights, folder, tmp_path, monkeypatch):
+  asked = []
+
+  def measure(paths, fills, *, size):
+    asked.append((dict(paths), list(fills), size))
+    found = {'toy': {'seconds_per_image': 0.125}, 'mean fill': {'seconds_per_image': 0.25}}
+    return resources.Measured(found, {'toy': {'training': 'no run'}}, {})
+
+  monkeypatch.setattr(command.resources, 'measure', measure)
+  ask = request(
+    weights, folder, fills=['mean'], bins=['20-40'], resources=True, output=tmp_path / 'out'
+  )
+  results = command.prepare(ask).run()
+  assert asked == [({'toy': str(weights)}, ['mean'], SIZE)]
+  assert results.resources['toy'] == {'seconds_per_image': 0.125}
+  assert '0.125' in (tmp_path / 'out' / 'report.md').read_text()
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  with pytest.raises(command.UsageError, match='--resources measures on one machine'):
+    command.prepare(dataclasses.replace(ask, output=tmp_path / 'other'))
+
+
+def test_a_report_folder_takes_one_evaluation_at_a_time(toy, weights, folder, tmp_path):
+  prepared = command.prepare(request(weights, folder, bins=['20-40'], output=tmp_path / 'out'))
+  with exclusive.hold(tmp_path / '.out.lock', 'it'):
+    with pytest.raises(command.USER_ERRORS, match='/out is in use by process'):
+      prepared.run()
+  assert not (tmp_path / 'out').exists() and not (tmp_path / '.out.partial').exists()
+  prepared.run()
+  assert (tmp_path / 'out' / 'metrics.json').exists() and not (tmp_path / '.out.lock').exists()
 
 
 def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):

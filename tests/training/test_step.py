@@ -150,6 +150,40 @@ def test_accumulating_k_batches_equals_one_of_k_times_the_size():
   assert_trees_equal(half, parts.ema['generator'], atol=1e-7)
 
 
+def test_an_average_moves_with_the_optimizer_after_a_step_that_was_skipped():
+  recipe = toy.recipe(Phase('g', -1, toy.forward, (toy.GENERATOR,)))
+  txs = {'generator': optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()}
+  take = step.make_train_step(recipe, txs, ema_decay=0.5, accumulate=2)
+  current, key = start(recipe, txs, ('generator',)), jax.random.key(1)
+  begin = jax.device_get(current.params['generator'])
+  for i in range(3):
+    batch = toy.batch(seed=i)
+    if i == 1:
+      batch['image'] = batch['image'].at[0].set(jnp.nan)
+    current, _ = take(current, {}, batch, key, recipe.plan(i))
+    if i < 2:
+      assert_trees_equal(begin, current.ema['generator'], atol=0)
+  half = jax.tree.map(lambda a, b: (a + b) / 2, begin, current.params['generator'])
+  assert_trees_equal(half, current.ema['generator'], atol=1e-7)
+
+
+def test_the_average_of_a_network_rests_while_others_are_trained():
+  critic = Phase('c', 2, toy.forward, (toy.CRITIC,))
+  recipe = toy.recipe(critic, Phase('joint', -1, toy.forward, (toy.GENERATOR, toy.CRITIC)))
+  # An average away from its network, which any move would bring nearer.
+  own = start(recipe, SGD, ('generator',))
+  away = jax.tree.map(lambda x: np.asarray(x + 1), own.ema['generator'])
+  current, take = (
+    own.replace(ema={'generator': away}),
+    step.make_train_step(recipe, SGD, ema_decay=0.5),
+  )
+  for i in range(3):
+    current, _ = take(current, {}, toy.batch(), jax.random.key(1), recipe.plan(i))
+    if i < 2:
+      assert_trees_equal(away, current.ema['generator'], atol=0)
+  assert float(jnp.abs(current.ema['generator']['w'] - away['w']).min()) > 0.4
+
+
 def test_a_sick_step_changes_nothing_but_the_clock_and_is_named():
   recipe = toy.recipe()
   train_step = step.make_train_step(recipe, SGD)
