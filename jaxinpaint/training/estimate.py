@@ -301,6 +301,10 @@ def text(estimate: Estimate) -> str:
     lines.append(f'{"  on each device":24}{part / GIB:10.3f} GiB')
   for step in estimate.steps:
     lines += ['', *_step_lines(estimate, step)]
+  if times := _predicted(estimate, sum(s.useful_flops * s.steps for s in estimate.steps)):
+    hours = ', '.join(f'{s / 3600:,.1f} hours at {at:.0%}' for at, s in times)
+    tera = _peak(estimate) / 1e12
+    lines += ['', f'Whole training, PREDICTED: {hours} of the peak, {tera:,.0f} TFLOP/s a device']
   lines += ['', *_remarks(estimate)]
   return '\n'.join(lines)
 
@@ -329,7 +333,10 @@ def _step_lines(estimate: Estimate, step: StepCost) -> list[str]:
   fits = verdict(estimate, step)
   peak = f'{step.peak / GIB:9.3f} GiB{" or more" if step.room else ""}'
   lines.append(row('memory of a device', f'{peak}{fits and ": "}{fits}'))
-  lines += [row('time, PREDICTED', t) for t in _predictions(estimate, step)]
+  if times := _predicted(estimate, step.useful_flops):
+    lines.append(
+      row('time, PREDICTED', ', '.join(f'{1e3 * s:,.1f} ms at {at:.0%}' for at, s in times))
+    )
   lines.append(row('compiled in', f'{step.compile_seconds:.0f} s'))
   return lines
 
@@ -350,20 +357,16 @@ def verdict(estimate: Estimate, step: StepCost) -> str:
   return f'DOES NOT FIT into {available / GIB:.1f}: lower data.batch_size, raise mesh.fsdp'
 
 
-def _predictions(estimate: Estimate, step: StepCost) -> list[str]:
-  """The step's seconds if a device reached these shares of its chip's peak."""
+def _predicted(estimate: Estimate, flops: float) -> list[tuple[float, float]]:
+  """(share of the chip's peak, seconds of so much useful work on all devices at that share)."""
+  peak = _peak(estimate)
+  return [(at, flops / estimate.mesh.size / (at * peak)) for at in SHARES] if peak else []
+
+
+def _peak(estimate: Estimate) -> float | None:
+  """FLOP/s of a device; None: not in the table of chips."""
   chip = chips.find(estimate.mesh.devices.flat[0].device_kind)
-  peak = chip and chip.flops(estimate.config.dtype)
-  if not peak:
-    return []
-  found = []
-  for share in SHARES:
-    seconds = step.useful_flops / estimate.mesh.size / (share * peak)
-    tera = peak / 1e12
-    found.append(
-      f'{seconds * 1e3:,.1f} ms if each device reaches {share:.0%} of {tera:,.0f} TFLOP/s'
-    )
-  return found
+  return chip and chip.flops(estimate.config.dtype)
 
 
 def _remarks(estimate: Estimate) -> list[str]:
@@ -380,15 +383,19 @@ def _remarks(estimate: Estimate) -> list[str]:
     )
   elif not estimate.here:
     found.append(
-      f"Compiled by the {device.device_kind}'s own compiler, and not run. Times are arithmetic, "
-      'the share is an assumption. --probe=20 measures devices that are here.'
+      f"Compiled by the {device.device_kind}'s own compiler, and not run: nothing here is measured."
+    )
+  if _peak(estimate):
+    found.append(
+      'PREDICTED: useful work by the share of the peak that a device reaches, which is assumed, '
+      'without exchange and reading of data; --probe=20 measures the devices that are here.'
     )
   if (effort := jax.config.jax_exec_time_optimization_effort) < 0:
     found.append(
       f'Compiled with jax_exec_time_optimization_effort {effort:g}: soon done; a program that runs '
       'would be compiled at 0, for another need of memory, mostly a smaller one.'
     )
-  return [line for text in found for line in textwrap.wrap(text, WIDTH)]
+  return [line for remark in found for line in textwrap.wrap(remark, WIDTH)]
 
 
 def probed(config: ConfigDict, program: preparation.Program, steps: int, estimate: Estimate) -> str:
@@ -429,8 +436,7 @@ def probed(config: ConfigDict, program: preparation.Program, steps: int, estimat
 
 
 def _share(estimate: Estimate, flops: float) -> str:
-  chip = chips.find(estimate.mesh.devices.flat[0].device_kind)
-  peak = chip and chip.flops(estimate.config.dtype)
+  peak = _peak(estimate)
   return f', {flops / peak:.1%} of the peak' if peak else ''
 
 
