@@ -156,7 +156,11 @@ def make_train_step(
     batch['mask'] = mask
     phase = recipe.phases[plan.phase]
     rng = jax.random.fold_in(rng, state.step)
-    with conv.plain_forms(plain), rows.split_over(mesh if several else None):
+    with (
+      conv.plain_forms(plain),
+      rows.split_over(mesh if several else None),
+      arrays.images_in_groups(mesh.size // mesh.shape['spatial'] if several else 1),
+    ):
       new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
     active = [u for u in phase.updates if u.name in plan.updates]
     ema = dict(state.ema)
