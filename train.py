@@ -51,14 +51,20 @@ WORKDIR = flags.DEFINE_string(
 flags.register_validator(PROFILE, command_line.check_span)
 
 
+@flags.multi_flags_validator(
+  ['estimate', 'devices', 'probe'],
+  '--devices and --probe belong to --estimate, and only one of them: a probe takes steps on the '
+  'devices that are here',
+)
+def _estimates(given: dict) -> bool:
+  devices, probe = bool(given['devices']), bool(given['probe'])
+  return devices + probe <= given['estimate']
+
+
 def main(argv: list[str]) -> None:
   """Parses flags and trains."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  if not ESTIMATE.value and (DEVICES.value or PROBE.value):
-    raise app.UsageError('--devices and --probe belong to --estimate')
-  if DEVICES.value and PROBE.value:
-    raise app.UsageError('--probe takes steps on the devices that are here: leave out --devices')
   # jax takes seconds to import: flags are checked before.
   from jaxinpaint import distributed
   from jaxinpaint.training import compilation_cache, faults, loop

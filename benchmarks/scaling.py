@@ -10,11 +10,11 @@ reads the bytes off programs of the TPU compiler; gradients have the same size a
 so that a small one will do.
 """
 
+import argparse
 import dataclasses
 from collections.abc import Mapping
 
 import jax
-from absl import app, flags
 from ml_collections import ConfigDict
 
 from configs import places2_mesff
@@ -25,14 +25,6 @@ from jaxinpaint.training import estimate, preparation, program, sharding
 IMAGES = 1_803_460  # of Places365-Standard's training set (Zhou et al., 2018)
 STEPS, BATCH = 350_000, 4  # of configs/places2_mesff.py
 _ITEM = {'float32': 4, 'bfloat16': 2}
-
-CHIP = flags.DEFINE_string('chip', 'TPU v5e', 'A name of jaxinpaint/training/chips.py.')
-CHIPS = flags.DEFINE_list('chips', ['8', '64', '256'], 'Numbers of chips.')
-PER_CHIP = flags.DEFINE_integer('per_chip', 1, 'Images on each chip.')
-SHARES = flags.DEFINE_list('shares', ['0.2', '0.4'], 'Of the peak, ASSUMED.')
-DTYPE = flags.DEFINE_enum('dtype', 'bfloat16', ['float32', 'bfloat16'], 'Of the computation.')
-SIZE = flags.DEFINE_integer('size', 256, 'Side of the images that are compiled.')
-COMPILE = flags.DEFINE_list('compile', [], 'TPU slices: v5e:2x4.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,52 +115,75 @@ def row(
   return Row(n, share, compute, ring_seconds(size, n, chip.interconnect), n * per_chip)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
+  names = {c.name: c for c in chips_lib.CHIPS.values()}
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  numbers = lambda kind: lambda text: [kind(n) for n in text.split(',')]
+  parser.add_argument('--chip', choices=sorted(names), default='TPU v5e')
+  parser.add_argument('--chips', type=numbers(int), default=[8, 64, 256])
+  parser.add_argument('--per_chip', type=int, default=1, help='images on each chip')
+  parser.add_argument('--shares', type=numbers(float), default=[0.2, 0.4], help='of the peak')
+  parser.add_argument('--dtype', choices=sorted(_ITEM), default='bfloat16')
+  parser.add_argument('--compile', type=numbers(str), default=[], help='slices: v5e:2x4,v5e:8x8')
+  parser.add_argument('--size', type=int, default=256, help='side of the images compiled')
+  given = parser.parse_args()
+
   config = places2_mesff.get_config()
-  config.dtype = DTYPE.value
+  config.dtype = given.dtype
   jax.config.update('jax_platforms', 'cpu')
-  chip = next((c for c in chips_lib.CHIPS.values() if c.name == CHIP.value), None)
-  if chip is None:
-    names = sorted({c.name for c in chips_lib.CHIPS.values()})
-    raise app.UsageError(f'--chip={CHIP.value} is none of: {", ".join(names)}')
+  chip = names[given.chip]
   flops, parameters = work(config)
-  size = gradient_bytes(parameters, DTYPE.value)
+  size = gradient_bytes(parameters, given.dtype)
   named = ', '.join(f'{k} {v:,}' for k, v in parameters.items())
-  print(f'{chip.name}, {DTYPE.value}; parameters: {named}')
+  print(f'{chip.name}, {given.dtype}; parameters: {named}')
   print(f'{flops / 1e9:,.0f} GFLOP an image and step; {size / 1e6:.1f} MB all-reduced a step')
-  if COMPILE.value:
-    for name in COMPILE.value:
-      compiled(config, name, size)
+  for name in given.compile:
+    print(compiled(config, name, size, given.per_chip, given.size), flush=True)
+  if given.compile:
     return
-  print('| chips | batch | share | compute | exchange | apart | overlapped | img/s |'
-        f' {STEPS:,} steps | {STEPS * BATCH:,} images |')  # fmt: skip
-  for n in map(int, CHIPS.value):
-    for share in map(float, SHARES.value):
-      r = row(n, share, flops, size, chip, DTYPE.value, PER_CHIP.value)
-      print(
-        f'| {n} | {r.batch} | {share:.0%} | {1e3 * r.compute:.1f} ms | {1e3 * r.exchange:.2f} ms '
-        f'| {r.apart:.1%} | {r.overlapped:.1%} | {r.batch / r.step:,.0f} '
-        f'| {STEPS * r.step / 3600:.1f} h, {STEPS * r.batch / IMAGES:.1f} epochs '
-        f'| {STEPS * BATCH / r.batch * r.step / 3600:.2f} h, {STEPS * BATCH // r.batch:,} steps |'
-      )
+  columns = ['chips', 'batch', 'share', 'compute', 'exchange', 'apart', 'overlapped', 'img/s']
+  columns += [f'{STEPS:,} steps', f'{STEPS * BATCH:,} images']
+  print(f'| {" | ".join(columns)} |\n|{"---|" * len(columns)}')
+  for n in given.chips:
+    for share in given.shares:
+      r = row(n, share, flops, size, chip, given.dtype, given.per_chip)
+      fewer = STEPS * BATCH // r.batch
+      cells = [
+        n,
+        r.batch,
+        f'{share:.0%}',
+        f'{1e3 * r.compute:.1f} ms',
+        f'{1e3 * r.exchange:.2f} ms',
+      ]
+      cells += [f'{r.apart:.1%}', f'{r.overlapped:.1%}', f'{r.batch / r.step:,.0f}']
+      cells += [f'{STEPS * r.step / 3600:.1f} h, {STEPS * r.batch / IMAGES:.1f} epochs']
+      cells += [f'{60 * fewer * r.step / 3600:.0f} min, {fewer:,} steps']
+      print(f'| {" | ".join(map(str, cells))} |')
 
 
-def compiled(config: ConfigDict, name: str, size: float) -> None:
-  """Prints the exchange of the program for a slice beside the arithmetic's bytes."""
+def compiled(config: ConfigDict, name: str, size: float, per_chip: int, side: int) -> str:
+  """The exchange of the TPU compiler's program for a slice beside the arithmetic's bytes.
+
+  Args:
+    config: of MESFF.
+    name: of the slice.
+    size: of `gradient_bytes`.
+    per_chip: images on each chip.
+    side: of the images.
+  """
   config = config.copy_and_resolve_references().unlock()
   sides = tuple(int(n) for n in name.partition(':')[2].split('x'))
   mesh = sharding.make_mesh(devices=estimate.tpu_slice(name, sides))
-  config.data.batch_size, config.data.size = mesh.size * PER_CHIP.value, SIZE.value
+  config.data.batch_size, config.data.size = mesh.size * per_chip, side
   config.loss.update(dict(perceptual=0.0, style=0.0))  # frozen networks have no gradients
   made = preparation.Program.of(config, mesh)
   found = program.collectives(made.lower(made.recipe.plan(0)).compile())
   total = sum(c.bytes for c in found)
-  print(
+  return (
     f'{name}: {program.summary(found)}; arithmetic {size / 1e6:.3f} MB, compiled '
-    f'{total / 1e6:.3f} MB ({total / size - 1:+.3%})',
-    flush=True,
+    f'{total / 1e6:.3f} MB ({total / size - 1:+.3%})'
   )
 
 
 if __name__ == '__main__':
-  app.run(main)
+  main()

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.features import shapes as shapes_lib
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
 from jaxinpaint.layers.squeeze_excite import batch_norm
 from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import shapes as shapes_lib
 
 SIDE = 112  # of the pictures that the network was trained on
 FILE = 'model_ir_se50.pth'

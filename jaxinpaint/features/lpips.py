@@ -23,9 +23,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.features import shapes, vgg
+from jaxinpaint.features import vgg
 from jaxinpaint.layers.conv import Conv
-from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import download, mapping, reader, shapes
 
 CHANNELS = {
   'alex': (64, 192, 384, 256, 256),

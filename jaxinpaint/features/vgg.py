@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinpaint.features import shapes as shapes_lib
 from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import shapes as shapes_lib
 
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)

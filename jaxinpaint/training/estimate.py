@@ -17,6 +17,7 @@ import math
 import os
 import pathlib
 import re
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,17 +26,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxinpaint import distributed
 from jaxinpaint.layers import operations
 from jaxinpaint.training import chips, costs, faults, preparation, sharding
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import program as program_lib
 
 GIB = 2**30
+WIDTH = 98  # of the printed lines
 # Shares of a chip's peak that a step is predicted at; what convolutions reach is not known before.
 SHARES = (0.2, 0.4)
 _SLICE = re.compile(r'(v\d+\w*):(\d+(?:x\d+){1,2})')
-_NO_ROOM = re.compile(r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm')
+# The TPU compiler's two ways to say so; its second one counts temporaries alone.
+_NO_ROOM = re.compile(
+  r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm'
+  r'|\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)'
+)
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -53,8 +58,8 @@ class StepCost:
     outputs: bytes beside the arguments that are reused for the new state.
     temporaries: bytes.
     code: bytes of the program itself, where it lies in the device's memory.
-    room: (used, available) bytes that the compiler names when a program does not fit; else None,
-      and the other sizes are known.
+    room: (needed at least, available) bytes that the compiler names when a program does not fit;
+      else None, and the other sizes are known.
     collectives: of the program.
     compile_seconds: that it took here.
   """
@@ -155,6 +160,8 @@ def _devices(spec: str) -> Iterator[Sequence[Any]]:
 def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
   """The devices of a TPU slice that is not here, for the compiler alone.
 
+  Of v3 and v4 these are cores, two a chip; a run on v4 has one device a chip.
+
   Args:
     name: 'v5e:2x4', 'v5p:2x2x1'.
     sides: of the slice, in chips.
@@ -162,10 +169,17 @@ def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
   Raises:
     ValueError: no TPU compiler is installed, or it knows no such slice.
   """
-  # libtpu would look for a TPU machine around it. It compiles alone: one host, number 0.
+  # libtpu would look for a TPU machine around it, and say at length that there is none. It compiles
+  # alone: one host, number 0, for the slice that is asked for.
+  family, count = name.partition(':')[0], math.prod(sides)
+  kind = {'v5e': f'v5litepod-{count}', 'v6e': f'v6e-{count}'}
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', kind.get(family, f'{family}-{2 * count}'))
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('TPU_WORKER_ID', '0')
+  os.environ.setdefault(
+    'ALLOW_MULTIPLE_LIBTPU_LOAD', '1'
+  )  # no chip is held: others may compile too
   from jax.experimental import topologies
 
   further = {'chips_per_host_bounds': (1, 1, 1)} if math.prod(sides) == 1 else {}
@@ -231,7 +245,7 @@ def _step_cost(program: preparation.Program, plan: Any, times: int) -> StepCost:
     if not room:
       raise
     taken = time.monotonic() - begun
-    used, available = (_size(n) for n in room.groups())
+    used, available = (_size(n) for n in room.groups() if n)
     return dataclasses.replace(found, room=(used, available), compile_seconds=taken)
   taken = time.monotonic() - begun
   memory = compiled.memory_analysis()
@@ -263,13 +277,12 @@ def heading(config: ConfigDict, mesh: jax.sharding.Mesh, *, here: bool) -> str:
   """What is estimated; printed before anything is compiled."""
   axes = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items() if n > 1) or 'one device'
   kind, data = mesh.devices.flat[0].device_kind, config.data
-  where = distributed.describe() if here else 'not here: for the compiler alone'
+  where = '' if here else ', compiled for, not run'
   return '\n'.join(
     [
       f'{config.system}, {data.size} x {data.size} pixels, global batch {data.batch_size}, '
       f'{config.dtype}, {config.training.steps:,} steps',
-      f'mesh          {axes}: {mesh.size} x {kind} ({where})',
-      'Compiling; nothing runs.',
+      f'mesh of {axes}: {mesh.size} x {kind}{where}',
     ]
   )
 
@@ -311,15 +324,18 @@ def _step_lines(estimate: Estimate, step: StepCost) -> list[str]:
     for name in ('arguments', 'outputs', 'temporaries', 'code'):
       if size := getattr(step, name):
         lines.append(row(name, f'{size / GIB:9.3f} GiB'))
-    lines.append(row('exchange', program_lib.summary(list(step.collectives))))
-  lines.append(row('memory of a device', f'{step.peak / GIB:9.3f} GiB: {verdict(estimate, step)}'))
+    exchange = textwrap.wrap(program_lib.summary(list(step.collectives)), WIDTH - 24)
+    lines += [row('' if i else 'exchange', line) for i, line in enumerate(exchange)]
+  fits = verdict(estimate, step)
+  peak = f'{step.peak / GIB:9.3f} GiB{" or more" if step.room else ""}'
+  lines.append(row('memory of a device', f'{peak}{fits and ": "}{fits}'))
   lines += [row('time, PREDICTED', t) for t in _predictions(estimate, step)]
   lines.append(row('compiled in', f'{step.compile_seconds:.0f} s'))
   return lines
 
 
 def verdict(estimate: Estimate, step: StepCost) -> str:
-  """'fits' or what to do; of the compiler's own word, else of the table of chips."""
+  """'fits' or what to do, by the compiler's word or the table of chips; '' where nobody knows."""
   device = estimate.mesh.devices.flat[0]
   if step.room:
     available = step.room[1]
@@ -328,13 +344,10 @@ def verdict(estimate: Estimate, step: StepCost) -> str:
   elif chip := chips.find(device.device_kind):
     available = chip.memory
   else:
-    return 'no memory size is known of this device'
+    return ''
   if step.peak <= available:
     return f'fits into {available / GIB:.1f}'
-  return (
-    f'DOES NOT FIT into {available / GIB:.1f}; lower data.batch_size, or spread it with '
-    'training.mesh (docs/pods.md)'
-  )
+  return f'DOES NOT FIT into {available / GIB:.1f}: lower data.batch_size, raise mesh.fsdp'
 
 
 def _predictions(estimate: Estimate, step: StepCost) -> list[str]:
@@ -355,18 +368,27 @@ def _predictions(estimate: Estimate, step: StepCost) -> list[str]:
 
 def _remarks(estimate: Estimate) -> list[str]:
   """What a reader has to know of the numbers."""
-  kind = estimate.mesh.devices.flat[0].device_kind
+  device = estimate.mesh.devices.flat[0]
   found = [
-    'Useful work: twice the multiply-adds of convolutions and matrix products, of all devices, '
-    'forward',
-    'and backward. Memory, exchange and the compiled count are of one device.',
+    'Useful work: twice the multiply-adds of convolutions and matrix products that a step asks '
+    'for, backward passes included, of all devices. The rest is of one device.'
   ]
-  platform = estimate.mesh.devices.flat[0].platform
-  if platform == 'cpu':
-    found.append("These are a CPU's programs: temporaries of a TPU or a GPU differ.")
+  if device.platform == 'cpu':
+    found.append(
+      "These are a CPU's programs: the temporaries of a TPU or a GPU are others. --devices=v5e:2x4 "
+      'asks the compiler of TPUs.'
+    )
   elif not estimate.here:
-    found.append(f'Compiled for {kind} by its own compiler; times are arithmetic, not measured.')
-  return found
+    found.append(
+      f"Compiled by the {device.device_kind}'s own compiler, and not run. Times are arithmetic, "
+      'the share is an assumption. --probe=20 measures devices that are here.'
+    )
+  if (effort := jax.config.jax_exec_time_optimization_effort) < 0:
+    found.append(
+      f'Compiled with jax_exec_time_optimization_effort {effort:g}: soon done; a program that runs '
+      'would be compiled at 0, for another need of memory, mostly a smaller one.'
+    )
+  return [line for text in found for line in textwrap.wrap(text, WIDTH)]
 
 
 def probed(config: ConfigDict, program: preparation.Program, steps: int, estimate: Estimate) -> str:

@@ -24,11 +24,11 @@ import jaxinpaint
 from jaxinpaint import distributed, systems
 from jaxinpaint.data import inputs, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
-from jaxinpaint.features import shapes
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import faults, initial, numerics, optimizers, sharding, state, step
 from jaxinpaint.training.recipe import Plan, Recipe
+from jaxinpaint.weights import shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Program:
     )
     batch = {
       k: _placed(s, sharding.batch_sharding(mesh, s.ndim))
-      for k, s in _batch_shapes(config.data, recipe.inputs).items()
+      for k, s in batch_shapes(config.data, recipe.inputs).items()
     }
     return cls(recipe, mesh, create, _placed(abstract, placed), batch, train_step)
 
@@ -131,8 +131,13 @@ def _placed_one(s: jax.ShapeDtypeStruct, at: jax.sharding.Sharding) -> jax.Shape
   return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at)
 
 
-def _batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
-  """What `pipeline.make` says of its batches."""
+def batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+  """ShapeDtypeStructs of what `pipeline.make` gives.
+
+  Args:
+    data: config.data.
+    further: the recipe's inputs.
+  """
   b, size = data.batch_size, data.size
   made = {
     'image': jax.ShapeDtypeStruct((b, size, size, 3), np.uint8),

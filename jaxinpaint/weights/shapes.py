@@ -1,7 +1,9 @@
 """Shapes of frozen networks in the place of their weights, whose files need not be here.
 
-with shapes.only():
-  params = vgg.load(19)  # jax.ShapeDtypeStructs
+  with shapes.only():
+    params = vgg.load(19)  # jax.ShapeDtypeStructs
+
+The modules of `features` heed it that losses read: vgg, lpips and arcface.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ _only: contextvars.ContextVar[bool] = contextvars.ContextVar('shapes_only', defa
 
 @contextlib.contextmanager
 def only() -> Iterator[None]:
-  """While it is open, `load` of the modules beside this one reads no file and fetches none."""
+  """While it is open, their `load` reads no file and fetches none."""
   token = _only.set(True)
   try:
     yield
