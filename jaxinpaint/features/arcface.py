@@ -28,6 +28,7 @@ from jaxinpaint import arrays
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
 from jaxinpaint.layers.squeeze_excite import batch_norm
 from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import shapes as shapes_lib
 
 SIDE = 112  # of the pictures that the network was trained on
 FILE = 'model_ir_se50.pth'
@@ -124,11 +125,16 @@ def require(file: str | os.PathLike | None = None) -> pathlib.Path:
   )
 
 
-def convert(state: Mapping[str, np.ndarray]) -> dict[str, dict]:
-  """Variables of a state dict with the keys of model_ir_se50.pth; see `load`."""
-  shapes = jax.eval_shape(
+def _shapes() -> dict[str, dict]:
+  """jax.ShapeDtypeStructs of the variables."""
+  return jax.eval_shape(
     Backbone().init, jax.random.key(0), jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
   )
+
+
+def convert(state: Mapping[str, np.ndarray]) -> dict[str, dict]:
+  """Variables of a state dict with the keys of model_ir_se50.pth; see `load`."""
+  shapes = _shapes()
   expected = {
     'params': {'arcface': shapes['params']},
     'stats': {'arcface': {'batch_stats': shapes['batch_stats']}},
@@ -151,6 +157,8 @@ def load(file: str | os.PathLike | None = None) -> dict[str, dict]:
     ValueError: the file holds another network.
     FileNotFoundError: as `require`.
   """
+  if shapes_lib.wanted():
+    return _shapes()
   path = require(file)
   try:
     return convert(mapping.flatten(reader.read(path)))

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from jaxinpaint.features import vgg
 from jaxinpaint.layers.conv import Conv
-from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import download, mapping, reader, shapes
 
 CHANNELS = {
   'alex': (64, 192, 384, 256, 256),
@@ -305,6 +305,8 @@ def load(
     ValueError: a file holds something else.
     FileNotFoundError, download.DownloadError: as `require`.
   """
+  if shapes.wanted():
+    return {part: _shapes(net, part) for part in ('trunk', 'heads')}
   trunk_path, heads_path = require(net, trunk_file, heads_file)
   return {
     'trunk': load_part(net, 'trunk', trunk_path),
@@ -321,14 +323,8 @@ def load_part(net: str, part: str, path: str | os.PathLike) -> dict[str, Any]:
   _check_net(net)
   if part == 'trunk':
     only, entries = r'^(module\.)?(net\.|features\.|conv\d)', trunk_entries(net)
-    expected = jax.eval_shape(
-      _trunk(net).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    )['params']
   else:
     only, entries = r'^(module\.)?lin\d', heads_entries(net)
-    expected = {
-      f'lin{i}': jax.ShapeDtypeStruct((c,), jnp.float32) for i, c in enumerate(CHANNELS[net])
-    }
   # A whole state dict puts slices around the layers, which keep torchvision's numbers.
   state = mapping.flatten(reader.read(path, only=lambda key: bool(re.search(only, key))))
   state = {
@@ -337,10 +333,22 @@ def load_part(net: str, part: str, path: str | os.PathLike) -> dict[str, Any]:
   if net == 'vgg' and part == 'trunk' and 'conv1_1/kernel' in state:
     return vgg.load(16, path)
   try:
-    tree = mapping.convert(state, entries, expected={'params': {part: expected}, 'stats': {}})
+    tree = mapping.convert(
+      state, entries, expected={'params': {part: _shapes(net, part)}, 'stats': {}}
+    )
   except mapping.MappingError as error:
     raise ValueError(f'{path} does not hold the {part} of LPIPS with {net}: {error}') from error
   return tree['params'][part]
+
+
+def _shapes(net: str, part: str) -> dict[str, Any]:
+  """jax.ShapeDtypeStructs of the 'trunk' or the 'heads'."""
+  if part == 'heads':
+    widths = CHANNELS[net]
+    return {f'lin{i}': jax.ShapeDtypeStruct((c,), jnp.float32) for i, c in enumerate(widths)}
+  _check_net(net)
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  return jax.eval_shape(_trunk(net).init, jax.random.key(0), image)['params']
 
 
 def trunk_entries(net: str) -> list[mapping.Entry]:

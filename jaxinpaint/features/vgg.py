@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import shapes as shapes_lib
 
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -151,6 +152,13 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
     ValueError: the file's keys or shapes are not VGG`depth`'s.
     FileNotFoundError, download.DownloadError: as `require`.
   """
+  shapes = jax.eval_shape(
+    VGG(depth, (layer_names(depth)[-1],)).init,
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
+  )
+  if shapes_lib.wanted():
+    return shapes['params']
   path = require(depth, file)
   convolutions = [n.replace('relu', 'conv') for n in layer_names(depth) if n.startswith('relu')]
   state = reader.read(path, only=lambda key: 'classifier.' not in key)
@@ -160,11 +168,6 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
     entries = [mapping.Entry(k, 'vgg', tuple(k.split('/'))) for k in sorted(converted)]
   else:
     entries = torchvision_entries(depth)
-  shapes = jax.eval_shape(
-    VGG(depth, (layer_names(depth)[-1],)).init,
-    jax.random.key(0),
-    jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
-  )
   expected = {'params': {'vgg': shapes['params']}, 'stats': {}}
   try:
     tree = mapping.convert(state, entries, (r'^(module\.)?classifier\.',), expected=expected)

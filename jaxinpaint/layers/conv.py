@@ -65,7 +65,8 @@ def default_form() -> Form:
 def plain_forms(wanted: bool = True) -> Iterator[None]:
   """While it is open, what is traced takes the plain forms on a CPU too.
 
-  For programs over several devices: the CPU's forms loop over samples, so that a batch that is
+  For programs that are compiled for other devices than the default ones, and for those over several
+  devices: the CPU's forms loop over samples, so that a batch that is
   split has to be gathered, and where image rows are split, XLA's partitioner (jax 0.10.2) gives
   their weight gradients wrong: DeepFill v1's whole gradient was 0.7 % too long, the plain form's
   equal to one device's.

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxinpaint import arrays
+
 Form = Literal['plain', 'blocks']
 
 PLAIN_ELEMENTS = 2**22  # of one image's scores, up to which they are held at once
@@ -98,7 +100,7 @@ def fill(
   keys, valid = _keys(features, mask)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
   run = functools.partial(_attend if form == 'plain' else _attend_by_blocks, scale=scale)
-  found = lax.map(lambda one: run(*one), (keys, valid, cells))
+  found = arrays.map_images(lambda one: run(*one), (keys, valid, cells))
   found = found.reshape(b, h, w, r, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(shallow.shape)
   hole = pool_mask(mask, height, width)
   return shallow * (1 - hole) + found * hole

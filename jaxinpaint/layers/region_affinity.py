@@ -61,7 +61,7 @@ def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = No
   attend = functools.partial(_attend, scale=scale)
   if form == 'blocks':
     attend = functools.partial(_attend_by_blocks, attend)
-  out = lax.map(lambda one: attend(*one), (queries, keys, values))
+  out = arrays.map_images(lambda one: attend(*one), (queries, keys, values))
   return _overlap(out.reshape(b, h, w, 4, 4, c)) / 4
 
 

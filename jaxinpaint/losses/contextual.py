@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxinpaint import arrays
+
 Form = Literal['plain', 'blocks']
 
 BLOCK_ELEMENTS = 2**20  # of a block of scores: 4 MiB
@@ -80,7 +82,7 @@ def similarity(
     return _first_max(_rows(x, y, h, eps)).mean(-1)
   if form != 'blocks':
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
-  return lax.map(lambda pair: _blocks(*pair, h, eps), (x, y))
+  return arrays.map_images(lambda pair: _blocks(*pair, h, eps), (x, y))
 
 
 def _normalized(x: jax.Array) -> jax.Array:

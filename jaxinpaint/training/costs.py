@@ -172,7 +172,7 @@ def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
       values = dict(train_batch=run.config.data.batch_size, train_size=run.config.data.size)
       total = preparation.total_steps(run.config, run.recipe)
       say('values', values | {'train_steps': total})
-      seconds = _schedule_seconds(run, total, steps, say)
+      seconds = schedule_seconds(run, total, steps, say)
       hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
       say('values', hours | {'train_host_gb': host_peak_gb()})
     finally:
@@ -368,8 +368,15 @@ def _complete(config: ConfigDict, known: ConfigDict) -> None:
       _complete(config[name], value)
 
 
-def _schedule_seconds(run: preparation.Run, total: int, steps: int, say: Say) -> float:
-  """Of all `total` steps, from the medians of a few of each kind."""
+def schedule_seconds(run: preparation.Run, total: int, steps: int, say: Say) -> float:
+  """Of all `total` steps, from the medians of a few of each kind.
+
+  Args:
+    run: gives its state away.
+    total: steps of the training.
+    steps: timed ones of each distinct plan, after one that is not counted.
+    say: gets what is found on the way.
+  """
   batch = sharding.to_devices(next(run.batches), run.mesh)
   seconds, state = 0.0, run.state
   for plan, times in plans(run.recipe, total).items():

@@ -4,14 +4,16 @@
 on-use train step, and touches neither data nor disk. `prepare` adds those.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,13 +22,18 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
-from jaxinpaint import distributed, systems
-from jaxinpaint.data import masks, pipeline
+from jaxinpaint import distributed, exclusive, systems
+from jaxinpaint.data import inputs, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import faults, initial, numerics, optimizers, sharding, state, step
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.training.recipe import Plan, Recipe
+from jaxinpaint.weights import shapes
+
+# Seconds that a start waits for another run to leave its workdir: a scheduler may start a job again
+# before the file system knows that its machine is gone.
+_PATIENCE = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Program:
     mesh: the devices.
     create: (key) -> the first `TrainState`; to be jitted with `state_sharding` as its result's.
     state: ShapeDtypeStructs of a `TrainState` with the shardings of `state_sharding`.
+    batch: ShapeDtypeStructs of a global batch as the pipeline makes it, in its places.
     train_step: of `step.make_train_step`.
   """
 
@@ -45,7 +53,24 @@ class Program:
   mesh: jax.sharding.Mesh
   create: Callable[[jax.Array], state.TrainState]
   state: state.TrainState
+  batch: Mapping[str, jax.ShapeDtypeStruct]
   train_step: Callable
+
+  @functools.cached_property
+  def constants(self) -> Any:
+    """ShapeDtypeStructs of the frozen networks that training reads; their files are not needed."""
+    with shapes.only():
+      found = self.recipe.load_constants(True)
+    return _placed(found, sharding.replicated(self.mesh))
+
+  @property
+  def rng(self) -> jax.ShapeDtypeStruct:
+    """The shape of the run's key."""
+    return _placed(jax.eval_shape(jax.random.key, 0), sharding.replicated(self.mesh))
+
+  def lower(self, plan: Plan) -> jax.stages.Lowered:
+    """The step of a plan, traced; `.compile()` needs no device that is here."""
+    return self.train_step.lower(self.state, self.constants, self.batch, self.rng, plan)
 
   @property
   def state_sharding(self) -> state.TrainState:
@@ -93,10 +118,42 @@ class Program:
       replicated=replicated,
       draw_masks=masks.drawer(config.data),
     )
-    with_places = jax.tree.map(
-      lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), abstract, placed
-    )
-    return cls(recipe, mesh, create, with_places, train_step)
+    batch = {
+      k: _placed(s, sharding.batch_sharding(mesh, s.ndim))
+      for k, s in batch_shapes(config.data, recipe.inputs).items()
+    }
+    return cls(recipe, mesh, create, _placed(abstract, placed), batch, train_step)
+
+
+def _placed(tree: Any, places: Any) -> Any:
+  """Shapes with shardings: one for all, or a tree of them."""
+  if isinstance(places, jax.sharding.Sharding):
+    return jax.tree.map(lambda s: _placed_one(s, places), tree)
+  return jax.tree.map(_placed_one, tree, places)
+
+
+def _placed_one(s: jax.ShapeDtypeStruct, at: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at)
+
+
+def batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+  """ShapeDtypeStructs of what `pipeline.make` gives.
+
+  Args:
+    data: config.data.
+    further: the recipe's inputs.
+  """
+  b, size = data.batch_size, data.size
+  made = {
+    'image': jax.ShapeDtypeStruct((b, size, size, 3), np.uint8),
+    'id': jax.ShapeDtypeStruct((b,), np.int32),
+  }
+  if data.masks_on_device:
+    made['mask_key'] = jax.ShapeDtypeStruct((b, 2), np.uint32)
+  else:
+    made['mask'] = jax.ShapeDtypeStruct((b, size, size, 1), np.uint8)
+  extra = inputs.shapes(further, (b, size, size))
+  return made | {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in extra.items()}
 
 
 @dataclasses.dataclass
@@ -123,11 +180,19 @@ def total_steps(config: ConfigDict, recipe: Recipe) -> int:
   return min(config.training.steps, recipe.steps)
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
+def prepare(
+  config: ConfigDict, workdir: pathlib.Path, alone: contextlib.ExitStack | None = None
+) -> Run:
   """Everything before the first step; whatever the user can get wrong fails here.
+
+  Args:
+    config: see `training.config.base`.
+    workdir: of the run.
+    alone: gets the lock that keeps other runs out of the workdir, by process 0; None: no lock.
 
   Raises:
     ValueError, OSError: naming the field or path, and the fix.
+    exclusive.InUse: another run is in the workdir.
   """
   config_lib.validate(config)
   mesh = sharding.make_mesh(**config.training.mesh)
@@ -147,6 +212,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     best=config.checkpoint.best if config.training.evaluate_every else '',
   )
   checkpoints.check_writable()
+  if alone is not None and jax.process_index() == 0:
+    alone.enter_context(exclusive.hold(workdir / '.lock', f'--workdir {workdir}', _PATIENCE))
   restored = checkpoints.restore(program.state, config)
   record: dict[str, int] = {}
   if restored is None:
@@ -174,16 +241,21 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
   )
 
 
+def random_state(program: Program, config: ConfigDict) -> state.TrainState:
+  """The state that follows from config.seed alone, created in its places."""
+  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  return jax.jit(program.create, out_shardings=program.state_sharding)(init_key)
+
+
 def _first_state(program: Program, config: ConfigDict) -> state.TrainState:
-  """The state before the first step, created in its places; with what config.init_from brings."""
+  """The state before the first step; with what config.init_from brings."""
   recipe = program.recipe
   if recipe.pretrained and not config.init_from:
     raise ValueError(
       f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
       f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
     )
-  init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  current = jax.jit(program.create, out_shardings=program.state_sharding)(init_key)
+  current = random_state(program, config)
   current = initial.merge(recipe.start(), current)
   if config.init_from:
     current = initial.load(config.init_from, current, recipe)

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinpaint.training import checkpoints, faults, loop, optimizers
+from jaxinpaint import exclusive
+from jaxinpaint.training import checkpoints, faults, loop, optimizers, preparation
 from jaxinpaint.training import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -53,7 +54,10 @@ def assert_equal(a, b):
 def losses(workdir):
   lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
   rows = [json.loads(line) for line in lines]
-  return [{k: v for k, v in r.items() if '/' in k and not k.startswith('speed')} for r in rows]
+  return [
+    {k: v for k, v in r.items() if '/' in k and not k.startswith(('speed', 'memory', 'time'))}
+    for r in rows
+  ]
 
 
 def test_a_resumed_run_equals_a_straight_one_to_the_bit(tmp_path):
@@ -188,6 +192,14 @@ def test_another_system_in_the_workdir_is_refused_and_left_alone(tmp_path):
   with pytest.raises(checkpoints.CheckpointError, match=r'model\.width: 4 -> 8'):
     loop.train(config, tmp_path)
   assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+
+
+def test_a_workdir_takes_one_run_at_a_time(tmp_path, monkeypatch):
+  monkeypatch.setattr(preparation, '_PATIENCE', 0.0)
+  with exclusive.hold(tmp_path / '.lock', 'it'):
+    with pytest.raises(faults.ConfigurationError, match=r'--workdir .* is in use by process'):
+      loop.train(small(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['.lock']
 
 
 @pytest.mark.parametrize(
