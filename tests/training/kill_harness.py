@@ -65,8 +65,6 @@ def start_processes(workdir, steps, count, *flags):
   flags = (
     '--config.training.mesh.data=-1', f'--coordinator={address}', f'--num_processes={count}', *flags
   )  # fmt: skip
-  # Only process 0 finds its compiled steps in the cache; it would wait for the others, which
-  # compile, no longer than the 30 s that gloo allows.
   env = os.environ | {'XLA_FLAGS': ''}
   return [
     subprocess.Popen(
