@@ -4,11 +4,13 @@
   python train.py --config configs/places2_mesff.py --workdir runs/mesff --config.data.batch_size=16
   python train.py --config configs/places2_mesff.py:quicktest
   python train.py --config ... --estimate [--probe=20 | --devices=8 | --devices=v5e:4x4]
+  python train.py --config ... --profile=100:110
   python train.py --config ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
-`--estimate` says what a run would take and starts none (docs/scaling.md).
-The last line is one of two processes; Cloud TPU, Slurm and Open MPI need none of its flags
-(docs/pods.md). Run the same command again to go on from the newest checkpoint.
+`--estimate` says what a run would take and starts none (docs/scaling.md); `--profile` traces steps
+100 to 110 (docs/monitoring.md). The last line is one of two processes; Cloud TPU, Slurm and Open
+MPI need none of its flags (docs/pods.md). Run the same command again to go on from the newest
+checkpoint.
 
 Exit codes: 0 every step is done; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process
 or data worker died: run it again; 74 the disk is full or read-only: run it again when that is
@@ -38,9 +40,15 @@ DEVICES = flags.DEFINE_string(
 PROBE = flags.DEFINE_integer(
   'probe', 0, '--estimate takes so many real steps of each kind: 20.', lower_bound=0
 )
+PROFILE = flags.DEFINE_string(
+  'profile', None, 'START:STOP: trace the steps between, into profile/ of the workdir.'
+)
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where checkpoints, logs and pictures go; default runs/NAME-OF-THE-CONFIG.'
 )
+
+
+flags.register_validator(PROFILE, command_line.check_span)
 
 
 @flags.multi_flags_validator(
@@ -59,7 +67,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
   from jaxinpaint import distributed
-  from jaxinpaint.training import faults, loop
+  from jaxinpaint.training import compilation_cache, faults, loop
 
   workdir = WORKDIR.value
   if workdir is None:
@@ -74,7 +82,8 @@ def main(argv: list[str]) -> None:
 
       estimate.run(CONFIG.value, DEVICES.value, PROBE.value)
     else:
-      loop.train(CONFIG.value, workdir)
+      compilation_cache.use(workdir)
+      loop.train(CONFIG.value, workdir, profile=command_line.span(PROFILE.value))
   except distributed.ClusterError as error:
     faults.leave(faults.ConfigurationError(str(error)))
   except Exception as error:

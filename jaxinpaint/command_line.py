@@ -28,6 +28,31 @@ def sentence(error: Exception) -> str:
   return ' '.join(line.strip() for line in lines if line.strip())
 
 
+def span(text: str | None) -> tuple[int, int] | None:
+  """'100:110' -> (100, 110); None stays None.
+
+  Raises:
+    ValueError: not two step numbers with the first below the second.
+  """
+  if text is None:
+    return None
+  start, colon, stop = text.partition(':')
+  if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+    raise ValueError(
+      f'{text!r} must be START:STOP, two numbers of steps with START below STOP, as in 100:110'
+    )
+  return int(start), int(stop)
+
+
+def check_span(text: str | None) -> bool:
+  """`span` as a validator of absl's flags."""
+  try:
+    span(text)
+  except ValueError as error:
+    raise flags.ValidationError(str(error)) from error
+  return True
+
+
 def setup_logging(verbosity: int = logging.INFO) -> None:
   """absl's log on the terminal: this library's messages, and of the others what is serious.
 

@@ -6,6 +6,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from jax.extend import core
 from jax.interpreters import partial_eval
 
 from jaxinpaint.layers import conv
@@ -15,7 +16,8 @@ def useful_flops(function: Callable, *args: Any) -> float:
   """2 x the multiply-adds of all convolutions and matrix products that a call asks for.
 
   Counted of the plain forms, of what the results depend on, without the zeros that a transposed
-  convolution inserts; everything else (norms, activations, transforms) counts nothing.
+  convolution inserts; everything else (norms, activations, transforms) counts nothing. What
+  `jax.checkpoint` computes a second time for the gradients counts once.
 
   Args:
     function: of jax.
@@ -23,16 +25,36 @@ def useful_flops(function: Callable, *args: Any) -> float:
   """
   with mock.patch.object(conv, 'default_form', lambda: 'plain'):
     # A new function: jax would otherwise remember its trace in the other form.
-    jaxpr = jax.make_jaxpr(lambda *a: function(*a))(*args).jaxpr
+    return flops_of_trace(jax.make_jaxpr(lambda *a: function(*a))(*args))
+
+
+def flops_of_trace(trace: Any) -> float:
+  """As `useful_flops`, of what has been traced, in the forms that it has.
+
+  Args:
+    trace: a closed jaxpr, of `jax.make_jaxpr` or `jax.jit(f).trace`.
+  """
   # A train step pulls every update's gradient back through the forward pass it shares, also to
   # parameters that the update does not train; a compiler drops that, and so does this.
-  alive, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  alive, _ = partial_eval.dce_jaxpr(trace.jaxpr, [True] * len(trace.jaxpr.outvars))
   return 2.0 * _macs(alive)
 
 
-def _macs(jaxpr: Any) -> float:
+def _macs(jaxpr: Any, again: bool = False) -> float:
+  """Multiply-adds.
+
+  Args:
+    jaxpr: an open one.
+    again: it is the backward pass of `jax.checkpoint`, which computes the forward pass once more:
+      only what depends on its last input, a cotangent, is counted.
+  """
   total = 0.0
+  gradient = set(jaxpr.invars[-1:])
   for equation in jaxpr.eqns:
+    if again:
+      if not gradient & {v for v in equation.invars if not isinstance(v, core.Literal)}:
+        continue
+      gradient.update(equation.outvars)
     if equation.primitive.name == 'conv_general_dilated':
       p = equation.params
       kernel = equation.invars[1].aval.shape
@@ -51,5 +73,5 @@ def _macs(jaxpr: Any) -> float:
       for inner in value if isinstance(value, tuple | list) else (value,):
         inner = getattr(inner, 'jaxpr', inner)
         if hasattr(inner, 'eqns'):
-          total += repeats * _macs(inner)
+          total += repeats * _macs(inner, equation.params.get('differentiated', False))
   return float(total)

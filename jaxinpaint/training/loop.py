@@ -14,27 +14,44 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from jaxinpaint.data import masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
-from jaxinpaint.training import faults, numerics, preparation, sharding, state, writers
+from jaxinpaint.training import (
+  chips,
+  costs,
+  faults,
+  numerics,
+  preparation,
+  sharding,
+  state,
+  writers,
+)
+from jaxinpaint.training import meter as meter_lib
+from jaxinpaint.training.compiled import Compiled, Programs
 from jaxinpaint.training.faults import ConfigurationError
+from jaxinpaint.training.goodput import Goodput
 from jaxinpaint.training.preparation import Run
+from jaxinpaint.training.profiling import Profiler
 
 # Times in a row that the processes which decode images are started again for one batch.
 _RESTARTS = 3
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
+def train(
+  config: ConfigDict, workdir: str | pathlib.Path, *, profile: tuple[int, int] | None = None
+) -> state.TrainState:
   """Trains, or goes on training, until `config.training.steps` steps are done.
 
   Args:
     config: see `training.config.base`.
-    workdir: gets config.json, environment.json, metrics.jsonl, tb/, checkpoints/, samples/ and
-      evaluation/. When it holds checkpoints of the same run, the newest whole one is resumed.
+    workdir: gets config.json, environment.json, metrics.jsonl, starts.jsonl, tb/, checkpoints/,
+      samples/ and evaluation/. When it holds checkpoints of the same run, the newest whole one is
+      resumed.
+    profile: (START, STOP): the steps after START are done, until STOP are, are traced into
+      profile/ of the workdir, by process 0.
 
   Returns:
     The last state.
@@ -45,13 +62,14 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
       Ctrl-C, when the state is saved; StorageError (CheckpointError) for a disk that cannot be
       written or checkpoints that cannot be used; WorkerLost when other processes are gone.
   """
-  workdir = pathlib.Path(workdir)
+  workdir, began = pathlib.Path(workdir), time.time()
   try:
     run = preparation.prepare(config, workdir)
+    total = preparation.total_steps(config, run.recipe)
+    start = int(run.state.step)
+    profiler = Profiler(profile, workdir, start, total, active=jax.process_index() == 0)
   except (ValueError, OSError) as error:
     raise ConfigurationError(str(error)) from error
-  total = preparation.total_steps(config, run.recipe)
-  start = int(run.state.step)
   if start >= total:
     logging.info('%s is at step %d of %d: nothing is left to train.', workdir, start, total)
     run.checkpoints.close()
@@ -62,7 +80,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     return run.state
   try:
     with faults.StopSignals() as stop:
-      return _loop(run, start, total, stop)
+      return _loop(run, start, total, stop, profiler, began)
   except OSError as error:
     # Checkpoints and data have sentences of their own: what is left are logs and pictures.
     raise faults.StorageError(
@@ -76,82 +94,150 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> state.TrainState:
     raise fault from error
 
 
-def _loop(run: Run, start: int, total: int, stop: faults.StopSignals) -> state.TrainState:
+def _loop(
+  run: Run,
+  start: int,
+  total: int,
+  stop: faults.StopSignals,
+  profiler: Profiler,
+  began: float,
+) -> state.TrainState:
   """Takes the steps from `start` to `total`."""
   config, first = run.config, jax.process_index() == 0
   writer = writers.Writer(run.workdir, active=first, start=start)
-  if first:
-    for network, params in run.state.params.items():
-      count = parameter_overview.count_parameters(params)
-      logging.info('%s: %s parameters', network, f'{count:,}')
   watch = evaluation.Watch(run.recipe, config, run.workdir, writer)
   if start == 0 and config.training.sample_every:
     watch.samples(0, run.state, run.constants)
   progress = writers.Progress(total, start, active=first)
   policy, limit = config.training.nan, config.training.nan_limit
   guard = numerics.Guard(policy, limit, run.workdir, run.record, masks.drawer(config.data))
+  devices = run.mesh.devices.flat
+  goodput = Goodput(
+    run.workdir, start, f'{len(devices)} x {devices[0].device_kind}', began, active=first
+  )
+  meter, programs = _meter(run), Programs(run.train_step, run.recipe, len(devices))
   if policy == 'rollback':
     _save(run, writer, guard, None)  # a first step may be sick, too
-  meter = _Meter(config.data.batch_size)
+
+  def settle() -> None:
+    """Waits for the steps under way; what comes then, until meter.resume, is not training."""
+    guard.drain()
+    meter.ready()
+
+  def save(metrics: dict[str, float] | None) -> None:
+    goodput.saved(done, meter.useful_seconds)
+    _save(run, writer, guard, metrics)
+
   done, phase, first_step = start, None, start + 1
   try:
     while True:
       try:
         if done == total or stop.reached(done):
-          guard.drain()
+          settle()
           break
-        begun = time.monotonic()
-        rows = _next_batch(run, done, guard.rollbacks)
-        batch = sharding.to_devices(rows, run.mesh)
-        meter.waited += time.monotonic() - begun
-        plan = run.recipe.plan(done)
-        if plan.phase != phase:
-          phase = plan.phase
-          name = run.recipe.phases[phase].name
-          logging.info('Phase %r begins or goes on at step %d.', name, done)
-        run.state, metrics = run.train_step(run.state, run.constants, batch, run.rng, plan)
-        guard.add(done, metrics, rows)
-        meter.add(metrics)
+        if profiler.due(done):
+          settle()
+          profiler.switch(done)
+          meter.resume()
+        with profiler.step(done):
+          begun = time.monotonic()
+          rows = _next_batch(run, done, guard.rollbacks)
+          batch = sharding.to_devices(rows, run.mesh)
+          meter.waited(time.monotonic() - begun)
+          plan = run.recipe.plan(done)
+          if plan.phase != phase:
+            phase = plan.phase
+            name = run.recipe.phases[phase].name
+            logging.info('Phase %r begins or goes on at step %d.', name, done)
+          arguments = (run.state, run.constants, batch, run.rng)
+          if not programs.has(batch, plan):
+            settle()
+            seconds = programs.get(*arguments, plan).seconds
+            progress.skip(seconds)
+            meter.skip(seconds)
+          program = programs.get(*arguments, plan)
+          run.state, metrics = program.run(*arguments)
+          meter.add(metrics, program)
+          guard.add(done, metrics, rows)
+          meter.ready(guard.under_way)
         done += 1
         progress.step()
 
         last = done == total
         if done % config.training.log_every == 0 or last or done == first_step:
-          # The first step of a start is shown at once; its time is mostly compilation.
           scalars, speed = meter.read()
+          speed |= meter_lib.memory() | {'time/compile_s': programs.seconds}
+          share = goodput.share(meter.useful_seconds)
+          speed |= {} if share is None else {'time/goodput': share}
           writer.scalars(done, scalars | speed)
+          if done == first_step and first:
+            _report_start(run, program)
           progress.show(done, _totals(scalars), speed)
           run.checkpoints.check()
         evaluated = None
         if config.training.evaluate_every and (done % config.training.evaluate_every == 0 or last):
-          guard.drain()
+          settle()
           evaluated = watch.evaluate(done, run.state, run.constants)
-          meter.pause()
+          meter.resume()
         if config.training.sample_every and (done % config.training.sample_every == 0 or last):
-          guard.drain()
+          settle()
           watch.samples(done, run.state, run.constants)
-          meter.pause()
+          meter.resume()
         if done % config.checkpoint.every == 0 or last or evaluated:
-          guard.drain()
-          _save(run, writer, guard, evaluated)
-          meter.pause()
+          settle()
+          save(evaluated)
+          meter.resume()
       except numerics.Rollback:
         done = _roll_back(run, guard.rollbacks)
         writer.rewind(done)
         progress.rewind(done)
-        meter, phase = _Meter(config.data.batch_size), None
+        goodput.rewind(done)
+        meter, phase = _meter(run), None
     if done < total:
-      _save(run, writer, guard, None)
+      save(None)
     run.checkpoints.wait()
   finally:
+    profiler.close()
     progress.close()
     writer.close()
     run.checkpoints.close()
   if done < total:
+    _report_end(done, goodput, meter)
     raise faults.Stopped(f'stopped by a signal; step {done} is saved and the same command goes on')
   if config.evaluation.at_end:
     watch.final(done, run.state, run.constants)
+  _report_end(done, goodput, meter)
   return run.state
+
+
+def _meter(run: Run) -> meter_lib.Meter:
+  device = run.mesh.devices.flat[0]
+  chip = chips.find(device.device_kind)
+  peak = chip and chip.flops(run.config.dtype)
+  return meter_lib.Meter(run.config.data.batch_size, run.mesh.size, peak)
+
+
+def _report_start(run: Run, program: Compiled) -> None:
+  """What is known when the first step is done."""
+  counts = {name: costs.count(params) for name, params in run.state.params.items()}
+  logging.info(
+    'Compiled in %.1f s. A step: %s on all devices (useful: %s). Parameters: %s.',
+    program.seconds,
+    f'{program.flops:.3g} FLOPs' if program.flops else 'FLOPs that the compiler does not tell',
+    f'{program.useful_flops:.3g}',
+    ', '.join(f'{name} {count:,}' for name, count in counts.items()),
+  )
+  kind = run.mesh.devices.flat[0].device_kind
+  chip = chips.find(kind)
+  if chip is None or not chip.flops(run.config.dtype):
+    logging.info('No MFU: what %r can do at most in %s is not known.', kind, run.config.dtype)
+
+
+def _report_end(done: int, goodput: Goodput, meter: meter_lib.Meter) -> None:
+  share = goodput.share(meter.useful_seconds)
+  if share is not None:
+    wall = writers.duration(goodput.wall_seconds)
+    logging.info('Step %d, %s since the run first began: goodput %.1f%%.', done, wall, 100 * share)
 
 
 def _next_batch(run: Run, done: int, rollbacks: int) -> dict[str, np.ndarray]:
@@ -232,44 +318,3 @@ def _totals(scalars: Mapping[str, float]) -> dict[str, float]:
   """{update: its total loss}, for the terminal; every term where none is called total."""
   totals = {k.removesuffix('/total'): v for k, v in scalars.items() if k.endswith('/total')}
   return totals or dict(scalars)
-
-
-class _Meter:
-  """Means of the metrics and the speed since the last reading."""
-
-  def __init__(self, batch_size: int):
-    self._batch_size = batch_size
-    self._metrics: list[Mapping[str, jax.Array]] = []
-    self._begun = self._last = time.monotonic()
-    self._paused = 0.0
-    self.waited = 0.0
-
-  def add(self, metrics: Mapping[str, jax.Array]) -> None:
-    self._metrics.append(metrics)
-    self._last = time.monotonic()
-
-  def pause(self) -> None:
-    """What happened since the last step was not training."""
-    now = time.monotonic()
-    self._paused += now - self._last
-    self._last = now
-
-  def read(self) -> tuple[dict[str, float], dict[str, float]]:
-    values = jax.device_get(self._metrics)
-    healthy = [m for m in values if m['finite']]
-    seconds = max(time.monotonic() - self._begun - self._paused, 1e-9)
-    names = dict.fromkeys(k for m in values for k in m if k != 'finite')
-    # Steps whose changes were dropped would make every mean NaN; alone they are shown.
-    shown = healthy or values
-    names = [k for k in names if any(k in m for m in shown)]
-    means = {k: float(np.mean([m[k] for m in shown if k in m])) for k in names}
-    if len(healthy) < len(values):
-      means['sick_steps'] = float(len(values) - len(healthy))
-    speed = {
-      'speed/img_per_s': len(values) * self._batch_size / seconds,
-      'speed/step_ms': 1e3 * seconds / len(values),
-      'speed/data_wait': self.waited / seconds,
-    }
-    self._metrics, self._paused, self.waited = [], 0.0, 0.0
-    self._begun = self._last = time.monotonic()  # a pause after this one is counted from here
-    return means, speed

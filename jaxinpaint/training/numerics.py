@@ -77,6 +77,11 @@ class Guard:
     """What a checkpoint keeps, so that a resumed run decides as an uninterrupted one."""
     return {'in_a_row': self._in_a_row, 'rollbacks': self.rollbacks}
 
+  @property
+  def under_way(self) -> int:
+    """Steps taken of which it is not known whether they are done."""
+    return len(self._pending)
+
   def add(self, number: int, metrics: Mapping[str, jax.Array], batch: Mapping[str, Any]) -> None:
     """Step `number` was taken on `batch` (this process's rows, on the host)."""
     self._pending.append((number, metrics, batch))

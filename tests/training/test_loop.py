@@ -53,7 +53,10 @@ def assert_equal(a, b):
 def losses(workdir):
   lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
   rows = [json.loads(line) for line in lines]
-  return [{k: v for k, v in r.items() if '/' in k and not k.startswith('speed')} for r in rows]
+  return [
+    {k: v for k, v in r.items() if '/' in k and not k.startswith(('speed', 'memory', 'time'))}
+    for r in rows
+  ]
 
 
 def test_a_resumed_run_equals_a_straight_one_to_the_bit(tmp_path):

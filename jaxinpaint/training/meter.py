@@ -1,0 +1,136 @@
+"""How fast a run is: the means of its metrics, and its speed, since the last reading.
+
+Steps are dispatched long before they are done, so the time between two dispatches says nothing. The
+loop, however, learns in passing when steps are done, without a question of its own to the device:
+`numerics.Guard` reads the verdict of a step some steps late, waiting for it if need be, and all of
+them before anything is saved or evaluated. `Meter.ready` is called right after, and takes the time.
+So a step's time is that between the moments at which the host knew the step before it, and then it,
+to be done. Where the device is what the run waits for the host is told at once, and this is the
+device's time for a step; where the host is slower (data), it is the host's time for one. Where
+several steps are found done together each gets an equal share. Compilations, evaluations, pictures,
+checkpoints and traces are no part of it: before them the loop waits for the steps under way and
+afterwards calls `Meter.resume`, or `Meter.skip` of a compilation, which comes when the wait for the
+step's batch has begun to count already.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from jaxinpaint.training import costs
+from jaxinpaint.training.compiled import Compiled
+
+
+class Meter:
+  """Takes the time of steps.
+
+  Args:
+    batch_size: images of a step, on all devices together.
+    devices: how many share it.
+    peak: FLOP/s that one of them can do at most; None: not known, and no MFU is told.
+    clock: of seconds.
+  """
+
+  def __init__(
+    self,
+    batch_size: int,
+    devices: int = 1,
+    peak: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """See the class."""
+    self._batch_size, self._devices, self._peak, self._clock = batch_size, devices, peak, clock
+    self._metrics: list[Mapping[str, jax.Array]] = []
+    self._programs: list[Compiled | None] = []
+    self._times: list[float] = []
+    self._under_way = 0
+    self._waited = 0.0
+    self._last = clock()
+    self.useful_seconds = 0.0  # of all steps since the start
+
+  def resume(self) -> None:
+    """What happened since the last step was not training."""
+    self._last = self._clock()
+
+  def skip(self, seconds: float) -> None:
+    """So long of the time since the last step was not training."""
+    self._last += seconds
+
+  def waited(self, seconds: float) -> None:
+    """So long the next batch was waited for."""
+    self._waited += seconds
+
+  def add(self, metrics: Mapping[str, jax.Array], program: Compiled | None = None) -> None:
+    """A step is under way.
+
+    Args:
+      metrics: of the train step.
+      program: that it runs; None: its FLOPs are not known.
+    """
+    self._metrics.append(metrics)
+    self._programs.append(program)
+    self._under_way += 1
+
+  def ready(self, under_way: int = 0) -> None:
+    """All steps but the last `under_way` are known to be done, now."""
+    done = self._under_way - under_way
+    if done <= 0:
+      return
+    now = self._clock()
+    self._times += [max(now - self._last, 0.0) / done] * done
+    self.useful_seconds += max(now - self._last, 0.0)
+    self._under_way, self._last = under_way, now
+
+  def read(self) -> tuple[dict[str, float], dict[str, float]]:
+    """The means of the metrics, and the speed, since the last reading; waits for the last step.
+
+    Returns:
+      {update/term: mean over the steps whose numbers were finite}, with 'sick_steps' where there
+      were others, and the speed/ names of docs/monitoring.md.
+    """
+    values = jax.device_get(self._metrics)
+    self.ready()
+    healthy = [m for m in values if m['finite']]
+    # Steps whose changes were dropped would make every mean NaN; alone they are shown.
+    shown = healthy or values
+    names = dict.fromkeys(k for m in shown for k in m if k != 'finite')
+    means = {k: float(np.mean([m[k] for m in shown if k in m])) for k in names}
+    if len(healthy) < len(values):
+      means['sick_steps'] = float(len(values) - len(healthy))
+    speed = self._speed()
+    self._metrics, self._programs, self._times, self._waited = [], [], [], 0.0
+    return means, speed
+
+  def _speed(self) -> dict[str, float]:
+    count, seconds = len(self._times), max(sum(self._times), 1e-9)
+    images = count * self._batch_size / seconds
+    speed = {
+      'speed/img_per_s': images,
+      'speed/img_per_s_per_device': images / self._devices,
+      'speed/step_ms': 1e3 * seconds / count,
+      'speed/step_ms_median': 1e3 * float(np.median(self._times)),
+      'speed/step_ms_p95': 1e3 * float(np.percentile(self._times, 95)),
+      'speed/data_wait': self._waited / seconds,
+    }
+    programs = self._programs
+    if all(p is not None and p.flops for p in programs):
+      speed['speed/flops_per_step'] = float(np.mean([p.flops for p in programs]))
+    if self._peak and all(p is not None for p in programs):
+      useful = sum(p.useful_flops for p in programs)
+      speed['speed/mfu'] = useful / (seconds * self._devices * self._peak)
+    return speed
+
+
+def memory() -> dict[str, float]:
+  """'memory/peak_gb', the most that one of this process's devices has held since its start.
+
+  Where the backend does not count (CPU), 'memory/host_peak_gb', the process's largest resident
+  size.
+  """
+  stats = [d.memory_stats() or {} for d in jax.local_devices()]
+  peaks = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
+  if peaks:
+    return {'memory/peak_gb': max(peaks) / costs.GB}
+  return {'memory/host_peak_gb': costs.host_peak_gb()}

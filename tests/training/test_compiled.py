@@ -1,0 +1,102 @@
+"""The step's programs: what they say of their work, and that nothing is compiled in silence."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from jaxinpaint.layers import operations
+from jaxinpaint.training import state, step
+from jaxinpaint.training.compiled import Programs
+from jaxinpaint.training.recipe import Phase
+
+SGD = {'generator': optax.sgd(0.1), 'critic': optax.sgd(0.1)}
+LAZY = dataclasses.replace(toy.CRITIC, every=2)
+PHASES = (
+  Phase('warm-up', 2, toy.forward, (toy.GENERATOR,)),
+  Phase('joint', -1, toy.forward, (toy.GENERATOR, LAZY)),
+)
+
+
+def run(recipe, batches):
+  """Takes steps as the loop does; (the last state, the programs of all steps)."""
+  train_step = step.make_train_step(recipe, SGD)
+  programs = Programs(train_step, recipe)
+  current = state.create(recipe, SGD, (), jax.random.key(0), toy.batch())
+  found = []
+  for i, batch in enumerate(batches):
+    arguments = (current, {}, batch, jax.random.key(1))
+    plan = recipe.plan(i)
+    known = programs.has(batch, plan)
+    program = programs.get(*arguments, plan)
+    assert known == (program in found)
+    current, _ = program.run(*arguments)
+    found.append(program)
+  return current, found, programs
+
+
+def test_phases_and_lazy_updates_compile_once_each_and_warn_of_nothing(caplog):
+  batch = toy.batch()
+  current, found, programs = run(toy.recipe(*PHASES), [batch] * 8)
+  assert int(current.step) == 8
+  assert len(set(map(id, found))) == 3  # warm-up; joint with and without the critic
+  assert found[2] is found[4] is found[6] and found[3] is found[5] is found[7]
+  assert programs.seconds == pytest.approx(sum({id(p): p.seconds for p in found}.values()))
+  assert 'compiled again' not in caplog.text
+
+
+def test_a_batch_of_another_shape_or_type_is_reported_once_with_what_differs(caplog):
+  caplog.set_level(logging.WARNING)
+  usual, other = toy.batch(), toy.batch(rows=6)
+  other['mask'] = other['mask'].astype(jnp.uint8)
+  run(toy.recipe(), [usual, other, usual, other])
+  (record,) = [r for r in caplog.records if 'compiled again' in r.getMessage()]
+  text = record.getMessage()
+  assert "phase 'joint' (updates generator, critic)" in text
+  assert 'image is float32[6,8,8,3] and was float32[8,8,8,3]' in text
+  assert 'mask is uint8[6,8,8,1] and was float32[8,8,8,1]' in text
+
+
+def test_the_programs_compute_what_the_jitted_step_does():
+  recipe = toy.recipe(*PHASES)
+  programmed, _, _ = run(recipe, [toy.batch(seed=i) for i in range(5)])
+  train_step = step.make_train_step(recipe, SGD)
+  jitted = state.create(recipe, SGD, (), jax.random.key(0), toy.batch())
+  for i in range(5):
+    jitted, _ = train_step(jitted, {}, toy.batch(seed=i), jax.random.key(1), recipe.plan(i))
+  jax.tree.map(np.testing.assert_array_equal, programmed, jitted)
+
+
+def test_flops_of_a_step_are_those_of_its_products():
+  _, found, _ = run(toy.recipe(), [toy.batch()])
+  # The generator (4 x 3): forward, through the critic (3 x 8, 8) forward and back to the picture,
+  # and its weights'. The critic, of fakes and photographs: forward, and (of v, of the hidden layer,
+  # of w) backward. Not the critic's gradient through the generator, which nobody needs.
+  generator = 12 + 2 * (24 + 8) + 12
+  critic = 2 * (24 + 8) + 2 * (8 + 8 + 24)
+  assert found[0].useful_flops == 2 * 8 * 8 * 8 * (generator + critic)
+  # The compiler counts additions and activations too, here many.
+  assert found[0].flops > 0.5 * found[0].useful_flops
+  # It counts one device's program.
+  current = state.create(toy.recipe(), SGD, (), jax.random.key(0), toy.batch())
+  programs = Programs(step.make_train_step(toy.recipe(), SGD), toy.recipe(), devices=8)
+  eight = programs.get(current, {}, toy.batch(), jax.random.key(1), toy.recipe().plan(0))
+  assert eight.flops == 8 * found[0].flops
+  assert eight.useful_flops == found[0].useful_flops
+
+
+def test_what_is_computed_again_for_the_gradients_counts_once():
+  def block(w, x):
+    return jnp.tanh(jnp.tanh(x @ w) @ w)
+
+  def count(block):
+    loss = lambda w, x: block(w, block(w, x)).sum()
+    shapes = jnp.ones((16, 16)), jnp.ones((4, 16))
+    return operations.flops_of_trace(jax.make_jaxpr(jax.value_and_grad(loss))(*shapes))
+
+  assert count(jax.checkpoint(block)) == count(block) > 0

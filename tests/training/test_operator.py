@@ -1,0 +1,140 @@
+"""What an operator sees of a run: its numbers, warnings and traces, through the whole loop.
+
+The systems' networks would compile for a minute; a toy recipe takes their place.
+"""
+
+import gzip
+import json
+import shutil
+
+import jax
+import pytest
+import toy
+from test_loop import small
+
+from jaxinpaint import command_line, systems
+from jaxinpaint.training import faults, loop
+from jaxinpaint.training.recipe import Phase
+
+PHASES = (
+  Phase('warm-up', 2, toy.forward, (toy.GENERATOR,)),
+  Phase('joint', -1, toy.forward, (toy.GENERATOR, toy.CRITIC)),
+)
+SPEED = {
+  *('speed/img_per_s', 'speed/img_per_s_per_device', 'speed/step_ms', 'speed/step_ms_median'),
+  *('speed/step_ms_p95', 'speed/data_wait', 'speed/flops_per_step', 'memory/host_peak_gb'),
+  *('time/compile_s', 'time/goodput'),
+}
+
+
+@pytest.fixture
+def config(monkeypatch):
+  monkeypatch.setattr(systems, 'make_recipe', lambda config: toy.recipe(*PHASES))
+  config = small(steps=6)
+  with config.unlocked():
+    for name in ('generator', 'critic'):
+      config.optimizers[name] = dict(name='sgd', learning_rate=0.1)
+    del config.optimizers['discriminator']
+    config.evaluation.at_end = False
+  return config
+
+
+def lines(workdir, name='metrics.jsonl'):
+  return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+
+
+def test_a_run_of_several_phases_shows_its_numbers_and_warns_of_nothing(tmp_path, config, caplog):
+  caplog.set_level('INFO')
+  config.training.mesh.data = 2
+  loop.train(config, tmp_path)
+  found = lines(tmp_path)
+  assert [line['step'] for line in found] == [1, 2, 3, 4, 5, 6]
+  for line in found:
+    assert set(line) >= SPEED
+    assert line['speed/img_per_s'] == pytest.approx(2 * line['speed/img_per_s_per_device'])
+    assert 0 < line['time/goodput'] < 1
+    assert 'speed/mfu' not in line  # of a CPU nothing is known
+  # The second phase's step does more, and was compiled too.
+  assert found[5]['speed/flops_per_step'] > found[1]['speed/flops_per_step'] > 0
+  assert found[5]['time/compile_s'] > found[1]['time/compile_s'] == found[0]['time/compile_s']
+  assert 'compiled again' not in caplog.text
+  assert caplog.text.count('No MFU') == 1
+  assert 'Parameters: critic 32, generator 15.' in caplog.text
+  assert 'goodput' in caplog.messages[-1] and caplog.messages[-1].startswith('Step 6, ')
+  starts = lines(tmp_path, 'starts.jsonl')
+  assert [(s['event'], s['step']) for s in starts] == [
+    *(('start', 0), ('saved', 2), ('saved', 4), ('saved', 6)),
+  ]
+  assert starts[0]['devices'] == '2 x cpu'
+  useful = [s['useful_s'] for s in starts[1:]]
+  assert useful == sorted(useful) and 0 < useful[0]
+  # All of it, with one value a step, is in TensorBoard's files as well.
+  (events,) = (tmp_path / 'tb').iterdir()
+  for name in SPEED:
+    # The length of the name stands before it, a byte above those of a text.
+    written = bytes([len(name)]) + name.encode()
+    assert events.read_bytes().count(written) == 6
+
+
+def test_a_batch_of_another_shape_warns_in_the_loop(tmp_path, config, caplog, monkeypatch):
+  original = loop._next_batch
+
+  def smaller(run, done, rollbacks):
+    rows = original(run, done, rollbacks)
+    return {k: v[:1] for k, v in rows.items()} if done == 4 else rows
+
+  monkeypatch.setattr(loop, '_next_batch', smaller)
+  loop.train(config, tmp_path)
+  (text,) = [m for m in caplog.messages if 'compiled again' in m]
+  assert "phase 'joint'" in text and 'image is uint8[1,40,40,3] and was uint8[2,40,40,3]' in text
+
+
+def test_goodput_goes_on_over_a_kill(tmp_path, config):
+  loop.train(config, tmp_path)
+  # A kill after the checkpoint of step 4, with the save of 6 begun.
+  shutil.rmtree(tmp_path / 'checkpoints' / '6')
+  before = lines(tmp_path, 'starts.jsonl')
+  loop.train(config, tmp_path)
+  starts = lines(tmp_path, 'starts.jsonl')
+  assert starts[: len(before)] == before
+  assert [(s['event'], s['step']) for s in starts[len(before) :]] == [('start', 4), ('saved', 6)]
+  kept, now = before[2]['useful_s'], starts[-1]
+  line = lines(tmp_path)[-1]
+  wall = line['time'] - before[0]['time']
+  assert line['time/goodput'] == pytest.approx((kept + now['useful_s']) / wall, rel=0.05)
+
+
+def test_a_trace_of_the_steps_asked_for(tmp_path, config, caplog):
+  caplog.set_level('INFO')
+  loop.train(config, tmp_path, profile=(3, 5))
+  (file,) = tmp_path.glob('profile/**/*.trace.json.gz')
+  events = json.loads(gzip.decompress(file.read_bytes()))['traceEvents']
+  steps = [e['args']['step_num'] for e in events if e.get('name') == 'train']
+  assert sorted(map(int, steps)) == [3, 4]
+  assert 'ui.perfetto.dev' in caplog.text
+
+
+def test_a_trace_that_lies_behind_or_past_the_end(tmp_path, config, caplog):
+  with pytest.raises(faults.ConfigurationError, match='--profile=6:9 begins after the last step'):
+    loop.train(config, tmp_path, profile=(6, 9))
+  config.training.steps = 4
+  loop.train(config, tmp_path)
+  config.training.steps = 6
+  loop.train(config, tmp_path, profile=(1, 3))
+  assert 'goes on at step 4, past these steps' in caplog.text
+  assert not (tmp_path / 'profile').exists()
+
+
+def test_a_trace_ends_with_the_run(tmp_path, config):
+  loop.train(config, tmp_path, profile=(5, 100))
+  assert list(tmp_path.glob('profile/**/*.trace.json.gz'))
+  # It is over: another one can begin.
+  jax.profiler.start_trace(str(tmp_path / 'other'))
+  jax.profiler.stop_trace()
+
+
+@pytest.mark.parametrize('text', ['100', '5:5', '7:3', 'a:b', ':', '-1:4', '1:2:3', ''])
+def test_a_mistaken_profile_is_named(text):
+  with pytest.raises(ValueError, match='START:STOP'):
+    command_line.span(text)
+  assert command_line.span('100:110') == (100, 110)
