@@ -5,11 +5,13 @@ that the compiler puts into a program. Every process runs the same command; each
 devices as local and those of all as global.
 """
 
+import itertools
 import os
 import socket
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from absl import logging
 
 # Seconds that a process waits for the others at the start; clusters start nodes minutes apart.
@@ -41,7 +43,7 @@ def initialize(
 
   Raises:
     ClusterError: arguments that do not belong together, a device was used before, or the
-      coordinator cannot be started. (Where the others do not come in time jax aborts the process.)
+      coordinator's port is taken. (Where the others do not come in time jax aborts the process.)
   """
   if jax.distributed.is_initialized():
     return
@@ -49,6 +51,7 @@ def initialize(
   arguments = {}
   if any(v is not None for v in given):
     arguments = _by_hand(*given)
+    _check_address(coordinator, arguments)
   elif found := _detect(os.environ):
     arguments = dict(cluster_detection_method=found)
   elif 'tpu' not in (jax.config.jax_platforms or ''):  # jax sets it when imported on a TPU machine
@@ -74,6 +77,7 @@ def initialize(
       f'the processes cannot meet at {coordinator or "the coordinator"} ({_first_line(error)}): '
       'check that process 0 is on that host, and that the port is free and open'
     ) from error
+  _connect()
 
 
 def _by_hand(
@@ -119,6 +123,30 @@ def _by_hand(
     # As jax does under a launcher: on GPUs each process of a host takes one.
     arguments['local_device_ids'] = [launcher[2]]
   return arguments
+
+
+def _check_address(coordinator: str | None, arguments: Mapping[str, object]) -> None:
+  """Looks whether process 0 can have its port, and the others a host of that name.
+
+  Raises:
+    ClusterError: another program has the port. (jax would crash, or wait.)
+  """
+  if arguments.get('num_processes') == 1:
+    return
+  host, _, port = coordinator.rpartition(':')
+  if arguments['process_id'] == 0:
+    try:
+      socket.create_server(('', int(port))).close()
+    except OSError as error:
+      raise ClusterError(
+        f'process 0 cannot listen at port {port} of --coordinator={coordinator} '
+        f'({error.strerror}): if another process or an earlier run is still there, end it; else '
+        'give all processes another port'
+      ) from error
+  try:
+    socket.getaddrinfo(host.strip('[]'), int(port))
+  except OSError as error:  # in a cluster that is just starting the name may come yet
+    logging.warning('No address is known (yet) for %r of --coordinator: %s.', host, error.strerror)
 
 
 def _detect(environment: Mapping[str, str]) -> str | None:
@@ -176,8 +204,36 @@ def describe(mesh: jax.sharding.Mesh | None = None) -> str:
   return text
 
 
+def _connect(mesh: jax.sharding.Mesh | None = None) -> None:
+  """Makes the connections that programs on the mesh, or gathers over processes, will need.
+
+  On CPU each group of devices connects at its first collective, and there waits only 30 s for the
+  others (in a compiled collective the time is not limited so). A first step is minutes of
+  compilation, which can differ as much: only process 0 ever hits jax's cache of compiled programs
+  on CPU. So all connect at the start, while they are together.
+  """
+  if jax.process_count() == 1 or jax.default_backend() != 'cpu':
+    return
+  from jax.experimental import multihost_utils
+
+  if mesh is None:
+    multihost_utils.process_allgather(np.zeros((), np.int32))
+    return
+  axes = [axis for axis, size in mesh.shape.items() if size > 1]
+  for n in range(1, len(axes) + 1):
+    for some in itertools.combinations(axes, n):
+      total = lambda some=some: jax.lax.psum(jax.lax.axis_index(some), some)
+      spec = jax.P()
+      jax.jit(jax.shard_map(total, mesh=mesh, in_specs=(), out_specs=spec, check_vma=False))()
+
+
 def announce(mesh: jax.sharding.Mesh | None = None) -> None:
-  """Logs `describe(mesh)`; from then on processes other than 0 log only what is serious."""
+  """Logs `describe(mesh)`; from then on processes other than 0 log only what is serious.
+
+  Where there are several processes all have to call it: it connects them.
+  """
   logging.info('%s', describe(mesh))
+  if mesh is not None:
+    _connect(mesh)
   if jax.process_index() != 0:
     logging.set_verbosity(logging.WARNING)

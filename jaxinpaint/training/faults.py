@@ -76,6 +76,7 @@ class StopSignals:
   def __enter__(self) -> 'StopSignals':
     self.received: int | None = None
     self._ask_at, self._asked, self._questions, self._clock = 0, 0, 0, time.monotonic()
+    self._steps = 1  # between the last two questions
     self._old = {}
     for number in _SIGNALS:
       try:
@@ -118,9 +119,11 @@ class StopSignals:
     mine = np.array([self.received or 0, pace], np.float32)
     received, paces = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 2).T
     # Follows from what all have gathered, so that all ask again at the same step. The first steps
-    # after a start are compiled, and tell nothing of the pace.
+    # after a start are compiled, and tell nothing of the pace; nor do the next, which are sent off
+    # before the host waits for any (on CPU a question may overtake them): so it grows slowly.
     first, self._questions = self._questions < 3, self._questions + 1
-    steps = 1 if first else int(np.clip(_ASK_EVERY / max(paces.max(), 1e-3), 1, 100))
+    steps = 1 if first else int(np.clip(_ASK_EVERY / max(paces.max(), 1e-3), 1, 2 * self._steps))
+    self._steps = min(steps, 50)
     self._ask_at = done + steps
     if received.any() and self.received is None:
       self.received = int(received.max())

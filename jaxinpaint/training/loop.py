@@ -6,6 +6,7 @@ started, resumed and extended by the same command; what is resumed equals what w
 the bit.
 """
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from jaxinpaint import exclusive
 from jaxinpaint.data import masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
@@ -62,13 +64,23 @@ def train(
       Ctrl-C, when the state is saved; StorageError (CheckpointError) for a disk that cannot be
       written or checkpoints that cannot be used; WorkerLost when other processes are gone.
   """
-  workdir, began = pathlib.Path(workdir), time.time()
+  with contextlib.ExitStack() as alone:
+    return _train(config, pathlib.Path(workdir), profile, alone)
+
+
+def _train(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  profile: tuple[int, int] | None,
+  alone: contextlib.ExitStack,
+) -> state.TrainState:
+  began = time.time()
   try:
-    run = preparation.prepare(config, workdir)
+    run = preparation.prepare(config, workdir, alone)
     total = preparation.total_steps(config, run.recipe)
     start = int(run.state.step)
     profiler = Profiler(profile, workdir, start, total, active=jax.process_index() == 0)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, exclusive.InUse) as error:
     raise ConfigurationError(str(error)) from error
   if start >= total:
     logging.info('%s is at step %d of %d: nothing is left to train.', workdir, start, total)

@@ -4,6 +4,7 @@
 on-use train step, and touches neither data nor disk. `prepare` adds those.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
-from jaxinpaint import distributed, systems
+from jaxinpaint import distributed, exclusive, systems
 from jaxinpaint.data import inputs, masks, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.training import checkpoints as checkpoints_lib
@@ -29,6 +30,10 @@ from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import faults, initial, numerics, optimizers, sharding, state, step
 from jaxinpaint.training.recipe import Plan, Recipe
 from jaxinpaint.weights import shapes
+
+# Seconds that a start waits for another run to leave its workdir: a scheduler may start a job again
+# before the file system knows that its machine is gone.
+_PATIENCE = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,11 +180,19 @@ def total_steps(config: ConfigDict, recipe: Recipe) -> int:
   return min(config.training.steps, recipe.steps)
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
+def prepare(
+  config: ConfigDict, workdir: pathlib.Path, alone: contextlib.ExitStack | None = None
+) -> Run:
   """Everything before the first step; whatever the user can get wrong fails here.
+
+  Args:
+    config: see `training.config.base`.
+    workdir: of the run.
+    alone: gets the lock that keeps other runs out of the workdir, by process 0; None: no lock.
 
   Raises:
     ValueError, OSError: naming the field or path, and the fix.
+    exclusive.InUse: another run is in the workdir.
   """
   config_lib.validate(config)
   mesh = sharding.make_mesh(**config.training.mesh)
@@ -199,6 +212,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Run:
     best=config.checkpoint.best if config.training.evaluate_every else '',
   )
   checkpoints.check_writable()
+  if alone is not None and jax.process_index() == 0:
+    alone.enter_context(exclusive.hold(workdir / '.lock', f'--workdir {workdir}', _PATIENCE))
   restored = checkpoints.restore(program.state, config)
   record: dict[str, int] = {}
   if restored is None:

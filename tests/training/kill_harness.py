@@ -67,7 +67,7 @@ def start_processes(workdir, steps, count, *flags):
   )  # fmt: skip
   # Only process 0 finds its compiled steps in the cache; it would wait for the others, which
   # compile, no longer than the 30 s that gloo allows.
-  env = os.environ | {'XLA_FLAGS': '', 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+  env = os.environ | {'XLA_FLAGS': ''}
   return [
     subprocess.Popen(
       command(workdir, steps, *flags, f'--process_id={index}'),

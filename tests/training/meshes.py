@@ -1,6 +1,6 @@
 """Trains the same few steps on whatever devices there are; a module of the tests, and a program.
 
-python meshes.py OUT.npz SYSTEM '{"data": 2}' COORDINATOR NUM_PROCESSES PROCESS_ID
+python meshes.py OUT.npz SYSTEM '{"data": 2}' STEPS COORDINATOR NUM_PROCESSES PROCESS_ID
 """
 
 import json
@@ -13,6 +13,11 @@ import numpy as np
 from jaxinpaint import distributed, systems
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
+
+# What may differ beside rounding: sums in another order, relative to an array's way so far.
+RELATIVE = 1e-3
+# A shaken run is one draw of what rounding can do.
+DRAWS = 8
 
 
 def small(system, **mesh):
@@ -29,45 +34,126 @@ def small(system, **mesh):
     config.model.update(dict(width=4, blocks=1, attention_size=16, attention_hidden=4))
     config.loss.update(dict(adversarial=0.1, perceptual=0.0, style=0.0, discriminator_width=4))
     config.training.steps = 5
-  config.training.update(dict(ema_decay=0.5, sample_every=0, evaluate_every=0, log_every=1))
+  averaged = systems.make_recipe(config).networks[:1]
+  config.training.update(
+    dict(ema_decay=0.5, ema_networks=averaged, sample_every=0, evaluate_every=0, log_every=1)
+  )
   config.training.mesh.update(mesh)
   config.checkpoint.update(dict(every=1000, best=''))
   return config
 
 
-def train(config, workdir, steps=5):
-  """({'STEP/TERM': number}, {path: array}) of a few steps."""
+def train(config, workdir, steps=5, shaken=False):
+  """[({term: number}, {path: array})]: before training, then after each step.
+
+  `shaken` moves every parameter by a rounding error, up or down, before the first step.
+  """
   run = preparation.prepare(config, pathlib.Path(workdir))
-  losses = {}
+  if shaken:
+    rng = np.random.default_rng(0)
+    shake = lambda x: x * (1 + 2**-23 * rng.choice([-1, 1], x.shape)).astype(x.dtype)
+    run.state = run.state.replace(params=jax.tree.map(shake, run.state.params))
+  history = [({}, arrays_of(run.state))]
   for i in range(steps):
     batch = sharding.to_devices(next(run.batches), run.mesh)
     run.state, metrics = run.train_step(
       run.state, run.constants, batch, run.rng, run.recipe.plan(i)
     )
-    losses |= {f'{i}/{k}': float(v) for k, v in metrics.items()}
+    history.append(({k: float(v) for k, v in metrics.items()}, arrays_of(run.state)))
   run.batches.close()
   run.checkpoints.close()
-  return losses, arrays_of(run.state.params)
+  return history
 
 
-def arrays_of(tree):
+def arrays_of(state):
+  """{path: float array} of parameters, statistics and averages."""
+
   def whole(x):
+    if x.is_fully_replicated:
+      return np.asarray(x.addressable_data(0))
     if not x.is_fully_addressable:
       from jax.experimental import multihost_utils
 
       return np.asarray(multihost_utils.process_allgather(x, tiled=True))
     return np.asarray(x)
 
-  return {jax.tree_util.keystr(p): whole(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+  tree = {'params': state.params, 'stats': state.stats, 'ema': state.ema}
+  found = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(p): whole(x).astype(np.float64) for p, x in found}
 
 
-def largest_difference(a, b):
-  return max(float(np.abs(a[k] - b[k]).max()) for k in a.keys() | b.keys())
+def compare(one, shaken, many):
+  """How a run on many devices differs from one device's, measured by what rounding makes of it.
+
+  A narrow network with batch norm, or a critic near balance, magnifies rounding from step to step;
+  by how much, `shaken` tells, the same run on one device with other roundings. What is allowed
+  grows with it, so that the first steps are held to 1e-7 or so.
+
+  Args:
+    one: of `train`, on one device.
+    shaken: of `train` with shaken=True, on one device.
+    many: of `train`.
+
+  Returns:
+    ({what: number}, [complaints]): 'first' and 'array' the largest difference of an array after
+    the first and after any step, 'term' of a term relative to its size, 'rounding' of an array
+    between `one` and `shaken`; 'share' the largest share that was taken of what is allowed.
+  """
+  complaints, found = [], dict(first=0.0, array=0.0, term=0.0, rounding=0.0, share=0.0)
+  start, noise, wobble = one[0][1], {}, 0.0
+  assert len(one) == len(many) == len(shaken)
+  for step, ((terms, arrays), (other_terms, other), (shaken_terms, moved)) in enumerate(
+    zip(one, many, shaken, strict=True)
+  ):
+    assert arrays.keys() == other.keys() and terms.keys() == other_terms.keys()
+    for path, x in arrays.items():
+      noise[path] = max(noise.get(path, 0.0), _largest(x - moved[path]))
+      allowed = DRAWS * noise[path] + RELATIVE * _largest(x - start[path]) + 1e-9
+      is_ = _largest(x - other[path])
+      found['array'] = max(found['array'], is_)
+      if step == 1:
+        found['first'] = max(found['first'], is_)
+      found['rounding'] = max(found['rounding'], noise[path])
+      found['share'] = max(found['share'], is_ / allowed)
+      if not is_ <= allowed:
+        complaints.append(f'step {step}: {path} differs by {is_:.2g}, allowed {allowed:.2g}')
+    size = lambda name, terms=terms: abs(terms[name]) + 1e-3
+    wobble = max([wobble, *(abs(terms[k] - shaken_terms[k]) / size(k) for k in terms)])
+    for name, value in terms.items():
+      is_ = abs(value - other_terms[name]) / size(name)
+      found['term'] = max(found['term'], is_)
+      if not is_ <= 1e-4 + DRAWS * wobble:
+        complaints.append(f'step {step}: {name} is {other_terms[name]} instead of {value}')
+  return found, complaints
+
+
+def _largest(x):
+  return float(np.abs(x).max(initial=0.0))
+
+
+def save(path, history):
+  flat = {}
+  for i, (terms, arrays) in enumerate(history):
+    flat |= {f'{i}|term|{k}': v for k, v in terms.items()}
+    flat |= {f'{i}|array|{k}': v for k, v in arrays.items()}
+  np.savez(path, **flat)
+
+
+def load(path):
+  with np.load(path) as stored:
+    history = []
+    for key in stored:
+      step, kind, name = key.split('|', 2)
+      while len(history) <= int(step):
+        history.append(({}, {}))
+      value = stored[key]
+      history[int(step)][kind == 'array'][name] = value if kind == 'array' else float(value)
+  return history
 
 
 if __name__ == '__main__':
-  out, system, mesh, coordinator, count, index = sys.argv[1:]
+  out, system, mesh, steps, coordinator, count, index = sys.argv[1:]
   distributed.initialize(coordinator, int(count), int(index))
-  losses, params = train(small(system, **json.loads(mesh)), f'{out}.run')
+  trained = train(small(system, **json.loads(mesh)), f'{out}.run', int(steps))
   if index == '0':
-    np.savez(out, **{f'loss:{k}': v for k, v in losses.items()}, **params)
+    save(out, trained)

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinpaint.training import checkpoints, faults, loop, optimizers
+from jaxinpaint import exclusive
+from jaxinpaint.training import checkpoints, faults, loop, optimizers, preparation
 from jaxinpaint.training import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -191,6 +192,14 @@ def test_another_system_in_the_workdir_is_refused_and_left_alone(tmp_path):
   with pytest.raises(checkpoints.CheckpointError, match=r'model\.width: 4 -> 8'):
     loop.train(config, tmp_path)
   assert before == {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+
+
+def test_a_workdir_takes_one_run_at_a_time(tmp_path, monkeypatch):
+  monkeypatch.setattr(preparation, '_PATIENCE', 0.0)
+  with exclusive.hold(tmp_path / '.lock', 'it'):
+    with pytest.raises(faults.ConfigurationError, match=r'--workdir .* is in use by process'):
+      loop.train(small(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['.lock']
 
 
 @pytest.mark.parametrize(

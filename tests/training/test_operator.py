@@ -14,6 +14,7 @@ from test_loop import small
 
 from jaxinpaint import command_line, systems
 from jaxinpaint.training import faults, loop
+from jaxinpaint.training.profiling import Profiler
 from jaxinpaint.training.recipe import Phase
 
 PHASES = (
@@ -43,10 +44,18 @@ def lines(workdir, name='metrics.jsonl'):
   return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
 
 
+def traced(workdir):
+  """(name, step) of the steps in the workdir's one trace, in order."""
+  (file,) = workdir.glob('profile/**/*.trace.json.gz')
+  events = json.loads(gzip.decompress(file.read_bytes()))['traceEvents']
+  steps = [(e['name'], int(e['args']['step_num'])) for e in events if e.get('name') == 'train']
+  return sorted(steps)
+
+
 def test_a_run_of_several_phases_shows_its_numbers_and_warns_of_nothing(tmp_path, config, caplog):
   caplog.set_level('INFO')
   config.training.mesh.data = 2
-  loop.train(config, tmp_path)
+  loop.train(config, tmp_path, profile=(3, 5))
   found = lines(tmp_path)
   assert [line['step'] for line in found] == [1, 2, 3, 4, 5, 6]
   for line in found:
@@ -74,6 +83,8 @@ def test_a_run_of_several_phases_shows_its_numbers_and_warns_of_nothing(tmp_path
     # The length of the name stands before it, a byte above those of a text.
     written = bytes([len(name)]) + name.encode()
     assert events.read_bytes().count(written) == 6
+  assert traced(tmp_path) == [('train', 3), ('train', 4)]
+  assert 'ui.perfetto.dev' in caplog.text
 
 
 def test_a_batch_of_another_shape_warns_in_the_loop(tmp_path, config, caplog, monkeypatch):
@@ -91,7 +102,7 @@ def test_a_batch_of_another_shape_warns_in_the_loop(tmp_path, config, caplog, mo
 
 def test_goodput_goes_on_over_a_kill(tmp_path, config):
   loop.train(config, tmp_path)
-  # A kill after the checkpoint of step 4, with the save of 6 begun.
+  # As if it had been killed while the checkpoint of 6 was written.
   shutil.rmtree(tmp_path / 'checkpoints' / '6')
   before = lines(tmp_path, 'starts.jsonl')
   loop.train(config, tmp_path)
@@ -104,33 +115,40 @@ def test_goodput_goes_on_over_a_kill(tmp_path, config):
   assert line['time/goodput'] == pytest.approx((kept + now['useful_s']) / wall, rel=0.05)
 
 
-def test_a_trace_of_the_steps_asked_for(tmp_path, config, caplog):
-  caplog.set_level('INFO')
-  loop.train(config, tmp_path, profile=(3, 5))
-  (file,) = tmp_path.glob('profile/**/*.trace.json.gz')
-  events = json.loads(gzip.decompress(file.read_bytes()))['traceEvents']
-  steps = [e['args']['step_num'] for e in events if e.get('name') == 'train']
-  assert sorted(map(int, steps)) == [3, 4]
-  assert 'ui.perfetto.dev' in caplog.text
-
-
-def test_a_trace_that_lies_behind_or_past_the_end(tmp_path, config, caplog):
+def test_a_trace_that_begins_past_the_end_is_refused(tmp_path, config):
   with pytest.raises(faults.ConfigurationError, match='--profile=6:9 begins after the last step'):
     loop.train(config, tmp_path, profile=(6, 9))
-  config.training.steps = 4
-  loop.train(config, tmp_path)
-  config.training.steps = 6
-  loop.train(config, tmp_path, profile=(1, 3))
+
+
+def test_a_trace_that_lies_behind_is_left_out_and_said(tmp_path, caplog):
+  profiler = Profiler((1, 4), tmp_path, start=4, total=6)
   assert 'goes on at step 4, past these steps' in caplog.text
-  assert not (tmp_path / 'profile').exists()
+  assert not any(profiler.due(done) for done in range(4, 7))
+  with profiler.step(4):
+    pass
+  profiler.close()
+  assert not list(tmp_path.iterdir())
 
 
-def test_a_trace_ends_with_the_run(tmp_path, config):
-  loop.train(config, tmp_path, profile=(5, 100))
-  assert list(tmp_path.glob('profile/**/*.trace.json.gz'))
+def test_a_trace_goes_on_where_a_run_does_and_ends_with_it(tmp_path):
+  profiler = Profiler((1, 100), tmp_path, start=4, total=6)
+  assert profiler.due(4)
+  profiler.switch(4)
+  with profiler.step(4):
+    assert not profiler.due(5)
+  profiler.close()
+  assert [name for name, _ in traced(tmp_path)] == ['train']
+  assert not profiler.due(6)
   # It is over: another one can begin.
   jax.profiler.start_trace(str(tmp_path / 'other'))
   jax.profiler.stop_trace()
+
+
+def test_other_processes_trace_nothing(tmp_path):
+  profiler = Profiler((0, 2), tmp_path, start=0, total=6, active=False)
+  assert not profiler.due(0)
+  with pytest.raises(ValueError, match='after the last step'):
+    Profiler((6, 7), tmp_path, start=0, total=6, active=False)
 
 
 @pytest.mark.parametrize('text', ['100', '5:5', '7:3', 'a:b', ':', '-1:4', '1:2:3', ''])
