@@ -126,7 +126,7 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
       program = preparation.Program.of(config, mesh)
       speaks = jax.process_index() == 0
       if speaks:
-        print(heading(config, mesh, here=not devices), flush=True)
+        print(heading(config, program, here=not devices), flush=True)
       estimate = of(config, program, here=not devices)
       if speaks:
         print(text(estimate), flush=True)
@@ -273,16 +273,19 @@ def _size(number: str) -> float:
   return float(number.removesuffix(unit)) * _UNITS[unit]
 
 
-def heading(config: ConfigDict, mesh: jax.sharding.Mesh, *, here: bool) -> str:
+def heading(config: ConfigDict, program: preparation.Program, *, here: bool) -> str:
   """What is estimated; printed before anything is compiled."""
+  mesh, data = program.mesh, config.data
   axes = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items() if n > 1) or 'one device'
-  kind, data = mesh.devices.flat[0].device_kind, config.data
   where = '' if here else ', compiled for, not run'
+  total = preparation.total_steps(config, program.recipe)
+  kinds = len(costs.plans(program.recipe, total))
   return '\n'.join(
     [
       f'{config.system}, {data.size} x {data.size} pixels, global batch {data.batch_size}, '
-      f'{config.dtype}, {config.training.steps:,} steps',
-      f'mesh of {axes}: {mesh.size} x {kind}{where}',
+      f'{config.dtype}, {total:,} steps',
+      f'mesh of {axes}: {mesh.size} x {mesh.devices.flat[0].device_kind}{where}',
+      f'compiling {kinds} {"kind of step" if kinds == 1 else "kinds of steps"}',
     ]
   )
 
