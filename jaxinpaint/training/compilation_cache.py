@@ -75,8 +75,8 @@ def choose(
   chosen = environment.get(_VARIABLE) or configured  # may be a bucket, too
   if chosen:
     return chosen, False, f'Compiled programs are kept in {chosen} ({_VARIABLE}).'
-  # Of several CPU processes only the first finds its programs there (jaxlib's key of a program differs
-  # by process), and then waits for the others, which compile: nothing is gained.
+  # Of several CPU processes only the first finds its programs there (jaxlib's keys differ by
+  # process), and then waits for the others, which compile: nothing is gained.
   if platform == 'cpu' and processes > 1:
     return None, False, 'Compiled programs are not kept: several processes on CPUs.'
   folder = workdir.absolute().parent / _NAME
