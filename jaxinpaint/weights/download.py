@@ -116,8 +116,11 @@ def _locked(part: pathlib.Path) -> BinaryIO:
       return file
     fcntl.flock(file, fcntl.LOCK_EX)
     # Whoever held the lock may have renamed or removed the file since it was opened here.
-    if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
-      return file
+    try:
+      if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+        return file
+    except FileNotFoundError:
+      pass
     file.close()
 
 

@@ -90,6 +90,24 @@ def test_several_at_once_fetch_it_once(server, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['w.pth']
 
 
+def test_a_transfer_that_ends_while_another_waits_for_it_leaves_no_lock(tmp_path, monkeypatch):
+  part, flock = tmp_path / 'w.pth.part', download.fcntl.flock
+  opened = []
+
+  def ended_meanwhile(file, operation):
+    """Whoever was waited for has renamed the file."""
+    flock(file, operation)
+    opened.append(file)
+    if len(opened) == 1:
+      part.rename(tmp_path / 'w.pth')
+
+  monkeypatch.setattr(download.fcntl, 'flock', ended_meanwhile)
+  # It may do so between any two looks at the file.
+  monkeypatch.setattr(pathlib.Path, 'exists', lambda path: True)
+  with download._locked(part) as file:
+    assert file is opened[1] and opened[0].closed
+
+
 def test_another_digest_is_refused_and_removed(server, tmp_path):
   with pytest.raises(DownloadError, match=f'SHA-256 {SHA}, not {"0" * 64}.*removed'):
     download.fetch(server.url, '0' * 64, folder=tmp_path)
