@@ -3,6 +3,7 @@
 import concurrent.futures
 import hashlib
 import http.server
+import pathlib
 import threading
 
 import pytest
