@@ -10,8 +10,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxinpaint import systems
@@ -123,14 +121,7 @@ def from_weights(path: str | os.PathLike) -> Trained:
 
 def _check_weights(trained: Trained, recipe: Recipe) -> None:
   """Raises ValueError when the arrays are not those that the system's networks read."""
-  side = max(64, recipe.min_side)
-  side = -(-side // recipe.multiple) * recipe.multiple
-  batch = {
-    'image': jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
-    'mask': jax.ShapeDtypeStruct((1, side, side, 1), np.float32),
-    'id': jax.ShapeDtypeStruct((1,), np.int32),
-  }
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  params, stats = recipe.shapes()
   pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
   stored = store.Stored(
     trained.config.system, trained.config, pick(trained.params), pick(trained.stats), {}

@@ -4,9 +4,6 @@ import dataclasses
 import os
 import pathlib
 
-import jax
-import jax.numpy as jnp
-
 from jaxinpaint import systems
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.training.recipe import Recipe
@@ -71,13 +68,7 @@ def load(
 
 def check_fit(stored: store.Stored, recipe: Recipe, path: pathlib.Path) -> None:
   """Raises StoreError when the weights are not those of the networks that `predict` reads."""
-  side = -(-max(recipe.min_side, 64) // recipe.multiple) * recipe.multiple
-  batch = {
-    'image': jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
-    'mask': jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32),
-    'id': jax.ShapeDtypeStruct((1,), jnp.int32),
-  }
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  params, stats = recipe.shapes()
   pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
   part = dataclasses.replace(stored, params=pick(stored.params), stats=pick(stored.stats))
   try:

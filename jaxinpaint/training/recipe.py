@@ -21,6 +21,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxinpaint import arrays
 
 Tree = Mapping[str, Any]
@@ -151,6 +154,16 @@ class Recipe:
             f'updates that share the optimizer {update.optimizer!r} must train the same networks: '
             f'{owner[update.optimizer]} and {update.trains} (update {update.name!r})'
           )
+
+  def shapes(self) -> tuple[Tree, Tree]:
+    """jax.ShapeDtypeStructs of (params, stats) of all networks; they are of no image's size."""
+    side = -(-max(self.min_side, 64) // self.multiple) * self.multiple
+    batch = {
+      'image': jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
+      'mask': jax.ShapeDtypeStruct((1, side, side, 1), np.float32),
+      'id': jax.ShapeDtypeStruct((1,), np.int32),
+    }
+    return jax.eval_shape(self.init, jax.random.key(0), batch)
 
   def predict(
     self, params: Tree, stats: Tree, constants: Tree, image: Any, mask: Any, rng: Any, **inputs: Any

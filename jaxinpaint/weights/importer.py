@@ -14,8 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import systems
@@ -242,12 +240,5 @@ def _arrays(content: Any) -> dict[str, np.ndarray]:
 
 def _expected(recipe: Any) -> dict[str, Any]:
   """Shapes of all parameters and statistics that the recipe's networks have."""
-  side = max(recipe.min_side, 64)
-  side = -(-side // recipe.multiple) * recipe.multiple
-  batch = {
-    'image': jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
-    'mask': jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32),
-    'id': jax.ShapeDtypeStruct((1,), jnp.int32),
-  }
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  params, stats = recipe.shapes()
   return {'params': params, 'stats': stats}
