@@ -11,6 +11,7 @@ if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', '')
   )
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
@@ -42,3 +43,16 @@ def forget_compiled():
   """Compiled functions are of no use to the next module, and a worker's would fill gigabytes."""
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(scope='session')
+def alex():
+  """Weights of LPIPS with AlexNet drawn at random, heads non-negative."""
+  from jaxinpaint.features import lpips
+
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+  shapes = jax.eval_shape(lpips.AlexNet().init, jax.random.key(0), image)['params']
+  rng = np.random.default_rng(0)
+  draw = lambda s: rng.standard_normal(s.shape, np.float32) / np.sqrt(np.prod(s.shape[:-1]) or 1.0)
+  heads = {f'lin{i}': rng.random(c, np.float32) for i, c in enumerate(lpips.CHANNELS['alex'])}
+  return {'trunk': jax.tree.map(draw, shapes), 'heads': heads}

@@ -40,17 +40,6 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def alex():
-  shapes = jax.eval_shape(
-    lpips.AlexNet().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  )['params']
-  rng = np.random.default_rng(0)
-  draw = lambda s: rng.standard_normal(s.shape, np.float32) / np.sqrt(np.prod(s.shape[:-1]) or 1.0)
-  heads = {f'lin{i}': rng.random(c, np.float32) for i, c in enumerate(lpips.CHANNELS['alex'])}
-  return {'trunk': jax.tree.map(draw, shapes), 'heads': heads}
-
-
-@pytest.fixture(scope='module')
 def networks(alex):
   """AlexNet, and in place of Inception a function of two weights."""
   return deep.Networks({'lpips-alex': alex, 'fid-inception': {'scale': np.float32(3)}}, {})

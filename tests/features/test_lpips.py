@@ -35,43 +35,31 @@ def test_distances_equal_the_reference(case, tmp_path):
   goldens.assert_close(got.sum(-1), data['value'].reshape(-1), atol=1e-6, what='distance')
 
 
-@pytest.fixture(scope='module')
-def params():
-  """Weights of AlexNet drawn at random, heads non-negative."""
-  shapes = jax.eval_shape(
-    lpips.AlexNet().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  )['params']
-  rng = np.random.default_rng(0)
-  draw = lambda s: rng.standard_normal(s.shape, np.float32) / np.sqrt(np.prod(s.shape[:-1]) or 1.0)
-  heads = {f'lin{i}': rng.random(c, np.float32) for i, c in enumerate(lpips.CHANNELS['alex'])}
-  return {'trunk': jax.tree.map(draw, shapes), 'heads': heads}
-
-
-def test_equal_images_have_distance_and_gradient_zero(params):
+def test_equal_images_have_distance_and_gradient_zero(alex):
   image = jax.random.uniform(jax.random.key(0), (1, 33, 40, 3))
   grey = jnp.full_like(image, 0.485)
-  dark = jax.tree.map(lambda x: x, params)
-  dark['trunk'] = jax.tree.map(jnp.zeros_like, params['trunk'])  # all features are zero
+  dark = jax.tree.map(lambda x: x, alex)
+  dark['trunk'] = jax.tree.map(jnp.zeros_like, alex['trunk'])  # all features are zero
   value = jax.jit(jax.value_and_grad(lambda p, a, b: lpips.distance(p, a, b, net='alex').sum(), 1))
-  for weights, a in ((params, image), (params, grey), (dark, image)):
+  for weights, a in ((alex, image), (alex, grey), (dark, image)):
     distance, gradient = value(weights, a, a)
     assert distance < 1e-10 and bool(jnp.isfinite(gradient).all())
-  distance, gradient = value(params, image, grey)
+  distance, gradient = value(alex, image, grey)
   assert distance > 0 and bool(jnp.isfinite(gradient).all()) and float(jnp.abs(gradient).max()) > 0
 
 
-def test_diversity_is_the_mean_over_all_pairs(params):
+def test_diversity_is_the_mean_over_all_pairs(alex):
   samples = jax.random.uniform(jax.random.key(1), (2, 4, 33, 40, 3))
   samples = samples.at[1, 1:].set(samples[1, :1])  # the second input's samples are all alike
-  got = jax.jit(lambda p, x: lpips.diversity(p, x, net='alex'))(params, samples)
+  got = jax.jit(lambda p, x: lpips.diversity(p, x, net='alex'))(alex, samples)
   left, right = np.triu_indices(4, 1)
   pairs = jax.jit(lambda p, a, b: lpips.distance(p, a, b, net='alex'))(
-    params, samples[0, left], samples[0, right]
+    alex, samples[0, left], samples[0, right]
   )
   assert float(pairs.mean()) > 0.01
   np.testing.assert_allclose(got, [pairs.mean(), 0], rtol=1e-5, atol=1e-7)
   with pytest.raises(ValueError, match='at least 2 of each input, not 1'):
-    lpips.diversity(params, samples[:, :1], net='alex')
+    lpips.diversity(alex, samples[:, :1], net='alex')
 
 
 def test_pooling_lets_the_last_window_hang_over():
@@ -80,14 +68,14 @@ def test_pooling_lets_the_last_window_hang_over():
   np.testing.assert_array_equal(lpips._max_pool_ceil(x[:, :5, :5])[0, :, :, 0], [[2, 4]] * 2)
 
 
-def test_what_cannot_be_is_named(params, tmp_path, monkeypatch):
+def test_what_cannot_be_is_named(alex, tmp_path, monkeypatch):
   image = jnp.zeros((1, 16, 40, 3))
   with pytest.raises(ValueError, match="no net 'resnet'; there are: alex, vgg, squeeze"):
-    lpips.distance(params, image, image, net='resnet')
+    lpips.distance(alex, image, image, net='resnet')
   with pytest.raises(ValueError, match='16 x 40 are too small for LPIPS with alex'):
-    lpips.distance(params, image, image, net='alex')
+    lpips.distance(alex, image, image, net='alex')
   with pytest.raises(ValueError, match='of one shape'):
-    lpips.distance(params, image, image[:, :, :30], net='alex')
+    lpips.distance(alex, image, image[:, :, :30], net='alex')
   with pytest.raises(FileNotFoundError, match="the heads's weights"):
     save_file({'a': np.zeros(1)}, tmp_path / 'a')
     lpips.load('alex', tmp_path / 'a', tmp_path / 'b')
