@@ -17,7 +17,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxinpaint import command_line
+from jaxinpaint.cli import command_line
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, "Experiment whose data and evaluation settings hold; default the checkpoint's."
@@ -74,15 +74,15 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  from jaxinpaint import distributed
-  from jaxinpaint.evaluation import command
+  from jaxinpaint.cli import evaluate
+  from jaxinpaint.runtime import distributed
 
   command_line.setup_logging()
   try:
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   except distributed.ClusterError as error:
     sys.exit(f'evaluate.py: {error}')
-  request = command.Request(
+  request = evaluate.Request(
     config=CONFIG.value,
     workdir=WORKDIR.value,
     step=STEP.value,
@@ -113,8 +113,8 @@ def main(argv: list[str]) -> None:
     output=OUTPUT.value,
   )
   try:
-    command.prepare(request).run()
-  except command.USER_ERRORS as error:
+    evaluate.prepare(request).run()
+  except evaluate.USER_ERRORS as error:
     logging.debug('traceback', exc_info=True)
     sys.exit(f'evaluate.py: {error}')
 

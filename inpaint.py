@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags, logging
 
-from jaxinpaint import command_line
+from jaxinpaint.cli import command_line
 
 WEIGHTS = flags.DEFINE_string(
   'weights', None, 'Weights file: NAME.safetensors, NAME.json beside it.'
@@ -53,11 +53,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  from jaxinpaint.inference import command
+  from jaxinpaint.cli import inpaint
 
   command_line.setup_logging(logging.WARNING)
   sys.exit(
-    command.run(
+    inpaint.run(
       weights=WEIGHTS.value,
       workdir=WORKDIR.value,
       step=STEP.value,

@@ -23,7 +23,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxinpaint import command_line
+from jaxinpaint.cli import command_line
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, a file of configs/; any field can be set: --config.data.size=128.'
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   # jax takes seconds to import: flags are checked before.
-  from jaxinpaint import distributed
-  from jaxinpaint.training import compilation_cache, faults, loop
+  from jaxinpaint.runtime import compilation_cache, distributed, faults
+  from jaxinpaint.training import loop
 
   workdir = WORKDIR.value
   if workdir is None:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
   try:
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if ESTIMATE.value:
-      from jaxinpaint.training import estimate
+      from jaxinpaint.cost import estimate
 
       estimate.run(CONFIG.value, DEVICES.value, PROBE.value)
     else:

@@ -25,7 +25,8 @@ import skimage.data
 from absl import app, flags, logging
 from PIL import Image
 
-from jaxinpaint.data import decode, masks, pipeline
+from jaxinpaint.data import decode, pipeline
+from jaxinpaint.masks import spec as masks
 
 SIZE = flags.DEFINE_list('size', ['256', '512'], 'Shorter sides of the pictures, and of the crops.')
 MASKS = flags.DEFINE_list('masks', ['irregular', 'strokes', 'lama', 'center:0.25'], 'Mask specs.')

@@ -16,8 +16,10 @@ import skimage
 
 from jaxinpaint import arrays
 from jaxinpaint.data import decode, resizing
-from jaxinpaint.evaluation import classical, mask_sets, metrics, protocols
+from jaxinpaint.evaluation import classical, protocols
 from jaxinpaint.evaluation.protocol import Bin, Metric, Protocol
+from jaxinpaint.masks import sets
+from jaxinpaint.metrics import pixels
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
 COUNT, SIDE, BIN, MASKS = 16, 256, Bin(0.2, 0.4), 'irregular'
@@ -74,7 +76,7 @@ def _means(kernel: str, names: Iterable[str]) -> dict[str, float]:
   truths = [
     resizing.square(decode.read_image(folder / f), SIDE, kernel=kernel) for f in PHOTOGRAPHS
   ]
-  holes = mask_sets.make(MASKS, [BIN], SIDE, SIDE, seed=0)[BIN]
+  holes = sets.make(MASKS, [BIN], SIDE, SIDE, seed=0)[BIN]
   pairs = []
   for i in range(COUNT):
     truth, hole = truths[i % len(truths)], holes(i)
@@ -84,7 +86,7 @@ def _means(kernel: str, names: Iterable[str]) -> dict[str, float]:
   found = {}
   for name in names:
     _, _, function, options = DEFINITIONS[name]
-    call, takes_hole = metrics.FUNCTIONS[function]
+    call, takes_hole = pixels.FUNCTIONS[function]
     values = [call(*(pair if takes_hole else pair[:2]), **options) for pair in pairs]
     found[name] = float(np.mean(values)) * (100 if name in _PERCENT else 1)
   return found
@@ -122,7 +124,7 @@ Made by `python -m benchmarks.protocols` of the code and of `docs/protocols.json
 hand. `python evaluate.py --protocol ID` follows one; what departs from it is listed in the report.
 
 *Images*: count per bin, side, crop, kernel. *Holes*: bins in percent of the image, or by name.
-*PSNR*, *SSIM*, *L1*: of which definition (`jaxinpaint/evaluation/metrics.py` has the formulas).
+*PSNR*, *SSIM*, *L1*: of which definition (`jaxinpaint/metrics/pixels.py` has the formulas).
 *Deep*: what needs a network of features. *Measured*: the composite (known pixels pasted back) or
 the raw output, and how it becomes 8 bits.
 """

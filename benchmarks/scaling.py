@@ -18,9 +18,13 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import places2_mesff
-from jaxinpaint.layers import operations
-from jaxinpaint.training import chips as chips_lib
-from jaxinpaint.training import estimate, preparation, program, sharding
+from jaxinpaint.cost import chips as chips_lib
+from jaxinpaint.cost import estimate, operations
+from jaxinpaint.training import (
+  preparation,
+  program,
+  sharding,
+)
 
 IMAGES = 1_803_460  # of Places365-Standard's training set (Zhou et al., 2018)
 STEPS, BATCH = 350_000, 4  # of configs/places2_mesff.py

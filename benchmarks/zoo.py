@@ -22,7 +22,7 @@ from clu import parameter_overview
 from benchmarks import measure
 from jaxinpaint import systems
 from jaxinpaint.data import inputs
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.recipe import Recipe
 from jaxinpaint.weights import mapping
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'

@@ -27,10 +27,15 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from jaxinpaint.data import brush, colors, resizing, sources
+from jaxinpaint.data import (
+  colors,
+  resizing,
+  sources,
+)
 from jaxinpaint.data import inputs as inputs_lib
-from jaxinpaint.data import masks as masks_lib
 from jaxinpaint.data.decode import UnreadableImage
+from jaxinpaint.masks import brush
+from jaxinpaint.masks import spec as masks_lib
 
 CROPS = ('center', 'random', 'random_resized', 'resize')
 

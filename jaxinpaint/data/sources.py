@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode, mask_folders
+from jaxinpaint.data import decode
 from jaxinpaint.data.decode import UnreadableImage
-from jaxinpaint.data.mask_files import list_files
+from jaxinpaint.masks import folders
+from jaxinpaint.masks.files import list_files
 
 __all__ = ['Source', 'UnreadableImage', 'make']
 
@@ -130,7 +131,7 @@ def _folder(path: str, split: str) -> FileSource:
 def _images(root: pathlib.Path) -> tuple[str, ...]:
   """Images below a folder, without the masks that lie beside them (NAME_mask000.png)."""
   found = list_files(root, decode.EXTENSIONS, 'images')
-  masks = mask_folders.pair_masks(found)
+  masks = folders.pair_masks(found)
   if masks:
     logging.info(
       'images: %d files in %s are masks beside their images (as %s) and are left out.',

@@ -15,10 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxinpaint.evaluation import report
 from jaxinpaint.evaluation.protocols import Bin, Protocol
-from jaxinpaint.evaluation.report import Report, ReportError
-from jaxinpaint.evaluation.results import Example, Record, Results
+from jaxinpaint.report import report
+from jaxinpaint.report.report import Report, ReportError
+from jaxinpaint.report.results import (
+  Example,
+  Record,
+  Results,
+)
 
 
 def combine(

@@ -13,13 +13,21 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from jaxinpaint.evaluation import cases as extremes
-from jaxinpaint.evaluation import deep, mask_sets, measure, predictors, processes
+from jaxinpaint.evaluation import measure, predictors
 from jaxinpaint.evaluation.journal import Entry, Journal, entries_from_json, entries_to_json
 from jaxinpaint.evaluation.measure import EvaluationError, Images
 from jaxinpaint.evaluation.predictors import Predictor
 from jaxinpaint.evaluation.protocols import Bin, Protocol
-from jaxinpaint.evaluation.results import Example, Record, Results, SetValue
+from jaxinpaint.masks import sets
+from jaxinpaint.metrics import deep
+from jaxinpaint.report import extremes
+from jaxinpaint.report.results import (
+  Example,
+  Record,
+  Results,
+  SetValue,
+)
+from jaxinpaint.runtime import processes
 
 # Known pixels of a lossy file differ by less, of 255.
 _LOSSY = 64
@@ -30,7 +38,7 @@ __all__ = ['EvaluationError', 'Images', 'Predictor', 'evaluate']
 def evaluate(
   rows: Mapping[str, Any],
   images: Images,
-  masks_by_bin: mask_sets.MaskSet,
+  masks_by_bin: sets.MaskSet,
   protocol: Protocol,
   *,
   batch_size: int = 8,
@@ -290,7 +298,7 @@ def _examples(
 
 
 def _mask_hash(
-  masks_by_bin: mask_sets.MaskSet,
+  masks_by_bin: sets.MaskSet,
   entries: Sequence[Entry],
   pool: concurrent.futures.Executor,
 ) -> str:
@@ -298,7 +306,7 @@ def _mask_hash(
 
   They are not kept, since an earlier attempt or another process may have drawn them.
   """
-  digest = mask_sets.Hash(tuple(masks_by_bin))
+  digest = sets.Hash(tuple(masks_by_bin))
   for k, (b, mask) in enumerate(masks_by_bin.items()):
     indices = [e.index for e in entries if not e.why and e.shares[k] is not None]
     for start in range(0, len(indices), 256):

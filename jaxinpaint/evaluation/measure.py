@@ -10,10 +10,11 @@ import numpy as np
 
 from jaxinpaint import arrays
 from jaxinpaint.data import decode
-from jaxinpaint.evaluation import mask_sets, predictors
+from jaxinpaint.evaluation import predictors
 from jaxinpaint.evaluation.journal import Entry
 from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
-from jaxinpaint.evaluation.results import Example
+from jaxinpaint.masks import sets
+from jaxinpaint.report.results import Example
 
 
 class EvaluationError(ValueError):
@@ -96,7 +97,7 @@ class Measurement:
     self,
     rows: Mapping[str, Any],
     images: Images,
-    masks_by_bin: mask_sets.MaskSet,
+    masks_by_bin: sets.MaskSet,
     protocol: Protocol,
     *,
     batch_size: int,

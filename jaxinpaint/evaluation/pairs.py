@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode, mask_files
-from jaxinpaint.evaluation import folders, measure, metrics
+from jaxinpaint.data import decode
+from jaxinpaint.evaluation import folders, measure
 from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.masks import files as mask_files
+from jaxinpaint.metrics import pixels
 
 # Of pictures without masks.
 ALL = Bin(0.0, 1.0, name='all')
@@ -129,7 +131,7 @@ def find(
 
 
 def _takes_hole(metric: Metric) -> bool:
-  return not metric.is_deep and metrics.FUNCTIONS[metric.function][1]
+  return not metric.is_deep and pixels.FUNCTIONS[metric.function][1]
 
 
 def _size(paths: Sequence[str]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxinpaint.data import resizing
-from jaxinpaint.evaluation import metrics
+from jaxinpaint.metrics import pixels
 
 # What `deep` computes by networks of features, {name: what it is taken of}: 'pair', an output and
 # its truth; 'set', all images of a bin; 'samples', several outputs of one image. Named here so that
@@ -56,7 +56,7 @@ class Metric:
   @property
   def is_deep(self) -> bool:
     """Whether it needs a network of features (`deep.FUNCTIONS`), so that it cannot be called."""
-    return self.function not in metrics.FUNCTIONS
+    return self.function not in pixels.FUNCTIONS
 
   def __call__(self, truth: np.ndarray, output: np.ndarray, hole: np.ndarray) -> float:
     """The number of one image: [H, W, 3] each, and bool[H, W], True = hole.
@@ -66,7 +66,7 @@ class Metric:
     """
     if self.is_deep:
       raise ValueError(f'metric {self.name!r} needs a network of features: see evaluation.deep')
-    function, takes_hole = metrics.FUNCTIONS[self.function]
+    function, takes_hole = pixels.FUNCTIONS[self.function]
     arguments = (truth, output, hole) if takes_hole else (truth, output)
     return function(*arguments, **self.options)
 
@@ -155,9 +155,7 @@ class Protocol:
       raise fail(f'data_range of {wrong} must be {white}')
     unknown = [m.function for m in self.metrics if m.is_deep and m.function not in DEEP]
     if unknown:
-      raise fail(
-        f'unknown functions {unknown}; there are: {", ".join((*metrics.FUNCTIONS, *DEEP))}'
-      )
+      raise fail(f'unknown functions {unknown}; there are: {", ".join((*pixels.FUNCTIONS, *DEEP))}')
     for what, found in (
       ('metrics', [m.name for m in self.metrics]),
       ('bins', [b.label for b in self.bins]),

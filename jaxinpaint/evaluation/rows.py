@@ -13,9 +13,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxinpaint import systems
-from jaxinpaint.evaluation.model import Bound, Model
+from jaxinpaint.predictor import Bound, Model
+from jaxinpaint.recipe import Recipe
 from jaxinpaint.training import checkpoints
-from jaxinpaint.training.recipe import Recipe
 from jaxinpaint.weights import store
 
 

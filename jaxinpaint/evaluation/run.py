@@ -17,24 +17,24 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import jaxinpaint
-from jaxinpaint import arrays, exclusive
+from jaxinpaint import arrays
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import (
   classical,
-  deep,
   journal,
-  mask_sets,
   measure,
   predictors,
-  processes,
   protocols,
-  report,
 )
 from jaxinpaint.evaluation.evaluate import Images, Predictor, evaluate
-from jaxinpaint.evaluation.model import Model
 from jaxinpaint.evaluation.protocols import Bin, Protocol
-from jaxinpaint.evaluation.results import Example, Results
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.masks import sets
+from jaxinpaint.metrics import deep
+from jaxinpaint.predictor import Model
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.report import report
+from jaxinpaint.report.results import Example, Results
+from jaxinpaint.runtime import locks, processes
 
 # Of the masks. It is not the run's seed, so that runs with other seeds meet the same masks.
 SEED = 0
@@ -104,16 +104,14 @@ def check(config: ConfigDict, recipe: Recipe) -> None:
   masks_of(config, protocol, images_of(config, settings.count))
 
 
-def masks_of(config: ConfigDict, protocol: Protocol, images: Images) -> mask_sets.MaskSet:
+def masks_of(config: ConfigDict, protocol: Protocol, images: Images) -> sets.MaskSet:
   """The holes that a config evaluates with, of its size.
 
   Raises:
     ValueError, FileNotFoundError: see `mask_sets.make`.
   """
   size = config.data.size
-  return mask_sets.make(
-    config.evaluation.masks, protocol.bins, size, size, seed=SEED, images=images
-  )
+  return sets.make(config.evaluation.masks, protocol.bins, size, size, seed=SEED, images=images)
 
 
 def without_networks(protocol: Protocol) -> Protocol:
@@ -121,7 +119,7 @@ def without_networks(protocol: Protocol) -> Protocol:
   return dataclasses.replace(protocol, metrics=protocol.host_metrics)
 
 
-def quick_masks(masks_by_bin: mask_sets.MaskSet) -> mask_sets.MaskSet:
+def quick_masks(masks_by_bin: sets.MaskSet) -> sets.MaskSet:
   """One bin of all: image i gets its mask of bin i mod the count of bins."""
   bins = list(masks_by_bin)
   whole = Bin(min(b.low for b in bins), max(b.high for b in bins))
@@ -129,7 +127,7 @@ def quick_masks(masks_by_bin: mask_sets.MaskSet) -> mask_sets.MaskSet:
 
 
 def quick_evaluate(
-  predict: Predictor, images: Images, masks: mask_sets.MaskSet, protocol: Protocol, config: Any
+  predict: Predictor, images: Images, masks: sets.MaskSet, protocol: Protocol, config: Any
 ) -> dict[str, float]:
   """Means over a few images, one mask each: {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
 
@@ -175,9 +173,9 @@ class Watch:
     self._recipe = recipe
     self._model = Model(recipe, SEED)
     self._protocol = protocols.get(config.evaluation.protocol)
-    self._made: tuple[Images, mask_sets.MaskSet] | None = None
+    self._made: tuple[Images, sets.MaskSet] | None = None
 
-  def _test_set(self) -> tuple[Images, mask_sets.MaskSet]:
+  def _test_set(self) -> tuple[Images, sets.MaskSet]:
     # Made at first use: a run that never looks at test images does not need any.
     if self._made is None:
       wanted = max(self._config.evaluation.quick_count, self._config.training.sample_count)
@@ -296,7 +294,7 @@ def evaluate_model(
     seed=SEED,
     count=config.evaluation.count,
     dataset=dataset_of(config),
-    masks_name=mask_sets.name_of(config.evaluation.masks),
+    masks_name=sets.name_of(config.evaluation.masks),
     notes=notes,
   )
 
@@ -304,7 +302,7 @@ def evaluate_model(
 def evaluate_and_report(
   rows: Mapping[str, Any],
   images: Images,
-  masks_by_bin: mask_sets.MaskSet,
+  masks_by_bin: sets.MaskSet,
   protocol: Protocol,
   output_dir: str | os.PathLike,
   *,
@@ -394,7 +392,7 @@ def _alone(output_dir: str | os.PathLike) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
   output = pathlib.Path(output_dir).absolute()
   output.parent.mkdir(parents=True, exist_ok=True)
-  return exclusive.hold(output.with_name(f'.{output.name}.lock'), f'--output {output_dir}')
+  return locks.hold(output.with_name(f'.{output.name}.lock'), f'--output {output_dir}')
 
 
 def _open_journal(
@@ -410,7 +408,7 @@ def _open_journal(
 def _fingerprint(
   rows: Mapping[str, Any],
   images: Images,
-  masks_by_bin: mask_sets.MaskSet,
+  masks_by_bin: sets.MaskSet,
   protocol: Protocol,
   settings: Mapping[str, Any],
 ) -> dict[str, Any] | None:

@@ -27,13 +27,13 @@ import tqdm
 from PIL import Image
 
 from jaxinpaint import arrays
-from jaxinpaint.data import masks
 from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.inference import pairs as pairs_lib
 from jaxinpaint.inference import picture as picture_lib
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
+from jaxinpaint.masks import spec
 from jaxinpaint.weights.store import write_atomically
 
 # What a wrong file, mask or path raises; anything else is a defect of the program.
@@ -192,7 +192,7 @@ class _MaskReader:
   def __call__(self, path: pathlib.Path, picture: Picture) -> np.ndarray:
     """bool[H, W] of the picture's upright size, True = hole."""
     if path != self._path:
-      self._mask = masks.read_mask(path, invert=self._invert, warn=self._warn).astype(bool)
+      self._mask = spec.read_mask(path, invert=self._invert, warn=self._warn).astype(bool)
       self._path = path
     mask = self._mask
     if mask.all():

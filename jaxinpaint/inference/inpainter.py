@@ -18,7 +18,7 @@ import numpy as np
 from jaxinpaint import arrays
 from jaxinpaint.data import inputs
 from jaxinpaint.inference import blend as blend_lib
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.recipe import Recipe
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones: memory follows
 # pixels, not images.

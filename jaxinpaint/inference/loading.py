@@ -6,7 +6,7 @@ import pathlib
 
 from jaxinpaint import systems
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.recipe import Recipe
 from jaxinpaint.weights import store
 
 # Files that hold weights, but not as this library stores them.

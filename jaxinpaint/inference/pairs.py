@@ -12,9 +12,9 @@ import os
 import pathlib
 import re
 
-from jaxinpaint.data import mask_files
 from jaxinpaint.inference.inpainter import InpaintError
 from jaxinpaint.inference.picture import FORMATS
+from jaxinpaint.masks import files as mask_files
 
 Path = str | os.PathLike
 _MASK_NAME = re.compile(r'^(?P<stem>.+?)[_-]mask\d*$', re.IGNORECASE)

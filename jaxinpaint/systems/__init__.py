@@ -10,7 +10,7 @@ import pathlib
 from types import ModuleType
 from typing import Any
 
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.recipe import Recipe
 
 
 def list_systems() -> list[str]:

@@ -22,9 +22,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
+from jaxinpaint.runtime.faults import StorageError, of_the_runtime
 from jaxinpaint.training import checksums
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training.faults import StorageError, of_the_runtime
 from jaxinpaint.training.state import TrainState
 
 _ARRAYS = ('params', 'stats', 'opt', 'ema')

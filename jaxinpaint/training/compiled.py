@@ -14,8 +14,8 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxinpaint.layers import operations
-from jaxinpaint.training.recipe import Plan, Recipe
+from jaxinpaint.cost import operations
+from jaxinpaint.recipe import Plan, Recipe
 
 
 @dataclasses.dataclass(frozen=True)

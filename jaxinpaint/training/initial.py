@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from absl import logging
 
+from jaxinpaint.recipe import Recipe
 from jaxinpaint.training import checkpoints
-from jaxinpaint.training.recipe import Recipe
 from jaxinpaint.training.state import TrainState
 from jaxinpaint.weights import store
 

@@ -17,23 +17,22 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxinpaint import exclusive
-from jaxinpaint.data import masks, pipeline
+from jaxinpaint.cost import chips, costs
+from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import run as evaluation
+from jaxinpaint.masks import spec
+from jaxinpaint.runtime import faults, locks
+from jaxinpaint.runtime.faults import ConfigurationError
 from jaxinpaint.training import checkpoints as checkpoints_lib
+from jaxinpaint.training import meter as meter_lib
 from jaxinpaint.training import (
-  chips,
-  costs,
-  faults,
   numerics,
   preparation,
   sharding,
   state,
   writers,
 )
-from jaxinpaint.training import meter as meter_lib
 from jaxinpaint.training.compiled import Compiled, Programs
-from jaxinpaint.training.faults import ConfigurationError
 from jaxinpaint.training.goodput import Goodput
 from jaxinpaint.training.preparation import Run
 from jaxinpaint.training.profiling import Profiler
@@ -80,7 +79,7 @@ def _train(
     total = preparation.total_steps(config, run.recipe)
     start = int(run.state.step)
     profiler = Profiler(profile, workdir, start, total, active=jax.process_index() == 0)
-  except (ValueError, OSError, exclusive.InUse) as error:
+  except (ValueError, OSError, locks.InUse) as error:
     raise ConfigurationError(str(error)) from error
   if start >= total:
     logging.info('%s is at step %d of %d: nothing is left to train.', workdir, start, total)
@@ -122,7 +121,7 @@ def _loop(
     watch.samples(0, run.state, run.constants)
   progress = writers.Progress(total, start, active=first)
   policy, limit = config.training.nan, config.training.nan_limit
-  guard = numerics.Guard(policy, limit, run.workdir, run.record, masks.drawer(config.data))
+  guard = numerics.Guard(policy, limit, run.workdir, run.record, spec.drawer(config.data))
   devices = run.mesh.devices.flat
   goodput = Goodput(
     run.workdir, start, f'{len(devices)} x {devices[0].device_kind}', began, active=first

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from jaxinpaint.training import costs
+from jaxinpaint.cost import costs
 from jaxinpaint.training.compiled import Compiled
 
 

@@ -27,9 +27,9 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from jaxinpaint.evaluation import grids
+from jaxinpaint.report import grids
+from jaxinpaint.runtime.faults import Diverged
 from jaxinpaint.training import step
-from jaxinpaint.training.faults import Diverged
 
 POLICIES = ('stop', 'skip', 'rollback')
 

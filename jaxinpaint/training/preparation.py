@@ -22,13 +22,22 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
-from jaxinpaint import distributed, exclusive, systems
-from jaxinpaint.data import inputs, masks, pipeline
+from jaxinpaint import systems
+from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.evaluation import run as evaluation
+from jaxinpaint.masks import spec
+from jaxinpaint.recipe import Plan, Recipe
+from jaxinpaint.runtime import distributed, faults, locks
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training import faults, initial, numerics, optimizers, sharding, state, step
-from jaxinpaint.training.recipe import Plan, Recipe
+from jaxinpaint.training import (
+  initial,
+  numerics,
+  optimizers,
+  sharding,
+  state,
+  step,
+)
 from jaxinpaint.weights import shapes
 
 # Seconds that a start waits for another run to leave its workdir: a scheduler may start a job again
@@ -116,7 +125,7 @@ class Program:
       state_sharding=placed,
       constants_sharding=replicated,
       replicated=replicated,
-      draw_masks=masks.drawer(config.data),
+      draw_masks=spec.drawer(config.data),
     )
     batch = {
       k: _placed(s, sharding.batch_sharding(mesh, s.ndim))
@@ -213,7 +222,7 @@ def prepare(
   )
   checkpoints.check_writable()
   if alone is not None and jax.process_index() == 0:
-    alone.enter_context(exclusive.hold(workdir / '.lock', f'--workdir {workdir}', _PATIENCE))
+    alone.enter_context(locks.hold(workdir / '.lock', f'--workdir {workdir}', _PATIENCE))
   restored = checkpoints.restore(program.state, config)
   record: dict[str, int] = {}
   if restored is None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxinpaint.training.recipe import Recipe
+from jaxinpaint.recipe import Recipe
 
 
 @flax.struct.dataclass

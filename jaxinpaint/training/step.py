@@ -16,7 +16,12 @@ import optax
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import conv, rows
-from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
+from jaxinpaint.recipe import (
+  Phase,
+  Plan,
+  Recipe,
+  Update,
+)
 from jaxinpaint.training.state import TrainState
 
 

@@ -17,8 +17,12 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from jaxinpaint.weights import sorted_table, tensorflow_checkpoint, torch_files
-from jaxinpaint.weights.pickle_machine import Global
+from jaxinpaint.weights.formats import (
+  sorted_table,
+  tensorflow_checkpoint,
+  torch_files,
+)
+from jaxinpaint.weights.formats.pickle_machine import Global
 from jaxinpaint.weights.tensors import DTYPES, LazyTensor, UnsafeFileError
 
 __all__ = ['UnsafeFileError', 'describe', 'files', 'read']

@@ -11,11 +11,17 @@ import signal
 import jax
 import numpy as np
 
-from jaxinpaint import command_line, systems
+from jaxinpaint import systems
+from jaxinpaint.cli import command_line
 from jaxinpaint.data import pipeline
-from jaxinpaint.evaluation import classical, mask_sets, protocols, run
-from jaxinpaint.evaluation.model import Model
-from jaxinpaint.training.recipe import Phase, Recipe
+from jaxinpaint.evaluation import (
+  classical,
+  protocols,
+  run,
+)
+from jaxinpaint.masks import sets
+from jaxinpaint.predictor import Model
+from jaxinpaint.recipe import Phase, Recipe
 
 SIZE = 24
 BINS = ['10-20', '20-40']
@@ -85,7 +91,7 @@ def main():
   run.evaluate_and_report(
     rows,
     pipeline.evaluation_set('sample', 'test', size=SIZE, count=IMAGES),
-    mask_sets.make('strokes', bins, SIZE, SIZE),
+    sets.make('strokes', bins, SIZE, SIZE),
     protocol,
     given.output,
     batch_size=2,

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from report_cases import BINS, PROTOCOL, make
 
-from jaxinpaint.evaluation import combine, report
+from jaxinpaint.evaluation import combine
 from jaxinpaint.evaluation.combine import combine as join
-from jaxinpaint.evaluation.results import SetValue
-from jaxinpaint.evaluation.statistics import Statistics
+from jaxinpaint.metrics.statistics import Statistics
+from jaxinpaint.report import report
+from jaxinpaint.report.results import SetValue
 
 
 def written(tmp_path, name, predictors, *, commit='abc', **fields):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from jaxinpaint import arrays
-from jaxinpaint.evaluation import classical, mask_sets, protocols
+from jaxinpaint.evaluation import classical, protocols
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
-from jaxinpaint.evaluation.model import Model
 from jaxinpaint.evaluation.protocols import Metric
-from jaxinpaint.training.recipe import Phase, Recipe
+from jaxinpaint.masks import sets
+from jaxinpaint.predictor import Model
+from jaxinpaint.recipe import Phase, Recipe
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
 PSNR = Metric('psnr', 'PSNR', 'psnr', {'data_range': 255}, 'higher', 3)
@@ -29,7 +30,7 @@ def images_of(photographs, n=5, side=24):
 
 
 def masks_of(bins=BINS, side=24):
-  return mask_sets.make('strokes', bins, side, side)
+  return sets.make('strokes', bins, side, side)
 
 
 def recipe_of(output, **fields):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jaxinpaint.data import decode
-from jaxinpaint.evaluation import classical, mask_sets, protocols, report
+from jaxinpaint.evaluation import classical, protocols
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
-from jaxinpaint.evaluation.results import summarise
+from jaxinpaint.masks import sets
+from jaxinpaint.report import report
+from jaxinpaint.report.results import summarise
 
 PROTOCOL = protocols.get('seed000')
 BINS = protocols.parse_bins(['10-20', '20-40'])
@@ -31,7 +33,7 @@ class Photographs:
 
 
 def masks_of(bins=BINS, seed=0):
-  return mask_sets.make('irregular', bins, 32, 40, seed=seed)
+  return sets.make('irregular', bins, 32, 40, seed=seed)
 
 
 def by_id(image, mask, ids):
@@ -189,24 +191,24 @@ def mask_folder(tmp_path):
 
 
 def test_mask_files_are_binned_by_their_share(mask_folder):
-  masks = mask_sets.make(str(mask_folder), BINS, 100, 100)
+  masks = sets.make(str(mask_folder), BINS, 100, 100)
   shares = {b: sorted({round(float(masks[b](i).mean()), 2) for i in range(4)}) for b in BINS}
   assert shares == {BINS[0]: [0.15], BINS[1]: [0.25, 0.35]}
   # Both files of a bin are handed out before one comes again, always in the same order.
   first, second, third = (masks[BINS[0]](i) for i in range(3))
   assert not np.array_equal(first, second) and np.array_equal(first, third)
-  again = mask_sets.make(f'folder:{mask_folder}', BINS, 100, 100)
+  again = sets.make(f'folder:{mask_folder}', BINS, 100, 100)
   np.testing.assert_array_equal(first, again[BINS[0]](0))
 
 
 def test_inverted_mask_files(mask_folder):
   bins = protocols.parse_bins(['5-14', '60-80'])
-  masks = mask_sets.make(str(mask_folder), bins, 100, 100, invert=True)
+  masks = sets.make(str(mask_folder), bins, 100, 100, invert=True)
   assert masks[bins[0]](0).mean() == pytest.approx(0.1)
   with pytest.raises(ValueError, match=r'none has a hole of 5-14 % .* --invert_mask'):
-    mask_sets.make(str(mask_folder), bins[:1], 100, 100)
+    sets.make(str(mask_folder), bins[:1], 100, 100)
   with pytest.raises(ValueError, match='only mask files can be inverted'):
-    mask_sets.make('irregular', bins, 100, 100, invert=True)
+    sets.make('irregular', bins, 100, 100, invert=True)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_inverted_mask_files(mask_folder):
 )
 def test_a_bin_takes_the_place_of_the_specifications_area(spec):
   b = BINS[0]
-  masks = mask_sets.make(spec, BINS, 64, 64)
+  masks = sets.make(spec, BINS, 64, 64)
   for i in range(5):
     assert b.holds(masks[b](i).mean())
 

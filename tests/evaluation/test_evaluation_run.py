@@ -13,12 +13,21 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxinpaint import arrays, exclusive, systems
-from jaxinpaint.evaluation import classical, command, mask_sets, protocols, report, resources, run
+from jaxinpaint import arrays, systems
+from jaxinpaint.cli import evaluate as command
+from jaxinpaint.cost import resources
+from jaxinpaint.evaluation import (
+  classical,
+  protocols,
+  run,
+)
 from jaxinpaint.evaluation.evaluate import evaluate
-from jaxinpaint.evaluation.model import Model
+from jaxinpaint.masks import sets
+from jaxinpaint.predictor import Model
+from jaxinpaint.recipe import Phase, Recipe
+from jaxinpaint.report import report
+from jaxinpaint.runtime import locks
 from jaxinpaint.training import checkpoints
-from jaxinpaint.training.recipe import Phase, Recipe
 from jaxinpaint.weights import store
 
 SIZE = 30  # not a multiple of what the toy's network takes
@@ -275,7 +284,7 @@ def test_what_rows_cost_is_measured_of_what_was_given(toy, weights, folder, tmp_
 
 def test_a_report_folder_takes_one_evaluation_at_a_time(toy, weights, folder, tmp_path):
   prepared = command.prepare(request(weights, folder, bins=['20-40'], output=tmp_path / 'out'))
-  with exclusive.hold(tmp_path / '.out.lock', 'it'):
+  with locks.hold(tmp_path / '.out.lock', 'it'):
     with pytest.raises(command.USER_ERRORS, match='/out is in use by process'):
       prepared.run()
   assert not (tmp_path / 'out').exists() and not (tmp_path / '.out.partial').exists()
@@ -346,7 +355,7 @@ def test_watch(toy, tmp_path, capsys):
   assert writer.numbers[4] == {f'evaluation/{k}': v for k, v in means.items()}
   # The averaged parameters paint the hole gray; the others would paint it white.
   images = run.images_of(toy, 4)
-  masks = run.quick_masks(mask_sets.make('irregular', protocols.SEED000.bins, SIZE, SIZE))
+  masks = run.quick_masks(sets.make('irregular', protocols.SEED000.bins, SIZE, SIZE))
   gray = lambda image, mask, ids: np.where(mask > 0, np.float32(0.5), image)
   fill = evaluate({'m': gray}, images, masks, protocols.SEED000, count=4)
   (b,) = fill.bins
@@ -393,7 +402,7 @@ def test_verdict_says_plainly_where_a_model_loses(photographs):
     ),
     'bad': lambda i, m, ids: np.where(m > 0, np.float32(1), i),
   } | classical.PREDICTORS
-  masks = mask_sets.make('strokes', bins, 32, 32)
+  masks = sets.make('strokes', bins, 32, 32)
   results = evaluate(predictors, images, masks, protocols.SEED000, batch_size=3)
   good, part, bad = report.verdicts(results)
   assert good == 'good beats every classical fill in all 12 means.'

@@ -4,8 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from jaxinpaint.evaluation import classical, journal, mask_sets, protocols, run
+from jaxinpaint.evaluation import (
+  classical,
+  journal,
+  protocols,
+  run,
+)
 from jaxinpaint.evaluation.journal import Entry, Journal, open_journal
+from jaxinpaint.masks import sets
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
 PROTOCOL = protocols.get('seed000')
@@ -127,7 +133,7 @@ def report(spy, output, photographs, *, batch_size=2, seed=0, resume=True):
   return run.evaluate_and_report(
     {'spy': spy, 'Telea': classical.telea},
     images,
-    mask_sets.make('strokes', BINS, 24, 24, seed=seed),
+    sets.make('strokes', BINS, 24, 24, seed=seed),
     PROTOCOL,
     output,
     batch_size=batch_size,

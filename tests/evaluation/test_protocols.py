@@ -14,10 +14,16 @@ from skimage import metrics as reference
 
 from benchmarks import protocols as page
 from jaxinpaint import arrays
-from jaxinpaint.data import masks, pipeline, resizing
-from jaxinpaint.evaluation import classical, mask_sets, metrics, protocols, run
+from jaxinpaint.data import pipeline, resizing
+from jaxinpaint.evaluation import (
+  classical,
+  protocols,
+  run,
+)
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric
+from jaxinpaint.masks import sets, spec
+from jaxinpaint.metrics import pixels
 
 ROOT = pathlib.Path(protocols.__file__).parent
 SIDE = 64
@@ -173,9 +179,9 @@ def test_what_is_raw_and_what_is_deep():
 
 
 def test_the_deep_functions_are_those_of_the_module():
-  if importlib.util.find_spec('jaxinpaint.evaluation.deep') is None:
-    pytest.skip('jaxinpaint.evaluation.deep is not there')
-  from jaxinpaint.evaluation import deep
+  if importlib.util.find_spec('jaxinpaint.metrics.deep') is None:
+    pytest.skip('jaxinpaint.metrics.deep is not there')
+  from jaxinpaint.metrics import deep
 
   assert {name: f.kind for name, f in deep.FUNCTIONS.items()} == DEEP
 
@@ -217,7 +223,7 @@ def test_the_surveys_holes():
     assert (low, high) == pytest.approx((percent / 100 - 0.005, percent / 100 + 0.005))
   sides = []
   for b in protocol.bins[:4]:
-    mask = masks.make(b.masks)(np.random.default_rng(0), 256, 256)
+    mask = spec.make(b.masks)(np.random.default_rng(0), 256, 256)
     (rows,) = np.nonzero(mask.any(1))
     side = len(rows)
     assert rows[0] == (256 - side) // 2 and mask.sum() == side**2 and b.holds(mask.mean())
@@ -228,7 +234,7 @@ def test_the_surveys_holes():
 def test_the_centre_holes_of_seed001():
   found = []
   for b in protocols.get('seed001').bins:
-    mask = masks.make(b.masks)(np.random.default_rng(0), 160, 160)
+    mask = spec.make(b.masks)(np.random.default_rng(0), 160, 160)
     assert b.holds(mask.mean())
     found.append(int(mask[80].sum()))
   assert found == [80, 92]
@@ -241,7 +247,7 @@ def test_a_protocol_is_followed_end_to_end(name):
   images = pipeline.evaluation_set(
     'sample', 'test', size=protocol.size, count=2, **protocol.image_options()
   )
-  holes = mask_sets.make(protocol.masks, protocol.bins, protocol.size, protocol.size, seed=0)
+  holes = sets.make(protocol.masks, protocol.bins, protocol.size, protocol.size, seed=0)
   assert tuple(holes) == protocol.bins
   fills = {'mean fill': classical.mean_fill}
   # Weights of feature networks are large; without them their columns are named as missing.
@@ -405,7 +411,7 @@ def test_the_page_of_protocols_is_that_of_the_code():
   )
   # Every definition of the host is among those compared, but for what differs only in scale.
   shown = {function for _, _, function, _ in page.DEFINITIONS.values()}
-  assert shown == set(metrics.FUNCTIONS) - {
+  assert shown == set(pixels.FUNCTIONS) - {
     'l1', 'l2_percent', 'l2_percent_hole', 'psnr_training_log',
   }  # fmt: skip
   assert set(measured['kernels']) == set(resizing.KERNELS)

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxinpaint.evaluation import classical, command, folders, pairs, protocols, report
+from jaxinpaint.cli import evaluate as command
+from jaxinpaint.evaluation import (
+  classical,
+  folders,
+  pairs,
+  protocols,
+)
 from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.report import report
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
 PROTOCOL = protocols.get('seed000')
@@ -40,9 +47,9 @@ def request(photos, output, *rows, **others):
 def fill_folder(photos, folder, name):
   """Navier-Stokes as some other program would write it, by `name(stem, bin)`."""
   ask = request(photos, folder.parent / 'unused', f'x={photos}', bins=[])
-  from jaxinpaint.evaluation import mask_sets
+  from jaxinpaint.masks import sets
 
-  masks = mask_sets.make(ask.masks, BINS, SIZE, SIZE)
+  masks = sets.make(ask.masks, BINS, SIZE, SIZE)
   for b in BINS:
     for i, path in enumerate(sorted(photos.iterdir())):
       truth = cv2.imread(str(path))[..., ::-1]

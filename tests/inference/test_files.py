@@ -12,8 +12,9 @@ from PIL import Image
 
 import jaxinpaint
 from jaxinpaint import systems
+from jaxinpaint.cli import inpaint
 from jaxinpaint.data.decode import UnreadableImage
-from jaxinpaint.inference import command, loading, pairs
+from jaxinpaint.inference import loading, pairs
 from jaxinpaint.inference.files import inpaint_files
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.weights import store
@@ -357,13 +358,13 @@ def test_weights_of_an_unknown_system(tmp_path):
 
 def test_the_command(weights, desk, capsys):
   where = dict(weights=weights, mask=desk / 'm.png')
-  assert command.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 0
+  assert inpaint.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 0
   assert (desk / 'o.png').exists()
-  assert command.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 2
+  assert inpaint.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1 and 'exists: pass --overwrite' in error
   (desk / 'images' / 'text.png').write_text('no image')
-  assert command.run(**where, image=desk / 'images', output=desk / 'out') == 1
+  assert inpaint.run(**where, image=desk / 'images', output=desk / 'out') == 1
   assert '1 of 2 images failed' in capsys.readouterr().err and (desk / 'out' / 'b.png').exists()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from jaxinpaint.inference.inpainter import Inpainter
-from jaxinpaint.training.recipe import Phase, Recipe
+from jaxinpaint.recipe import Phase, Recipe
 
 COLOUR = (0.2, 0.6, 0.8)
 

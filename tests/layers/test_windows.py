@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint.data import masks
 from jaxinpaint.layers import windows
+from jaxinpaint.masks import spec
 
 
 def mask_of(*boxes, size=(20, 24)):
@@ -40,7 +40,7 @@ def test_windows_on_no_hole_or_too_large_a_one_stay_in_the_image():
 
 
 def test_holes_and_windows_are_distributed_as_if_the_window_were_drawn_first():
-  sampler = masks.make(
+  sampler = spec.make(
     'rectangles;min_side=4;max_side=8;margin=0;min_times=1;max_times=1;within=8;reference=20'
   )
   rng = np.random.default_rng(0)
@@ -73,10 +73,10 @@ def test_cut_resized_samples_as_tensorflow_1():
 
 @pytest.mark.parametrize('within', [40, 128])
 def test_rectangles_within_a_square(within):
-  sampler = masks.make(f'rectangles;min_side=8;max_side=24;min_times=3;max_times=3;within={within}')
+  sampler = spec.make(f'rectangles;min_side=8;max_side=24;min_times=3;max_times=3;within={within}')
   drawn = [sampler(np.random.default_rng(seed), 256, 300) for seed in range(20)]
   top, bottom, left, right = windows.hole_box(jnp.asarray(np.stack(drawn)[..., None]))
   sides = np.maximum(bottom - top, right - left)
   assert within / 2 < sides.max() <= within
   with pytest.raises(ValueError, match='up to 150 pixels do not fit within 96'):
-    masks.make('rectangles;within=96')
+    spec.make('rectangles;within=96')

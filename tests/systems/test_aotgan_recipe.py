@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import adversarial
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.aotgan import networks, published
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib

@@ -6,7 +6,7 @@ import pytest
 
 from jaxinpaint import systems
 from jaxinpaint.layers import edge_generators
-from jaxinpaint.systems import edge_guided_files
+from jaxinpaint.systems._shared import edge_guided_files
 from jaxinpaint.systems.edgeconnect import networks
 from jaxinpaint.weights import mapping
 

@@ -12,7 +12,11 @@ from jaxinpaint import systems
 from jaxinpaint.layers import edge_generators
 from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.losses import adversarial
-from jaxinpaint.systems import edge_guided, edge_guided_files, joint_loss
+from jaxinpaint.systems._shared import (
+  edge_guided,
+  edge_guided_files,
+  joint_loss,
+)
 from jaxinpaint.weights import importer, mapping, store
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from jaxinpaint import systems
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import reconstruction
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
 from jaxinpaint.weights import download

@@ -8,7 +8,7 @@ import pytest
 
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import structural_similarity
-from jaxinpaint.systems import edge_guided
+from jaxinpaint.systems._shared import edge_guided
 from jaxinpaint.systems.jpgnet import networks, published
 from jaxinpaint.weights import importer, mapping, store
 

@@ -6,7 +6,7 @@ import pytest
 
 from jaxinpaint import systems
 from jaxinpaint.features import vgg
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.mesff import networks
 from jaxinpaint.systems.mesff import recipe as recipe_lib
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint import systems
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.misf import networks
 
 

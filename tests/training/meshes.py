@@ -12,7 +12,8 @@ import time
 import jax
 import numpy as np
 
-from jaxinpaint import distributed, systems
+from jaxinpaint import systems
+from jaxinpaint.runtime import distributed
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
 

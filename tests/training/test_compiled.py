@@ -10,10 +10,10 @@ import optax
 import pytest
 import toy
 
-from jaxinpaint.layers import operations
+from jaxinpaint.cost import operations
+from jaxinpaint.recipe import Phase
 from jaxinpaint.training import state, step
 from jaxinpaint.training.compiled import Programs
-from jaxinpaint.training.recipe import Phase
 
 SGD = {'generator': optax.sgd(0.1), 'critic': optax.sgd(0.1)}
 LAZY = dataclasses.replace(toy.CRITIC, every=2)

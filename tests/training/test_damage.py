@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import test_checkpoints as runs
 
-from jaxinpaint.training import checkpoints, checksums, faults, writers
+from jaxinpaint.runtime import faults
+from jaxinpaint.training import (
+  checkpoints,
+  checksums,
+  writers,
+)
 
 
 @pytest.fixture(scope='module')

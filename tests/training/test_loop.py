@@ -12,8 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinpaint import exclusive
-from jaxinpaint.training import checkpoints, faults, loop, optimizers, preparation
+from jaxinpaint.runtime import faults, locks
+from jaxinpaint.training import (
+  checkpoints,
+  loop,
+  optimizers,
+  preparation,
+)
 from jaxinpaint.training import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -196,7 +201,7 @@ def test_another_system_in_the_workdir_is_refused_and_left_alone(tmp_path):
 
 def test_a_workdir_takes_one_run_at_a_time(tmp_path, monkeypatch):
   monkeypatch.setattr(preparation, '_PATIENCE', 0.0)
-  with exclusive.hold(tmp_path / '.lock', 'it'):
+  with locks.hold(tmp_path / '.lock', 'it'):
     with pytest.raises(faults.ConfigurationError, match=r'--workdir .* is in use by process'):
       loop.train(small(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['.lock']

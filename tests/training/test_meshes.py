@@ -18,10 +18,14 @@ import optax
 import pytest
 
 from benchmarks import scaling
-from jaxinpaint import distributed
 from jaxinpaint.layers import norm
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
+from jaxinpaint.runtime import distributed
 from jaxinpaint.training import preparation, program, sharding, state, step
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MESHES = (

@@ -11,7 +11,15 @@ import test_loop as runs
 import toy
 from PIL import Image
 
-from jaxinpaint.training import checkpoints, faults, loop, numerics, preparation, state, step
+from jaxinpaint.runtime import faults
+from jaxinpaint.training import (
+  checkpoints,
+  loop,
+  numerics,
+  preparation,
+  state,
+  step,
+)
 
 
 def small(**training):

@@ -12,10 +12,12 @@ import pytest
 import toy
 from test_loop import small
 
-from jaxinpaint import command_line, systems
-from jaxinpaint.training import faults, loop
+from jaxinpaint import systems
+from jaxinpaint.cli import command_line
+from jaxinpaint.recipe import Phase
+from jaxinpaint.runtime import faults
+from jaxinpaint.training import loop
 from jaxinpaint.training.profiling import Profiler
-from jaxinpaint.training.recipe import Phase
 
 PHASES = (
   Phase('warm-up', 2, toy.forward, (toy.GENERATOR,)),

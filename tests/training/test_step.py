@@ -7,8 +7,13 @@ import optax
 import pytest
 import toy
 
+from jaxinpaint.recipe import (
+  Phase,
+  Plan,
+  Recipe,
+  Update,
+)
 from jaxinpaint.training import sharding, state, step
-from jaxinpaint.training.recipe import Phase, Plan, Recipe, Update
 
 SGD = {'generator': optax.sgd(0.1), 'critic': optax.sgd(0.1)}
 

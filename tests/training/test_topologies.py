@@ -16,7 +16,8 @@ from jax.experimental import multihost_utils
 from topologies import BATCH, STEPS
 
 from jaxinpaint.data import pipeline, prepare
-from jaxinpaint.training import checkpoints, faults
+from jaxinpaint.runtime import faults
+from jaxinpaint.training import checkpoints
 
 HALF = STEPS // 2
 # Other devices sum in another order; Adam makes a rounding of a gradient near zero one of a step's

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import toy
 
-from jaxinpaint import distributed, systems
+from jaxinpaint import systems
 from jaxinpaint.data import sources
+from jaxinpaint.runtime import distributed
 from jaxinpaint.training import checkpoints, loop
 from jaxinpaint.training import config as config_lib
 
@@ -47,7 +48,7 @@ def forward(params, stats, constants, batch, rng):
 
 
 def recipe():
-  from jaxinpaint.training.recipe import Phase, Recipe
+  from jaxinpaint.recipe import Phase, Recipe
 
   joint = Phase('joint', -1, forward, (toy.GENERATOR, toy.CRITIC))
   return Recipe(('generator', 'critic'), init, (joint,), lambda *args, **kw: args[3])

@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint import arrays
-from jaxinpaint.training.recipe import Phase, Recipe, Update
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
 
 
 def init(rng, batch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxinpaint.weights.crc32c import crc32c
+from jaxinpaint.weights.formats.crc32c import crc32c
 
 MAGIC = bytes.fromhex('57fb808b247547db')
 

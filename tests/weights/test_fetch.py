@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxinpaint.cli import weights as cli
 from jaxinpaint.features import lpips
-from jaxinpaint.weights import __main__ as cli
 from jaxinpaint.weights import download, fetch
 
 

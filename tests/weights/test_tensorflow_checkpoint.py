@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from tensorflow_bytes import block, entry, field, header, masked, table, varint, write
 
-from jaxinpaint.weights import reader, sorted_table
-from jaxinpaint.weights.crc32c import crc32c
+from jaxinpaint.weights import reader
+from jaxinpaint.weights.formats import sorted_table
+from jaxinpaint.weights.formats.crc32c import crc32c
 from jaxinpaint.weights.reader import UnsafeFileError
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures' / 'tensorflow'

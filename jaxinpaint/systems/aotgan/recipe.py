@@ -26,9 +26,9 @@ Differs from the released code:
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.aotgan import networks
-from jaxinpaint.training.recipe import Recipe
 
 
 def default_config() -> ConfigDict:

@@ -40,8 +40,12 @@ from ml_collections import ConfigDict
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import perceptual
 from jaxinpaint.losses.reconstruction import absolute_difference
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
 from jaxinpaint.systems.ctsdg import networks as networks_lib
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VGG_DEPTH = 16

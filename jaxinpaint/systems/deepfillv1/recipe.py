@@ -40,8 +40,12 @@ from ml_collections import ConfigDict
 from jaxinpaint import arrays
 from jaxinpaint.layers import contextual_attention
 from jaxinpaint.losses import adversarial, reconstruction
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
 from jaxinpaint.systems.deepfillv1 import networks
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 CRITICS = ('local_critic', 'global_critic')

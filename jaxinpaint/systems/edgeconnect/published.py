@@ -3,7 +3,7 @@
 `systems.edge_guided_files` says what is in them.
 """
 
-from jaxinpaint.systems import edge_guided_files
+from jaxinpaint.systems._shared import edge_guided_files
 from jaxinpaint.weights import mapping
 
 PAPER = mapping.Paper(

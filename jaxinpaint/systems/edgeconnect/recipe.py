@@ -31,9 +31,9 @@ import functools
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.systems import edge_guided, joint_loss
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.systems._shared import edge_guided, joint_loss
 from jaxinpaint.systems.edgeconnect import networks as networks_lib
-from jaxinpaint.training.recipe import Recipe
 
 
 def default_config() -> ConfigDict:

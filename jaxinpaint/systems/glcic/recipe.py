@@ -24,7 +24,7 @@ discriminator in the joint phase: there it all but descends plainly, with small 
 Differs from the reference code (otenim/GLCIC-PyTorch):
   - the square around the hole is drawn among those that hold the hole, and for each image on its
     own; the code draws one square for a batch, then holes in it, and one square for all reals. For
-    masks 'rectangles;within=...' (data/mask_shapes.py) one image's hole and square have the same
+    masks 'rectangles;within=...' (masks/shapes.py) one image's hole and square have the same
     joint distribution;
   - the gradient of the generator's adversarial term does not leak into the discriminator's next
     step, where it taught to take fakes for reals;
@@ -53,8 +53,12 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import windows
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
 from jaxinpaint.systems.glcic import networks
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VARIANTS = ('pytorch', 'tf')

@@ -7,7 +7,7 @@ generative part's files are EdgeConnect's (`systems.edge_guided_files`).
 
 from typing import Any
 
-from jaxinpaint.systems import edge_guided_files
+from jaxinpaint.systems._shared import edge_guided_files
 from jaxinpaint.weights import mapping
 
 PAPER = mapping.Paper(

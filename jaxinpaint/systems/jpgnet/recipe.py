@@ -38,9 +38,13 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
 from jaxinpaint.losses import reconstruction, structural_similarity
-from jaxinpaint.systems import edge_guided, joint_loss
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
+from jaxinpaint.systems._shared import edge_guided, joint_loss
 from jaxinpaint.systems.jpgnet import networks as networks_lib
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 GENERATIVE = ('edgeconnect', 'none')
 FUSION = ('predictive', 'binary')

@@ -50,9 +50,13 @@ from jaxinpaint.layers.stylegan2_networks import Generator as StyleGAN2
 from jaxinpaint.layers.stylegan2_networks import latent_count
 from jaxinpaint.losses import adversarial
 from jaxinpaint.losses.reconstruction import absolute_difference
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
 from jaxinpaint.systems.lfr import networks, published_parts
 from jaxinpaint.systems.lfr.encoder import Encoder
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VGG_DEPTH = 16

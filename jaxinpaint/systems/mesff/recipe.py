@@ -15,9 +15,9 @@ Differs from the paper, where it cannot be taken by its word:
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.mesff import networks
-from jaxinpaint.training.recipe import Recipe
 
 
 def default_config() -> ConfigDict:

@@ -12,9 +12,9 @@ Differs from the reference code:
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.systems import joint_loss
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.misf import networks
-from jaxinpaint.training.recipe import Recipe
 
 
 def default_config() -> ConfigDict:

@@ -44,8 +44,12 @@ from ml_collections import ConfigDict
 
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial, contextual
+from jaxinpaint.recipe import (
+  Phase,
+  Recipe,
+  Update,
+)
 from jaxinpaint.systems.seresnet_cx import networks as networks_lib
-from jaxinpaint.training.recipe import Phase, Recipe, Update
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VGG_DEPTH = 16

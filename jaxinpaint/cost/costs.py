@@ -1,0 +1,399 @@
+"""What one row costs, measured in a process of its own; `evaluation.resources` starts it.
+
+  python -m jaxinpaint.cost.costs check   --row PATH [--row PATH ...] --to FILE
+  python -m jaxinpaint.cost.costs predict --row PATH --size 256 --to FILE
+  python -m jaxinpaint.cost.costs train   --row WORKDIR --to FILE
+  python -m jaxinpaint.cost.costs fill    --row NAME --size 256 --to FILE
+
+A process has one peak of memory, so that each row, and its training, needs its own. What is found
+is appended to FILE, a JSON object a line, as soon as it is known: a process that is killed for
+memory leaves what it had.
+
+  {"stage": TEXT}                       what is measured next
+  {"values": {NAME: NUMBER}}            of `evaluation.resources.RESOURCES`
+  {"not_measured": {NAME: SENTENCE}}
+  {"error": SENTENCE}                   nothing else can be measured
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import math
+import pathlib
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from jaxinpaint import arrays, systems
+from jaxinpaint.cli import command_line
+from jaxinpaint.cost import operations
+from jaxinpaint.data import inputs, pipeline
+from jaxinpaint.evaluation import classical, rows
+from jaxinpaint.masks import spec as data_masks
+from jaxinpaint.recipe import Plan, Recipe
+from jaxinpaint.training import checkpoints, preparation, sharding
+from jaxinpaint.training import config as config_lib
+
+GB = 1e9
+HOLE = 0.25  # share of the centre square that is filled
+_WARM_UP = 2
+_BATCH_REPEATS = 5  # calls at batches above 1
+
+Say = Callable[[str, Any], None]  # (key of a line, its value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Measures one row; 0, or 1 with an 'error' line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('what', choices=('check', 'predict', 'train', 'fill'))
+  parser.add_argument('--row', action='append', required=True)
+  parser.add_argument('--to', type=pathlib.Path, required=True)
+  parser.add_argument('--size', type=int, default=256)
+  parser.add_argument('--max_batch', type=int, default=0)
+  parser.add_argument('--repeats', type=int, default=20)
+  parser.add_argument('--train_batch', type=int, default=0)
+  parser.add_argument('--train_size', type=int, default=0)
+  parser.add_argument('--train_steps', type=int, default=3)
+  given = parser.parse_args(argv)
+  command_line.setup_logging(logging.WARNING)
+
+  def say(key: str, value: Any) -> None:
+    with open(given.to, 'a', encoding='utf-8') as f:
+      f.write(json.dumps({key: value}) + '\n')
+
+  (row, *_) = given.row
+  try:
+    if given.what == 'check':
+      for path in given.row:
+        say('stage', path)
+        rows.load(path).bind(0)
+    elif given.what == 'predict':
+      predict(row, given.size, given.max_batch, given.repeats, say)
+    elif given.what == 'train':
+      train(row, given.train_batch, given.train_size, given.train_steps, say)
+    else:
+      fill(row, given.size, given.repeats, say)
+  except (ValueError, OSError, checkpoints.CheckpointError) as error:
+    say('error', str(error))
+    return 1
+  return 0
+
+
+def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None:
+  """Says what `predict` costs on one device.
+
+  Args:
+    row: a run or a weights file.
+    size: side of the images.
+    max_batch: the largest batch tried; 0: 8 on a CPU, else 64.
+    repeats: timed calls at batch 1.
+    say: gets what is found.
+  """
+  say('stage', 'loading')
+  trained = rows.load(row)
+  recipe = systems.make_recipe(trained.config)
+  device = jax.local_devices()[0]
+  pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
+  weights = jax.device_put(
+    (pick(trained.params), pick(trained.stats), recipe.load_constants(False)), device
+  )
+  say('values', {'parameters': count(weights[0]), 'size': size})
+  max_batch = max_batch or (8 if device.platform == 'cpu' else 64)
+
+  say('stage', 'batch 1')
+  batch = pictures(1, size, recipe)
+  say('values', {'gflops': gflops(recipe, weights, batch)})
+  with _without_cache():
+    begun = time.perf_counter()
+    compiled = _compile(recipe, weights, batch)
+    say('values', {'compile_seconds': time.perf_counter() - begun})
+  costs = compiled.cost_analysis() or {}
+  costs = costs[0] if isinstance(costs, list) else costs
+  if 'flops' in costs:
+    say('values', {'compiled_gflops': float(costs['flops']) / 1e9})
+  best = {1: _seconds(_runner(recipe, weights, compiled, batch), repeats)}
+  say('values', {'seconds_per_image': best[1], 'host_gb': host_peak_gb()})
+  say('values', _device_memory(device, compiled))
+  say('values', {'best_batch': 1, 'seconds_per_image_best_batch': best[1], 'largest_batch': 1})
+
+  n = 2
+  while n <= max_batch:
+    say('stage', f'batch {n}')
+    batch = pictures(n, size, recipe)
+    try:
+      compiled = _compile(recipe, weights, batch)
+      if _planned(compiled) > _free_bytes(device):
+        raise MemoryError
+      best[n] = _seconds(_runner(recipe, weights, compiled, batch), _BATCH_REPEATS) / n
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+      if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      say('not_measured', {'best_batch': f'batches of {n} and more do not fit into memory'})
+      break
+    fastest = min(best, key=best.get)
+    values = {'best_batch': fastest, 'seconds_per_image_best_batch': best[fastest]}
+    say('values', values | {'largest_batch': n})
+    n *= 2
+
+
+def fill(name: str, size: int, repeats: int, say: Say) -> None:
+  """Says what a classical fill costs."""
+  say('stage', 'batch 1')
+  (function,) = classical.get([name]).values()
+  image, mask = pictures(1, size)
+  ids = np.zeros(1, np.int32)
+  seconds = _seconds(lambda: function(image, mask, ids), repeats)
+  say('values', {'size': size, 'seconds_per_image': seconds, 'host_gb': host_peak_gb()})
+
+
+def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
+  """Says what a step of the run's own training costs, on all devices of this process.
+
+  Args:
+    row: a run.
+    batch_size: of the step; 0: the run's.
+    size: of the images; 0: the run's.
+    steps: timed steps of each distinct plan, after one that is not counted.
+    say: gets what is found.
+  """
+  say('stage', 'preparing the run')
+  config = run_config(row)
+  with tempfile.TemporaryDirectory() as workdir:
+    run = preparation.prepare(_alone(config, row, batch_size, size), pathlib.Path(workdir))
+    try:
+      values = dict(train_batch=run.config.data.batch_size, train_size=run.config.data.size)
+      total = preparation.total_steps(run.config, run.recipe)
+      say('values', values | {'train_steps': total})
+      seconds = schedule_seconds(run, total, steps, say)
+      hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
+      say('values', hours | {'train_host_gb': host_peak_gb()})
+    finally:
+      run.batches.close()
+      run.checkpoints.close()
+
+
+def run_config(row: str) -> ConfigDict:
+  """The config of a run.
+
+  Raises:
+    ValueError: a weights file, which does not say how it was trained.
+  """
+  folder = pathlib.Path(row).expanduser()
+  if not folder.exists():
+    folder = pathlib.Path(row.rpartition('@')[0]).expanduser()
+  file = folder / 'config.json'
+  if not file.is_file():
+    raise ValueError(
+      f'{row} is no run with a config.json, so its batch, optimizers and steps are not known: '
+      'give the --workdir of a run to measure training'
+    )
+  return ConfigDict(json.loads(file.read_text(encoding='utf-8')))
+
+
+def plans(recipe: Recipe, total: int) -> dict[Plan, int]:
+  """{what a step does: how many of `total` steps do it}."""
+  counts: collections.Counter[Plan] = collections.Counter()
+  start = 0
+  for phase in recipe.phases:
+    length = total - start if phase.steps < 0 else min(phase.steps, total - start)
+    cycle = math.lcm(*(u.every for u in phase.updates))
+    for k in range(min(cycle, length)):
+      counts[recipe.plan(start + k)] += len(range(k, length, cycle))
+    start += length
+  return dict(counts)
+
+
+def count(params: Mapping[str, Any]) -> int:
+  """How many numbers a tree holds."""
+  return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
+
+
+def gflops(recipe: Recipe, weights: tuple[Any, Any, Any], batch: tuple) -> float:
+  """Of `predict` on a batch of `pictures`: see `layers.operations.useful_flops`."""
+  image, mask, further = batch
+  run = lambda weights, image, mask, further: recipe.predict(
+    *weights, image, mask, jax.random.key(0), **further
+  )
+  return operations.useful_flops(run, weights, image, mask, further) / 1e9
+
+
+def pictures(n: int, size: int, recipe: Recipe | None = None) -> tuple:
+  """(image f32[n,S,S,3] with an empty hole, mask f32[n,S,S,1]): photographs of the sample.
+
+  With a recipe they are padded to the sides that it takes, and its further inputs come third.
+  """
+  found = pipeline.evaluation_set('sample', 'test', size=size)
+  image = arrays.to_float(np.stack([found[i % len(found)][0] for i in range(n)]))
+  square = data_masks.make(f'center:{HOLE}')(np.random.default_rng(0), size, size)
+  mask = np.repeat(square.astype(np.float32)[None, ..., None], n, axis=0)
+  image = np.where(mask > 0, np.float32(0), image)
+  if recipe is None:
+    return image, mask
+  sides = (recipe.multiple, recipe.min_side)
+  image, mask = (np.asarray(arrays.pad_to_multiple(x, *sides)) for x in (image, mask))
+  return image, mask, inputs.compute(recipe.inputs, image, mask)
+
+
+def host_peak_gb() -> float:
+  """The largest resident size that this program has had.
+
+  Linux counts it anew for each program. getrusage's maximum, taken where that is not known, starts
+  from the size of whatever program started this one.
+  """
+  try:
+    text = pathlib.Path('/proc/self/status').read_text(encoding='ascii')
+    kib = next(int(x.split()[1]) for x in text.splitlines() if x.startswith('VmHWM:'))
+    return kib * 1024 / GB
+  except (OSError, StopIteration):
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest * (1 if _is_darwin() else 1024) / GB
+
+
+def _is_darwin() -> bool:
+  import platform
+
+  return platform.system() == 'Darwin'
+
+
+def _compile(recipe: Recipe, weights: Any, batch: tuple) -> Any:
+  image, mask, further = batch
+  run = jax.jit(recipe.predict)
+  return run.lower(*weights, image, mask, jax.random.key(0), **further).compile()
+
+
+def _runner(recipe: Recipe, weights: Any, compiled: Any, batch: tuple) -> Callable[[], Any]:
+  """From arrays of the host to an array of the host, the further inputs made anew."""
+  image, mask, _ = batch
+  key = jax.random.key(0)
+
+  def run() -> np.ndarray:
+    further = inputs.compute(recipe.inputs, image, mask)
+    return np.asarray(compiled(*weights, image, mask, key, **further))
+
+  return run
+
+
+def _seconds(call: Callable[[], Any], repeats: int) -> float:
+  """The median of `repeats` calls, each waited for."""
+  for _ in range(_WARM_UP):
+    call()
+  times = []
+  for _ in range(repeats):
+    begun = time.perf_counter()
+    call()
+    times.append(time.perf_counter() - begun)
+  return statistics.median(times)
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+  """Compiles anew; jax remembers at its first compilation whether it may use the files."""
+  from jax.experimental.compilation_cache import compilation_cache
+
+  before = jax.config.jax_enable_compilation_cache
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', before)
+    compilation_cache.reset_cache()
+
+
+def _planned(compiled: Any) -> int:
+  memory = compiled.memory_analysis()
+  if memory is None:
+    return 0
+  return int(
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    + memory.temp_size_in_bytes
+    - memory.alias_size_in_bytes
+  )
+
+
+def _device_memory(device: Any, compiled: Any, prefix: str = '') -> dict[str, float]:
+  """The measured peak where the backend counts it, and what the compiled program asks for."""
+  found = {}
+  stats = device.memory_stats() or {}
+  if 'peak_bytes_in_use' in stats:
+    found[f'{prefix}device_gb'] = stats['peak_bytes_in_use'] / GB
+  if compiled.memory_analysis() is not None:
+    found[f'{prefix}planned_gb'] = _planned(compiled) / GB
+  return found
+
+
+def _free_bytes(device: Any) -> float:
+  """What a program may still take; infinite where nobody says."""
+  stats = device.memory_stats() or {}
+  if 'bytes_limit' in stats:
+    return stats['bytes_limit']
+  try:
+    text = pathlib.Path('/proc/meminfo').read_text(encoding='ascii')
+    kib = next(int(x.split()[1]) for x in text.splitlines() if x.startswith('MemAvailable:'))
+    return kib * 1024
+  except (OSError, StopIteration):
+    return math.inf
+
+
+def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDict:
+  """The run's config on the embedded sample, without evaluations; its data need not be here."""
+  config = config.copy_and_resolve_references().unlock()
+  _complete(config, config_lib.base(config.system))
+  config.data.update(dict(source='sample', split='train', eval_source='', eval_split='test'))
+  config.data.workers = 0
+  config.data.batch_size = batch_size or config.data.batch_size
+  config.data.size = size or config.data.size
+  config.training.update(dict(sample_every=0, evaluate_every=0))
+  config.evaluation.at_end = False
+  if config.init_from or systems.make_recipe(config).pretrained:
+    config.init_from = row.rpartition('@')[0] if not pathlib.Path(row).exists() else row
+  return config
+
+
+def _complete(config: ConfigDict, known: ConfigDict) -> None:
+  """Gives a config of an earlier version the fields that it lacks, in place."""
+  for name, value in known.items():
+    if name not in config:
+      config[name] = value
+    elif isinstance(value, ConfigDict) and name != 'optimizers':
+      _complete(config[name], value)
+
+
+def schedule_seconds(run: preparation.Run, total: int, steps: int, say: Say) -> float:
+  """Of all `total` steps, from the medians of a few of each kind.
+
+  Args:
+    run: gives its state away.
+    total: steps of the training.
+    steps: timed ones of each distinct plan, after one that is not counted.
+    say: gets what is found on the way.
+  """
+  batch = sharding.to_devices(next(run.batches), run.mesh)
+  seconds, state = 0.0, run.state
+  for plan, times in plans(run.recipe, total).items():
+    phase = run.recipe.phases[plan.phase].name
+    say('stage', f'a training step of phase {phase!r} ({", ".join(plan.updates) or "no update"})')
+    compiled = run.train_step.lower(state, run.constants, batch, run.rng, plan).compile()
+    taken = []
+    for _ in range(steps + 1):
+      begun = time.perf_counter()
+      state, metrics = jax.block_until_ready(compiled(state, run.constants, batch, run.rng))
+      taken.append(time.perf_counter() - begun)
+    del metrics
+    seconds += times * statistics.median(taken[1:])
+    say('values', _device_memory(jax.local_devices()[0], compiled, 'train_'))
+  return seconds
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())

@@ -1,0 +1,363 @@
+"""What a row of the tables costs: parameters, operations, seconds, memory, hours of training.
+
+  python -m jaxinpaint.cost.resources --row glcic=runs/celeba_glcic --size 256
+      [--row NAME=PATH ...] [--fills telea,ns] [--train_batch 4 | --notrain] [--output FILE.json]
+
+Each row is measured in a process of its own, and its training in another, so that the peak of
+memory of one is not taken for the other's. `RESOURCES` says what every number is.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxinpaint.evaluation import classical, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Resource:
+  """One number of a row.
+
+  Attributes:
+    name: its key.
+    label: in tables.
+    unit: in which the number is given; '' for counts.
+    method: how it is measured.
+    published: its name in published.csv; '' where papers do not give it.
+  """
+
+  name: str
+  label: str
+  unit: str
+  method: str
+  published: str = ''
+
+
+_PEAK = 'largest resident size of a process that measures nothing else'
+_PLANNED = 'arguments, results and temporary arrays of the compiled program, by its own analysis'
+
+RESOURCES: tuple[Resource, ...] = (
+  Resource('size', 'size', 'pixels', 'side of the square images'),
+  Resource('parameters', 'parameters', '', 'of the networks that fill a hole'),
+  Resource(
+    'gflops',
+    'GFLOPs',
+    'GFLOP per image',
+    'convolutions and matrix products of one image, a multiply-add counted as two',
+  ),
+  Resource(
+    'compiled_gflops',
+    'compiled GFLOPs',
+    'GFLOP per image',
+    "all operations of the compiled program for one image, by the compiler's own count",
+  ),
+  Resource(
+    'compile_seconds',
+    'compile',
+    's',
+    'tracing and compiling for one image, the compilation cache switched off',
+  ),
+  Resource(
+    'seconds_per_image',
+    'seconds per image',
+    's',
+    'one image at a time, from arrays of the host to an array of the host, edges and other inputs '
+    'included; median of the timed calls after two that are not counted; one device',
+    'test_seconds_per_image',
+  ),
+  Resource('best_batch', 'best batch', 'images', 'the power of two with the least time per image'),
+  Resource(
+    'seconds_per_image_best_batch',
+    'seconds per image, best batch',
+    's',
+    'likewise, of a whole batch divided by its images; median of five calls',
+  ),
+  Resource('largest_batch', 'largest batch tried', 'images', 'batches are doubled up to it'),
+  Resource('host_gb', 'host memory', 'GB', f'{_PEAK}: loading, compiling, batch 1', 'memory_GB'),
+  Resource('device_gb', 'device memory', 'GB', "the device's own peak, batch 1", 'gpu_memory_GB'),
+  Resource('planned_gb', 'device memory, planned', 'GB', f'{_PLANNED}, batch 1; not measured'),
+  Resource('train_batch', 'training batch', 'images', 'over all devices'),
+  Resource('train_size', 'training size', 'pixels', 'side of the square images'),
+  Resource(
+    'train_seconds_per_step',
+    'seconds per training step',
+    's',
+    "the run's own step without reading images; median of the timed steps of each kind after one "
+    'that is not counted, weighted by how often the schedule takes it',
+  ),
+  Resource('train_steps', 'training steps', '', 'of the whole schedule'),
+  Resource(
+    'train_hours',
+    'training hours, extrapolated',
+    'h',
+    'steps x seconds per step: not measured as a whole',
+    'train_hours',
+  ),
+  Resource('train_host_gb', 'host memory in training', 'GB', _PEAK),
+  Resource('train_device_gb', 'device memory in training', 'GB', "the device's own peak"),
+  Resource('train_planned_gb', 'device memory in training, planned', 'GB', _PLANNED),
+)
+
+
+class ResourceError(ValueError):
+  """A row cannot be measured; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What was found; JSON-able by `to_json`.
+
+  Attributes:
+    resources: {row: {name of RESOURCES: number}}: `Results.resources`.
+    not_measured: {row: {name, or 'training', 'predict': why}}.
+    environment: versions and hardware.
+  """
+
+  resources: dict[str, dict[str, float]]
+  not_measured: dict[str, dict[str, str]]
+  environment: dict[str, Any]
+
+  def to_json(self) -> dict[str, Any]:
+    """The numbers with their units and methods."""
+    return {
+      'schema': 1,
+      'resources': self.resources,
+      'not_measured': self.not_measured,
+      'methods': [dataclasses.asdict(r) for r in RESOURCES],
+      'environment': self.environment,
+    }
+
+
+def measure(
+  paths: Mapping[str, str | os.PathLike],
+  fills: Sequence[str] = (),
+  *,
+  size: int = 256,
+  max_batch: int = 0,
+  repeats: int = 20,
+  training: bool = True,
+  train_batch: int = 0,
+  train_size: int = 0,
+  train_steps: int = 3,
+) -> Measured:
+  """Measures rows one after another, each in processes of its own.
+
+  On a GPU or TPU call it before this process has touched the device, whose memory it would hold.
+
+  Args:
+    paths: {row: run, weights file or folder of outputs}, as --row of evaluate.py.
+    fills: names of classical fills (`classical.FILLS`); their rows have its labels.
+    size: side of the images.
+    max_batch: the largest batch tried; 0: 8 on a CPU, else 64.
+    repeats: timed calls at batch 1.
+    training: measure training steps too.
+    train_batch: of a training step; 0: the run's.
+    train_size: of its images; 0: the run's.
+    train_steps: timed steps of each kind.
+
+  Raises:
+    ResourceError: before anything is measured where a row is none; or its process found an error.
+  """
+  for name, value, least in (
+    ('size', size, 8),
+    ('repeats', repeats, 1),
+    ('max_batch', max_batch, 0),
+    ('train_batch', train_batch, 0),
+    ('train_size', train_size, 0),
+    ('train_steps', train_steps, 1),
+  ):
+    if value < least:
+      raise ResourceError(f'--{name} {value} must be at least {least}')
+  for name in fills:
+    try:
+      classical.check(name)
+    except ValueError as error:
+      raise ResourceError(f'--fills: {error}') from error
+  paths = {name: str(path) for name, path in paths.items()}
+  stored = {n: p for n, p in paths.items() if rows.is_folder(p)}
+  trained = {n: p for n, p in paths.items() if n not in stored}
+  _check(trained)
+  found: dict[str, dict[str, float]] = {}
+  missing: dict[str, dict[str, str]] = {}
+  for name, path in trained.items():
+    words = ['--size', size, '--max_batch', max_batch, '--repeats', repeats]
+    values, why = _worker('predict', [path], words, name)
+    if training:
+      words = ['--train_batch', train_batch, '--train_size', train_size]
+      words += ['--train_steps', train_steps]
+      more, why_not = _worker('train', [path], words, name, may_fail='training')
+      values, why = values | more, why | why_not
+    found[name], missing[name] = values, why
+  for name in stored:
+    missing[name] = {'predict': f'{stored[name]} is a folder of outputs, made elsewhere'}
+  for name in fills:
+    label = classical.FILLS[name].label
+    found[label], missing[label] = _worker(
+      'fill', [name], ['--size', size, '--repeats', repeats], label
+    )
+  return Measured(found, {k: v for k, v in missing.items() if v}, hardware())
+
+
+def hardware() -> dict[str, Any]:
+  """Of this machine, without touching its accelerator."""
+  import importlib.metadata
+
+  import jaxinpaint
+
+  names = platform.processor() or platform.machine()
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    names = next(x.split(':')[1].strip() for x in lines if x.startswith('model name'))
+  except (OSError, StopIteration):
+    pass  # not Linux: the platform's own word stands
+  return {
+    'jaxinpaint': jaxinpaint.__version__,
+    'jax': importlib.metadata.version('jax'),
+    'python': platform.python_version(),
+    'processor': f'{os.cpu_count()} cores of {names}',
+    'system': f'{platform.system()} {platform.machine()}',
+  }
+
+
+def shown(name: str, value: float) -> str:
+  """A number of RESOURCES as tables show it: counts whole, the rest with three digits."""
+  if name == 'parameters':
+    return f'{value / 1e6:.2f} M'
+  unit = next(r.unit for r in RESOURCES if r.name == name)
+  if unit in ('', 'pixels', 'images') or value == 0 or abs(value) >= 100:
+    return f'{value:,.0f}'
+  return f'{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}'
+
+
+def table(measured: Measured) -> str:
+  """Markdown: a row for each resource, a column for each row of the tables."""
+  names = list(measured.resources)
+  lines = ['| | ' + ' | '.join(names) + ' |', '|---|' + '---:|' * len(names)]
+  for r in RESOURCES:
+    values = [measured.resources[n].get(r.name) for n in names]
+    if any(v is not None for v in values):
+      cells = ['–' if v is None else shown(r.name, v) for v in values]
+      unit = f' ({r.unit})' if r.unit else ''
+      lines.append(f'| {r.label}{unit} | ' + ' | '.join(cells) + ' |')
+  notes = [
+    f'- {name}, {what}: not measured: {why}.'.replace('..', '.')
+    for name, found in measured.not_measured.items()
+    for what, why in found.items()
+  ]
+  return '\n'.join([*lines, '', *notes]).rstrip() + '\n'
+
+
+def _check(trained: Mapping[str, str]) -> None:
+  """Raises ResourceError for the first row whose weights are none, or not those of its networks."""
+  if not trained:
+    return
+  words = [x for path in list(trained.values())[1:] for x in ('--row', path)]
+  lines, code = _run('check', next(iter(trained.values())), words)
+  stages = [x['stage'] for x in lines if 'stage' in x]
+  name = list(trained)[max(0, len(stages) - 1)]
+  errors = [x['error'] for x in lines if 'error' in x]
+  if errors:
+    raise ResourceError(f'--row {name}: {errors[0]}')
+  if code:
+    raise ResourceError(f'--row {name}: loading {trained[name]} failed with exit code {code}')
+
+
+def _worker(
+  what: str, row: Sequence[str], words: Sequence[Any], name: str, may_fail: str = ''
+) -> tuple[dict[str, float], dict[str, str]]:
+  """(values, what was not measured and why) of one process."""
+  lines, code = _run(what, row[0], words)
+  values: dict[str, float] = {}
+  missing: dict[str, str] = {}
+  for line in lines:
+    values |= line.get('values', {})
+    missing |= line.get('not_measured', {})
+  errors = [x['error'] for x in lines if 'error' in x]
+  stage = next((x['stage'] for x in reversed(lines) if 'stage' in x), 'starting')
+  if errors and not may_fail:
+    raise ResourceError(f'--row {name}: {errors[0]}')
+  if errors:
+    missing[may_fail] = errors[0]
+  elif code:
+    # The system kills what takes too much memory: what was found before stays.
+    missing[may_fail or stage] = f'its process ended with exit code {code} at {stage}' + (
+      ', as one that runs out of memory' if code in (-9, 137) else ''
+    )
+  return values, missing
+
+
+def _run(what: str, row: str, words: Sequence[Any]) -> tuple[list[dict[str, Any]], int]:
+  with tempfile.TemporaryDirectory() as folder:
+    to = pathlib.Path(folder) / 'found'
+    command = [sys.executable, '-m', 'jaxinpaint.cost.costs', what, '--row', row]
+    command += ['--to', str(to), *map(str, words)]
+    root = str(pathlib.Path(__file__).parents[2])
+    path = os.pathsep.join(x for x in (root, os.environ.get('PYTHONPATH')) if x)
+    done = subprocess.run(command, env=os.environ | {'PYTHONPATH': path}, check=False)
+    text = to.read_text(encoding='utf-8') if to.exists() else ''
+  # A process that was killed may have left half a line.
+  lines = [json.loads(x) for x in text.splitlines() if x.endswith('}')]
+  return lines, done.returncode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; its exit status: 0 done, 1 with a sentence, 2 wrong arguments."""
+  parser = argparse.ArgumentParser(
+    prog='python -m jaxinpaint.cost.resources',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument(
+    '--row', action='append', default=[], metavar='NAME=PATH', help='a run or a weights file'
+  )
+  parser.add_argument('--fills', default='', help=f'of {", ".join(classical.FILLS)}')
+  parser.add_argument('--size', type=int, default=256, help='side of the images (default 256)')
+  parser.add_argument(
+    '--max_batch', type=int, default=0, help='largest batch tried (default 8 on a CPU, else 64)'
+  )
+  parser.add_argument('--repeats', type=int, default=20, help='timed calls (default 20)')
+  parser.add_argument('--notrain', action='store_true', help='leave training out')
+  parser.add_argument('--train_batch', type=int, default=0, help="default the run's")
+  parser.add_argument('--train_size', type=int, default=0, help="default the run's")
+  parser.add_argument('--train_steps', type=int, default=3, help='timed, of each kind (default 3)')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
+  given = parser.parse_args(argv)
+  try:
+    if not (given.row or given.fills):
+      raise ResourceError('give what to measure: --row NAME=PATH, or --fills telea')
+    output = given.output and given.output.expanduser()
+    if output and not output.absolute().parent.is_dir():
+      raise ResourceError(f'--output {output}: there is no folder {output.parent}: make it first')
+    measured = measure(
+      rows.split(given.row),
+      [x for x in given.fills.split(',') if x],
+      size=given.size,
+      max_batch=given.max_batch,
+      repeats=given.repeats,
+      training=not given.notrain,
+      train_batch=given.train_batch,
+      train_size=given.train_size,
+      train_steps=given.train_steps,
+    )
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
+  print(table(measured), end='')
+  if output:
+    text = json.dumps(measured.to_json(), indent=2, ensure_ascii=False)
+    output.write_text(text + '\n', encoding='utf-8')
+    print(f'written: {output}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

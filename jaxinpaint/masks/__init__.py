@@ -1,0 +1,1 @@
+"""Holes: families, files, frozen sets and folders, the sets of an evaluation."""

@@ -1,0 +1,283 @@
+"""Mask files: reading one with checks, and drawing from a folder or list of them.
+
+In a file white is the hole.
+"""
+
+import collections.abc
+import dataclasses
+import os
+import pathlib
+
+import cv2
+import numpy as np
+from absl import logging
+
+from jaxinpaint.data import decode
+from jaxinpaint.data.decode import UnreadableImage
+from jaxinpaint.masks import folders as mask_folders
+from jaxinpaint.masks.sampler import MaskSampler
+
+EXTENSIONS = decode.EXTENSIONS + ('.gif',)
+
+Warn = collections.abc.Callable[[str], object]
+
+
+def read_mask(
+  path: str | os.PathLike,
+  height: int | None = None,
+  width: int | None = None,
+  *,
+  invert: bool = False,
+  warn: Warn | None = logging.warning,
+) -> np.ndarray:
+  """Reads a mask file: nearest resizing, then hole = brighter than 127.
+
+  Args:
+    path: image file of any mode; transparency is ignored, EXIF orientation is followed.
+    height: rows of the result; None: as the file.
+    width: columns of the result; None: as the file.
+    invert: black is the hole in this file.
+    warn: gets a sentence for a mask that looks inverted, empty, full or grey; None: no checks, and
+      the hole's share is not logged.
+
+  Returns:
+    uint8[H, W] in {0, 1}, 1 = hole.
+
+  Raises:
+    UnreadableImage: not there, no image, damaged.
+  """
+  grey, hidden = read_grey(path)
+  file_size = grey.shape
+  size = (height or grey.shape[0], width or grey.shape[1])
+  if grey.shape != size:
+    grey = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_NEAREST)
+  mask = (grey > 127).astype(np.uint8)
+  if invert:
+    mask = 1 - mask
+  if warn is not None:
+    share = float(mask.mean())
+    resized = '' if size == file_size else f' (resized from {file_size[0]} x {file_size[1]})'
+    logging.info(
+      '%s: the hole is %.1f %% of %d x %d pixels%s', path, 100 * share, size[0], size[1], resized
+    )
+    for sentence in complaints(grey, mask, invert, hidden):
+      warn(f'{path}: {sentence}')
+  return mask
+
+
+def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
+  """uint8[H, W] as in the file, and whether it has its picture in the alpha channel only.
+
+  Raises:
+    UnreadableImage: not there, no image, damaged.
+  """
+  image = decode.open_upright(decode.read_bytes(path), path)
+  if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
+    return decode.eight_bits(np.asarray(image)), False
+  alpha = image.convert('RGBA').getchannel('A') if image.has_transparency_data else None
+  if image.mode in ('RGBA', 'LA', 'PA', 'P'):
+    image = image.convert('RGB')  # drops alpha
+  grey = np.array(image.convert('L'))
+  hidden = alpha is not None and np.ptp(grey) == 0 and np.ptp(np.asarray(alpha)) > 0
+  return grey, hidden
+
+
+def complaints(
+  grey: np.ndarray, mask: np.ndarray, invert: bool = False, hidden: bool = False
+) -> list[str]:
+  """What is suspicious about a mask, each a sentence that says what to do.
+
+  Args:
+    grey: uint8[H, W], as in the file.
+    mask: uint8[H, W] in {0, 1}, 1 = hole, after any inversion.
+    invert: whether the file was inverted.
+    hidden: whether the file's alpha channel varies and its colour does not.
+  """
+  found = []
+  share = float(mask.mean())
+  rim = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+  flag = 'drop --invert_mask' if invert else 'pass --invert_mask'
+  colour = 'black' if invert else 'white'
+  if hidden:
+    found.append(
+      'the mask seems to be in the alpha channel, which is ignored: save it as a black and white '
+      'image (white = hole)'
+    )
+  elif share == 0:
+    found.append(
+      f'the mask is empty, nothing will be filled: paint the hole {colour}, or {flag} if the hole '
+      f'is {"white" if invert else "black"}'
+    )
+  elif share == 1:
+    found.append(
+      f'the mask is full, no pixel is known: paint what is to be kept '
+      f'{"white" if invert else "black"}, or {flag} if the hole has that colour'
+    )
+  elif share > 0.75 or (share > 0.5 and rim.mean() > 0.7):
+    found.append(
+      f'the mask looks inverted ({100 * share:.0f} % of it is hole): if {colour} marks what is to '
+      f'be kept, {flag}'
+    )
+  between = float(((grey > 31) & (grey < 224)).mean())
+  if between > 0.05 and not hidden:
+    found.append(
+      f'{100 * between:.0f} % of the mask is grey and was cut at 127 (brighter is '
+      f'{"known" if invert else "hole"}): save the mask in pure black and white'
+    )
+  return found
+
+
+def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) -> tuple[str, ...]:
+  """Files below a folder, or named by a text file, sorted by path (a list keeps its order).
+
+  Args:
+    path: a folder, searched with all its subfolders, or a .txt file with one path a line, relative
+      to the list's own folder; empty lines and lines that begin with # are skipped.
+    extensions: lower-case endings that count.
+    what: 'images' or 'masks', for messages.
+
+  Raises:
+    FileNotFoundError: no such folder or list, or a listed file does not exist.
+    ValueError: nothing in it.
+  """
+  root = pathlib.Path(path).expanduser()
+  if root.is_file() and root.suffix.lower() == '.txt':
+    return _listed(root, what)
+  if root.is_file():
+    raise ValueError(f'{what}: {root} is a file: give its folder, or a .txt list of paths')
+  if not root.is_dir():
+    near = next((p for p in root.parents if p.is_dir()), None)
+    raise FileNotFoundError(
+      f'{what}: there is no folder {root} (the path exists up to {near}): correct the path'
+    )
+  found, others = [], 0
+  for folder, folders, files in os.walk(root, followlinks=True):
+    folders[:] = sorted(f for f in folders if not f.startswith('.'))
+    for file in files:
+      if file.startswith('.'):
+        continue
+      if file.lower().endswith(extensions):
+        found.append(os.path.join(folder, file))
+      else:
+        others += 1
+  if not found:
+    raise ValueError(
+      f'{what}: the folder {root} holds no file ending in {", ".join(extensions)} '
+      f'({others} other files): put {what} there or correct the path'
+    )
+  return tuple(sorted(found))
+
+
+def _listed(root: pathlib.Path, what: str) -> tuple[str, ...]:
+  lines = [line.strip() for line in root.read_text().splitlines()]
+  paths = [str(root.parent / line) for line in lines if line and not line.startswith('#')]
+  if not paths:
+    raise ValueError(f'{what}: the list {root} names no file: write one path a line')
+  absent = [p for p in paths if not os.path.exists(p)]
+  if absent:
+    raise FileNotFoundError(
+      f'{what}: {len(absent)} of {len(paths)} files in the list {root} do not exist, first '
+      f'{absent[0]}: paths are relative to the folder of the list'
+    )
+  return tuple(paths)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileMasks(MaskSampler):
+  """Draws from mask files: a uniform pick, resized to the image by nearest.
+
+  Attributes:
+    path: a folder, with all its subfolders, or a .txt list.
+    invert: black is the hole in these files.
+    flip: flip each axis with probability 1/2, which makes four masks of each file in training.
+    variant: which of an image's masks, where an evaluation finds them by the image's name: '001'
+      is NAME_mask001.png; '' is 000 where it exists, else NAME_mask.png, else the lowest.
+    paths: the files, in order; `read(i, height, width)` gives one without randomness. Where masks
+      lie beside their images (NAME_mask000.png, NAME.png), the masks alone.
+    paired: the files belong to images by name.
+  """
+
+  path: str = ''
+  invert: bool = False
+  flip: bool = False
+  variant: str = ''
+  paths: tuple[str, ...] = dataclasses.field(init=False, repr=False, compare=False, default=())
+  paired: bool = dataclasses.field(init=False, repr=False, compare=False, default=False)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.path:
+      raise ValueError("masks from files need a path: 'folder:/path/to/masks'")
+    if self.variant and not self.variant.isdigit():
+      raise ValueError(f"variant {self.variant!r} of mask files must be digits, as '000'")
+    paths = list_files(self.path, EXTENSIONS, 'masks')
+    beside = mask_folders.pair_masks(paths)
+    paths = tuple(p for p in paths if p in beside) if beside else paths
+    object.__setattr__(self, 'paths', paths)
+    object.__setattr__(self, 'paired', bool(beside))
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return f'folder:{pathlib.Path(self.path).name}'
+
+  def read(self, i: int, height: int, width: int) -> np.ndarray:
+    """The i-th file's mask, uint8[H, W] in {0, 1}."""
+    return read_mask(self.paths[i], height, width, invert=self.invert, warn=None)
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler; a broken file is logged and the next one in order taken."""
+    first = int(rng.integers(len(self.paths)))
+    flips = rng.integers(0, 2, 2) if self.flip else (0, 0)
+    for i in range(first, first + min(len(self.paths), 100)):
+      try:
+        mask = self.read(i % len(self.paths), height, width)
+        break
+      except UnreadableImage as error:
+        logging.warning('mask skipped: %s', error)
+        failure = error
+    else:
+      raise ValueError(f'no mask could be read from {self.path}; the last one: {failure}')
+    for axis in (0, 1):
+      if flips[axis]:
+        mask = np.flip(mask, axis)
+    return np.ascontiguousarray(mask)
+
+  def check(self, warn: Warn = logging.warning, count: int = 64) -> None:
+    """Reads `count` files spread over the set: logs the mean hole share, warns of trouble."""
+    n = min(count, len(self.paths))
+    shares, told = [], 0
+    for i in np.arange(n) * len(self.paths) // n:
+      grey, hidden = read_grey(self.paths[i])
+      mask = (grey > 127).astype(np.uint8) ^ np.uint8(self.invert)
+      shares.append(float(mask.mean()))
+      found = complaints(grey, mask, self.invert, hidden)
+      if found and told < 3:
+        warn(f'{self.paths[i]}: {" ".join(found)}')
+      told += bool(found)
+    logging.info(
+      'masks %s: %d files, mean hole share %.1f %% (of %d looked at)',
+      self.path, len(self.paths), 100 * float(np.mean(shares)), n,
+    )  # fmt: skip
+    if told > 3:
+      warn(f'{self.path}: {told} of {n} mask files looked at have such trouble')
+
+
+@dataclasses.dataclass(frozen=True)
+class PairMasks(FileMasks):
+  """Files that belong to images by name: NAME_mask000.png, NAME_mask.png or NAME.png to NAME.jpg.
+
+  An evaluation gives each image its own mask. In training they are drawn as `FileMasks`.
+  """
+
+  def __post_init__(self):
+    super().__post_init__()
+    object.__setattr__(self, 'paired', True)
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return f'pairs:{pathlib.Path(self.path).name}'
+
+
+__all__ = ['FileMasks', 'PairMasks', 'UnreadableImage', 'complaints', 'list_files', 'read_mask']

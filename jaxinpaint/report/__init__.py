@@ -1,0 +1,1 @@
+"""What is written of an evaluation: tables, files and one offline page."""

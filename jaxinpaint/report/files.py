@@ -1,0 +1,351 @@
+"""A report's files that machines read, written and read back: metrics.json, per_image.csv and the
+pictures. docs/evaluation.md describes them.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxinpaint import arrays
+from jaxinpaint.evaluation import protocols
+from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.metrics import statistics
+from jaxinpaint.metrics.statistics import Statistics
+from jaxinpaint.report.published import Published
+from jaxinpaint.report.results import (
+  Example,
+  Record,
+  Results,
+  SetValue,
+)
+
+SCHEMA = 2
+METRICS, IMAGES, PICTURES = 'metrics.json', 'per_image.csv', 'pictures.npz'
+
+_FIRST_COLUMNS = ('protocol', 'predictor', 'bin', 'index', 'file', 'hole_share')
+
+
+class ReportError(ValueError):
+  """A report on disk cannot be read or joined; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """A report read back.
+
+  Attributes:
+    folder: that it lies in.
+    results: with pictures, where the report has them.
+    published: rows that stood beside.
+    environment: versions and hardware it was measured with.
+  """
+
+  folder: pathlib.Path
+  results: Results
+  published: list[Published]
+  environment: dict[str, Any]
+
+
+def to_json(
+  results: Results, published: Sequence[Published], environment: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The document of metrics.json."""
+  stats = Statistics(results)
+  rows = []
+  for name in results.predictors:
+    for b in results.bins:
+      for metric in results.image_metrics:
+        s = stats.summary(name, b, metric.name)
+        if not s.n + s.infinite + s.undefined:
+          continue
+        rows.append(
+          {
+            'predictor': name,
+            'bin': b.label,
+            'metric': metric.name,
+            'mean': _or_none(s.mean),
+            'standard_error': _or_none(s.standard_error),
+            'low': _or_none(s.low),
+            'high': _or_none(s.high),
+            'n': s.n,
+            'infinite': s.infinite,
+            'undefined': s.undefined,
+          }
+        )
+  comparisons = [
+    {
+      'predictor': c.predictor,
+      'baseline': c.baseline,
+      'bin': c.bin.label,
+      'metric': c.metric.name,
+      'difference': _or_none(c.difference),
+      'low': _or_none(c.low),
+      'high': _or_none(c.high),
+      'excludes_zero': c.excludes_zero,
+      'verdict': c.verdict,
+      'better': _or_none(c.better),
+      'equal': _or_none(c.equal),
+      'n': c.n,
+      'left_out': c.left_out,
+    }
+    for c in stats.comparisons()
+  ]
+  return {
+    'schema': SCHEMA,
+    'protocol': results.protocol.description(),
+    'deviations': results.deviations(),
+    'dataset': {
+      'name': results.dataset,
+      'count': results.count,
+      'height': results.size[0],
+      'width': results.size[1],
+      'skipped': [{'file': file, 'why': why} for file, why in results.skipped],
+    },
+    'masks': {'name': results.masks, 'seed': results.seed, 'sha256': results.mask_sha256},
+    'bins': [dataclasses.asdict(b) | {'label': b.label} for b in results.bins],
+    'predictors': [{'name': n, 'kind': results.kind(n)} for n in results.predictors],
+    'baseline': results.baseline,
+    'environment': dict(environment),
+    'notes': results.notes,
+    'statistics': {
+      'level': statistics.LEVEL,
+      'method': 'percentile bootstrap over images, taken as independent',
+      'resamples': statistics.RESAMPLES,
+      'seed': statistics.SEED,
+    },
+    'results': rows,
+    'comparisons': comparisons,
+    'set_values': [
+      dataclasses.asdict(v) | {'bin': v.bin.label, 'value': _or_none(v.value)}
+      for v in results.set_values
+    ],
+    'not_computed': results.not_computed,
+    'resources': {
+      name: {k: _or_none(v) for k, v in found.items()} for name, found in results.resources.items()
+    },
+    'case_metric': results.case_metric,
+    'pictures': [
+      {'bin': e.bin.label, 'index': e.index, 'case': case, 'outputs': list(e.outputs)}
+      for e, case in _pictures(results)
+    ],
+    'sources': results.sources,
+    'published': [dict(r) for r in published],
+  }
+
+
+def _or_none(x: Any) -> Any:
+  return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def per_image_csv(results: Results) -> str:
+  """One line for each predictor, bin and image; a perfect output's PSNR is 'inf'."""
+  out = io.StringIO()
+  lines = csv.writer(out, lineterminator='\n')
+  names = [m.name for m in results.image_metrics]
+  lines.writerow([*_FIRST_COLUMNS, *names])
+  for r in results.records:
+    values = [f'{r.values[n]:.8g}' if n in r.values else '' for n in names]
+    share = f'{r.hole_share:.6f}'
+    lines.writerow([results.protocol.id, r.predictor, r.bin.label, r.index, r.file, share, *values])
+  return out.getvalue()
+
+
+def _pictures(results: Results) -> list[tuple[Example, bool]]:
+  """Examples, then cases (True)."""
+  return [(e, False) for e in results.examples] + [(e, True) for e in results.cases]
+
+
+def save_pictures(results: Results, path: pathlib.Path) -> None:
+  """Writes the pictures in the order of the document's `pictures`; nothing where there are none."""
+  found = {}
+  for k, (e, _) in enumerate(_pictures(results)):
+    # The same photograph is met in every bin.
+    found.setdefault(f'truth/{e.index}', e.truth)
+    found[f'{k}/mask'] = np.packbits(e.mask.astype(bool), axis=1)
+    for j, output in enumerate(e.outputs.values()):
+      output = output if output.dtype == np.uint8 else arrays.to_uint8(output)
+      # Modulo 256: 0 where the picture is known, which takes no room.
+      found[f'{k}/{j}'] = output - found[f'truth/{e.index}']
+  if found:
+    np.savez_compressed(path, **found)
+
+
+def load(folder: str | os.PathLike) -> Report:
+  """Reads a report back, of this version or of earlier ones (schema 1 and 2).
+
+  Means, intervals and differences are taken anew from per_image.csv.
+
+  Raises:
+    ReportError: no report, a damaged one, or one of a later version.
+  """
+  folder = pathlib.Path(folder)
+  document = _document(folder)
+  try:
+    return _read(folder, document)
+  except (KeyError, TypeError, IndexError, AttributeError) as error:
+    raise ReportError(
+      f'{folder / METRICS} is not a whole report ({type(error).__name__}: {error}): evaluate again'
+    ) from error
+
+
+def _document(folder: pathlib.Path) -> dict[str, Any]:
+  path = folder / METRICS
+  try:
+    document = json.loads(path.read_text(encoding='utf-8'))
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise ReportError(
+      f'{folder} holds no report ({METRICS} is missing): give the folder that evaluate.py wrote'
+    ) from error
+  except ValueError as error:
+    raise ReportError(f'{path} is damaged ({error}): evaluate again') from error
+  schema = document.get('schema') if isinstance(document, dict) else None
+  if schema not in range(1, SCHEMA + 1):
+    raise ReportError(
+      f'{path} has the schema {schema!r}, this version reads 1 to {SCHEMA}: update jaxinpaint, or '
+      'give a report of evaluate.py'
+    )
+  return document
+
+
+def _read(folder: pathlib.Path, document: dict[str, Any]) -> Report:
+  measured = [Bin(**_known(Bin, b)) for b in document.get('bins', [])]
+  protocol = _protocol(folder, document['protocol'], measured)
+  if measured:
+    bins = tuple(measured)
+  else:
+    labels = dict.fromkeys(r['bin'] for r in document['results'])
+    own = {b.label: b for b in protocol.bins}
+    bins = tuple(own[x] if x in own else protocols.parse_bins([x])[0] for x in labels)
+  by_label = {b.label: b for b in bins}
+  records = _records(folder, protocol, by_label)
+  dataset, masks = document['dataset'], document['masks']
+  found = document.get('predictors')
+  names = [p['name'] for p in found] if found else [r.predictor for r in records]
+  examples, cases = _load_pictures(folder, document, by_label)
+  results = Results(
+    protocol=protocol,
+    predictors=tuple(dict.fromkeys(names)),
+    bins=bins,
+    records=records,
+    examples=examples,
+    skipped=[(s['file'], s['why']) for s in dataset['skipped']],
+    mask_sha256=masks['sha256'],
+    seed=masks['seed'],
+    size=(dataset['height'], dataset['width']),
+    dataset=dataset['name'],
+    masks=masks['name'],
+    notes=document['notes'],
+    set_values=[
+      SetValue(v['predictor'], by_label[v['bin']], v['metric'], _number(v['value']), v['n'])
+      for v in document.get('set_values', [])
+    ],
+    not_computed=document.get('not_computed', {}),
+    kinds={p['name']: p['kind'] for p in found or []},
+    baseline=document.get('baseline', ''),
+    resources={
+      name: {k: _number(v) for k, v in some.items()}
+      for name, some in document.get('resources', {}).items()
+    },
+    cases=cases,
+    case_metric=document.get('case_metric', ''),
+    sources=document.get('sources', []),
+  )
+  return Report(folder, results, document['published'], document['environment'])
+
+
+def _number(x: Any) -> Any:
+  return math.nan if x is None else x
+
+
+def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Of a document's fields those that this version's class has."""
+  names = {f.name for f in dataclasses.fields(kind)}
+  return {k: v for k, v in fields.items() if k in names}
+
+
+def _protocol(
+  folder: pathlib.Path, described: Mapping[str, Any], measured: Sequence[Bin]
+) -> Protocol:
+  """As it was when the report was written; what it did not record then is as it is now."""
+  fields = _known(Protocol, described)
+  fields['metrics'] = tuple(Metric(**_known(Metric, m)) for m in described['metrics'])
+  now = protocols.PROTOCOLS.get(described['id'])
+  own = {b.label: b for b in [*(now.bins if now else ()), *measured]}
+  # Their labels alone are recorded.
+  labels = [b if isinstance(b, str) else b['label'] for b in described['bins']]
+  fields['bins'] = tuple(own[x] if x in own else protocols.parse_bins([x])[0] for x in labels)
+  try:
+    return dataclasses.replace(now, **fields) if now else Protocol(**fields)
+  except (TypeError, ValueError) as error:
+    raise ReportError(
+      f'{folder / METRICS}: the protocol {described["id"]!r} cannot be read ({error})'
+    ) from error
+
+
+def _records(folder: pathlib.Path, protocol: Protocol, bins: Mapping[str, Bin]) -> list[Record]:
+  path = folder / IMAGES
+  try:
+    with open(path, encoding='utf-8', newline='') as f:
+      lines = list(csv.DictReader(f))
+  except OSError as error:
+    raise ReportError(
+      f'{path} cannot be read ({error.strerror}): it belongs to {METRICS}; evaluate again'
+    ) from error
+  records = []
+  for number, line in enumerate(lines, 2):
+    values = {m.name: line[m.name] for m in protocol.metrics if line.get(m.name) not in (None, '')}
+    try:
+      records.append(
+        Record(
+          line['predictor'],
+          bins[line['bin']],
+          int(line['index']),
+          line['file'],
+          float(line['hole_share']),
+          {name: float(value) for name, value in values.items()},
+        )
+      )
+    except (KeyError, ValueError, TypeError) as error:
+      raise ReportError(
+        f'{path}, line {number} cannot be read ({type(error).__name__}: {error}): evaluate again'
+      ) from error
+  if not records:
+    raise ReportError(f'{path} holds no images: evaluate again')
+  return records
+
+
+def _load_pictures(
+  folder: pathlib.Path, document: Mapping[str, Any], bins: Mapping[str, Bin]
+) -> tuple[list[Example], list[Example]]:
+  """(examples, cases); none where they were not kept or the file was removed to save space."""
+  examples, cases = [], []
+  path = folder / PICTURES
+  if not document.get('pictures') or not path.exists():
+    return examples, cases
+  width = document['dataset']['width']
+  try:
+    with np.load(path, allow_pickle=False) as stored:
+      for k, entry in enumerate(document['pictures']):
+        truth = stored[f'truth/{entry["index"]}']
+        example = Example(
+          bins[entry['bin']],
+          entry['index'],
+          truth,
+          np.unpackbits(stored[f'{k}/mask'], axis=1)[:, :width],
+          {name: truth + stored[f'{k}/{j}'] for j, name in enumerate(entry['outputs'])},
+        )
+        (cases if entry['case'] else examples).append(example)
+  except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    raise ReportError(
+      f'{path} is damaged ({error}): remove it to go on without pictures'
+    ) from error
+  return examples, cases

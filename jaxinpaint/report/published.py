@@ -1,0 +1,72 @@
+"""Numbers that papers print, to stand beside measured ones; never mixed with them."""
+
+import csv
+import importlib.resources
+import io
+from collections.abc import Sequence
+
+from jaxinpaint.evaluation.protocols import Bin, Metric
+
+PUBLISHED = 'published, other images and masks'
+PUBLISHED_RESOURCES = 'published, measured on other hardware'
+
+# {protocol, table, method, dataset, mask, percent, metric, value}, as columns of published.csv.
+Published = dict[str, str]
+
+
+def _all_rows() -> list[Published]:
+  text = importlib.resources.files('jaxinpaint.report').joinpath('published.csv').read_text()
+  return list(csv.DictReader(io.StringIO(text)))
+
+
+def published_rows(protocol: str, dataset: str) -> list[Published]:
+  """The rows of published.csv of a protocol and data set."""
+  return [r for r in _all_rows() if (r['protocol'], r['dataset']) == (protocol, dataset)]
+
+
+def published_datasets(protocol: str) -> list[str]:
+  """The data sets of a protocol's published rows."""
+  return sorted({r['dataset'] for r in _all_rows() if r['protocol'] == protocol and r['dataset']})
+
+
+def belongs(row: Published, bin: Bin) -> bool:
+  """Whether a row was published for the masks of a bin: by its range, or by kind and share."""
+  return bin.matches(row['mask'], row['percent'])
+
+
+def of_bin(
+  rows: Sequence[Published], bin: Bin, metrics: Sequence[Metric]
+) -> list[tuple[str, dict[str, str]]]:
+  """[(method, {name of the metric: number as printed})] of a bin, in the order of the file."""
+  names = {m.published: m.name for m in metrics if m.published}
+  found: dict[str, dict[str, str]] = {}
+  for row in rows:
+    if belongs(row, bin):
+      found.setdefault(row['method'], {})
+      if row['metric'] in names:
+        found[row['method']][names[row['metric']]] = row['value']
+  return [(method, numbers) for method, numbers in found.items() if numbers]
+
+
+def elsewhere(
+  rows: Sequence[Published], bins: Sequence[Bin], metrics: Sequence[Metric]
+) -> list[Published]:
+  """Rows whose masks are of no bin of the protocol, resources left out."""
+  wanted = [r for r in rows if not _is_resource(r, metrics)]
+  return [r for r in wanted if not any(belongs(r, b) for b in bins)]
+
+
+def resources(
+  rows: Sequence[Published], metrics: Sequence[Metric]
+) -> list[tuple[str, dict[str, str]]]:
+  """[(method, {name: number as printed})] of what methods cost, whatever they fill."""
+  found: dict[str, dict[str, str]] = {}
+  for row in rows:
+    if _is_resource(row, metrics):
+      found.setdefault(row['method'], {})[row['metric']] = row['value']
+  return list(found.items())
+
+
+def _is_resource(row: Published, metrics: Sequence[Metric]) -> bool:
+  quality = {m.published for m in metrics}
+  return not row['mask'] and not row['percent'] and row['metric'] not in quality

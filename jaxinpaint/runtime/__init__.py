@@ -1,0 +1,1 @@
+"""The ground under a program: processes, locks, faults, environment, compiled programs."""

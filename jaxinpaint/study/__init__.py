@@ -1,0 +1,1 @@
+"""The survey's study: all systems and data sets, in its tables."""

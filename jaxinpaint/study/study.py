@@ -1,0 +1,455 @@
+"""The survey's study: rows on its two data sets and eight kinds of holes, as its tables show them.
+
+  python -m jaxinpaint.study.study --config configs/survey_study.py --row glcic=runs/gl
+      --row edgeconnect@celeba=runs/ec --celeba folder:faces --places2 folder:places --output DIR
+
+Every number comes from `run.evaluate_and_report`, whose reports lie in DIR/DATASET; study.md and
+study.json put them beside the published ones. An interrupted study goes on with the same command.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from jaxinpaint.cli import command_line, evaluate
+from jaxinpaint.cost import resources
+from jaxinpaint.data import pipeline, sources
+from jaxinpaint.evaluation import (
+  classical,
+  folders,
+  measure,
+  predictors,
+  protocols,
+  rows,
+  run,
+)
+from jaxinpaint.evaluation.protocols import Protocol
+from jaxinpaint.masks import sets
+from jaxinpaint.report import report
+from jaxinpaint.study import document as study_document
+from jaxinpaint.study import images as study_images
+from jaxinpaint.training import checkpoints
+
+USER_ERRORS = (evaluate.UsageError, evaluate.EvaluationError, resources.ResourceError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What a person asked for.
+
+  Attributes:
+    config: of configs/survey_study.py; its count, size and batch_size are followed.
+    rows: NAME=PATH or NAME@DATASET=PATH, as --row of evaluate.py.
+    data: {data set: image source}; '' where it is not given.
+    output: folder of the study.
+    size: all rows at this size, whatever they were trained at; None: as the config says.
+    resources: measure them too; None: not.
+    resume: an evaluation that was interrupted goes on.
+  """
+
+  config: ConfigDict
+  rows: Sequence[str]
+  data: Mapping[str, str]
+  output: str | os.PathLike
+  size: int | None = None
+  resources: Mapping[str, Any] | None = None
+  resume: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One row on one data set.
+
+  Attributes:
+    name: of the row.
+    path: of its run, weights file or folder of outputs.
+    system: of its weights; '' for outputs.
+    method: the survey's name of it; '': none of the survey's.
+    size: of the images.
+    predictor: what `evaluate` takes.
+    origin: where it comes from, for the report.
+  """
+
+  name: str
+  path: str
+  system: str
+  method: str
+  size: int
+  predictor: Any
+  origin: str
+
+
+def split_rows(given: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[str, str]]:
+  """['NAME=PATH', 'NAME@DATASET=PATH'] -> {data set: {name: path}}.
+
+  Raises:
+    ValueError: another form, an unknown data set, a name that is there twice.
+  """
+  found: dict[str, dict[str, str]] = {d: {} for d in datasets}
+  for word, path in rows.split(given).items():
+    name, at, dataset = word.rpartition('@')
+    if not at:
+      name, dataset = word, ''
+    if at and dataset not in found:
+      raise ValueError(
+        f'--row {word}: {dataset!r} is none of the data sets {", ".join(datasets)}: write '
+        f'NAME@{datasets[0]}=PATH, or NAME=PATH for all'
+      )
+    for d in [dataset] if at else datasets:
+      if name in found[d]:
+        raise ValueError(f'--row {word}: two rows of this name are given for {d}')
+      found[d][name] = path
+  return found
+
+
+def prepare(request: Request) -> 'Study':
+  """Reads and checks all that is asked for; compiles and measures nothing yet.
+
+  Raises:
+    command.UsageError: with what to change.
+  """
+  try:
+    return _prepare(request)
+  except (ValueError, OSError, checkpoints.CheckpointError) as error:
+    raise evaluate.UsageError(str(error)) from error
+
+
+def _prepare(request: Request) -> 'Study':
+  config = request.config
+  output = pathlib.Path(request.output).expanduser()
+  check_folder(output)
+  _check_config(config)
+  protocol = protocols.get(config.protocol)
+  unknown = sorted(set(request.data) - set(config.datasets))
+  if unknown:
+    raise ValueError(f'unknown data sets {unknown}; there are: {", ".join(config.datasets)}')
+  given = {d: request.data.get(d, '') for d in config.datasets}
+  if not any(given.values()):
+    raise ValueError(
+      f'give at least one data set: {" or ".join(f"--{d} folder:DIR" for d in given)}'
+    )
+  by_dataset = split_rows(request.rows, list(config.datasets))
+  fills = evaluate.fills_of(config.fills)
+  if not any(by_dataset[d] for d in given if given[d]) and not fills:
+    raise ValueError('give at least one --row NAME=PATH')
+  images = {}
+  for d, source in given.items():
+    if source:
+      images[d] = study_images.draw(
+        sources.make(source, ''), config.count, config.draw_seed, f'--{d} {source}'
+      )
+  loaded: dict[str, tuple[str, int, Any, str]] = {}
+  found: dict[str, list[Row]] = {d: [] for d in images}
+  for d in images:
+    for name, path in by_dataset[d].items():
+      try:
+        if path not in loaded:
+          loaded[path] = _load(path, config, request.size)
+      except (ValueError, OSError, checkpoints.CheckpointError) as error:
+        raise ValueError(f'--row {name}: {error}') from error
+      found[d].append(_row(name, path, loaded[path], config))
+    clash = [r.name for r in found[d] if r.name in fills]
+    if clash:
+      raise ValueError(f'--row {clash[0]}: a fill has this name already: choose another')
+    for size in {r.size for r in found[d]} | {request.size or config.size}:
+      measure.check_size(protocol, size, size)
+      sets.make(protocol.masks, protocol.bins, size, size, seed=config.seed)
+    for i, r in enumerate(found[d]):
+      if r.predictor is None:
+        paths = [images[d].path(k) for k in range(len(images[d]))]
+        stored = folders.find(r.name, r.path, paths, protocol.bins, (r.size, r.size))
+        found[d][i] = dataclasses.replace(r, predictor=stored)
+  for d in set(given) - set(images):
+    idle = sorted(set(by_dataset[d]) - {n for k in images for n in by_dataset[k]})
+    if idle:
+      logging.warning('--row %s: --%s is not given, so it is not measured.', ', '.join(idle), d)
+  return Study(request, protocol, output, images, found, fills)
+
+
+def _check_config(config: ConfigDict) -> None:
+  for name in ('count', 'size', 'batch_size'):
+    if not isinstance(config[name], int) or config[name] < 1:
+      raise ValueError(f'config.{name} {config[name]!r} must be an integer of at least 1')
+  known = {m.name for m in protocols.get(config.protocol).metrics}
+  unknown = [m for m in config.metrics if m not in known]
+  if unknown:
+    raise ValueError(f'config.metrics {unknown} are not measured; there are: {sorted(known)}')
+
+
+def _load(path: str, config: ConfigDict, size: int | None) -> tuple[str, int, Any, str]:
+  """(system, size, predictor, origin) of a row's path."""
+  if rows.is_folder(path):
+    return '', size or config.size, None, f'files in {path}'
+  trained = rows.load(path)
+  own = size or config.size
+  if size is None and trained.config.system in config.own_size:
+    own = trained.config.get('data', {}).get('size') or trained.config.model.get('image_size', own)
+  return trained.config.system, own, trained.bind(config.seed), trained.origin
+
+
+def _row(name: str, path: str, found: tuple[str, int, Any, str], config: ConfigDict) -> Row:
+  system, size, predictor, origin = found
+  methods = config.methods.to_dict()
+  # A row that is called as a method, or as its system, claims to be it.
+  called = {**methods, **{m: m for m in methods.values()}}.get(name, '')
+  method = methods.get(system, '') if system else called
+  if system and called and called != method:
+    raise ValueError(
+      f'--row {name}: {path} is of the system {system!r}: give weights of {name}, or call the row '
+      'otherwise'
+    )
+  return Row(name, path, system, method, size, predictor, origin)
+
+
+def check_folder(output: pathlib.Path) -> None:
+  """Raises ValueError when a study must not write into this folder."""
+  if output.exists() and not output.is_dir():
+    raise ValueError(f'--output {output} is a file: give a folder')
+  marks = ('study.json', *(f'{d}_test.txt' for d in ('celeba', 'places2')))
+  if output.is_dir() and any(output.iterdir()):
+    if not any((output / m).exists() for m in marks):
+      raise ValueError(
+        f'--output {output} holds other files and no study: give a new folder, e.g. '
+        f'{output / "study"}'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A study that is ready to be made."""
+
+  request: Request
+  protocol: Protocol
+  output: pathlib.Path
+  images: Mapping[str, study_images.Drawn]
+  rows: Mapping[str, Sequence[Row]]
+  fills: Mapping[str, Any]
+
+  def run(self, measured: resources.Measured | None = None) -> dict[str, Any]:
+    """Measures, writes study.md and study.json, returns what study.json holds.
+
+    Args:
+      measured: resources of the rows, by `resource_name`.
+    """
+    config = self.request.config
+    if jax.process_index() == 0:
+      self.output.mkdir(parents=True, exist_ok=True)
+      for d, drawn in self.images.items():
+        rest = config.datasets[d].training == 'rest'
+        study_images.write_lists(drawn, self.output, d, rest)
+    datasets: dict[str, Any] = {d: None for d in config.datasets}
+    cells: list[dict[str, Any]] = []
+    for d in self.images:
+      of, kept = self._fingerprint(d, measured), self.output / f'{d}_cells.json'
+      datasets[d], found = self._kept(kept, of) or self._dataset(d, measured)
+      cells += found
+      if of and jax.process_index() == 0:
+        text = json.dumps({'of': of, 'about': datasets[d], 'cells': found}, ensure_ascii=False)
+        kept.write_text(text, encoding='utf-8')
+    document = study_document.make(
+      config=config,
+      protocol=self.protocol,
+      datasets=datasets,
+      rows=[self._described(d, r) for d in self.rows for r in self.rows[d]],
+      fills=list(self.fills),
+      cells=cells,
+      measured=measured,
+      environment=report.environment(),
+      size=self.request.size or config.size,
+    )
+    if jax.process_index() == 0:
+      study_document.write(document, self.output)
+      print(f'study: {self.output / "study.md"}', flush=True)
+    return document
+
+  def _fingerprint(self, d: str, measured: resources.Measured | None) -> str:
+    """Of all that the cells of a data set depend on; '' where a row cannot say."""
+    config, found = self.request.config, {r.name: r.predictor for r in self.rows[d]}
+    outputs = predictors.fingerprints(found | dict(self.fills))
+    if outputs is None:
+      return ''
+    about = [config[n] for n in ('seed', 'count', 'draw_seed', 'size')]
+    about += [
+      study_images.names_of(self.images[d]),
+      self.request.size,
+      self.request.data[d],
+      outputs,
+    ]
+    about += [{r.name: (r.size, r.origin) for r in self.rows[d]}, self.protocol.description()]
+    about += [bool(measured), {k: str(v) for k, v in report.environment().items()}]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+  def _kept(self, file: pathlib.Path, of: str) -> tuple[dict[str, Any], list[Any]] | None:
+    """What an earlier attempt has finished of just this."""
+    if not (self.request.resume and of and file.exists()):
+      return None
+    try:
+      found = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError:  # torn by the end of a process
+      return None
+    folders_there = all(
+      (self.output / r['folder'] / 'metrics.json').exists()
+      for r in found.get('about', {}).get('reports', {}).values()
+    )
+    if found.get('of') != of or not folders_there:
+      return None
+    logging.info('%s is there already, and nothing of it has changed.', file)
+    return found['about'], found['cells']
+
+  def _dataset(
+    self, d: str, measured: resources.Measured | None
+  ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(what was measured on, the cells) of one data set; an evaluation for each size."""
+    config, drawn = self.request.config, self.images[d]
+    label = config.datasets[d].label
+    usual = self.request.size or config.size
+    sizes = sorted({r.size for r in self.rows[d]} | ({usual} if self.fills else set()))
+    about = {
+      'label': label,
+      'source': self.request.data[d],
+      'of': len(drawn.source),
+      'count': len(drawn),
+      'draw_seed': config.draw_seed,
+      'names': study_images.names_of(drawn),
+      'reports': {},
+    }
+    about['names_sha256'] = hashlib.sha256('\n'.join(about['names']).encode()).hexdigest()
+    cells = []
+    for size in sizes:
+      images = pipeline.evaluation_set(drawn, size=size, **self.protocol.image_options())
+      masks = sets.make(
+        self.protocol.masks, self.protocol.bins, size, size, seed=config.seed, images=images
+      )
+      chosen = [r for r in self.rows[d] if r.size == size]
+      evaluated = {r.name: r.predictor for r in chosen}
+      evaluated |= dict(self.fills) if size == usual else {}
+      folder = self.output / (d if size == usual else f'{d}_{size}')
+      results = run.evaluate_and_report(
+        evaluated,
+        images,
+        masks,
+        self.protocol,
+        folder,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        count=len(drawn),
+        dataset=f'{label}: {self.request.data[d]}, {len(drawn)} drawn with seed {config.draw_seed}',
+        published=label,
+        notes={r.name: r.origin for r in chosen},
+        resume=self.request.resume,
+        resources=self._resources(d, measured, list(evaluated)),
+      )
+      about['reports'][str(size)] = {
+        'folder': folder.name,
+        'mask_sha256': results.mask_sha256,
+        'measured': results.count,
+        'skipped': [{'file': file, 'why': why} for file, why in results.skipped],
+      }
+      cells += study_document.cells(results, d, size)
+    return about, cells
+
+  def _resources(
+    self, d: str, measured: resources.Measured | None, names: Sequence[str]
+  ) -> dict[str, dict[str, float]]:
+    """Those of the rows of one evaluation, by the names that they have there."""
+    found = measured.resources if measured else {}
+    called = {name: resource_name(self.request.rows, name, d) for name in names}
+    return {name: found[key] for name, key in called.items() if key in found}
+
+  def _described(self, d: str, row: Row) -> dict[str, Any]:
+    fields = dataclasses.asdict(dataclasses.replace(row, predictor=None)) | {'dataset': d}
+    del fields['predictor'], fields['path']
+    return fields | {'resources': resource_name(self.request.rows, row.name, d)}
+
+
+def resource_name(given: Sequence[str], name: str, dataset: str) -> str:
+  """How `measure_resources` calls a row: 'glcic', or 'glcic@celeba' where it is of one data set."""
+  words = rows.split(given)
+  return f'{name}@{dataset}' if f'{name}@{dataset}' in words else name
+
+
+def measure_resources(request: Request) -> resources.Measured | None:
+  """Resources of all rows, before this process touches a device; None where none are wanted.
+
+  Raises:
+    resources.ResourceError, ValueError: see `resources.measure`.
+  """
+  if request.resources is None:
+    return None
+  config = request.config
+  split_rows(request.rows, list(config.datasets))
+  fills = [n for n in classical.FILLS if n in config.fills]
+  options = dict(size=request.size or config.size) | dict(request.resources)
+  return resources.measure(rows.split(request.rows), fills, **options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; its exit status: 0 done, 1 with a sentence, 2 wrong arguments."""
+  values = flags.FlagValues()
+  add = dict(flag_values=values)
+  argv = list(sys.argv if argv is None else ['study', *argv])
+  config_flags.DEFINE_config_file(
+    'config', None, 'configs/survey_study.py', sys_argv=argv[1:], **add
+  )
+  flags.DEFINE_multi_string('row', [], 'NAME=PATH or NAME@DATASET=PATH, any number.', **add)
+  flags.DEFINE_string('celeba', '', "Its images: 'folder:DIR', 'files:LIST.txt'.", **add)
+  flags.DEFINE_string('places2', '', 'Its validation images, likewise.', **add)
+  flags.DEFINE_string('output', None, 'Folder of the study.', **add)
+  flags.DEFINE_integer('count', None, 'Images of each set; default 1,000.', **add)
+  flags.DEFINE_integer('size', None, 'All rows at this size.', **add)
+  flags.DEFINE_integer('batch_size', None, 'Images at a time; changes no number.', **add)
+  flags.DEFINE_bool('resources', False, 'Measure what each row costs, too.', **add)
+  flags.DEFINE_bool('train', True, 'With --resources: training too.', **add)
+  flags.DEFINE_integer('train_batch', 0, 'With --resources: of a training step.', **add)
+  flags.DEFINE_integer('max_batch', 0, 'With --resources: the largest batch tried.', **add)
+  flags.DEFINE_bool('resume', True, 'Go on where an interrupted evaluation was.', **add)
+  if any(a in ('--help', '-h', '--helpfull') for a in argv[1:]):
+    print(f'{__doc__}\n{values.get_help()}')
+    return 0
+  try:
+    left = values(argv)
+    if len(left) > 1:
+      raise flags.Error(f'unexpected arguments: {left[1:]}')
+    if values.config is None or values.output is None:
+      raise flags.Error('give --config configs/survey_study.py and --output DIR')
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    print(f'study: {command_line.sentence(error)} (--help lists the flags)', file=sys.stderr)
+    return 2
+  command_line.setup_logging()
+  config = values.config
+  for name, value in (('count', values.count), ('batch_size', values.batch_size)):
+    if value is not None:
+      config[name] = value
+  wanted = dict(training=values.train, train_batch=values.train_batch, max_batch=values.max_batch)
+  request = Request(
+    config=config,
+    rows=values.row,
+    data={'celeba': values.celeba, 'places2': values.places2},
+    output=values.output,
+    size=values.size,
+    resources=wanted if values.resources else None,
+    resume=values.resume,
+  )
+  try:
+    measured = measure_resources(request)
+    prepare(request).run(measured)
+  except (*USER_ERRORS, ValueError) as error:
+    print(f'study: {error}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print('study: interrupted; the same command goes on', file=sys.stderr)
+    return 130
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

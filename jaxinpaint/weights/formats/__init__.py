@@ -1,0 +1,1 @@
+"""Other programs' files: PyTorch's pickles and TensorFlow's tables, read without either."""

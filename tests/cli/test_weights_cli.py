@@ -1,0 +1,216 @@
+"""`python -m jaxinpaint.weights` on a system of two layers."""
+
+import types
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tensorflow_bytes import write as write_tensorflow
+from torch_bytes import call, emit, tensor, write_stream, write_zip
+
+from jaxinpaint import systems
+from jaxinpaint.cli import weights as cli
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.weights import importer, mapping, store
+
+GENERATOR = {'conv.weight': (2, 3, 1, 1), 'conv.bias': (2,)}
+DISCRIMINATOR = {'conv.weight_orig': (4, 3, 1, 1), 'conv.weight_u': (4,), 'conv.weight_v': (3,)}
+
+
+def _init(rng, batch):
+  params = {
+    'generator': {'conv': {'kernel': jnp.zeros((1, 1, 3, 2)), 'bias': jnp.zeros(2)}},
+    'discriminator': {'conv': {'kernel': jnp.zeros((1, 1, 3, 4))}},
+  }
+  stats = {'discriminator': {'spectral': {'conv': {'u': jnp.zeros(4), 'v': jnp.zeros(3)}}}}
+  return params, stats
+
+
+def _entries(model):
+  return (
+    *mapping.conv('conv', 'generator', ('conv',), bias=model.bias),
+    *mapping.sn_conv('conv', 'discriminator', ('conv',), bias=False),
+  )
+
+
+TOY = {
+  'published': types.SimpleNamespace(
+    FORMATS={
+      'old': mapping.Format(lambda model: mapping.conv('gone', 'generator', ('conv',))),
+      'new': mapping.Format(
+        _entries,
+        unwrap=('generator', 'discriminator'),
+        ignore=(r'^unused\.',),
+        note='two files',
+        licence='CC0',
+        url='https://example.org/toy',
+        model={'bias': True},
+      ),
+    }
+  ),
+  'recipe': types.SimpleNamespace(
+    default_config=lambda: ml_collections.ConfigDict(
+      {'system': 'toy', 'dtype': 'float32', 'model': {'bias': False}, 'loss': {}}
+    ).lock(),
+    make=lambda config: Recipe(
+      ('generator', 'discriminator'), _init, phases=(), output=lambda *_: None
+    ),
+  ),
+}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+  module = systems.module
+  monkeypatch.setattr(systems, 'module', lambda s, p: TOY[p] if s == 'toy' else module(s, p))
+
+
+def _content(state, network, iteration=7):
+  storages, tensors = {}, {}
+  for i, (key, shape) in enumerate(state.items()):
+    array = np.arange(np.prod(shape), dtype='<f4') + i
+    stride = tuple(s // 4 for s in array.reshape(shape).strides)
+    tensors[key] = tensor(str(i), array.size, shape, stride)
+    storages[str(i)] = array.tobytes()
+  return emit({'iteration': iteration, network: tensors} if network else tensors), storages
+
+
+@pytest.fixture
+def files(tmp_path):
+  write_zip(tmp_path / 'gen.pth', *_content(GENERATOR | {'unused.w': (1,)}, 'generator'))
+  multi_gpu = {f'module.{k}': v for k, v in DISCRIMINATOR.items()}
+  write_zip(tmp_path / 'dis.pth', *_content(multi_gpu, 'discriminator'))
+  write_zip(tmp_path / 'bare.pth', *_content(GENERATOR, None))
+  return tmp_path
+
+
+def _run(capsys, *arguments):
+  status = cli.main([str(a) for a in arguments])
+  return status, *capsys.readouterr()
+
+
+def test_import_of_one_network(toy, files, capsys):
+  status, out, _ = _run(capsys, 'import', 'toy', files / 'gen.pth', files / 'toy')
+  assert status == 0
+  assert 'generator: 8 parameters in 2 arrays' in out and 'CC0' in out
+  stored = store.load(files / 'toy')
+  assert list(stored.params) == ['generator'] and stored.stats == {}
+  want = np.arange(6).reshape(2, 3).T
+  np.testing.assert_array_equal(stored.params['generator']['conv']['kernel'][0, 0], want)
+  assert stored.config.model.bias is True
+  source = stored.meta['source']
+  assert source['format'] == 'new' and source['url'] == 'https://example.org/toy'
+  assert source['files'] == [{'name': 'gen.pth', 'sha256': store.sha256(files / 'gen.pth')}]
+
+
+def test_import_of_both_networks(toy, files, capsys):
+  order = (files / 'dis.pth', files / 'gen.pth')
+  assert _run(capsys, 'import', 'toy', *order, files / 'x.safetensors')[0] == 0
+  stored = store.load(files / 'x')
+  assert sorted(stored.params) == ['discriminator', 'generator']
+  u = stored.stats['discriminator']['spectral']['conv']['u']
+  np.testing.assert_array_equal(u, np.arange(4) + 1)
+
+
+def test_import_of_a_state_dict_without_its_wrapping(toy, files):
+  path = importer.import_file('toy', files / 'bare.pth', files / 'x')
+  assert list(store.load(path).params) == ['generator']
+
+
+def test_import_of_a_tensorflow_checkpoint(toy, tmp_path, capsys, monkeypatch):
+  entry = lambda name, leaf: mapping.Entry(f'net/conv/{name}', 'generator', ('conv', leaf))
+  entries = (entry('kernel', 'kernel'), entry('biases', 'bias'))
+  published = types.SimpleNamespace(
+    FORMATS={'tf': mapping.Format(lambda model: entries, ignore=(r'/Adam(_1)?$', '^global_step$'))}
+  )
+  monkeypatch.setitem(TOY, 'published', published)
+  kernel = np.arange(6, dtype=np.float32).reshape(1, 1, 3, 2)  # already as it is here
+  arrays = {'net/conv/kernel': kernel, 'net/conv/biases': np.ones(2), 'global_step': np.ones(())}
+  arrays['net/conv/kernel/Adam'] = kernel
+  prefix = write_tensorflow(tmp_path, arrays, 'snap-0')
+  status, out, _ = _run(capsys, 'import', 'toy', prefix, tmp_path / 'x')
+  assert status == 0 and 'generator: 8 parameters' in out
+  stored = store.load(tmp_path / 'x')
+  np.testing.assert_array_equal(stored.params['generator']['conv']['kernel'], kernel)
+  names = ['snap-0.index', 'snap-0.data-00000-of-00001']
+  want = [{'name': n, 'sha256': store.sha256(tmp_path / n)} for n in names]
+  assert stored.meta['source']['files'] == want
+  status, out, _ = _run(capsys, 'inspect', tmp_path)
+  assert status == 0 and ['net/conv/kernel', '1x1x3x2', 'float32'] in map(
+    str.split, out.split('\n')
+  )
+
+
+@pytest.mark.parametrize(
+  ('names', 'why'),
+  [
+    (['dis.pth'], 'not the generator'),
+    (['gen.pth', 'gen2.pth'], 'the generator is in gen.pth and again in gen2.pth'),
+    (['foreign.safetensors'], "wanted 'generator' or 'discriminator' at the top of the file"),
+    (['wide.pth'], '(1, 1, 5, 2) in the file, (1, 1, 3, 2) in the network'),
+    (['other.pth'], 'conv.bias'),
+    (['hostile.pth'], 'os.system'),
+    (['nowhere.pth'], 'no such file'),
+  ],
+)
+def test_wrong_files_are_refused_and_nothing_is_written(names, why, toy, files, capsys):
+  (files / 'gen2.pth').write_bytes((files / 'gen.pth').read_bytes())
+  save_file({'a': np.zeros(1, np.float32)}, files / 'foreign.safetensors')
+  wide = GENERATOR | {'conv.weight': (2, 5, 1, 1)}
+  write_zip(files / 'wide.pth', *_content(wide, 'generator'))
+  write_zip(files / 'other.pth', *_content({'enc.weight': (2, 3, 1, 1)}, 'generator'))
+  write_stream(files / 'hostile.pth', call('os.system', 'true'))
+  status, out, err = _run(capsys, 'import', 'toy', *(files / n for n in names), files / 'x')
+  assert (status, out) == (1, '')
+  assert why in err and err.startswith('error: ')
+  assert not list(files.glob('x*'))
+
+
+def test_import_keeps_what_exists(toy, files, capsys):
+  arguments = ('import', 'toy', files / 'gen.pth', files / 'x')
+  assert _run(capsys, *arguments)[0] == 0
+  status, _, err = _run(capsys, *arguments)
+  assert status == 1 and 'allow overwriting' in err
+  # ... and says so before it reads anything
+  status, _, err = _run(capsys, 'import', 'toy', files / 'nowhere.pth', files / 'x')
+  assert status == 1 and 'allow overwriting' in err
+  assert _run(capsys, *arguments, '--overwrite')[0] == 0
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'why'),
+  [
+    (['toy', 'gen.pth'], 'the last argument is the file to write'),
+    (['toy', 'gen.pth', 'dis.pth'], 'the last argument is the file to write'),
+    (['toy', 'gen.pth', 'x', '--format', 'newer'], "no format 'newer'; there are: old, new"),
+    (['toi', 'gen.pth', 'x'], "unknown system 'toi'; there are: "),
+  ],
+)
+def test_wrong_arguments(arguments, why, toy, files, capsys, monkeypatch):
+  monkeypatch.chdir(files)
+  status, _, err = _run(capsys, 'import', *arguments)
+  assert status == 1 and why in err
+
+
+def test_inspect(files, capsys):
+  status, out, _ = _run(capsys, 'inspect', files / 'gen.pth')
+  lines = [line.split() for line in out.splitlines()]
+  assert status == 0
+  assert ['generator.conv.weight', '2x3x1x1', 'float32'] in lines
+  assert ['iteration', 'int'] in lines
+  (files / 'x').write_text('no weights')
+  status, _, err = _run(capsys, 'inspect', files / 'x')
+  assert status == 1 and 'refused' in err
+
+
+def test_list(toy, capsys, monkeypatch):
+  monkeypatch.setattr(systems, 'list_systems', lambda: ['toy'])
+  monkeypatch.setattr(importer.importlib.util, 'find_spec', lambda name: name)
+  status, out, _ = _run(capsys, 'list')
+  assert status == 0
+  assert 'toy (new): two files' in out
+  assert 'https://example.org/toy' in out and 'CC0' in out
+  monkeypatch.setattr(importer.importlib.util, 'find_spec', lambda name: None)
+  assert 'toy: no published weights' in _run(capsys, 'list')[1]

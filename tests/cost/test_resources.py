@@ -1,0 +1,285 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import zoo
+from jaxinpaint import systems
+from jaxinpaint.cost import costs, operations, resources
+from jaxinpaint.layers import conv
+from jaxinpaint.recipe import (
+  Phase,
+  Plan,
+  Recipe,
+  Update,
+)
+from jaxinpaint.training import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def shape(*s):
+  return jax.ShapeDtypeStruct(s, jnp.float32)
+
+
+def test_flops_are_those_of_the_plain_convolutions_on_every_backend():
+  # 6 x 5 outputs of 3 x 3 x 4 multiply-adds, 7 channels; padding counts as the machine's own zeros.
+  run = lambda x, k: conv.conv2d(x, k, stride=1, padding=1)
+  assert operations.useful_flops(run, shape(2, 6, 5, 4), shape(3, 3, 4, 7)) == (
+    2 * 2 * 6 * 5 * 3 * 3 * 4 * 7
+  )
+  scanned = lambda a, b: jax.lax.scan(lambda x, _: (x @ b, None), a, None, length=5)[0]
+  assert operations.useful_flops(scanned, shape(8, 3), shape(3, 3)) == 5 * 2 * 8 * 3 * 3
+
+
+@pytest.mark.parametrize('system', ['glcic', 'edgeconnect'])
+def test_parameters_and_operations_are_the_zoos(system):
+  # Both are of the published networks at 256 x 256; docs/zoo.json was made by another path.
+  known = json.loads((ROOT / 'docs' / 'zoo.json').read_text())[system]
+  recipe = zoo.recipe_of(system)
+  batch = costs.pictures(1, 256, recipe)
+  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), zoo._batch())
+  pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
+  weights = (pick(params), pick(stats), {})
+  assert costs.count(weights[0]) == sum(known['parameters'][n] for n in recipe.predict_networks)
+  assert costs.gflops(recipe, weights, batch) == pytest.approx(known['gflops'], abs=0.005)
+
+
+def recipe_of(*phases):
+  return Recipe(('g', 'd'), lambda *a: ({}, {}), phases, lambda *a: None)
+
+
+def update(name, trains, every=1):
+  return Update(name, (trains,), lambda *a: None, trains, every=every)
+
+
+def test_plans_count_every_step_of_the_schedule():
+  lazy = Phase('b', -1, lambda *a: None, (update('d', 'd'), update('r1', 'd', every=4)))
+  recipe = recipe_of(Phase('a', 3, lambda *a: None, (update('g', 'g'),)), lazy)
+  counts = costs.plans(recipe, 3 + 10)
+  # Of ten steps the 1st, 5th and 9th also regularise.
+  assert counts == {Plan(0, ('g',)): 3, Plan(1, ('d', 'r1')): 3, Plan(1, ('d',)): 7}
+  brute = [recipe.plan(k) for k in range(13)]
+  assert counts == {p: brute.count(p) for p in brute}
+  # A run that ends within a phase never takes the later steps.
+  assert costs.plans(recipe, 2) == {Plan(0, ('g',)): 2}
+
+
+def test_the_hole_is_empty_and_the_sides_are_the_networks():
+  image, mask = costs.pictures(3, 50)
+  assert image.shape == (3, 50, 50, 3) and mask.mean() == pytest.approx(0.25, abs=0.01)
+  assert not image[mask[..., 0] > 0].any() and image[mask[..., 0] == 0].any()
+  assert not np.array_equal(image[0], image[1])
+  recipe = systems.make_recipe(systems.default_config('edgeconnect'))
+  padded, _, further = costs.pictures(1, 50, recipe)
+  assert padded.shape[1] % recipe.multiple == 0 and padded.shape[1] >= 50
+  assert set(further) == {'canny'} and further['canny'].shape == padded.shape[:3] + (1,)
+
+
+def test_host_memory_is_this_programs_own_peak():
+  code = (
+    'import numpy as np\n'
+    'from jaxinpaint.training import costs\n'
+    'before = costs.host_peak_gb()\n'
+    'x = np.ones(400_000_000, np.uint8); del x\n'
+    'print(before, costs.host_peak_gb())'
+  )
+  # As the child of a larger program: getrusage would give it that program's size.
+  parent = (
+    'import subprocess, sys\nx = bytearray(b"1") * 1_000_000_000\n'
+    'sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1]]).returncode)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', parent, code], capture_output=True, text=True, cwd=ROOT, check=True
+  )
+  before, after = map(float, done.stdout.split())
+  assert before < 0.9
+  assert after - before == pytest.approx(0.4, abs=0.1)
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory, narrow_glcic):
+  path = tmp_path_factory.mktemp('weights') / 'gl.safetensors'
+  return path, narrow_glcic(path, 64)
+
+
+def test_predict_says_everything_that_is_promised(weights):
+  path, params = weights
+  said = []
+  costs.predict(str(path), 32, 2, 2, lambda key, value: said.append((key, value)))
+  values = {n: v for key, found in said if key == 'values' for n, v in found.items()}
+  promised = {r.name for r in resources.RESOURCES if not r.name.startswith('train_')}
+  # A CPU does not count its own peak: what the program plans stands in its place, by its own name.
+  assert set(values) == promised - {'device_gb'}
+  assert values['parameters'] == sum(x.size for x in jax.tree.leaves(params))
+  assert values['size'] == 32 and values['largest_batch'] == 2
+  # The compiler counts no multiplication by the zeros of a border, and counts activations.
+  assert 0.5 < values['compiled_gflops'] / values['gflops'] < 2
+  # The weights alone are part of what the program needs.
+  assert values['planned_gb'] > 4 * values['parameters'] / costs.GB
+  best = values['seconds_per_image_best_batch']
+  assert 0 < best <= values['seconds_per_image'] and values['best_batch'] in (1, 2)
+  json.dumps(values, allow_nan=False)
+
+
+def test_batches_end_where_memory_does(weights, monkeypatch):
+  said = []
+  monkeypatch.setattr(costs, '_free_bytes', lambda device: 0)
+  costs.predict(str(weights[0]), 32, 64, 1, lambda key, value: said.append((key, value)))
+  values = {n: v for key, found in said if key == 'values' for n, v in found.items()}
+  assert values['best_batch'] == values['largest_batch'] == 1
+  assert ('not_measured', {'best_batch': 'batches of 2 and more do not fit into memory'}) in said
+
+
+def test_compilation_is_measured_without_the_cache(tmp_path):
+  cache = jax.config.jax_compilation_cache_dir
+  least = jax.config.jax_persistent_cache_min_compile_time_secs
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  from jax.experimental.compilation_cache import compilation_cache
+
+  compilation_cache.reset_cache()
+  try:
+    with costs._without_cache():
+      jax.jit(lambda x: x * 3 + 1).lower(1.0).compile()
+    assert not list(tmp_path.iterdir())
+    jax.jit(lambda x: x * 3 + 2).lower(1.0).compile()
+    assert list(tmp_path.iterdir())
+  finally:
+    jax.config.update('jax_compilation_cache_dir', cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', least)
+    compilation_cache.reset_cache()
+
+
+def test_a_weights_file_does_not_say_how_it_was_trained(weights):
+  with pytest.raises(ValueError, match=r'gl\.safetensors is no run .* give the --workdir'):
+    costs.run_config(str(weights[0]))
+
+
+def test_runs_of_earlier_versions_are_completed():
+  known = config_lib.base('glcic')
+  old = config_lib.base('glcic').unlock()
+  del old.data['flip'], old.checkpoint
+  old.data.size, old.model.width, old.optimizers.generator = 96, 3, dict(name='adam')
+  new = costs._alone(old, 'somewhere', 2, 0)
+  assert new.data.flip == known.data.flip and new.checkpoint == known.checkpoint
+  assert (new.data.size, new.data.batch_size, new.model.width) == (96, 2, 3)
+  assert list(new.optimizers) == ['generator'] and new.data.source == 'sample'
+  assert 'checkpoint' not in old
+
+
+def lines(monkeypatch, **by_what):
+  """Replaces the processes: {what: (lines, exit code)}."""
+  asked = []
+
+  def run(what, row, words):
+    asked.append((what, row, [str(w) for w in words]))
+    return by_what.get(what, ([], 0))
+
+  monkeypatch.setattr(resources, '_run', run)
+  return asked
+
+
+def test_what_a_killed_process_had_found_is_kept(monkeypatch):
+  asked = lines(
+    monkeypatch,
+    predict=([{'values': {'gflops': 2.0}}, {'stage': 'batch 4'}], -9),
+    train=([{'error': 'w is no run'}], 1),
+    fill=([{'values': {'seconds_per_image': 0.1}}], 0),
+  )
+  found = resources.measure({'a': 'w'}, ['telea'], size=64, train_batch=2)
+  assert found.resources == {'a': {'gflops': 2.0}, 'Telea': {'seconds_per_image': 0.1}}
+  assert found.not_measured['a'] == {
+    'batch 4': 'its process ended with exit code -9 at batch 4, as one that runs out of memory',
+    'training': 'w is no run',
+  }
+  assert [what for what, _, _ in asked] == ['check', 'predict', 'train', 'fill']
+  assert asked[1][2][:2] == ['--size', '64'] and asked[2][2][:2] == ['--train_batch', '2']
+  text = resources.table(found)
+  assert 'GFLOPs (GFLOP per image) | 2.00 | –' in text and 'a, training: not measured' in text
+  document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+  assert {'gflops', 'host_gb'} <= {m['name'] for m in document['methods'] if m['method']}
+
+
+def test_the_row_that_is_wrong_is_named_before_anything_is_measured(monkeypatch):
+  stages = [{'stage': 'v'}, {'stage': 'w'}, {'error': 'there is no w'}]
+  asked = lines(monkeypatch, check=(stages, 1))
+  with pytest.raises(resources.ResourceError, match='--row b: there is no w'):
+    resources.measure({'a': 'v', 'b': 'w'})
+  assert len(asked) == 1
+
+
+def test_a_folder_of_outputs_costs_nothing_here(monkeypatch, tmp_path):
+  asked = lines(monkeypatch)
+  found = resources.measure({'theirs': tmp_path})
+  assert not asked and not found.resources and 'folder of outputs' in str(found.not_measured)
+
+
+def test_half_a_line_of_a_killed_process_is_not_read(monkeypatch):
+  def run(command, **_):
+    to = command[command.index('--to') + 1]
+    pathlib.Path(to).write_text('{"values": {"gflops": 1.0}}\n{"values": {"host')
+    return subprocess.CompletedProcess(command, -9)
+
+  monkeypatch.setattr(resources.subprocess, 'run', run)
+  assert resources._run('predict', 'w', []) == ([{'values': {'gflops': 1.0}}], -9)
+
+
+@pytest.mark.parametrize(
+  ('words', 'sentence'),
+  [
+    ([], '--row NAME=PATH'),
+    (['--row', 'x'], 'must be NAME=PATH'),
+    (['--fills', 'magic'], "unknown fill 'magic'; there are: mean, telea"),
+    (['--row', 'a=b', '--size', '4'], '--size 4 must be at least 8'),
+    (['--row', 'a=b', '--repeats', '0'], '--repeats 0 must be at least 1'),
+    (['--fills', 'telea', '--output', '/nowhere/x.json'], 'there is no folder /nowhere'),
+  ],
+)
+def test_wrong_words_end_in_a_sentence(words, sentence, capsys, monkeypatch):
+  lines(monkeypatch)
+  assert resources.main(words) == 1
+  assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'text'),
+  [
+    ('parameters', 6_072_131, '6.07 M'),
+    ('best_batch', 8, '8'),
+    ('train_steps', 880_000, '880,000'),
+    ('seconds_per_image', 0.021345, '0.0213'),
+    ('gflops', 65.1134, '65.1'),
+    ('train_hours', 1132.4, '1,132'),
+    ('host_gb', 2.0, '2.00'),
+  ],
+)
+def test_numbers_keep_three_digits(name, value, text):
+  assert resources.shown(name, value) == text
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_whole(tmp_path):
+  """The real processes: a run of a few steps, its prediction and its training."""
+  from jaxinpaint.training import config as config_lib
+  from jaxinpaint.training import loop
+
+  config = config_lib.quicktest(config_lib.base('glcic'))
+  config.optimizers = {
+    n: dict(name='adam', learning_rate=1e-3) for n in ('generator', 'discriminator')
+  }
+  config.training.update(dict(sample_every=0, evaluate_every=0))
+  loop.train(config, tmp_path / 'run')
+  found = resources.measure(
+    {'gl': tmp_path / 'run'}, ['mean'], size=64, max_batch=2, repeats=2, train_steps=1
+  )
+  values = found.resources['gl']
+  assert not found.not_measured
+  assert {r.name for r in resources.RESOURCES} - {'device_gb', 'train_device_gb'} == set(values)
+  assert values['train_steps'] == 6 and values['train_batch'] == 8
+  assert values['train_hours'] == pytest.approx(6 * values['train_seconds_per_step'] / 3600)
