@@ -25,8 +25,9 @@ import skimage.data
 from absl import app, flags, logging
 from PIL import Image
 
-from jaxinpaint.data import decode, pipeline
+from jaxinpaint.data import pipeline
 from jaxinpaint.masks import spec as masks
+from jaxinpaint.pictures import decode
 
 SIZE = flags.DEFINE_list('size', ['256', '512'], 'Shorter sides of the pictures, and of the crops.')
 MASKS = flags.DEFINE_list('masks', ['irregular', 'strokes', 'lama', 'center:0.25'], 'Mask specs.')

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.cost.operations import useful_flops
+from jaxinpaint.layers.operations import useful_flops
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,11 +15,13 @@ import numpy as np
 import skimage
 
 from jaxinpaint import arrays
-from jaxinpaint.data import decode, resizing
-from jaxinpaint.evaluation import classical, protocols
-from jaxinpaint.evaluation.protocol import Bin, Metric, Protocol
+from jaxinpaint.data import resizing
+from jaxinpaint.evaluation import classical
 from jaxinpaint.masks import sets
-from jaxinpaint.metrics import pixels
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics import pixels, protocols
+from jaxinpaint.metrics.protocol import Metric, Protocol
+from jaxinpaint.pictures import decode
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
 COUNT, SIDE, BIN, MASKS = 16, 256, Bin(0.2, 0.4), 'irregular'

@@ -18,8 +18,9 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import places2_mesff
-from jaxinpaint.cost import chips as chips_lib
-from jaxinpaint.cost import estimate, operations
+from jaxinpaint.cost import estimate
+from jaxinpaint.layers import operations
+from jaxinpaint.runtime import chips as chips_lib
 from jaxinpaint.training import (
   preparation,
   program,

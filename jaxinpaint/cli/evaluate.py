@@ -18,14 +18,13 @@ from jaxinpaint.evaluation import (
   folders,
   measure,
   pairs,
-  protocols,
   rows,
   run,
 )
 from jaxinpaint.evaluation.evaluate import EvaluationError, Images
-from jaxinpaint.evaluation.protocols import Protocol
 from jaxinpaint.masks import sets
-from jaxinpaint.metrics import deep
+from jaxinpaint.metrics import deep, protocols
+from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import report
 from jaxinpaint.report.results import Results
 from jaxinpaint.runtime import locks

@@ -35,9 +35,9 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import arrays, systems
 from jaxinpaint.cli import command_line
-from jaxinpaint.cost import operations
 from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.evaluation import classical, rows
+from jaxinpaint.layers import operations
 from jaxinpaint.masks import spec as data_masks
 from jaxinpaint.recipe import Plan, Recipe
 from jaxinpaint.training import checkpoints, preparation, sharding

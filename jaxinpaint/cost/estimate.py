@@ -26,8 +26,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxinpaint.cost import chips, costs, operations
-from jaxinpaint.runtime import faults
+from jaxinpaint.cost import costs
+from jaxinpaint.layers import operations
+from jaxinpaint.runtime import chips, faults
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
 from jaxinpaint.training import program as program_lib

@@ -33,9 +33,9 @@ from jaxinpaint.data import (
   sources,
 )
 from jaxinpaint.data import inputs as inputs_lib
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.masks import brush
 from jaxinpaint.masks import spec as masks_lib
+from jaxinpaint.pictures.decode import UnreadableImage
 
 CROPS = ('center', 'random', 'random_resized', 'resize')
 

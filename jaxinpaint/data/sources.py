@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.masks import folders
 from jaxinpaint.masks.files import list_files
+from jaxinpaint.pictures import decode
+from jaxinpaint.pictures.decode import UnreadableImage
 
 __all__ = ['Source', 'UnreadableImage', 'make']
 

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxinpaint.evaluation.protocols import Bin, Protocol
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import report
 from jaxinpaint.report.report import Report, ReportError
 from jaxinpaint.report.results import (

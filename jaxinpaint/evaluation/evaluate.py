@@ -17,9 +17,10 @@ from jaxinpaint.evaluation import measure, predictors
 from jaxinpaint.evaluation.journal import Entry, Journal, entries_from_json, entries_to_json
 from jaxinpaint.evaluation.measure import EvaluationError, Images
 from jaxinpaint.evaluation.predictors import Predictor
-from jaxinpaint.evaluation.protocols import Bin, Protocol
 from jaxinpaint.masks import sets
+from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import deep
+from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import extremes
 from jaxinpaint.report.results import (
   Example,

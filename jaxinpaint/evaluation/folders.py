@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from jaxinpaint.data import decode
 from jaxinpaint.evaluation.journal import digest_of_files
-from jaxinpaint.evaluation.protocols import Bin
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.pictures import decode
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these exchange the sides
 

@@ -9,11 +9,12 @@ from typing import Protocol as Interface
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.data import decode
 from jaxinpaint.evaluation import predictors
 from jaxinpaint.evaluation.journal import Entry
-from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric, Protocol
 from jaxinpaint.masks import sets
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocol import DEEP, Metric, Protocol
+from jaxinpaint.pictures import decode
 from jaxinpaint.report.results import Example
 
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode
 from jaxinpaint.evaluation import folders, measure
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
 from jaxinpaint.masks import files as mask_files
+from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import pixels
+from jaxinpaint.metrics.protocols import Metric, Protocol
+from jaxinpaint.pictures import decode
 
 # Of pictures without masks.
 ALL = Bin(0.0, 1.0, name='all')

@@ -24,12 +24,12 @@ from jaxinpaint.evaluation import (
   journal,
   measure,
   predictors,
-  protocols,
 )
 from jaxinpaint.evaluation.evaluate import Images, Predictor, evaluate
-from jaxinpaint.evaluation.protocols import Bin, Protocol
 from jaxinpaint.masks import sets
-from jaxinpaint.metrics import deep
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics import deep, protocols
+from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Recipe
 from jaxinpaint.report import report

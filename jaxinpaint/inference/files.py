@@ -27,13 +27,13 @@ import tqdm
 from PIL import Image
 
 from jaxinpaint import arrays
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.inference import pairs as pairs_lib
 from jaxinpaint.inference import picture as picture_lib
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
 from jaxinpaint.masks import spec
+from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.weights.store import write_atomically
 
 # What a wrong file, mask or path raises; anything else is a defect of the program.

@@ -16,10 +16,10 @@ from absl import logging
 from PIL import Image, PngImagePlugin
 
 from jaxinpaint import arrays
-from jaxinpaint.data import decode
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.inference import metadata
 from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.pictures import decode
+from jaxinpaint.pictures.decode import UnreadableImage
 
 FORMATS = {
   **{'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.webp': 'WEBP'},

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data import decode
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.masks import folders as mask_folders
 from jaxinpaint.masks.sampler import MaskSampler
+from jaxinpaint.pictures import decode
+from jaxinpaint.pictures.decode import UnreadableImage
 
 EXTENSIONS = decode.EXTENSIONS + ('.gif',)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.masks import (
   files as mask_files,
 )
@@ -22,6 +21,7 @@ from jaxinpaint.masks import (
 from jaxinpaint.masks import (
   spec as masks,
 )
+from jaxinpaint.pictures.decode import UnreadableImage
 
 # Shares that test sets are divided by, and what lies outside of them.
 EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)

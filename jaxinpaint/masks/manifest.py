@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 
 import jaxinpaint
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.masks import draw as mask_draw
 from jaxinpaint.masks import spec as masks
 from jaxinpaint.masks.files import read_mask
+from jaxinpaint.pictures.decode import UnreadableImage
 
 NAME = 'manifest.json'
 _FORMAT = 'jaxinpaint masks'

@@ -21,8 +21,6 @@ import cv2
 import numpy as np
 from absl import logging
 
-from jaxinpaint.data.decode import UnreadableImage
-from jaxinpaint.evaluation.protocols import Bin
 from jaxinpaint.masks import (
   draw,
   manifest,
@@ -31,8 +29,10 @@ from jaxinpaint.masks import (
   folders as mask_folders,
 )
 from jaxinpaint.masks import spec as data_masks
+from jaxinpaint.masks.bins import Bin
 from jaxinpaint.masks.draw import with_area
 from jaxinpaint.masks.files import read_mask
+from jaxinpaint.pictures.decode import UnreadableImage
 
 MaskSet = Mapping[Bin, Callable[[int], np.ndarray | None]]
 

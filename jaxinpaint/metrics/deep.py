@@ -26,13 +26,13 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxinpaint.evaluation.protocol import DEEP, Metric
 from jaxinpaint.features import inception, lpips
 from jaxinpaint.metrics import (
   fid,
   inception_scores,
   pixels,
 )
+from jaxinpaint.metrics.protocol import DEEP, Metric
 from jaxinpaint.weights import download, fetch
 
 _MOST_ROWS = 16  # on a device at a time

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxinpaint.evaluation.protocols import Bin, Metric
-from jaxinpaint.metrics.statistics import Statistics
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report.results import Summary
+from jaxinpaint.report.statistics import Statistics
 from jaxinpaint.report.tables import (
   heading,
   interval_text,

@@ -4,7 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric, Protocol
 from jaxinpaint.report.results import (
   Example,
   Record,

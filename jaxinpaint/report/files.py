@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.evaluation import protocols
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
-from jaxinpaint.metrics import statistics
-from jaxinpaint.metrics.statistics import Statistics
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics import protocols
+from jaxinpaint.metrics.protocols import Metric, Protocol
+from jaxinpaint.report import statistics
 from jaxinpaint.report.published import Published
 from jaxinpaint.report.results import (
   Example,
@@ -27,6 +27,7 @@ from jaxinpaint.report.results import (
   Results,
   SetValue,
 )
+from jaxinpaint.report.statistics import Statistics
 
 SCHEMA = 2
 METRICS, IMAGES, PICTURES = 'metrics.json', 'per_image.csv', 'pictures.npz'

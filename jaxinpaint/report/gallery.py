@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.evaluation.protocols import Bin
+from jaxinpaint.masks.bins import Bin
 from jaxinpaint.report import extremes, grids
 from jaxinpaint.report.album import Album
 from jaxinpaint.report.results import (

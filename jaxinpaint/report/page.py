@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from jaxinpaint.evaluation.protocols import Bin, Metric
-from jaxinpaint.metrics import statistics
-from jaxinpaint.metrics.statistics import Statistics
-from jaxinpaint.report import curves, extremes
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric
+from jaxinpaint.report import curves, extremes, statistics
 from jaxinpaint.report import published as papers
 from jaxinpaint.report.album import BUDGET, Album
 from jaxinpaint.report.gallery import Gallery
 from jaxinpaint.report.published import PUBLISHED, Published
 from jaxinpaint.report.results import Results
+from jaxinpaint.report.statistics import Statistics
 from jaxinpaint.report.tables import (
   SIGNS,
   bin_title,

@@ -5,7 +5,8 @@ import importlib.resources
 import io
 from collections.abc import Sequence
 
-from jaxinpaint.evaluation.protocols import Bin, Metric
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric
 
 PUBLISHED = 'published, other images and masks'
 PUBLISHED_RESOURCES = 'published, measured on other hardware'

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxinpaint.evaluation.protocols import Bin
+from jaxinpaint.masks.bins import Bin
 from jaxinpaint.report import files, grids, page
 from jaxinpaint.report.files import (
   Report,

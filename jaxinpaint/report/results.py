@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric, Protocol
 
 # Results of before `kinds` was recorded know the fills by their names.
 _FILLS = ('mean fill', 'Telea', 'Navier-Stokes')

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxinpaint.cost.resources import RESOURCES
-from jaxinpaint.evaluation.protocols import Bin, Metric
-from jaxinpaint.metrics import statistics
-from jaxinpaint.metrics.statistics import Comparison, Statistics
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report import published as papers
+from jaxinpaint.report import statistics
 from jaxinpaint.report.published import PUBLISHED, Published
 from jaxinpaint.report.results import Results, Summary
+from jaxinpaint.report.statistics import Comparison, Statistics
 
 SIGNS = {'better': '▲', 'worse': '▼', 'undecided': '≈'}
 _NAMED = 4  # so few columns are named in a sentence

@@ -14,8 +14,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxinpaint.cost import resources
-from jaxinpaint.evaluation.protocols import Bin, Metric, Protocol
 from jaxinpaint.masks import sets
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric, Protocol
 from jaxinpaint.report.published import published_rows
 from jaxinpaint.report.results import Results
 

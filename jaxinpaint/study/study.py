@@ -28,12 +28,12 @@ from jaxinpaint.evaluation import (
   folders,
   measure,
   predictors,
-  protocols,
   rows,
   run,
 )
-from jaxinpaint.evaluation.protocols import Protocol
 from jaxinpaint.masks import sets
+from jaxinpaint.metrics import protocols
+from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import report
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxinpaint.cost import operations
+from jaxinpaint.layers import operations
 from jaxinpaint.recipe import Plan, Recipe
 
 

@@ -17,11 +17,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxinpaint.cost import chips, costs
+from jaxinpaint.cost import costs
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.masks import spec
-from jaxinpaint.runtime import faults, locks
+from jaxinpaint.runtime import chips, faults, locks
 from jaxinpaint.runtime.faults import ConfigurationError
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import meter as meter_lib

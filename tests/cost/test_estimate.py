@@ -11,11 +11,11 @@ import toy
 
 from benchmarks import scaling
 from jaxinpaint import systems
-from jaxinpaint.cost import chips, estimate, operations
+from jaxinpaint.cost import estimate
 from jaxinpaint.data import pipeline
 from jaxinpaint.features import arcface, lpips, vgg
-from jaxinpaint.layers import conv
-from jaxinpaint.runtime import faults
+from jaxinpaint.layers import conv, operations
+from jaxinpaint.runtime import chips, faults
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import (
   preparation,

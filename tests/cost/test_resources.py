@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import zoo
 from jaxinpaint import systems
-from jaxinpaint.cost import costs, operations, resources
-from jaxinpaint.layers import conv
+from jaxinpaint.cost import costs, resources
+from jaxinpaint.layers import conv, operations
 from jaxinpaint.recipe import (
   Phase,
   Plan,
@@ -84,7 +84,7 @@ def test_the_hole_is_empty_and_the_sides_are_the_networks():
 def test_host_memory_is_this_programs_own_peak():
   code = (
     'import numpy as np\n'
-    'from jaxinpaint.training import costs\n'
+    'from jaxinpaint.cost import costs\n'
     'before = costs.host_peak_gb()\n'
     'x = np.ones(400_000_000, np.uint8); del x\n'
     'print(before, costs.host_peak_gb())'

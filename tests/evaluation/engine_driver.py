@@ -14,12 +14,9 @@ import numpy as np
 from jaxinpaint import systems
 from jaxinpaint.cli import command_line
 from jaxinpaint.data import pipeline
-from jaxinpaint.evaluation import (
-  classical,
-  protocols,
-  run,
-)
+from jaxinpaint.evaluation import classical, run
 from jaxinpaint.masks import sets
+from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Phase, Recipe
 

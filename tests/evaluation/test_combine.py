@@ -7,9 +7,9 @@ from report_cases import BINS, PROTOCOL, make
 
 from jaxinpaint.evaluation import combine
 from jaxinpaint.evaluation.combine import combine as join
-from jaxinpaint.metrics.statistics import Statistics
 from jaxinpaint.report import report
 from jaxinpaint.report.results import SetValue
+from jaxinpaint.report.statistics import Statistics
 
 
 def written(tmp_path, name, predictors, *, commit='abc', **fields):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from jaxinpaint import arrays
-from jaxinpaint.evaluation import classical, protocols
+from jaxinpaint.evaluation import classical
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
-from jaxinpaint.evaluation.protocols import Metric
 from jaxinpaint.masks import sets
+from jaxinpaint.metrics import protocols
+from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Phase, Recipe
 
@@ -239,7 +240,7 @@ def test_an_image_may_be_in_one_bin_only(photographs, deep):
 
 
 def test_an_unreadable_image_may_end_it(photographs):
-  from jaxinpaint.data import decode
+  from jaxinpaint.pictures import decode
 
   class Broken(list):
     def __getitem__(self, i):

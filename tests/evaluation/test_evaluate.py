@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxinpaint.data import decode
-from jaxinpaint.evaluation import classical, protocols
+from jaxinpaint.evaluation import classical
 from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
 from jaxinpaint.masks import sets
+from jaxinpaint.metrics import protocols
+from jaxinpaint.pictures import decode
 from jaxinpaint.report import report
 from jaxinpaint.report.results import summarise
 

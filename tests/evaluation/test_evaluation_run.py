@@ -16,13 +16,10 @@ import pytest
 from jaxinpaint import arrays, systems
 from jaxinpaint.cli import evaluate as command
 from jaxinpaint.cost import resources
-from jaxinpaint.evaluation import (
-  classical,
-  protocols,
-  run,
-)
+from jaxinpaint.evaluation import classical, run
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.masks import sets
+from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Phase, Recipe
 from jaxinpaint.report import report

@@ -7,11 +7,11 @@ import pytest
 from jaxinpaint.evaluation import (
   classical,
   journal,
-  protocols,
   run,
 )
 from jaxinpaint.evaluation.journal import Entry, Journal, open_journal
 from jaxinpaint.masks import sets
+from jaxinpaint.metrics import protocols
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
 PROTOCOL = protocols.get('seed000')

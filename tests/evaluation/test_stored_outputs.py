@@ -12,9 +12,9 @@ from jaxinpaint.evaluation import (
   classical,
   folders,
   pairs,
-  protocols,
 )
 from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.metrics import protocols
 from jaxinpaint.report import report
 
 BINS = protocols.parse_bins(['10-20', '20-40'])

@@ -13,10 +13,10 @@ from PIL import Image
 import jaxinpaint
 from jaxinpaint import systems
 from jaxinpaint.cli import inpaint
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.inference import loading, pairs
 from jaxinpaint.inference.files import inpaint_files
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.weights import store
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -10,10 +10,10 @@ import tifffile
 import toy_system
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from jaxinpaint.data import decode
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.inference import metadata, picture
 from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.pictures import decode
+from jaxinpaint.pictures.decode import UnreadableImage
 
 H, W = 23, 17
 rng = np.random.default_rng(1)

@@ -4,9 +4,9 @@ import pytest
 
 from jaxinpaint.cli import masks as mask_command
 from jaxinpaint.data import pipeline
-from jaxinpaint.evaluation.protocols import Bin
 from jaxinpaint.masks import sets
 from jaxinpaint.masks import spec as masks
+from jaxinpaint.masks.bins import Bin
 
 BINS = (Bin(0.0, 0.2), Bin(0.1, 0.2), Bin(0.2, 0.4), Bin(0.4, 0.6))
 

@@ -8,9 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from jaxinpaint.data.decode import UnreadableImage
 from jaxinpaint.masks import sampler as mask_sampler
 from jaxinpaint.masks import spec as masks
+from jaxinpaint.pictures.decode import UnreadableImage
 
 DRAWN = (
   'strokes', 'deepfill_v2', 'irregular', 'rectangles', 'box', 'center', 'lama', 'lama_small',

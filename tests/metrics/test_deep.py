@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxinpaint.evaluation import (
-  classical,
-  protocols,
-  run,
-)
-from jaxinpaint.evaluation.protocol import DEEP, Bin, Metric
+from jaxinpaint.evaluation import classical, run
 from jaxinpaint.features import inception, lpips
 from jaxinpaint.masks import sets
+from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import (
   deep,
   fid,
   inception_scores,
   pixels,
+  protocols,
 )
+from jaxinpaint.metrics.protocol import DEEP, Metric
 from jaxinpaint.weights import fetch, mapping
 
 

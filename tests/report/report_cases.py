@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxinpaint.evaluation import protocols
+from jaxinpaint.metrics import protocols
 from jaxinpaint.report.results import (
   Example,
   Record,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from report_cases import BINS, PROTOCOL, make
 
-from jaxinpaint.evaluation import protocols
-from jaxinpaint.evaluation.protocols import Bin, Metric
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics import protocols
+from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report import (
   album,
   extremes,

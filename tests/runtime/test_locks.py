@@ -12,8 +12,8 @@ from jaxinpaint.runtime import locks
 
 HOLDER = """
 import pathlib, sys, time
-from jaxinpaint import exclusive
-with exclusive.hold(pathlib.Path(sys.argv[1]), '--workdir w'):
+from jaxinpaint.runtime import locks
+with locks.hold(pathlib.Path(sys.argv[1]), '--workdir w'):
   print('held', flush=True)
   sys.stdin.readline()
 """
@@ -26,7 +26,7 @@ def holder(tmp_path):
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
-    cwd=pathlib.Path(locks.__file__).parents[1],
+    cwd=pathlib.Path(locks.__file__).parents[2],
   )
   assert process.stdout.readline() == 'held\n'
   yield process

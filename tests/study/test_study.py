@@ -9,7 +9,7 @@ from configs import survey_study
 from jaxinpaint.cli import evaluate
 from jaxinpaint.cost import resources
 from jaxinpaint.data import pipeline, sources
-from jaxinpaint.evaluation import protocols
+from jaxinpaint.metrics import protocols
 from jaxinpaint.study import (
   document as study_document,
 )

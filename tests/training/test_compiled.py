@@ -10,7 +10,7 @@ import optax
 import pytest
 import toy
 
-from jaxinpaint.cost import operations
+from jaxinpaint.layers import operations
 from jaxinpaint.recipe import Phase
 from jaxinpaint.training import state, step
 from jaxinpaint.training.compiled import Programs

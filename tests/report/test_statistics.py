@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from report_cases import BINS, PROTOCOL, make
 
-from jaxinpaint.metrics import statistics
-from jaxinpaint.metrics.statistics import Statistics
+from jaxinpaint.report import statistics
 from jaxinpaint.report.results import SetValue
+from jaxinpaint.report.statistics import Statistics
 
 PSNR, SSIM, L1 = PROTOCOL.metrics[:3]
 

@@ -15,7 +15,8 @@ import math
 
 import numpy as np
 
-from jaxinpaint.evaluation.protocols import Bin, Metric
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report.results import Results, Summary
 
 RESAMPLES = 2000

@@ -11,7 +11,8 @@ source's tables.
 import itertools
 from collections.abc import Sequence
 
-from jaxinpaint.evaluation.protocol import Bin, Metric, Protocol
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocol import Metric, Protocol
 
 _RGB8 = {'data_range': 255}
 _UNIFORM7 = {'definition': 'uniform7', **_RGB8}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxinpaint.cost import chips
+from jaxinpaint.runtime import chips
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxinpaint.data import decode
+from jaxinpaint.pictures import decode
 
 FORMATS = ('jpg', 'png', 'webp', 'bmp', 'tif')
 

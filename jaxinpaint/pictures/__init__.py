@@ -1,0 +1,1 @@
+"""Files of pictures: decoding what people and data sets hold."""
