@@ -21,7 +21,6 @@ import contextlib
 import json
 import math
 import pathlib
-import resource
 import statistics
 import tempfile
 import time
@@ -40,10 +39,10 @@ from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.layers import operations
 from jaxinpaint.masks import spec as data_masks
 from jaxinpaint.recipe import Plan, Recipe
+from jaxinpaint.runtime import memory
 from jaxinpaint.training import checkpoints, preparation, sharding
 from jaxinpaint.training import config as config_lib
 
-GB = 1e9
 HOLE = 0.25  # share of the centre square that is filled
 _WARM_UP = 2
 _BATCH_REPEATS = 5  # calls at batches above 1
@@ -121,7 +120,7 @@ def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None
   if 'flops' in costs:
     say('values', {'compiled_gflops': float(costs['flops']) / 1e9})
   best = {1: _seconds(_runner(recipe, weights, compiled, batch), repeats)}
-  say('values', {'seconds_per_image': best[1], 'host_gb': host_peak_gb()})
+  say('values', {'seconds_per_image': best[1], 'host_gb': memory.host_peak_gb()})
   say('values', _device_memory(device, compiled))
   say('values', {'best_batch': 1, 'seconds_per_image_best_batch': best[1], 'largest_batch': 1})
 
@@ -152,7 +151,7 @@ def fill(name: str, size: int, repeats: int, say: Say) -> None:
   image, mask = pictures(1, size)
   ids = np.zeros(1, np.int32)
   seconds = _seconds(lambda: function(image, mask, ids), repeats)
-  say('values', {'size': size, 'seconds_per_image': seconds, 'host_gb': host_peak_gb()})
+  say('values', {'size': size, 'seconds_per_image': seconds, 'host_gb': memory.host_peak_gb()})
 
 
 def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
@@ -175,7 +174,7 @@ def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
       say('values', values | {'train_steps': total})
       seconds = schedule_seconds(run, total, steps, say)
       hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
-      say('values', hours | {'train_host_gb': host_peak_gb()})
+      say('values', hours | {'train_host_gb': memory.host_peak_gb()})
     finally:
       run.batches.close()
       run.checkpoints.close()
@@ -243,27 +242,6 @@ def pictures(n: int, size: int, recipe: Recipe | None = None) -> tuple:
   return image, mask, inputs.compute(recipe.inputs, image, mask)
 
 
-def host_peak_gb() -> float:
-  """The largest resident size that this program has had.
-
-  Linux counts it anew for each program. getrusage's maximum, taken where that is not known, starts
-  from the size of whatever program started this one.
-  """
-  try:
-    text = pathlib.Path('/proc/self/status').read_text(encoding='ascii')
-    kib = next(int(x.split()[1]) for x in text.splitlines() if x.startswith('VmHWM:'))
-    return kib * 1024 / GB
-  except (OSError, StopIteration):
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest * (1 if _is_darwin() else 1024) / GB
-
-
-def _is_darwin() -> bool:
-  import platform
-
-  return platform.system() == 'Darwin'
-
-
 def _compile(recipe: Recipe, weights: Any, batch: tuple) -> Any:
   image, mask, further = batch
   run = jax.jit(recipe.predict)
@@ -310,14 +288,14 @@ def _without_cache() -> Iterator[None]:
 
 
 def _planned(compiled: Any) -> int:
-  memory = compiled.memory_analysis()
-  if memory is None:
+  sizes = compiled.memory_analysis()
+  if sizes is None:
     return 0
   return int(
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    + memory.temp_size_in_bytes
-    - memory.alias_size_in_bytes
+    sizes.argument_size_in_bytes
+    + sizes.output_size_in_bytes
+    + sizes.temp_size_in_bytes
+    - sizes.alias_size_in_bytes
   )
 
 
@@ -326,9 +304,9 @@ def _device_memory(device: Any, compiled: Any, prefix: str = '') -> dict[str, fl
   found = {}
   stats = device.memory_stats() or {}
   if 'peak_bytes_in_use' in stats:
-    found[f'{prefix}device_gb'] = stats['peak_bytes_in_use'] / GB
+    found[f'{prefix}device_gb'] = stats['peak_bytes_in_use'] / memory.GB
   if compiled.memory_analysis() is not None:
-    found[f'{prefix}planned_gb'] = _planned(compiled) / GB
+    found[f'{prefix}planned_gb'] = _planned(compiled) / memory.GB
   return found
 
 

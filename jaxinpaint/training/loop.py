@@ -17,7 +17,6 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxinpaint.cost import costs
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.masks import spec
@@ -177,7 +176,7 @@ def _loop(
         last = done == total
         if done % config.training.log_every == 0 or last or done == first_step:
           scalars, speed = meter.read()
-          speed |= meter_lib.memory() | {'time/compile_s': programs.seconds}
+          speed |= meter_lib.memory_used() | {'time/compile_s': programs.seconds}
           share = goodput.share(meter.useful_seconds)
           speed |= {} if share is None else {'time/goodput': share}
           writer.scalars(done, scalars | speed)
@@ -230,7 +229,7 @@ def _meter(run: Run) -> meter_lib.Meter:
 
 def _report_start(run: Run, program: Compiled) -> None:
   """What is known when the first step is done."""
-  counts = {name: costs.count(params) for name, params in run.state.params.items()}
+  counts = {n: sum(x.size for x in jax.tree.leaves(p)) for n, p in run.state.params.items()}
   logging.info(
     'Compiled in %.1f s. A step: %s on all devices (useful: %s). Parameters: %s.',
     program.seconds,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from jaxinpaint.cost import costs
+from jaxinpaint.runtime import memory
 from jaxinpaint.training.compiled import Compiled
 
 
@@ -123,14 +123,9 @@ class Meter:
     return speed
 
 
-def memory() -> dict[str, float]:
-  """'memory/peak_gb', the most that one of this process's devices has held since its start.
-
-  Where the backend does not count (CPU), 'memory/host_peak_gb', the process's largest resident
-  size.
-  """
-  stats = [d.memory_stats() or {} for d in jax.local_devices()]
-  peaks = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
-  if peaks:
-    return {'memory/peak_gb': max(peaks) / costs.GB}
-  return {'memory/host_peak_gb': costs.host_peak_gb()}
+def memory_used() -> dict[str, float]:
+  """{'memory/peak_gb': of the fullest device}, or 'memory/host_peak_gb' where none is counted."""
+  peak = memory.device_peak_gb()
+  if peak is None:
+    return {'memory/host_peak_gb': memory.host_peak_gb()}
+  return {'memory/peak_gb': peak}

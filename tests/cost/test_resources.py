@@ -18,6 +18,7 @@ from jaxinpaint.recipe import (
   Recipe,
   Update,
 )
+from jaxinpaint.runtime import memory
 from jaxinpaint.training import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -84,10 +85,10 @@ def test_the_hole_is_empty_and_the_sides_are_the_networks():
 def test_host_memory_is_this_programs_own_peak():
   code = (
     'import numpy as np\n'
-    'from jaxinpaint.cost import costs\n'
-    'before = costs.host_peak_gb()\n'
+    'from jaxinpaint.runtime import memory\n'
+    'before = memory.host_peak_gb()\n'
     'x = np.ones(400_000_000, np.uint8); del x\n'
-    'print(before, costs.host_peak_gb())'
+    'print(before, memory.host_peak_gb())'
   )
   # As the child of a larger program: getrusage would give it that program's size.
   parent = (
@@ -121,7 +122,7 @@ def test_predict_says_everything_that_is_promised(weights):
   # The compiler counts no multiplication by the zeros of a border, and counts activations.
   assert 0.5 < values['compiled_gflops'] / values['gflops'] < 2
   # The weights alone are part of what the program needs.
-  assert values['planned_gb'] > 4 * values['parameters'] / costs.GB
+  assert values['planned_gb'] > 4 * values['parameters'] / memory.GB
   best = values['seconds_per_image_best_batch']
   assert 0 < best <= values['seconds_per_image'] and values['best_batch'] in (1, 2)
   json.dumps(values, allow_nan=False)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from jaxinpaint.runtime import memory
 from jaxinpaint.training import meter as meter_lib
 from jaxinpaint.training import writers
 from jaxinpaint.training.compiled import Compiled
@@ -116,7 +117,7 @@ def test_sick_steps_are_left_out_of_means(clock):
 
 
 def test_memory_is_the_devices_or_where_they_do_not_count_the_hosts(monkeypatch):
-  assert set(meter_lib.memory()) == {'memory/host_peak_gb'}
+  assert set(meter_lib.memory_used()) == {'memory/host_peak_gb'}
 
   class Device:
     def __init__(self, peak):
@@ -125,8 +126,8 @@ def test_memory_is_the_devices_or_where_they_do_not_count_the_hosts(monkeypatch)
     def memory_stats(self):
       return {'peak_bytes_in_use': self.peak}
 
-  monkeypatch.setattr(meter_lib.jax, 'local_devices', lambda: [Device(1e9), Device(3e9)])
-  assert meter_lib.memory() == {'memory/peak_gb': 3.0}
+  monkeypatch.setattr(memory.jax, 'local_devices', lambda: [Device(1e9), Device(3e9)])
+  assert meter_lib.memory_used() == {'memory/peak_gb': 3.0}
 
 
 SPEED = {
