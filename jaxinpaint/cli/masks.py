@@ -10,7 +10,6 @@ inspect --spec irregular:0.1-0.4 [--sheet OUT.png]
 """
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from jaxinpaint.masks import (
 from jaxinpaint.masks import (
   spec,
 )
+from jaxinpaint.runtime import atomic
 
 # Those of the protocol seed000, which evaluate.py follows by default.
 _BINS = '0-20,10-20,20-40,40-60'
@@ -129,8 +129,6 @@ def _check_sheet(path: str) -> None:
 
 
 def _save(picture: Image.Image, path: str) -> None:
-  """Under a temporary name, then renamed."""
   target = pathlib.Path(path).expanduser()
-  new = target.with_name(f'.{os.getpid()}.{target.name}')
-  picture.save(new)
-  os.replace(new, target)
+  kind = Image.registered_extensions()[target.suffix.lower()]
+  atomic.write(target, lambda file: picture.save(file, format=kind))

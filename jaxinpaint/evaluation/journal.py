@@ -27,6 +27,8 @@ import jax
 import numpy as np
 from absl import logging
 
+from jaxinpaint.runtime import atomic
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -231,9 +233,7 @@ def open_journal(
       shutil.rmtree(folder)
   folder.mkdir(parents=True, exist_ok=True)
   if not path.exists():
-    new = folder / f'.fingerprint.{os.getpid()}'
-    new.write_text(json.dumps(wanted, indent=1), encoding='utf-8')
-    os.replace(new, path)
+    atomic.write(path, json.dumps(wanted, indent=1))
   journal = Journal(folder)
   journal._read()
   return journal

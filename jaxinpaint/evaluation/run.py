@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from PIL import Image
 
 import jaxinpaint
 from jaxinpaint import arrays
@@ -34,7 +33,7 @@ from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Recipe
 from jaxinpaint.report import report
 from jaxinpaint.report.results import Example, Results
-from jaxinpaint.runtime import locks, processes
+from jaxinpaint.runtime import atomic, locks, processes
 
 # Of the masks. It is not the run's seed, so that runs with other seeds meet the same masks.
 SEED = 0
@@ -229,7 +228,9 @@ class Watch:
     picture = report.grid(results, b, _pictures(draw, results.examples))
     folder = self._workdir / 'samples'
     folder.mkdir(parents=True, exist_ok=True)
-    save_picture(folder / f'{step:07d}.png', picture)
+    atomic.write(
+      folder / f'{step:07d}.png', lambda file: picture.save(file, format='PNG'), sync=False
+    )
     self._writer.image(step, 'samples', np.asarray(picture))
 
   def final(self, step: int, state: Any, constants: Mapping[str, Any]) -> Results:
@@ -441,13 +442,6 @@ def files_of(images: Images) -> list[str]:
   """What the images of a set are called, without reading them; [] where they do not say."""
   name = getattr(images, 'path', None)
   return [name(i) for i in range(len(images))] if name else []
-
-
-def save_picture(path: pathlib.Path, picture: Image.Image) -> None:
-  """Writes a PNG under a temporary name, then renames it."""
-  new = path.with_name(f'.{path.name}.{os.getpid()}')
-  picture.save(new, format='PNG')
-  os.replace(new, path)
 
 
 __all__: Sequence[str] = (

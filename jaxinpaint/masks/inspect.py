@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -22,6 +21,7 @@ from jaxinpaint.masks import (
   spec as masks,
 )
 from jaxinpaint.pictures.decode import UnreadableImage
+from jaxinpaint.runtime import digest
 
 # Shares that test sets are divided by, and what lies outside of them.
 EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)
@@ -201,7 +201,7 @@ def _look(name: str, grey: np.ndarray) -> Looked:
     rim=float(rim.mean()),
     grey=float(((grey > 0) & (grey < 255)).mean()),
     any_white=float((grey > 0).mean()),
-    digest=hashlib.sha256(repr(hole.shape).encode() + np.packbits(hole).tobytes()).hexdigest(),
+    digest=digest.of(repr(hole.shape).encode(), np.packbits(hole)),
   )
 
 

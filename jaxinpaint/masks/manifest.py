@@ -13,8 +13,6 @@ import multiprocessing
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +24,7 @@ from jaxinpaint.masks import draw as mask_draw
 from jaxinpaint.masks import spec as masks
 from jaxinpaint.masks.files import read_mask
 from jaxinpaint.pictures.decode import UnreadableImage
+from jaxinpaint.runtime import atomic
 
 NAME = 'manifest.json'
 _FORMAT = 'jaxinpaint masks'
@@ -168,32 +167,32 @@ def freeze(
     return existing
 
   output.parent.mkdir(parents=True, exist_ok=True)
-  # Written under another name beside its place, then renamed: a crash leaves no half set.
-  partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent))
   try:
-    jobs = []
-    for b in bins:
-      (partial / b.folder).mkdir()
-      jobs += [(b, i, draws[b.label], partial / b.folder / f'{i:05d}.png') for i in range(count)]
-    files, digest = [], masks.SetHash()
-    for (b, _, _, path), mask in zip(jobs, _written(jobs, workers), strict=True):
-      digest.add(mask)
-      name = path.relative_to(partial).as_posix()
-      files.append(File(name, b.label, float(mask.mean()), masks.mask_set_hash([mask])))
-      progress(len(files), len(jobs))
-    manifest = Manifest(
-      spec, seed, size, count, tuple(bins), tuple(files), digest.hexdigest(), jaxinpaint.__version__
-    )
-    (partial / NAME).write_text(json.dumps(_to_json(manifest), indent=1) + '\n')
-    partial.chmod(0o777 & ~_umask())
-    try:
-      partial.rename(output)  # takes the place of an empty folder, of no other
-    except OSError as error:
-      if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-        _check_output(output)
-      raise
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
+    with atomic.folder(output) as partial:
+      jobs = []
+      for b in bins:
+        (partial / b.folder).mkdir()
+        jobs += [(b, i, draws[b.label], partial / b.folder / f'{i:05d}.png') for i in range(count)]
+      files, digest = [], masks.SetHash()
+      for (b, _, _, path), mask in zip(jobs, _written(jobs, workers), strict=True):
+        digest.add(mask)
+        name = path.relative_to(partial).as_posix()
+        files.append(File(name, b.label, float(mask.mean()), masks.mask_set_hash([mask])))
+        progress(len(files), len(jobs))
+      manifest = Manifest(
+        spec,
+        seed,
+        size,
+        count,
+        tuple(bins),
+        tuple(files),
+        digest.hexdigest(),
+        jaxinpaint.__version__,
+      )
+      (partial / NAME).write_text(json.dumps(_to_json(manifest), indent=1) + '\n')
+  except OSError as error:
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody has filled `output` meanwhile
+      _check_output(output)
     raise
   return manifest
 
@@ -234,12 +233,6 @@ def _check_same(existing: Manifest, output: pathlib.Path, wanted: tuple) -> None
     raise FileExistsError(
       f'{output} holds another frozen set ({"; ".join(other)}): choose another --output'
     )
-
-
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
 
 
 def _written(jobs: Sequence[tuple], workers: int) -> Iterator[np.ndarray]:

@@ -15,7 +15,6 @@ of float32 by where in it the row lies.
 """
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from jaxinpaint.metrics import (
   pixels,
 )
 from jaxinpaint.metrics.protocol import DEEP, Metric
+from jaxinpaint.runtime import digest
 from jaxinpaint.weights import download, fetch
 
 _MOST_ROWS = 16  # on a device at a time
@@ -212,10 +212,8 @@ class Networks:
       batch_size: read at a time.
     """
     if self._digest is None:
-      weights = hashlib.sha256()
-      for leaf in jax.tree.leaves(self._weights('fid-inception')):
-        weights.update(np.ascontiguousarray(leaf))
-      self._digest = weights.hexdigest()
+      weights = jax.tree.leaves(self._weights('fid-inception'))
+      self._digest = digest.of(*map(np.asarray, weights))
     count = range(len(images))
 
     def compute() -> np.ndarray:
@@ -243,10 +241,9 @@ class Networks:
       return math.nan
     if metric.function == 'fid':
       return fid.from_features(real, fake, ddof=found['ddof'])
-    digest = hashlib.sha256(np.ascontiguousarray(real)).hexdigest()
-    digest += hashlib.sha256(np.ascontiguousarray(fake)).hexdigest()
-    if self._scores[0] != digest:  # one fit gives both
-      self._scores = digest, inception_scores.scores(real, fake)
+    both = digest.of(real) + digest.of(fake)
+    if self._scores[0] != both:  # one fit gives both
+      self._scores = both, inception_scores.scores(real, fake)
     return self._scores[1][0 if metric.function == 'p_ids' else 1]
 
   def of_samples(self, metric: Metric, truth: np.ndarray, samples: np.ndarray) -> np.ndarray:
@@ -357,7 +354,7 @@ def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
       raise _NotHere(f'its weights are not here; get them with {command}')
     own = [w or c for w, c in zip(own, cached, strict=True)]
   found = inception.load(own[0]) if net == name else lpips.load(net, *own)
-  return found, ', '.join(f'{path} (SHA-256 {fetch.digest(path)[:12]})' for path in own)
+  return found, ', '.join(f'{path} (SHA-256 {digest.of_file(path)[:12]})' for path in own)
 
 
 def _lacking(metric: Metric) -> str:

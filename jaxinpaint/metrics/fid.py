@@ -14,7 +14,6 @@ import hashlib
 import math
 import os
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 
@@ -23,6 +22,7 @@ import scipy.linalg
 from absl import logging
 
 from jaxinpaint.features import inception
+from jaxinpaint.runtime import atomic, digest
 from jaxinpaint.weights import download
 
 FULL_RANK = inception.DIMENSIONS
@@ -286,14 +286,14 @@ def dataset_key(images: Iterable[np.ndarray], preprocessing: str = inception.IDE
   Raises:
     ValueError: a picture of another type or shape.
   """
-  digest = hashlib.sha256(preprocessing.encode())
+  key = hashlib.sha256(preprocessing.encode())
   for image in images:
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
       raise ValueError(f'a picture is {image.dtype}{list(image.shape)}, wanted is uint8[H, W, 3]')
-    digest.update(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image))
-  return digest.hexdigest()
+    key.update(repr(image.shape).encode())
+    key.update(np.ascontiguousarray(image))
+  return key.hexdigest()
 
 
 def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -326,9 +326,7 @@ def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _digest(features: np.ndarray) -> str:
-  digest = hashlib.sha256(repr((features.shape, str(features.dtype))).encode())
-  digest.update(np.ascontiguousarray(features))
-  return digest.hexdigest()
+  return digest.of(repr((features.shape, str(features.dtype))).encode(), features)
 
 
 def _read(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -353,11 +351,4 @@ class _naming:
 
 def _write(path: pathlib.Path, values: dict[str, np.ndarray]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, part = tempfile.mkstemp(dir=path.parent, prefix=f'{path.name}.')
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(file, **values)
-    os.chmod(part, 0o644)
-    os.replace(part, path)
-  finally:
-    pathlib.Path(part).unlink(missing_ok=True)
+  atomic.write(path, lambda file: np.savez(file, **values))

@@ -4,8 +4,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +30,7 @@ from jaxinpaint.report.tables import (
   terminal_table,
   verdicts,
 )
+from jaxinpaint.runtime import atomic
 from jaxinpaint.runtime.environment import commit, environment
 
 SCHEMA = files.SCHEMA
@@ -64,9 +63,7 @@ def write(
   folder = pathlib.Path(folder)
   check_folder(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
-  new = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}.'))
-  try:
-    new.chmod(0o755)
+  with atomic.folder(folder) as new:
     about = dict(environment() if measured_on is None else measured_on)
     text = json.dumps(
       files.to_json(results, published, about), indent=2, ensure_ascii=False, allow_nan=False
@@ -85,10 +82,6 @@ def write(
     (new / 'report.html').write_text(page.page(results, published, about), encoding='utf-8')
     if folder.exists():
       folder.rename(_free_backup(folder))
-    new.rename(folder)
-  except BaseException:
-    shutil.rmtree(new, ignore_errors=True)
-    raise
   return folder
 
 

@@ -1,23 +1,22 @@
 """One program at a time in a folder: two runs that write the same files would undo each other.
 
-A lock of the operating system, which ends with the process that holds it, however that ends: what
-is left after a kill hinders nobody.
+A lock of the operating system: it ends with the process that holds it, however that process ends.
+A lock file left by a killed process is not a lock.
 """
 
 import contextlib
+import errno
+import math
 import os
 import pathlib
 import socket
-import time
 from collections.abc import Iterator
-from typing import TextIO
 
+import filelock
 from absl import logging
 
-try:
-  import fcntl
-except ImportError:  # not on Windows
-  fcntl = None
+# What a file system says that has no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class InUse(Exception):
@@ -26,66 +25,65 @@ class InUse(Exception):
 
 @contextlib.contextmanager
 def hold(path: pathlib.Path, what: str, patience: float = 0.0) -> Iterator[None]:
-  """Holds the lock file of this path while the block runs, and removes it afterwards.
+  """Holds the lock file of this path while the block runs, and removes the file afterwards.
 
-  On file systems (and operating systems) without locks nothing is held, which is logged.
+  On a file system without locks nothing is held, and a warning says so.
 
   Args:
     path: of the lock file; its folder exists.
     what: is protected, for the message: '--workdir runs/mesff'.
-    patience: seconds to wait for another holder; a network file system learns late that a machine
-      is gone.
+    patience: seconds to wait for another holder (math.inf: for ever). A network file system needs
+      some time to notice that a machine is gone.
 
   Raises:
     InUse: another process holds it, here or on another machine of the same network file system.
     OSError: the folder cannot be written.
   """
-  if fcntl is None:
+  # With `on_acquired`, filelock raises where there are no locks, instead of using a lock of its own
+  # that would outlive a killed process.
+  lock = filelock.FileLock(path, on_acquired=_sign)
+  try:
+    _acquire(lock, path, what, patience)
+  except filelock.Timeout:
+    raise InUse(
+      f'{what} is in use by {_holder(path)}: wait until it has ended, or give another folder'
+    ) from None
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+    logging.warning('%s cannot be locked (%s): start nothing else in it.', what, error.strerror)
+    path.unlink(missing_ok=True)
     yield
     return
-  file = _lock(path, what, time.monotonic() + patience)
-  if file is None:
+  try:
     yield
-    return
-  with file:
-    file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}')
-    file.flush()
-    try:
-      yield
-    finally:
-      # While it is still held: who opened it before sees that it is not the path's any more.
-      path.unlink(missing_ok=True)
+  finally:
+    # While it is still held: whoever waits for this file notices that it is gone. (Windows does not
+    # remove an open file; filelock does it there.)
+    with contextlib.suppress(OSError):
+      path.unlink()
+    lock.release()
 
 
-def _lock(path: pathlib.Path, what: str, until: float) -> TextIO | None:
-  """The open, locked file; None where the file system has no locks."""
-  said = False
-  while True:
-    file = open(path, 'a+', encoding='utf-8')
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      holder = file.read().strip() or 'another process'
-      file.close()
-      left = until - time.monotonic()
-      if left > 0:
-        if not said:
-          logging.warning('%s is in use by %s: waiting up to %.0f s.', what, holder, left)
-          said = True
-        time.sleep(min(1.0, left))
-        continue
-      raise InUse(
-        f'{what} is in use by {holder}: wait until it has ended, or give another folder'
-      ) from None
-    except OSError as error:
-      logging.warning('%s cannot be locked (%s): start nothing else in it.', what, error.strerror)
-      file.close()
-      return None
-    try:
-      if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-        return file
-    except FileNotFoundError:
-      pass  # its holder removed it between our opening and locking it
-    file.close()
+def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path, what: str, patience: float) -> None:
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout:
+    if patience <= 0:
+      raise
+    until = f'up to {patience:.0f} s' if math.isfinite(patience) else 'until it has ended'
+    logging.warning('%s is in use by %s: waiting %s.', what, _holder(path), until)
+    lock.acquire(timeout=patience, poll_interval=0.25)
+
+
+def _sign(descriptor: int) -> None:
+  """Writes who holds the lock into its file."""
+  os.ftruncate(descriptor, 0)
+  os.write(descriptor, f'process {os.getpid()} on {socket.gethostname()}'.encode())
+
+
+def _holder(path: pathlib.Path) -> str:
+  """Who holds the lock, from its file."""
+  with contextlib.suppress(OSError):
+    return path.read_text(encoding='utf-8').strip() or 'another process'
+  return 'another process'

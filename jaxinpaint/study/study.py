@@ -8,7 +8,6 @@ study.json put them beside the published ones. An interrupted study goes on with
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -35,6 +34,7 @@ from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import report
+from jaxinpaint.runtime import digest
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images
 from jaxinpaint.training import checkpoints
@@ -286,7 +286,7 @@ class Study:
     ]
     about += [{r.name: (r.size, r.origin) for r in self.rows[d]}, self.protocol.description()]
     about += [bool(measured), {k: str(v) for k, v in report.environment().items()}]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return digest.of(json.dumps(about).encode())
 
   def _kept(self, file: pathlib.Path, of: str) -> tuple[dict[str, Any], list[Any]] | None:
     """What an earlier attempt has finished of just this."""
@@ -322,7 +322,7 @@ class Study:
       'names': study_images.names_of(drawn),
       'reports': {},
     }
-    about['names_sha256'] = hashlib.sha256('\n'.join(about['names']).encode()).hexdigest()
+    about['names_sha256'] = digest.of('\n'.join(about['names']).encode())
     cells = []
     for size in sizes:
       images = pipeline.evaluation_set(drawn, size=size, **self.protocol.image_options())

@@ -3,8 +3,9 @@
 The array formats notice a file that is too short, but not a flipped bit in it.
 """
 
-import hashlib
 import pathlib
+
+from jaxinpaint.runtime import digest
 
 NAME = 'checksums.sha256'
 # Orbax writes the time of the renaming into it afterwards. Nothing here reads it.
@@ -19,7 +20,7 @@ def write(folder: pathlib.Path) -> None:
   """Writes FOLDER/checksums.sha256; `sha256sum -c` reads it too."""
   files = sorted(p for p in folder.rglob('*') if p.is_file())
   names = [p.relative_to(folder).as_posix() for p in files]
-  lines = [f'{_digest(folder / n)}  {n}\n' for n in names if n not in (NAME, _CHANGES)]
+  lines = [f'{digest.of_file(folder / n)}  {n}\n' for n in names if n not in (NAME, _CHANGES)]
   (folder / NAME).write_text(''.join(lines))
 
 
@@ -33,13 +34,13 @@ def verify(folder: pathlib.Path, items: tuple[str, ...] | None = None) -> None:
   Raises:
     Damaged: naming the first file that is gone or differs.
   """
-  for name, digest in _listed(folder):
+  for name, wanted in _listed(folder):
     if items is not None and name.partition('/')[0] not in items:
       continue
     path = folder / name
     if not path.is_file():
       raise Damaged(f'{path} is missing')
-    if _digest(path) != digest:
+    if digest.of_file(path) != wanted:
       raise Damaged(f'{path} is damaged: it does not have the SHA-256 of {NAME}')
 
 
@@ -57,11 +58,6 @@ def _listed(folder: pathlib.Path) -> list[tuple[str, str]]:
     return []
   try:
     pairs = [line.split('  ', 1) for line in path.read_text().splitlines()]
-    return [(name, digest) for digest, name in pairs]
+    return [(name, wanted) for wanted, name in pairs]
   except ValueError as error:  # not text, or a line without two columns
     raise Damaged(f'{path} is damaged: its lines are not "SHA-256  FILE"') from error
-
-
-def _digest(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -17,7 +17,6 @@ Every sick batch is written to WORKDIR/sick/STEP/ (the first `_KEEP`).
 
 import collections
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +27,7 @@ from absl import logging
 from PIL import Image
 
 from jaxinpaint.report import grids
+from jaxinpaint.runtime import atomic
 from jaxinpaint.runtime.faults import Diverged
 from jaxinpaint.training import step
 
@@ -185,9 +185,7 @@ def write(
     Image.fromarray(picture(batch)).save(folder / f'batch{own}.png')
     if jax.process_index() == 0:
       sick = [k for k, v in batch.items() if not np.isfinite(v).all()]
-      new = folder / f'.report.{os.getpid()}'
-      new.write_text(json.dumps({**report, 'sick_inputs': sick}, indent=2))
-      os.replace(new, folder / 'report.json')
+      atomic.write(folder / 'report.json', json.dumps({**report, 'sick_inputs': sick}, indent=2))
   except OSError as error:
     logging.error('The sick batch cannot be written: %s', error)
     return None

@@ -8,10 +8,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,7 +25,8 @@ from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.evaluation import run as evaluation
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Plan, Recipe
-from jaxinpaint.runtime import distributed, faults, locks
+from jaxinpaint.runtime import atomic, distributed, faults, locks
+from jaxinpaint.runtime.environment import commit
 from jaxinpaint.training import checkpoints as checkpoints_lib
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import (
@@ -327,34 +326,15 @@ def _write_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
   if path.exists() and path.read_text() != text:
     count = len(list(workdir.glob('config.*.json')))
     path.rename(workdir / f'config.{count}.json')
-  _replace(path, text)
+  atomic.write(path, text)
   devices = jax.devices()
   environment = {
     'jaxinpaint': jaxinpaint.__version__,
-    'commit': _commit(),
+    'commit': commit() or '',
     'jax': jax.__version__,
     'python': platform.python_version(),
     'devices': f'{len(devices)} x {devices[0].device_kind}',
     'processes': jax.process_count(),
     'arguments': sys.argv[1:],
   }
-  _replace(workdir / 'environment.json', json.dumps(environment, indent=2))
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  """Writes under another name, then renames: a kill leaves the old file or the new one."""
-  new = path.with_name(f'.{path.name}.{os.getpid()}')
-  new.write_text(text)
-  os.replace(new, path)
-
-
-def _commit() -> str:
-  """The commit of the code that runs; '' outside a git checkout."""
-  here = pathlib.Path(__file__).parent
-  try:
-    done = subprocess.run(
-      ['git', 'describe', '--always', '--dirty'], cwd=here, capture_output=True, text=True
-    )
-  except FileNotFoundError:
-    return ''
-  return done.stdout.strip() if done.returncode == 0 else ''
+  atomic.write(workdir / 'environment.json', json.dumps(environment, indent=2))

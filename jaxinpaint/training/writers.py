@@ -17,6 +17,8 @@ import numpy as np
 import tqdm
 from absl import logging
 
+from jaxinpaint.runtime import atomic
+
 
 class Writer:
   """Appends scalars and pictures of a workdir to metrics.jsonl and tb/.
@@ -97,9 +99,7 @@ def _forget(path: pathlib.Path, start: int) -> bool:
   if dropped:
     with open(path.with_name('metrics.dropped.jsonl'), 'ab') as file:
       file.writelines(line.rstrip(b'\n') + b'\n' for line in dropped)
-  new = path.with_name(f'.{path.name}.{os.getpid()}')
-  new.write_bytes(b''.join(kept))
-  os.replace(new, path)
+  atomic.write(path, b''.join(kept))
   return True
 
 

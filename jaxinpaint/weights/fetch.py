@@ -9,7 +9,6 @@ and can be read as the network that it is for.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shutil
@@ -18,6 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 
 from jaxinpaint.features import arcface, inception, lpips, vgg
+from jaxinpaint.runtime import digest
 from jaxinpaint.weights import download
 
 
@@ -159,7 +159,7 @@ def _whose(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
   """Which of the files this is, by digest and content."""
   if not path.is_file():
     raise FileNotFoundError(f'--from {path}: no such file')
-  found = digest(path)
+  found = digest.of_file(path)
   for file in wanted:
     if not file.sha256 or found.startswith(file.sha256):
       file.read(path)
@@ -195,9 +195,3 @@ def table() -> list[str]:
       lines.append(f'{name:<14} {here:<9} {file.path}')
       lines.append(f'{"":<14} {file.what}, {file.url}')
   return lines
-
-
-def digest(path: str | os.PathLike) -> str:
-  """SHA-256 of a file, in hex."""
-  with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()

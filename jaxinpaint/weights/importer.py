@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxinpaint import systems
+from jaxinpaint.runtime import digest
 from jaxinpaint.weights import mapping, reader, store
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -87,7 +88,7 @@ def import_file(
       continue
     source = {
       'files': [
-        {'name': f.name, 'sha256': store.sha256(f)} for p in paths for f in reader.files(p)
+        {'name': f.name, 'sha256': digest.of_file(f)} for p in paths for f in reader.files(p)
       ],
       'format': name,
       'note': known[name].note,

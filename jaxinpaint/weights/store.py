@@ -9,11 +9,9 @@ and the SHA-256 of the safetensors file. Both are written to a temporary name an
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 import jaxinpaint
+from jaxinpaint.runtime import atomic, digest
 from jaxinpaint.weights import mapping
 
 FORMAT_VERSION = 1
@@ -103,12 +102,11 @@ def save(
     'weights': {
       'file': weights.name,
       'bytes': len(data),
-      'sha256': hashlib.sha256(data).hexdigest(),
+      'sha256': digest.of(data),
     },
   }
-  text = json.dumps(meta, indent=2).encode()
-  write_atomically(weights, data)
-  write_atomically(sidecar, text + b'\n')
+  atomic.write(weights, data)
+  atomic.write(sidecar, json.dumps(meta, indent=2) + '\n')
   return weights
 
 
@@ -126,7 +124,7 @@ def load(path: Path) -> Stored:
   meta = _read_sidecar(weights, sidecar)
   data = weights.read_bytes()
   want = meta['weights']['sha256']
-  if hashlib.sha256(data).hexdigest() != want:
+  if digest.of(data) != want:
     raise StoreError(
       f'{weights} ({len(data)} bytes) is not the file that {sidecar.name} describes '
       f'({meta["weights"]["bytes"]} bytes, SHA-256 {want[:16]}...): it is damaged, or the two '
@@ -174,31 +172,6 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
   for file in _paths(path):
     if file.exists() and not overwrite:
       raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
-
-
-def sha256(path: Path) -> str:
-  """Hex digest of a file, read in pieces."""
-  with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-  """Writes to a temporary file in the same folder, then renames; a crash leaves the old file."""
-  path = pathlib.Path(path)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(handle, 'wb') as f:
-      f.write(data)
-      f.flush()
-      os.fsync(f.fileno())
-    # mkstemp makes files that only their owner may read; weights are not secret.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)
-    os.replace(temporary, path)
-  except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
-    raise
 
 
 def _paths(path: Path) -> tuple[pathlib.Path, pathlib.Path]:

@@ -1,5 +1,6 @@
 """Locks between programs: another process holds, dies, or is in the way."""
 
+import fcntl
 import pathlib
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def test_a_patient_one_waits(tmp_path, holder, caplog):
   assert holder.wait() == 0
 
 
-def test_what_a_killed_process_leaves_hinders_nobody(tmp_path, holder):
+def test_a_lock_ends_with_its_process_even_if_killed(tmp_path, holder):
   holder.send_signal(signal.SIGKILL)
   holder.wait()
   assert (tmp_path / '.lock').exists()
@@ -72,6 +73,6 @@ def test_file_systems_without_locks_are_said(tmp_path, monkeypatch, caplog):
   def refuse(file, flags):
     raise OSError(37, 'No locks available')
 
-  monkeypatch.setattr(locks.fcntl, 'flock', refuse)
+  monkeypatch.setattr(fcntl, 'flock', refuse)
   with locks.hold(tmp_path / '.lock', '--workdir w'):
     assert 'No locks available' in caplog.text and 'nothing else' in caplog.text
