@@ -34,7 +34,7 @@ from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
 from jaxinpaint.masks import spec
 from jaxinpaint.pictures.decode import UnreadableImage
-from jaxinpaint.weights.store import write_atomically
+from jaxinpaint.runtime import atomic
 
 # What a wrong file, mask or path raises; anything else is a defect of the program.
 USER_ERRORS = (InpaintError, UnreadableImage, OSError)
@@ -249,7 +249,7 @@ def _write(
     if pair.format == 'BMP' and {'exif', 'icc_profile'} & picture.keep.keys():
       warn(f'{pair.output}: BMP holds no EXIF and no colour profile; they were left out')
   pair.output.parent.mkdir(parents=True, exist_ok=True)
-  write_atomically(pair.output, data)
+  atomic.write(pair.output, data)
   return change
 
 
@@ -261,7 +261,7 @@ def _write_pictures(pictures: dict[str, np.ndarray], place: pathlib.Path, overwr
     data = io.BytesIO()
     Image.fromarray(drawn[..., 0] if drawn.shape[-1] == 1 else drawn).save(data, format='PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, data.getvalue())
+    atomic.write(path, data.getvalue())
 
 
 def _jpeg_change(picture: Picture, hole: np.ndarray, data: bytes) -> int:

@@ -13,6 +13,7 @@ from torch_bytes import call, emit, tensor, write_stream, write_zip
 from jaxinpaint import systems
 from jaxinpaint.cli import weights as cli
 from jaxinpaint.recipe import Recipe
+from jaxinpaint.runtime import digest
 from jaxinpaint.weights import importer, mapping, store
 
 GENERATOR = {'conv.weight': (2, 3, 1, 1), 'conv.bias': (2,)}
@@ -102,7 +103,7 @@ def test_import_of_one_network(toy, files, capsys):
   assert stored.config.model.bias is True
   source = stored.meta['source']
   assert source['format'] == 'new' and source['url'] == 'https://example.org/toy'
-  assert source['files'] == [{'name': 'gen.pth', 'sha256': store.sha256(files / 'gen.pth')}]
+  assert source['files'] == [{'name': 'gen.pth', 'sha256': digest.of_file(files / 'gen.pth')}]
 
 
 def test_import_of_both_networks(toy, files, capsys):
@@ -135,7 +136,7 @@ def test_import_of_a_tensorflow_checkpoint(toy, tmp_path, capsys, monkeypatch):
   stored = store.load(tmp_path / 'x')
   np.testing.assert_array_equal(stored.params['generator']['conv']['kernel'], kernel)
   names = ['snap-0.index', 'snap-0.data-00000-of-00001']
-  want = [{'name': n, 'sha256': store.sha256(tmp_path / n)} for n in names]
+  want = [{'name': n, 'sha256': digest.of_file(tmp_path / n)} for n in names]
   assert stored.meta['source']['files'] == want
   status, out, _ = _run(capsys, 'inspect', tmp_path)
   assert status == 0 and ['net/conv/kernel', '1x1x3x2', 'float32'] in map(

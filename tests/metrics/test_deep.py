@@ -21,7 +21,8 @@ from jaxinpaint.metrics import (
   protocols,
 )
 from jaxinpaint.metrics.protocol import DEEP, Metric
-from jaxinpaint.weights import fetch, mapping
+from jaxinpaint.runtime import digest
+from jaxinpaint.weights import mapping
 
 
 def metric(function, name='', **options):
@@ -102,7 +103,7 @@ def test_files_of_ones_own(alex, cache):
   files = {'lpips_alex_trunk': cache / 'mine', 'lpips_alex_heads': cache / 'mine', 'inception': ''}
   networks = deep.Networks.load([LPIPS], files)
   assert not networks.missing
-  whence = f'{cache / "mine"} (SHA-256 {fetch.digest(cache / "mine")[:12]})'
+  whence = f'{cache / "mine"} (SHA-256 {digest.of_file(cache / "mine")[:12]})'
   assert networks.origins == {'lpips-alex': f'{whence}, {whence}'}
   small = deep.Networks.load([LPIPS], files, size=(24, 64))
   assert '24 x 64 are too small' in small.missing['lpips']
