@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import jax
 from ml_collections import ConfigDict
 
-from configs import places2_mesff
+from jaxinpaint.configs import places2_mesff
 from jaxinpaint.cost import estimate
 from jaxinpaint.layers import operations
 from jaxinpaint.runtime import chips as chips_lib

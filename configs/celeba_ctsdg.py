@@ -5,7 +5,7 @@
 As configs/places2_ctsdg.py but for the data. Result here: not trained here.
 """
 
-from configs import _base, places2_ctsdg
+from jaxinpaint.configs import _base, places2_ctsdg
 
 
 def get_config(variant=''):

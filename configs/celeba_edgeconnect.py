@@ -8,7 +8,7 @@ here; the published weights are imported by `python -m jaxinpaint.weights import
 EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
 """
 
-from configs import _base, places2_edgeconnect
+from jaxinpaint.configs import _base, places2_edgeconnect
 
 
 def get_config(variant=''):

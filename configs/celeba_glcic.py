@@ -9,7 +9,7 @@ the published weights are imported by
 `python -m jaxinpaint.weights import glcic model_cn config.json OUT`.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

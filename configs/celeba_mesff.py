@@ -9,7 +9,7 @@ Published result (table 1; masks 10-20 / 20-40 / 40-60 %): PSNR 36.857 / 28.790 
 Result here: not trained here.
 """
 
-from configs import _base, places2_mesff
+from jaxinpaint.configs import _base, places2_mesff
 
 
 def get_config(variant=''):

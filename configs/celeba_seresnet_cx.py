@@ -9,7 +9,7 @@ start. Published: PSNR 36.90, SSIM 0.92 over centre holes of 1/4 and 1/3 of 128 
 30.18, 0.80). Result here: not trained here.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 # O, of the port: one rectangle with sides of 48 to 96 pixels of 160, anywhere.
 MASKS = 'rectangles;margin=0;min_side=48;max_side=96;min_times=1;max_times=1;reference=160'

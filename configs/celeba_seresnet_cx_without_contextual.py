@@ -6,7 +6,7 @@
 The paper shows pictures and gives no numbers. Result here: not trained here.
 """
 
-from configs import celeba_seresnet_cx
+from jaxinpaint.configs import celeba_seresnet_cx
 
 
 def get_config(variant=''):

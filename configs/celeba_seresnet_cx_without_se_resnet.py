@@ -8,7 +8,7 @@ The encoder and both discriminators have GLCIC's plain layers instead.
 The paper shows pictures and gives no numbers. Result here: not trained here.
 """
 
-from configs import celeba_seresnet_cx
+from jaxinpaint.configs import celeba_seresnet_cx
 
 
 def get_config(variant=''):

@@ -8,7 +8,7 @@ division into 28,000 training and 2,000 evaluation images. Result here: not trai
 published weights are imported by `python -m jaxinpaint.weights import aotgan G0000000.pt OUT`.
 """
 
-from configs import _base, places2_aotgan
+from jaxinpaint.configs import _base, places2_aotgan
 
 
 def get_config(variant=''):

@@ -9,7 +9,7 @@ Result here: not trained here; published weights are imported by
 `python -m jaxinpaint.weights import deepfillv1 release_celeba_hq_256 OUT`.
 """
 
-from configs import _base, places2_deepfillv1
+from jaxinpaint.configs import _base, places2_deepfillv1
 
 
 def get_config(variant=''):

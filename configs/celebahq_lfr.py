@@ -13,7 +13,7 @@ the encoder's batch norms see more than one image.
 Result here: not trained here; no weights are published.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

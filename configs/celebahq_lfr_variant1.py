@@ -5,7 +5,7 @@
 As configs/celebahq_lfr.py otherwise. Result here: not trained here.
 """
 
-from configs import _base, celebahq_lfr
+from jaxinpaint.configs import _base, celebahq_lfr
 
 
 def get_config(variant=''):

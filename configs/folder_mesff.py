@@ -9,7 +9,7 @@ perceptual 0.1, style 250). VGG-16's weights are fetched at the first start (doc
 accelerator train the real thing instead: places2_mesff.py takes the same two flags.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

@@ -7,8 +7,8 @@ Data: docs/data.md (lfw). As configs/celeba_seresnet_cx.py but for the set and t
 gives no numbers for LFW. Result here: not trained here.
 """
 
-from configs import _base
-from configs.celeba_seresnet_cx import experiment
+from jaxinpaint.configs import _base
+from jaxinpaint.configs.celeba_seresnet_cx import experiment
 
 
 def get_config(variant=''):

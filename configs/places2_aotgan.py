@@ -10,7 +10,7 @@ earlier method. Result here: not trained here; the published weights are importe
 `python -m jaxinpaint.weights import aotgan G0000000.pt OUT`.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

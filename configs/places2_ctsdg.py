@@ -8,7 +8,7 @@ jaxinpaint/systems/ctsdg/recipe.py; O marks ours. Result here: not trained here;
 weights are imported by `python -m jaxinpaint.weights import ctsdg ITERATION.pt OUT`.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

@@ -12,7 +12,7 @@ table 1: Places2 validation, holes up to 128 x 128, not pasted): mean l1 8.6 %, 
 `python -m jaxinpaint.weights import deepfillv1 release_places2_256 OUT`.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

@@ -8,7 +8,7 @@ The second stage has one encoder. Published result (paper, table 1): mean l1 9.4
 18.15, total variation 25.7 %. Result here: not trained here.
 """
 
-from configs import _base, places2_deepfillv1
+from jaxinpaint.configs import _base, places2_deepfillv1
 
 
 def get_config(variant=''):

@@ -12,7 +12,7 @@ weights are imported by `python -m jaxinpaint.weights import edgeconnect EdgeMod
 InpaintingModel_gen.pth OUT`.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

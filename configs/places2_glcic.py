@@ -8,7 +8,7 @@ chose. The paper took crops of images whose short side was 256 to 384 pixels; th
 256. Result here: not trained here.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

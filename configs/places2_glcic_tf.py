@@ -10,7 +10,7 @@ stands still in the joint phase: `--config.model.separate_heads=False` and
 published.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 # O: of the survey's training set, Places2's 328,500 test images, in batches of 16. The code counts
 # epochs: 100 of the generator, 1 of the discriminator, up to 400 of both losses.

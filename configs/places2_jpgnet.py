@@ -15,7 +15,7 @@ Result here: not trained here; the published weights are imported by `python -m 
 import jpgnet KPN1.pth KPN2.pth EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
 """
 
-from configs import _base, places2_edgeconnect
+from jaxinpaint.configs import _base, places2_edgeconnect
 
 
 def get_config(variant=''):

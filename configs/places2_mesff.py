@@ -9,7 +9,7 @@ Published result (P, table 1; masks 10-20 / 20-40 / 40-60 %): PSNR 30.809 / 23.7
 Result here: not trained here.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

@@ -6,7 +6,7 @@ Everything else as places2_mesff.py. Published result: the paper's table 3 state
 system is best. Result here: not trained here.
 """
 
-from configs import _base, places2_mesff
+from jaxinpaint.configs import _base, places2_mesff
 
 
 def get_config(variant=''):

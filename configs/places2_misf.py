@@ -8,7 +8,7 @@ paper's text where it differs. Result here: not trained here; the published weig
 `python -m jaxinpaint.weights import misf places2_InpaintingModel_gen.pth OUT`.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

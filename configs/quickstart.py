@@ -8,7 +8,7 @@ quarter of the paper's width, two SFI blocks, no adversarial and no VGG terms (t
 have to be downloaded). The evaluation after the last step stands beside the classical fills.
 """
 
-from configs import _base
+from jaxinpaint.configs import _base
 
 
 def get_config(variant=''):

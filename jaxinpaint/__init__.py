@@ -7,7 +7,7 @@
   completed = inpainter(image, mask)                # uint8[H, W, 3], and [H, W] with 255 = hole
 
 `image` and `completed` have the same shape and type, and the same pixels wherever the mask is no
-hole. Training, evaluation and files are the commands train.py, evaluate.py and inpaint.py.
+hole. Training, evaluation and files are commands: `jaxinpaint --help`.
 """
 
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
   from jaxinpaint.inference.loading import load
   from jaxinpaint.systems import list_systems
 
-__version__ = '0.1.0'
+__version__ = '0.2.0.dev0'
 __all__ = ['Inpainter', '__version__', 'list_systems', 'load']
 
 # Loaded at first use: `import jaxinpaint` alone costs no import of jax.

@@ -1,68 +1,182 @@
-"""What the entry points share: flags whose mistakes end in a sentence, and a readable log."""
+"""What the commands share: their flags, whose mistakes end in a sentence, and a readable log."""
 
+import argparse
+import difflib
 import logging as standard_logging
+import os
 import pathlib
+import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
-from absl import flags, logging
+WRONG_USAGE = 2  # the exit code of a mistaken flag
+
+Command = Callable[[Sequence[str]], int]  # from its flags to its exit code
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """absl's parser, for `app.run(main, flags_parser=parse_flags)`.
+class Parser(argparse.ArgumentParser):
+  """argparse in this library's voice: a mistake is one line on stderr and exit code 2.
 
-  A config file or field that does not exist, at which ml_collections raises from deep inside, ends
-  in one sentence and exit code 2.
+  A command with `--config` also takes every field of its config, `--config.data.size=64`. They are
+  kept in `fields` until `experiments.load` knows the config.
+
+  Args:
+    command: as a person types it, 'jaxinpaint train'.
+    description: the module's docstring: what `--help` shows above the flags.
+    arguments: what stands after the command.
   """
-  try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    sys.stderr.write(f'{argv[0]}: {sentence(error)} (--help lists the flags)\n')
-    sys.exit(2)
+
+  def __init__(self, command: str, description: str, arguments: str = '[flags]'):
+    super().__init__(
+      prog=command,
+      usage=f'{command} {arguments}',
+      description=description.strip(),
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+
+  def switch(self, name: str, default: bool = False, help: str = '') -> None:
+    """Adds a flag that is on or off: --name, --noname, --name=true, --name=false."""
+    self.add_argument(f'--{name}', action='store_true', default=default, help=help)
+    for value in (True, False):
+      spellings = [f'--{name}={word}' for word in (str(value), str(value).lower(), int(value))]
+      spellings += [] if value else [f'--no{name}']
+      self.add_argument(
+        *spellings, dest=name, action=f'store_{str(value).lower()}', default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+      )  # fmt: skip
+
+  def config(self, help: str) -> None:
+    """Adds --config, and with it the flags of all its fields."""
+    self.add_argument(
+      '--config', metavar='NAME', help=f'{help} Any field can be set: --config.data.size=128.'
+    )
+
+  def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+    """argparse's, and `fields`: what stands for the config's fields, ['--config.seed=1', ...]."""
+    given, rest = self.parse_known_args(args, namespace)
+    given.fields = rest if hasattr(given, 'config') else []
+    for i, word in enumerate(rest):
+      follows_a_field = given.fields and i > 0 and _is_field(rest[i - 1])
+      if (given.fields and _is_field(word)) or (follows_a_field and not word.startswith('--')):
+        continue
+      self.error(self._unknown(word))
+    if given.fields and given.config is None:
+      self.error(f'{given.fields[0]} is a field of a config: give --config, too')
+    return given
+
+  def _unknown(self, word: str) -> str:
+    if not word.startswith('-'):
+      return f'unexpected argument {word!r}'
+    flag = word.split('=')[0]
+    known = [s for a in self._actions if a.help != argparse.SUPPRESS for s in a.option_strings]
+    near = difflib.get_close_matches(flag, known, n=1)
+    return f'there is no flag {flag}' + (f'; is {near[0]} meant?' if near else '')
+
+  def error(self, message: str):
+    """Ends the process."""
+    message = re.sub(r'^argument ([^:]*): ', r'\1: ', message)
+    say(self.prog, f'{message} (--help lists the flags)')
+    sys.exit(WRONG_USAGE)
 
 
-def sentence(error: Exception) -> str:
-  """The message in one line; of a traceback that ml_collections puts into it, what was raised."""
-  lines = str(error).replace("\\'", "'").replace('\\n', '\n').strip().splitlines()
-  if any(line.startswith('Traceback') for line in lines):
-    lines = [lines[0], lines[-1]]
-  return ' '.join(line.strip() for line in lines if line.strip())
+def choose(
+  command: str,
+  description: str,
+  commands: Mapping[str, tuple[str, Command]],
+  argv: Sequence[str] | None = None,
+) -> int:
+  """Runs the command that the first word names; the others are its flags.
 
+  Args:
+    command: what stands before the word, 'jaxinpaint'.
+    description: what --help shows above the list.
+    commands: {word: (a line about it, what it runs)}.
+    argv: default the process's.
 
-def span(text: str | None) -> tuple[int, int] | None:
-  """'100:110' -> (100, 110); None stays None.
-
-  Raises:
-    ValueError: not two step numbers with the first below the second.
+  Returns:
+    The exit code.
   """
-  if text is None:
-    return None
+  first, *others = (sys.argv[1:] if argv is None else argv) or ['']
+  if first in commands:
+    return commands[first][1](others)
+  if first in ('-h', '--help', 'help'):
+    width = max(map(len, commands))
+    lines = [f'  {word:<{width}}  {about}' for word, (about, _) in commands.items()]
+    print('\n'.join([f'usage: {command} COMMAND [flags]', '', description, '', *lines, '']))
+    print(f'`{command} COMMAND --help` lists the flags of a command.')
+    return 0
+  near = difflib.get_close_matches(first, commands, n=1)
+  meant = f'; is {near[0]} meant?' if near else ''
+  wrong = f'there is no command {first!r}{meant}' if first else 'give a command'
+  say(command, f'{wrong} (commands: {", ".join(commands)})')
+  return WRONG_USAGE
+
+
+def _is_field(word: str) -> bool:
+  return re.match(r'--?(no)?config\.', word) is not None
+
+
+def say(command: str, error: object) -> None:
+  """`jaxinpaint train: what is wrong`, on stderr."""
+  print(f'{command}: {error}', file=sys.stderr)
+
+
+def path(text: str) -> str:
+  """A path, or what holds one ('folder:~/photos', 'name=~/run'), with `~` as a shell expands it."""
+  home = lambda found: found[1] + os.path.expanduser(found[2])
+  return re.sub(r'(^|[:=])(~[^/:=]*)', home, text)
+
+
+def words(text: str) -> list[str]:
+  """'10-20,20-40' -> ['10-20', '20-40']; '' has none."""
+  return [word.strip() for word in text.split(',')] if text else []
+
+
+def whole(least: int | None = None) -> Callable[[str], int]:
+  """The type of a flag that takes a whole number, no smaller than `least`."""
+
+  def number(text: str) -> int:
+    if not re.fullmatch(r'[+-]?\d+', text.strip()):
+      raise argparse.ArgumentTypeError(f'{text!r} must be a whole number')
+    if least is not None and int(text) < least:
+      raise argparse.ArgumentTypeError(f'{text} must be at least {least}')
+    return int(text)
+
+  return number
+
+
+def span(text: str) -> tuple[int, int]:
+  """'100:110' -> (100, 110), for steps."""
   start, colon, stop = text.partition(':')
   if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-    raise ValueError(
+    raise argparse.ArgumentTypeError(
       f'{text!r} must be START:STOP, two numbers of steps with START below STOP, as in 100:110'
     )
   return int(start), int(stop)
 
 
-def check_span(text: str | None) -> bool:
-  """`span` as a validator of absl's flags."""
-  try:
-    span(text)
-  except ValueError as error:
-    raise flags.ValidationError(str(error)) from error
-  return True
+def add_processes(parser: Parser) -> None:
+  """--coordinator, --num_processes and --process_id, of a command that several machines share."""
+  parser.add_argument('--coordinator', metavar='HOST:PORT', help='of process 0, of several.')
+  parser.add_argument('--num_processes', type=whole(1), metavar='N', help='how many there are.')
+  parser.add_argument('--process_id', type=whole(0), metavar='I', help='which this is, from 0.')
 
 
-def setup_logging(verbosity: int = logging.INFO) -> None:
-  """absl's log on the terminal: this library's messages, and of the others what is serious.
+def setup_logging(quiet: bool = False) -> None:
+  """Shows on the terminal what this library logs, and of others only what is serious.
 
-  Orbax writes thirty lines of information for each checkpoint, and warns of metadata that it would
-  like beside each item; a checkpoint that cannot be read is reported by this library.
+  Orbax logs thirty lines for each checkpoint, and warns of metadata that it would like beside each
+  item; this library itself reports a checkpoint that cannot be read.
 
   Args:
-    verbosity: of this library's messages, as absl counts it.
+    quiet: this library's warnings only.
   """
-  logging.set_verbosity(verbosity)
+  from absl import flags, logging
+
+  # absl's log and Grain's workers read absl's flags: all at their defaults, for they are not ours.
+  flags.FLAGS.mark_as_parsed()
+  logging.set_verbosity(logging.WARNING if quiet else logging.INFO)
   logging.use_absl_handler()
   root = str(pathlib.Path(__file__).parents[1])
 
@@ -71,3 +185,12 @@ def setup_logging(verbosity: int = logging.INFO) -> None:
     return record.pathname.startswith(root) or record.levelno >= least
 
   logging.get_absl_handler().addFilter(shown)
+
+
+def sentence(error: BaseException) -> str:
+  """The message in one line; of a traceback that ml_collections puts into it, what was raised."""
+  text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  lines = text.replace("\\'", "'").replace('\\n', '\n').strip().splitlines()
+  if any(line.startswith('Traceback') for line in lines):
+    lines = [lines[0], lines[-1]]
+  return ' '.join(line.strip() for line in lines if line.strip())

@@ -1,11 +1,80 @@
-"""What `inpaint.py` does once its flags are read: load, fill, report; user errors in a sentence."""
+"""Fills the holes of image files.
+
+  jaxinpaint inpaint --weights misf.safetensors --image photo.jpg --mask hole.png --output out.png
+  jaxinpaint inpaint --workdir runs/quickstart --image photos/ --mask masks/ --output repaired/
+
+White is the hole in a mask. Folders pair by name; one mask file serves all images. In a clone,
+`python inpaint.py` is the same command.
+
+Exit codes: 0; 1 where some files of a folder failed; 2 with a sentence where nothing could be done.
+"""
 
 import os
 import sys
+from collections.abc import Sequence
 
-from jaxinpaint.inference import files, loading, pairs
-from jaxinpaint.inference.inpainter import InpaintError
-from jaxinpaint.weights.store import StoreError
+from jaxinpaint.cli import command_line
+
+COMMAND = 'jaxinpaint inpaint'
+
+
+def _parser() -> command_line.Parser:
+  parser = command_line.Parser(COMMAND, __doc__)
+  add, path, whole = parser.add_argument, command_line.path, command_line.whole
+  add('--weights', type=path, metavar='FILE', help='NAME.safetensors, with NAME.json beside it;')
+  add('--workdir', type=path, metavar='DIR', help='or the workdir of a training run.')
+  add('--step', type=whole(0), metavar='N', help='checkpoint of --workdir; default the newest.')
+  add('--image', type=path, metavar='PATH', help='image file, or a folder of them.')
+  add('--mask', type=path, metavar='PATH', help='mask file, or a folder with one for each image.')
+  add('--output', type=path, metavar='PATH', help='output file, or a folder.')
+  parser.switch('invert_mask', help='black is the hole.')
+  parser.switch('overwrite', help='replace outputs that exist (never an input).')
+  add('--format', help='of an output folder: png, jpg, webp, bmp, tif; default as the input.')
+  add('--batch_size', type=whole(), default=8, help='images of equal size at once (default 8).')
+  add(
+    '--max_side',
+    type=whole(),
+    default=1024,
+    help='longer images are filled at this size (default 1024) and the hole is enlarged again; '
+    'known pixels stay. 0: never (memory grows with the pixels).',
+  )
+  add(
+    '--pad_to',
+    type=whole(),
+    default=1,
+    help='pad sides to a multiple of it: 64 compiles less often for images of many sizes.',
+  )
+  add(
+    '--pictures',
+    type=path,
+    metavar='DIR',
+    help='for what a system shows besides: a coarse result, edges, attention.',
+  )
+  add(
+    '--blend',
+    choices=['none', 'poisson'],
+    default='none',
+    help='poisson: fit what fills a hole to the colours around it, for any system.',
+  )
+  add('--seed', type=whole(), default=0, help='of systems that draw random numbers (default 0).')
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit code."""
+  parser = _parser()
+  given = parser.parse_args(argv)
+  missing = [f'--{name}' for name in ('image', 'mask', 'output') if not getattr(given, name)]
+  if missing:
+    parser.error(f'give {", ".join(missing)}')
+  if (given.weights is None) == (given.workdir is None):
+    parser.error('give either --weights or --workdir')
+  if given.step is not None and given.workdir is None:
+    parser.error('--step goes with --workdir')
+  command_line.setup_logging(quiet=True)
+  wanted = vars(given) | {'max_side': given.max_side or None}
+  del wanted['fields']
+  return run(**wanted)
 
 
 def run(
@@ -45,6 +114,11 @@ def run(
     seed: of systems that draw random numbers.
     pictures: folder for what the system shows besides its output.
   """
+  # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
+  from jaxinpaint.inference import files, loading, pairs
+  from jaxinpaint.inference.inpainter import InpaintError
+  from jaxinpaint.weights.store import StoreError
+
   errors: tuple[type[Exception], ...] = (*files.USER_ERRORS, StoreError)
   if workdir is not None:
     from jaxinpaint.training.checkpoints import CheckpointError
@@ -77,11 +151,11 @@ def run(
       pictures=pictures,
     )
   except errors as error:
-    print(f'inpaint.py: {files.sentence(error)}', file=sys.stderr)
+    command_line.say(COMMAND, files.sentence(error))
     return 2
   if report.failed:
     total = len(report.written) + len(report.failed)
-    print(f'inpaint.py: {len(report.failed)} of {total} images failed:', file=sys.stderr)
+    command_line.say(COMMAND, f'{len(report.failed)} of {total} images failed:')
     for path, reason in report.failed:
       print(f'  {path}: {reason}'.replace(f'{path}: {path}: ', f'{path}: '), file=sys.stderr)
     return 1

@@ -1,82 +1,91 @@
-"""Makes and looks at sets of masks: `python -m jaxinpaint.data.masks freeze | inspect`.
+"""Makes and looks at sets of masks.
 
-freeze --spec irregular --count 500 --size 256 --output masks/irregular
-    writes the masks that `evaluate.py --masks irregular` draws, as PNG files with a manifest;
-    `evaluate.py --masks masks/irregular` checks every pixel and hands them out in that order
-inspect DIR [--sheet OUT.png]
-    says which value is the hole, and counts shares, sizes, grey pixels, repeats, broken files
-inspect --spec irregular:0.1-0.4 [--sheet OUT.png]
-    the same of masks that are drawn
-"""
+  jaxinpaint masks freeze --spec irregular --count 500 --size 256 --output masks/irregular
+  jaxinpaint masks inspect DIR [--sheet OUT.png]
+  jaxinpaint masks inspect --spec irregular:0.1-0.4 [--sheet OUT.png]
+
+freeze writes the masks that `evaluate --masks irregular` draws, as PNG files with a manifest;
+`evaluate --masks masks/irregular` checks every pixel and hands them out in that order. inspect says
+which value is the hole, and counts shares, sizes, grey pixels, repeats and broken files; with
+--spec, of masks that are drawn. `python -m jaxinpaint.data.masks` is the same command.
+
+Exit codes: 0; 1 with a sentence, or where inspect has found a fault; 2 wrong flags.
+
+commands:"""
 
 import argparse
 import pathlib
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tqdm
 from PIL import Image
 
-from jaxinpaint.masks import (
-  inspect as mask_inspect,
-)
-from jaxinpaint.masks import (
-  manifest as mask_manifest,
-)
-from jaxinpaint.masks import (
-  spec,
-)
+from jaxinpaint.cli import command_line
 from jaxinpaint.runtime import atomic
 
-# Those of the protocol seed000, which evaluate.py follows by default.
+# Those of the protocol seed000, which `evaluate` follows by default.
 _BINS = '0-20,10-20,20-40,40-60'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; returns its exit status: 0 done, 1 with a sentence, 2 wrong arguments."""
-  args = _parser().parse_args(argv)
-  try:
-    return (_freeze if args.command == 'freeze' else _inspect)(args)
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    print('interrupted: nothing was written', file=sys.stderr)
-    return 130
+  """The command; returns its exit code."""
+  commands = {
+    'freeze': ('write masks that are drawn as files', _freeze_command),
+    'inspect': ('say what is in a folder of masks', _inspect_command),
+  }
+  return command_line.choose('jaxinpaint masks', __doc__, commands, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m jaxinpaint.data.masks',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  commands = parser.add_subparsers(dest='command', required=True)
-  freeze = commands.add_parser('freeze', help='write masks that are drawn as files')
-  freeze.add_argument('--spec', default='', help="as in docs/data.md: 'irregular', 'strokes' ...")
-  freeze.add_argument('--count', type=int, required=True, help='masks in each bin')
-  freeze.add_argument('--size', type=int, required=True, help='side of the masks')
-  freeze.add_argument('--output', required=True, help='a new or empty folder')
-  freeze.add_argument('--seed', type=int, default=0, help='as of evaluate.py (default 0)')
-  freeze.add_argument(
+def _freeze_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser('jaxinpaint masks freeze', 'Writes masks that are drawn as files.')
+  add, path, whole = parser.add_argument, command_line.path, command_line.whole
+  add('--spec', type=path, default='', help="as in docs/data.md: 'irregular', 'strokes' ...")
+  add('--count', type=whole(), required=True, help='masks in each bin.')
+  add('--size', type=whole(), required=True, help='side of the masks.')
+  add('--output', type=path, required=True, metavar='DIR', help='a new or empty folder.')
+  add('--seed', type=whole(), default=0, help='as of evaluate (default 0).')
+  add(
     '--bins',
     default=_BINS,
     help='percent of hole, or NAME=SPEC, separated by commas: '
-    f"'10-20,20-40', 'center 10=center:0.10,random 10=survey_random:0.10' (default {_BINS})",
+    f"'10-20,20-40', 'center 10=center:0.10,random 10=survey_random:0.10' (default {_BINS}).",
   )
-  freeze.add_argument('--workers', type=int, default=0, help='processes that draw (default: none)')
-  inspect = commands.add_parser('inspect', help='say what is in a folder of masks')
-  inspect.add_argument('folder', nargs='?', default='', help='folder, or .txt list of files')
-  inspect.add_argument('--spec', default='', help='draw masks of this specification instead')
-  inspect.add_argument('--sheet', default='', help='picture to write: masks by share')
-  inspect.add_argument('--count', type=int, default=100, help='with --spec: masks (default 100)')
-  inspect.add_argument('--size', type=int, default=256, help='with --spec: side (default 256)')
-  inspect.add_argument('--seed', type=int, default=0, help='with --spec (default 0)')
-  return parser
+  add('--workers', type=whole(), default=0, help='processes that draw (default: none).')
+  return _run(parser, _freeze, argv)
+
+
+def _inspect_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser(
+    'jaxinpaint masks inspect', 'Says what is in a folder of masks.', '[DIR] [flags]'
+  )
+  add, path, whole = parser.add_argument, command_line.path, command_line.whole
+  add('folder', type=path, nargs='?', default='', help='folder, or .txt list of files.')
+  add('--spec', type=path, default='', help='draw masks of this specification instead.')
+  add('--sheet', type=path, default='', metavar='FILE', help='picture to write: masks by share.')
+  add('--count', type=whole(), default=100, help='with --spec: masks (default 100).')
+  add('--size', type=whole(), default=256, help='with --spec: side (default 256).')
+  add('--seed', type=whole(), default=0, help='with --spec (default 0).')
+  return _run(parser, _inspect, argv)
+
+
+def _run(
+  parser: command_line.Parser, work: Callable[[argparse.Namespace], int], argv: Sequence[str]
+) -> int:
+  given = parser.parse_args(argv)
+  try:
+    return work(given)
+  except (ValueError, OSError) as error:
+    command_line.say(parser.prog, error)
+    return 1
+  except KeyboardInterrupt:
+    command_line.say(parser.prog, 'interrupted: nothing was written')
+    return 130
 
 
 def _freeze(args: argparse.Namespace) -> int:
+  from jaxinpaint.masks import manifest as mask_manifest
+
   bins = mask_manifest.parse_bins(args.bins)
   with tqdm.tqdm(total=args.count * len(bins), unit='mask', disable=None) as bar:
     manifest = mask_manifest.freeze(
@@ -96,6 +105,9 @@ def _freeze(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
+  from jaxinpaint.masks import inspect as mask_inspect
+  from jaxinpaint.masks import spec
+
   if bool(args.folder) == bool(args.spec):
     raise ValueError('inspect takes either a folder, or --spec')
   if args.sheet:
@@ -123,12 +135,12 @@ def _check_sheet(path: str) -> None:
   """Raises before the folder is read."""
   if pathlib.Path(path).suffix.lower() not in Image.registered_extensions():
     raise ValueError(f'--sheet {path} must end as a picture does, as sheet.png')
-  parent = pathlib.Path(path).expanduser().parent
+  parent = pathlib.Path(path).parent
   if not parent.is_dir():
     raise FileNotFoundError(f'--sheet {path}: there is no folder {parent}: make it first')
 
 
 def _save(picture: Image.Image, path: str) -> None:
-  target = pathlib.Path(path).expanduser()
+  target = pathlib.Path(path)
   kind = Image.registered_extensions()[target.suffix.lower()]
   atomic.write(target, lambda file: picture.save(file, format=kind))

@@ -1,74 +1,106 @@
-"""Commands on weight files.
+"""Imports published weights; looks into weight files.
 
-python -m jaxinpaint.weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
-python -m jaxinpaint.weights inspect FILE
-python -m jaxinpaint.weights list
-python -m jaxinpaint.weights fetch fid-inception | --list [--from FILE]
+  jaxinpaint weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
+  jaxinpaint weights inspect FILE
+  jaxinpaint weights list
+  jaxinpaint weights fetch fid-inception | --list [--from FILE]
 
-FILE may be the prefix, or the folder, of a TensorFlow checkpoint.
-"""
+FILE may be the prefix, or the folder, of a TensorFlow checkpoint. `python -m jaxinpaint.weights` is
+the same command.
+
+Exit codes: 0; 1 with a sentence; 2 wrong flags.
+
+commands:"""
 
 import argparse
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
 
-from jaxinpaint import systems
-from jaxinpaint.weights import fetch, importer, reader, store
+from jaxinpaint.cli import command_line
 
 _FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 
 
-def main(arguments: list[str] | None = None) -> int:
-  """Runs one command; returns its exit status: 1, and a sentence on stderr, for a wrong input."""
-  parser = argparse.ArgumentParser(
-    prog='python -m jaxinpaint.weights', description='Import and look into weight files.'
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit code."""
+  commands = {
+    'import': ('published checkpoint files -> OUT.safetensors and OUT.json', _import_command),
+    'inspect': ('keys, shapes and types in a weight file', _inspect_command),
+    'list': ('systems, their published weights, addresses and licences', _list_command),
+    'fetch': ("networks that metrics and losses need -> this library's cache", _fetch_command),
+  }
+  return command_line.choose('jaxinpaint weights', __doc__, commands, argv)
+
+
+def _import_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser(
+    'jaxinpaint weights import',
+    'Published checkpoint files -> OUT.safetensors and OUT.json.',
+    'SYSTEM FILE [FILE2 ...] OUT [flags]',
   )
-  commands = parser.add_subparsers(dest='command', required=True)
-  importing = commands.add_parser(
-    'import', help='published checkpoint files -> OUT.safetensors and OUT.json'
+  add, path = parser.add_argument, command_line.path
+  add('system', metavar='SYSTEM', help='its name; see `jaxinpaint weights list`.')
+  add('paths', type=path, nargs='+', metavar='FILE', help='files to read, then OUT to write.')
+  add('--format', metavar='NAME', help='which published format; default whichever fits.')
+  parser.switch('overwrite', help='replace OUT if it exists.')
+  return _run(parser, _import, argv)
+
+
+def _inspect_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser(
+    'jaxinpaint weights inspect', 'Keys, shapes and types in a weight file.', 'FILE'
   )
-  importing.add_argument('system', help='name of the system; see `list`')
-  importing.add_argument(
-    'paths', nargs='+', metavar='FILE', help='one or more files to read, then OUT to write'
+  parser.add_argument('file', type=command_line.path, metavar='FILE', help='of any known kind.')
+  return _run(parser, _inspect, argv)
+
+
+def _list_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser(
+    'jaxinpaint weights list', 'Systems, their published weights, addresses and licences.', ''
   )
-  importing.add_argument('--format', help='which published format (default: whichever fits)')
-  importing.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
-  inspecting = commands.add_parser('inspect', help='keys, shapes and types in a weight file')
-  inspecting.add_argument('file')
-  commands.add_parser('list', help='systems, their published weights, addresses and licences')
-  fetching = commands.add_parser(
-    'fetch', help="networks that metrics and losses need -> this library's cache, checked"
+  return _run(parser, _list, argv)
+
+
+def _fetch_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser(
+    'jaxinpaint weights fetch',
+    "Networks that metrics and losses need -> this library's cache, checked.",
+    '[NAME] [flags]',
   )
-  fetching.add_argument('name', nargs='?', help='of the network; see --list')
-  fetching.add_argument('--list', action='store_true', help='names, places and addresses')
-  fetching.add_argument(
+  add = parser.add_argument
+  add('name', metavar='NAME', nargs='?', help='of the network; see --list.')
+  parser.switch('list', help='names, places and addresses.')
+  add(
     '--from',
     action='append',
     default=[],
     dest='sources',
+    type=command_line.path,
     metavar='FILE',
-    help='a published file that is here already, to copy instead; for several files several times',
+    help='a published file that is here already, to copy instead; for several files several times.',
   )
-  given = parser.parse_args(arguments)
+  return _run(parser, _fetch, argv)
+
+
+def _run(
+  parser: command_line.Parser, work: Callable[[argparse.Namespace], None], argv: Sequence[str]
+) -> int:
+  given = parser.parse_args(argv)
   try:
-    if given.command == 'import':
-      _import(given)
-    elif given.command == 'inspect':
-      _inspect(given.file)
-    elif given.command == 'fetch':
-      _fetch(given)
-    else:
-      _list()
+    work(given)
   except BrokenPipeError:  # `inspect FILE | head`: nobody reads on
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (OSError, ValueError) as error:
-    print(f'error: {error}', file=sys.stderr)
+    command_line.say(parser.prog, error)
     return 1
   return 0
 
 
 def _import(given: argparse.Namespace) -> None:
+  from jaxinpaint.weights import importer, store
+
   *files, out = given.paths
   if not files or pathlib.Path(out).suffix in _FOREIGN:
     raise ValueError(
@@ -85,10 +117,12 @@ def _import(given: argparse.Namespace) -> None:
   )
 
 
-def _inspect(file: str) -> None:
-  rows = [(k, 'x'.join(map(str, shape)), dtype) for k, shape, dtype in reader.describe(file)]
+def _inspect(given: argparse.Namespace) -> None:
+  from jaxinpaint.weights import reader
+
+  rows = [(k, 'x'.join(map(str, shape)), dtype) for k, shape, dtype in reader.describe(given.file)]
   if not rows:
-    print(f'{file} is empty')
+    print(f'{given.file} is empty')
     return
   widths = [max(len(row[i]) for row in rows) for i in range(2)]
   for key, shape, dtype in rows:
@@ -96,6 +130,8 @@ def _inspect(file: str) -> None:
 
 
 def _fetch(given: argparse.Namespace) -> None:
+  from jaxinpaint.weights import fetch
+
   if given.list:
     print('\n'.join(fetch.table()))
     return
@@ -105,7 +141,10 @@ def _fetch(given: argparse.Namespace) -> None:
     print(f'{given.name}: {path}')
 
 
-def _list() -> None:
+def _list(given: argparse.Namespace) -> None:
+  from jaxinpaint import systems
+  from jaxinpaint.weights import importer
+
   for system in systems.list_systems():
     known = importer.formats(system)
     if not known:
@@ -114,7 +153,3 @@ def _list() -> None:
       print(f'{system} ({name}): {format.note}')
       print(f'  address: {format.url or "none"}')
       print(f'  licence: {format.licence or "not stated"}')
-
-
-if __name__ == '__main__':
-  sys.exit(main())

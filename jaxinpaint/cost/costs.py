@@ -29,7 +29,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays, systems
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--train_size', type=int, default=0)
   parser.add_argument('--train_steps', type=int, default=3)
   given = parser.parse_args(argv)
-  command_line.setup_logging(logging.WARNING)
+  command_line.setup_logging(quiet=True)
 
   def say(key: str, value: Any) -> None:
     with open(given.to, 'a', encoding='utf-8') as f:

@@ -156,7 +156,7 @@ def leave(error: BaseException) -> None:
   code = error.exit_code if isinstance(error, Fault) else 1
   if isinstance(error, Fault):
     logging.debug('traceback', exc_info=error)
-    sys.stderr.write(f'train.py: {error}\n')
+    sys.stderr.write(f'jaxinpaint train: {error}\n')
   else:
     traceback.print_exception(error)
   if jax.process_count() > 1 and not isinstance(error, Stopped):

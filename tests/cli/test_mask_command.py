@@ -146,7 +146,8 @@ def test_a_crash_leaves_nothing(tmp_path, monkeypatch):
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys, arguments, message):
   assert freeze(tmp_path / 'set', *arguments) == 1
   error = capsys.readouterr().err
-  assert message in error and error.startswith('error: ') and error.count('\n') == 1
+  assert error.startswith('jaxinpaint masks freeze: ') and error.count('\n') == 1
+  assert message in error
   assert not (tmp_path / 'set').exists()
 
 
@@ -233,7 +234,7 @@ def test_inspect_command(folder, tmp_path, capsys):
   assert 'center:0.25: 5 masks' in out and 'same pixels: 4 files' in out
   for wrong in ([], [str(folder), '--spec', 'box'], [str(tmp_path / 'none')]):
     assert mask_command.main(['inspect', *wrong]) == 1
-    assert capsys.readouterr().err.startswith('error: ')
+    assert capsys.readouterr().err.startswith('jaxinpaint masks inspect: ')
 
 
 def test_inspect_verifies_a_frozen_set(tmp_path, capsys):

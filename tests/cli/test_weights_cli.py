@@ -165,7 +165,7 @@ def test_wrong_files_are_refused_and_nothing_is_written(names, why, toy, files, 
   write_stream(files / 'hostile.pth', call('os.system', 'true'))
   status, out, err = _run(capsys, 'import', 'toy', *(files / n for n in names), files / 'x')
   assert (status, out) == (1, '')
-  assert why in err and err.startswith('error: ')
+  assert why in err and err.startswith('jaxinpaint weights import: ')
   assert not list(files.glob('x*'))
 
 

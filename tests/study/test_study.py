@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import survey_study
 from jaxinpaint.cli import evaluate
+from jaxinpaint.configs import survey_study
 from jaxinpaint.cost import resources
 from jaxinpaint.data import pipeline, sources
 from jaxinpaint.metrics import protocols

@@ -13,7 +13,6 @@ import toy
 from test_loop import small
 
 from jaxinpaint import systems
-from jaxinpaint.cli import command_line
 from jaxinpaint.recipe import Phase
 from jaxinpaint.runtime import faults
 from jaxinpaint.training import loop
@@ -151,10 +150,3 @@ def test_other_processes_trace_nothing(tmp_path):
   assert not profiler.due(0)
   with pytest.raises(ValueError, match='after the last step'):
     Profiler((6, 7), tmp_path, start=0, total=6, active=False)
-
-
-@pytest.mark.parametrize('text', ['100', '5:5', '7:3', 'a:b', ':', '-1:4', '1:2:3', ''])
-def test_a_mistaken_profile_is_named(text):
-  with pytest.raises(ValueError, match='START:STOP'):
-    command_line.span(text)
-  assert command_line.span('100:110') == (100, 110)

@@ -1,0 +1,79 @@
+"""The config that `--config` names: by its name, or as a path; with the fields that flags set."""
+
+import argparse
+import difflib
+import importlib.util
+import pathlib
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from jaxinpaint.cli.command_line import Parser, path, sentence
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+
+
+def names() -> list[str]:
+  """Those of the configs that come with the library."""
+  return sorted(p.stem for p in FOLDER.glob('*.py') if not p.name.startswith('_'))
+
+
+def find(text: str) -> str:
+  """'quickstart:quicktest' or '~/mine.py' -> the config's file, with what stands after the colon.
+
+  Raises:
+    FileNotFoundError: neither a file nor a name; the message lists near names.
+  """
+  text, colon, variant = path(text).partition(':')
+  file = pathlib.Path(text)
+  if not file.is_file():
+    named = FOLDER / f'{text}.py'
+    if text not in names():
+      near = difflib.get_close_matches(file.stem, names(), n=5) or names()
+      raise FileNotFoundError(
+        f'--config {text}: there is no such file, nor a config of this name; by name there are '
+        f'{", ".join(near)}'
+      )
+    file = named
+  return f'{file}{colon}{variant}'
+
+
+def name(text: str) -> str:
+  """'configs/quickstart.py:quicktest' -> 'quickstart-quicktest'."""
+  file, _, variant = text.partition(':')
+  return '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
+
+
+def load(parser: Parser, given: argparse.Namespace) -> 'ConfigDict | None':
+  """The config of --config with its fields as the flags say; None where no config is given.
+
+  A config that is not there, a wrong field or a wrong value ends the process as a wrong flag does.
+  """
+  if given.config is None:
+    return None
+  from absl import flags
+  from ml_collections import config_flags
+
+  _allow_old_imports()
+  try:
+    words = [f'--config={find(given.config)}', *given.fields]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=words)
+    left = values([parser.prog, *words])
+    if left[1:]:
+      raise ValueError(f'unexpected argument {left[1]!r}')
+    return values.config.lock()  # raises what ml_collections put off: a file that is not readable
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    wrapped = r'^flag --config=.*: Error whilst parsing config file: \w+: '  # ml_collections' own
+    parser.error(re.sub(wrapped, f'--config {given.config}: ', sentence(error)))
+
+
+def _allow_old_imports() -> None:
+  """Configs that people wrote for version 0.1 say `from configs import _base`, in any folder."""
+  if importlib.util.find_spec('configs') is None:
+    import jaxinpaint.configs
+
+    sys.modules['configs'] = jaxinpaint.configs

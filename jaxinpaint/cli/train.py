@@ -1,0 +1,92 @@
+"""Trains a system.
+
+  jaxinpaint train --config quickstart
+  jaxinpaint train --config places2_mesff --workdir runs/mesff --config.data.batch_size=16
+  jaxinpaint train --config places2_mesff:quicktest
+  jaxinpaint train --config ... --estimate [--probe=20 | --devices=8 | --devices=v5e:4x4]
+  jaxinpaint train --config ... --profile=100:110
+  jaxinpaint train --config ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
+
+--estimate says what a run would take and starts none (docs/scaling.md). --profile traces steps 100
+to 110 (docs/monitoring.md). The last line is one of two processes; Cloud TPU, Slurm and Open MPI
+need none of its flags (docs/pods.md). Run the same command again to go on from the newest
+checkpoint. In a clone, `python train.py` is the same command.
+
+Exit codes: 0 every step is done; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process
+or data worker died: run it again; 74 the disk is full or read-only: run it again when that is
+mended; 65 numbers not finite, 78 config or data, 2 command line: something has to be changed; 1 an
+unforeseen error. See docs/faults.md.
+"""
+
+import faulthandler
+import os
+from collections.abc import Sequence
+
+from jaxinpaint.cli import command_line, experiments
+
+
+def _parser() -> command_line.Parser:
+  parser = command_line.Parser('jaxinpaint train', __doc__)
+  parser.config('the experiment: a name, as places2_mesff, or a file.')
+  parser.add_argument(
+    '--workdir',
+    type=command_line.path,
+    metavar='DIR',
+    help='for checkpoints, logs and pictures; default runs/NAME of the config.',
+  )
+  parser.switch('estimate', help='only say what a run would take: parameters, FLOPs, memory.')
+  parser.add_argument(
+    '--devices',
+    default='',
+    help='with --estimate: for devices that are not here: 8 (CPUs), v5e:4x4 (a TPU slice).',
+  )
+  parser.add_argument(
+    '--probe',
+    type=command_line.whole(0),
+    default=0,
+    metavar='STEPS',
+    help='with --estimate: take so many real steps of each kind, as 20.',
+  )
+  parser.add_argument(
+    '--profile',
+    type=command_line.span,
+    metavar='START:STOP',
+    help='trace the steps between, into profile/ of the workdir.',
+  )
+  command_line.add_processes(parser)
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit code."""
+  parser = _parser()
+  given = parser.parse_args(argv)
+  if given.config is None:
+    parser.error('give --config')
+  if bool(given.devices) + bool(given.probe) > given.estimate:
+    parser.error(
+      '--devices and --probe belong to --estimate, and only one of them: a probe takes steps on '
+      'the devices that are here'
+    )
+  faulthandler.enable()
+  config = experiments.load(parser, given)
+  # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
+  from jaxinpaint.runtime import compilation_cache, distributed, faults
+  from jaxinpaint.training import loop
+
+  workdir = given.workdir or os.path.join('runs', experiments.name(given.config))
+  command_line.setup_logging()
+  try:
+    distributed.initialize(given.coordinator, given.num_processes, given.process_id)
+    if given.estimate:
+      from jaxinpaint.cost import estimate
+
+      estimate.run(config, given.devices, given.probe)
+    else:
+      compilation_cache.use(workdir)
+      loop.train(config, workdir, profile=given.profile)
+  except distributed.ClusterError as error:
+    faults.leave(faults.ConfigurationError(str(error)))
+  except Exception as error:
+    faults.leave(error)
+  return 0
