@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxinpaint.cli import evaluate_command
+from jaxinpaint.cli import evaluate
 
 if __name__ == '__main__':
-  sys.exit(evaluate_command.main())
+  sys.exit(evaluate.main())

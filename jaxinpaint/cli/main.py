@@ -18,7 +18,7 @@ commands:"""
 # {word: (module of jaxinpaint.cli, what it does)}.
 COMMANDS = {
   'train': ('train', 'train a system, or go on with a run'),
-  'evaluate': ('evaluate_command', 'measure systems and fills on the same images and holes'),
+  'evaluate': ('evaluate', 'measure systems and fills on the same images and holes'),
   'inpaint': ('inpaint', 'fill the holes of image files'),
   'masks': ('masks', 'write sets of masks as files; say what a folder of masks holds'),
   'weights': ('weights', 'import published weights; look into weight files'),

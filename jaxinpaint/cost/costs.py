@@ -1,4 +1,4 @@
-"""What one row costs, measured in a process of its own; `evaluation.resources` starts it.
+"""What one row costs, measured in a process of its own; `cost.resources` starts it.
 
   python -m jaxinpaint.cost.costs check   --row PATH [--row PATH ...] --to FILE
   python -m jaxinpaint.cost.costs predict --row PATH --size 256 --to FILE
@@ -10,7 +10,7 @@ is appended to FILE, a JSON object a line, as soon as it is known: a process tha
 memory leaves what it had.
 
   {"stage": TEXT}                       what is measured next
-  {"values": {NAME: NUMBER}}            of `evaluation.resources.RESOURCES`
+  {"values": {NAME: NUMBER}}            of `report.resources.RESOURCES`
   {"not_measured": {NAME: SENTENCE}}
   {"error": SENTENCE}                   nothing else can be measured
 """
@@ -32,7 +32,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays, systems
-from jaxinpaint.cli import command_line
 from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.layers import operations
@@ -62,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--train_size', type=int, default=0)
   parser.add_argument('--train_steps', type=int, default=3)
   given = parser.parse_args(argv)
-  command_line.setup_logging(quiet=True)
 
   def say(key: str, value: Any) -> None:
     with open(given.to, 'a', encoding='utf-8') as f:
@@ -373,4 +371,7 @@ def schedule_seconds(run: preparation.Run, total: int, steps: int, say: Say) -> 
 
 
 if __name__ == '__main__':
+  from jaxinpaint.cli import command_line
+
+  command_line.setup_logging(quiet=True)
   raise SystemExit(main())

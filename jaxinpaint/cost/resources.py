@@ -1,16 +1,11 @@
 """What a row of the tables costs: parameters, operations, seconds, memory, hours of training.
 
-  python -m jaxinpaint.cost.resources --row glcic=runs/celeba_glcic --size 256
-      [--row NAME=PATH ...] [--fills telea,ns] [--train_batch 4 | --notrain] [--output FILE.json]
-
 Each row is measured in a process of its own, and its training in another, so that the peak of
-memory of one is not taken for the other's. `RESOURCES` says what every number is.
+memory of one is not taken for the other's. `report.resources.RESOURCES` says what every number is.
 """
 
-import argparse
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import platform
@@ -21,91 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxinpaint.evaluation import classical, rows
-
-
-@dataclasses.dataclass(frozen=True)
-class Resource:
-  """One number of a row.
-
-  Attributes:
-    name: its key.
-    label: in tables.
-    unit: in which the number is given; '' for counts.
-    method: how it is measured.
-    published: its name in published.csv; '' where papers do not give it.
-  """
-
-  name: str
-  label: str
-  unit: str
-  method: str
-  published: str = ''
-
-
-_PEAK = 'largest resident size of a process that measures nothing else'
-_PLANNED = 'arguments, results and temporary arrays of the compiled program, by its own analysis'
-
-RESOURCES: tuple[Resource, ...] = (
-  Resource('size', 'size', 'pixels', 'side of the square images'),
-  Resource('parameters', 'parameters', '', 'of the networks that fill a hole'),
-  Resource(
-    'gflops',
-    'GFLOPs',
-    'GFLOP per image',
-    'convolutions and matrix products of one image, a multiply-add counted as two',
-  ),
-  Resource(
-    'compiled_gflops',
-    'compiled GFLOPs',
-    'GFLOP per image',
-    "all operations of the compiled program for one image, by the compiler's own count",
-  ),
-  Resource(
-    'compile_seconds',
-    'compile',
-    's',
-    'tracing and compiling for one image, the compilation cache switched off',
-  ),
-  Resource(
-    'seconds_per_image',
-    'seconds per image',
-    's',
-    'one image at a time, from arrays of the host to an array of the host, edges and other inputs '
-    'included; median of the timed calls after two that are not counted; one device',
-    'test_seconds_per_image',
-  ),
-  Resource('best_batch', 'best batch', 'images', 'the power of two with the least time per image'),
-  Resource(
-    'seconds_per_image_best_batch',
-    'seconds per image, best batch',
-    's',
-    'likewise, of a whole batch divided by its images; median of five calls',
-  ),
-  Resource('largest_batch', 'largest batch tried', 'images', 'batches are doubled up to it'),
-  Resource('host_gb', 'host memory', 'GB', f'{_PEAK}: loading, compiling, batch 1', 'memory_GB'),
-  Resource('device_gb', 'device memory', 'GB', "the device's own peak, batch 1", 'gpu_memory_GB'),
-  Resource('planned_gb', 'device memory, planned', 'GB', f'{_PLANNED}, batch 1; not measured'),
-  Resource('train_batch', 'training batch', 'images', 'over all devices'),
-  Resource('train_size', 'training size', 'pixels', 'side of the square images'),
-  Resource(
-    'train_seconds_per_step',
-    'seconds per training step',
-    's',
-    "the run's own step without reading images; median of the timed steps of each kind after one "
-    'that is not counted, weighted by how often the schedule takes it',
-  ),
-  Resource('train_steps', 'training steps', '', 'of the whole schedule'),
-  Resource(
-    'train_hours',
-    'training hours, extrapolated',
-    'h',
-    'steps x seconds per step: not measured as a whole',
-    'train_hours',
-  ),
-  Resource('train_host_gb', 'host memory in training', 'GB', _PEAK),
-  Resource('train_device_gb', 'device memory in training', 'GB', "the device's own peak"),
-  Resource('train_planned_gb', 'device memory in training, planned', 'GB', _PLANNED),
-)
+from jaxinpaint.report.resources import RESOURCES, shown
 
 
 class ResourceError(ValueError):
@@ -228,16 +139,6 @@ def hardware() -> dict[str, Any]:
   }
 
 
-def shown(name: str, value: float) -> str:
-  """A number of RESOURCES as tables show it: counts whole, the rest with three digits."""
-  if name == 'parameters':
-    return f'{value / 1e6:.2f} M'
-  unit = next(r.unit for r in RESOURCES if r.name == name)
-  if unit in ('', 'pixels', 'images') or value == 0 or abs(value) >= 100:
-    return f'{value:,.0f}'
-  return f'{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}'
-
-
 def table(measured: Measured) -> str:
   """Markdown: a row for each resource, a column for each row of the tables."""
   names = list(measured.resources)
@@ -307,57 +208,3 @@ def _run(what: str, row: str, words: Sequence[Any]) -> tuple[list[dict[str, Any]
   # A process that was killed may have left half a line.
   lines = [json.loads(x) for x in text.splitlines() if x.endswith('}')]
   return lines, done.returncode
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """The command; its exit status: 0 done, 1 with a sentence, 2 wrong arguments."""
-  parser = argparse.ArgumentParser(
-    prog='python -m jaxinpaint.cost.resources',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument(
-    '--row', action='append', default=[], metavar='NAME=PATH', help='a run or a weights file'
-  )
-  parser.add_argument('--fills', default='', help=f'of {", ".join(classical.FILLS)}')
-  parser.add_argument('--size', type=int, default=256, help='side of the images (default 256)')
-  parser.add_argument(
-    '--max_batch', type=int, default=0, help='largest batch tried (default 8 on a CPU, else 64)'
-  )
-  parser.add_argument('--repeats', type=int, default=20, help='timed calls (default 20)')
-  parser.add_argument('--notrain', action='store_true', help='leave training out')
-  parser.add_argument('--train_batch', type=int, default=0, help="default the run's")
-  parser.add_argument('--train_size', type=int, default=0, help="default the run's")
-  parser.add_argument('--train_steps', type=int, default=3, help='timed, of each kind (default 3)')
-  parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
-  given = parser.parse_args(argv)
-  try:
-    if not (given.row or given.fills):
-      raise ResourceError('give what to measure: --row NAME=PATH, or --fills telea')
-    output = given.output and given.output.expanduser()
-    if output and not output.absolute().parent.is_dir():
-      raise ResourceError(f'--output {output}: there is no folder {output.parent}: make it first')
-    measured = measure(
-      rows.split(given.row),
-      [x for x in given.fills.split(',') if x],
-      size=given.size,
-      max_batch=given.max_batch,
-      repeats=given.repeats,
-      training=not given.notrain,
-      train_batch=given.train_batch,
-      train_size=given.train_size,
-      train_steps=given.train_steps,
-    )
-  except ValueError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  print(table(measured), end='')
-  if output:
-    text = json.dumps(measured.to_json(), indent=2, ensure_ascii=False)
-    output.write_text(text + '\n', encoding='utf-8')
-    print(f'written: {output}')
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from absl import logging
 
 from jaxinpaint import arrays
 
@@ -169,6 +170,34 @@ def get(names: Sequence[str]) -> dict[str, Predictor]:
   for name in names:
     check(name)
   return {FILLS[name].label: FILLS[name].function for name in names}
+
+
+def choose(names: Sequence[str]) -> dict[str, Predictor]:
+  """As `get`, where ['all'] are all that are installed, and ['none'] is none.
+
+  Raises:
+    ValueError: as `get`; 'all' or 'none' beside other names.
+  """
+  names = [n.strip().lower() for n in names if n.strip()]
+  if names == ['none']:
+    return {}
+  if names == ['all']:
+    return get([n for n in FILLS if _is_installed(n)])
+  if 'none' in names or 'all' in names:
+    raise ValueError(f"--fills {','.join(names)}: 'all' and 'none' stand alone")
+  try:
+    return get(names)
+  except ValueError as error:
+    raise ValueError(f"--fills: {error}; or 'all', 'none'") from error
+
+
+def _is_installed(name: str) -> bool:
+  try:
+    check(name)
+  except ValueError as error:
+    logging.warning('%s', error)
+    return False
+  return True
 
 
 PREDICTORS: dict[str, Predictor] = get(('mean', 'telea', 'ns'))

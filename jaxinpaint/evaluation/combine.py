@@ -1,17 +1,12 @@
 """Joins reports that were measured apart into one comparison.
 
-  python -m jaxinpaint.evaluation.combine runs/a/evaluation/1000 runs/b/evaluation/1000 \
-    --output runs/evaluation/a_and_b --baseline misf
-
 Reports can be joined when protocol, data set, size, bins, images and masks are the same: then every
 predictor met the same images with the same holes, and paired differences hold across reports.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -259,31 +254,9 @@ def _environment(reports: Sequence[Report]) -> dict[str, Any]:
   return joined
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Parses the command line and joins; mistakes end in a sentence."""
-  parser = argparse.ArgumentParser(
-    prog='python -m jaxinpaint.evaluation.combine', description=__doc__.splitlines()[0]
-  )
-  parser.add_argument('reports', nargs='+', metavar='REPORT_DIR', help='folders of evaluate.py')
-  parser.add_argument('--output', required=True, metavar='DIR', help='an earlier report is kept')
-  parser.add_argument('--baseline', metavar='NAME', help='row that all others are compared with')
-  parser.add_argument(
-    '--any_dataset_name', action='store_true', help='the data sets are one, under several names'
-  )
-  given = parser.parse_args(arguments)
-  try:
-    report.check_folder(given.output)
-    joined = combine(
-      given.reports, baseline=given.baseline, any_dataset_name=given.any_dataset_name
-    )
-    folder = report.write(
-      joined.results, given.output, joined.published, measured_on=joined.environment
-    )
-  except (ReportError, OSError) as error:
-    sys.exit(f'combine: {error}')
-  print(report.terminal_table(joined.results, joined.published))
-  print(f'report: {folder / "report.html"}')
-
-
 if __name__ == '__main__':
-  main()
+  import sys
+
+  from jaxinpaint.cli import combine as command
+
+  sys.exit(command.main())

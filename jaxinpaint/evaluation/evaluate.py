@@ -5,8 +5,8 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 
 import jax
 import numpy as np
@@ -15,12 +15,9 @@ from absl import logging
 
 from jaxinpaint.evaluation import measure, predictors
 from jaxinpaint.evaluation.journal import Entry, Journal, entries_from_json, entries_to_json
-from jaxinpaint.evaluation.measure import EvaluationError, Images
-from jaxinpaint.evaluation.predictors import Predictor
+from jaxinpaint.evaluation.spec import EvaluationError, EvaluationSpec
 from jaxinpaint.masks import sets
 from jaxinpaint.masks.bins import Bin
-from jaxinpaint.metrics import deep
-from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import extremes
 from jaxinpaint.report.results import (
   Example,
@@ -33,99 +30,58 @@ from jaxinpaint.runtime import processes
 # Known pixels of a lossy file differ by less, of 255.
 _LOSSY = 64
 
-__all__ = ['EvaluationError', 'Images', 'Predictor', 'evaluate']
-
 
 def evaluate(
-  rows: Mapping[str, Any],
-  images: Images,
-  masks_by_bin: sets.MaskSet,
-  protocol: Protocol,
+  spec: EvaluationSpec,
   *,
-  batch_size: int = 8,
-  seed: int = 0,
-  count: int | None = None,
-  examples: int = 4,
-  progress: bool = True,
-  networks: Any = None,
-  samples: int = 1,
-  on_unreadable: str = 'skip',
   journal: Journal | None = None,
   share: bool = False,
+  examples: int = 4,
   cases: bool = False,
+  progress: bool = True,
 ) -> Results:
-  """Measures rows on the first `count` images, each with one mask per bin.
+  """Measures rows on images, each with one mask per bin.
 
-  Predictors get the picture with its hole emptied to 0, so that none can look at the truth, in
-  batches of exactly `batch_size` (the last is filled up with copies, which are not measured), so
-  that whatever compiles, compiles once. The output is pasted into the known picture and rounded as
-  the protocol says, then measured. The numbers do not depend on batch_size, as far as a row's
-  outputs do not, nor on the number of processes, nor on interruptions.
+  Predictors get the picture with its hole set to 0, so that none can look at the truth, in batches
+  of exactly `spec.batch_size` (the last is filled up with copies, which are not measured), so that
+  each network compiles once. The output is pasted into the known picture and rounded as the
+  protocol says, then measured. The numbers do not depend on batch_size, as far as a row's outputs
+  do not, nor on the number of processes, nor on interruptions.
 
   Args:
-    rows: {name: predictor or stored outputs, see `predictors`}.
-    images: the test set; one that cannot be read is named, skipped and counted.
-    masks_by_bin: of `mask_sets.make`; an image that gets None has no mask in that bin.
-    protocol: what is measured.
-    batch_size: images at a time, on each process.
-    seed: of the masks; recorded.
-    count: at most; None: the protocol's.
-    examples: so many images per bin are kept for the grids.
-    progress: logs a line, and shows a bar where stderr is a terminal.
-    networks: of `deep.Networks.load`; None: loaded if the protocol needs any.
-    samples: completions of each image by rows that sample; all but metrics of samples see the
-      first.
-    on_unreadable: 'skip' or 'fail'.
+    spec: what is measured, on what, how. An image that cannot be read is named, skipped, counted.
     journal: of `journal.open_journal`: what it holds is not measured again.
-    share: with several processes each measures a part of the images, all must call this and all
+    share: with several processes each measures a part of the images; all must call this, and all
       get the whole results. False: whoever calls it measures everything.
+    examples: how many images of each bin are kept for the grids.
     cases: the best and worst images of each row are completed once more, for their pictures; with
       several processes the first has them.
+    progress: logs a line, and shows a bar where stderr is a terminal.
 
   Raises:
-    EvaluationError: nothing to measure, or a predictor returned another shape, changed known
-      pixels, or returned NaN or infinity; or an image could not be read, if that is to fail.
+    EvaluationError: a predictor returned another shape, changed known pixels, or returned NaN or
+      infinity; no image could be read, or one could not and spec.on_unreadable is 'fail'.
   """
-  if not rows or not masks_by_bin or batch_size < 1 or samples < 1:
-    raise EvaluationError(
-      f'give at least one predictor ({len(rows)}), one bin ({len(masks_by_bin)}), a batch_size of '
-      f'at least 1 ({batch_size}) and samples of at least 1 ({samples})'
-    )
-  if on_unreadable not in ('skip', 'fail'):
-    raise EvaluationError(f"on_unreadable {on_unreadable!r} must be 'skip' or 'fail'")
-  wanted = min(protocol.count if count is None else count, len(images))
-  if wanted < 1:
-    raise EvaluationError(f'no images to evaluate on: there are {len(images)}, wanted {count}')
-  if networks is None and protocol.deep_metrics:
-    networks = deep.Networks.load(protocol.metrics)
+  spec = spec.with_networks()
   journal = journal or Journal()
   together = _Together(share)
-  done = together.own(journal, range(wanted))
-  batches = _remaining(wanted, batch_size, done)
-  bins = tuple(masks_by_bin)
+  done = together.own(journal, range(spec.count))
+  batches = _remaining(spec.count, spec.batch_size, done)
+  bins = tuple(spec.on.masks)
   progress = progress and jax.process_index() == 0
   if progress:
     logging.info(
       'Evaluating %s on %d images, holes: %s.',
-      ', '.join(rows),
-      wanted,
+      ', '.join(spec.rows),
+      spec.count,
       ', '.join(b.label for b in bins),
     )
     if done:
       logging.info(
-        'Resuming: %d of %d images were measured before the interruption.', len(done), wanted
+        'Resuming: %d of %d images were measured before the interruption.', len(done), spec.count
       )
   with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-    measurement = measure.Measurement(
-      rows,
-      images,
-      masks_by_bin,
-      protocol,
-      batch_size=batch_size,
-      networks=networks,
-      samples=samples,
-      pool=pool,
-    )
+    measurement = measure.Measurement(spec, pool)
     mine = batches[together.index :: together.count]
     left = sum(map(len, mine))
     bar = tqdm.tqdm(
@@ -136,33 +92,32 @@ def evaluate(
       disable=None if progress else True,
     )
     with bar, together.errors():
-      _run(measurement, mine, journal, bins, examples, on_unreadable, bar)
+      _run(measurement, mine, journal, bins, examples, spec.on_unreadable, bar)
     entries = together.entries(journal)
     if not any(not e.why for e in entries):
       first = entries[0]
       raise EvaluationError(
-        f'none of the {wanted} images could be read; the first: {first.file}: {first.why}'
+        f'none of the {spec.count} images could be read; the first: {first.file}: {first.why}'
       )
     sizes = {e.size for e in entries if not e.why}
     if len(sizes) > 1:
       raise EvaluationError(
         f'the images have the sizes {sorted(sizes)}: crop or resize all to one size'
       )
-    set_values = _set_values(measurement, rows, bins, entries, journal, together, networks)
     results = Results(
-      protocol=protocol,
-      predictors=tuple(rows),
+      protocol=spec.protocol,
+      predictors=tuple(spec.rows),
       bins=bins,
-      records=_records(rows, bins, entries),
-      examples=_examples(rows, bins, entries, journal, together, examples),
+      records=_records(spec, entries),
+      examples=_examples(spec, entries, journal, together, examples),
       skipped=[(e.file, e.why) for e in entries if e.why],
-      mask_sha256=_mask_hash(masks_by_bin, entries, pool),
-      seed=seed,
+      mask_sha256=_mask_hash(spec.on.masks, entries, pool),
+      seed=spec.on.seed,
       size=sizes.pop(),
-      set_values=set_values,
-      not_computed=_not_computed(protocol, networks, rows, samples),
-      kinds={name: predictors.kind_of(row) for name, row in rows.items()},
-      notes=_known_pixels(rows, entries, protocol),
+      set_values=_set_values(spec, measurement, entries, journal, together),
+      not_computed=_not_computed(spec),
+      kinds={name: predictors.kind_of(row) for name, row in spec.rows.items()},
+      notes=_known_pixels(spec, entries),
     )
     if cases and together.index == 0:
       extremes.collect(results, measurement.complete)
@@ -249,13 +204,18 @@ class _Together:
 
 
 class _Errors:
-  def __init__(self, gather: Any):
+  def __init__(self, gather: Callable[[bytes], list[bytes]]):
     self._gather = gather
 
   def __enter__(self) -> None:
     pass
 
-  def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
     if error is not None and not isinstance(error, Exception):
       return  # the process is being ended
     parts = self._gather(str(error or '').encode() + (b'.' if error else b''))
@@ -265,17 +225,16 @@ class _Errors:
           raise EvaluationError(f'process {k}: {text.decode()[:-1]}')
 
 
-def _records(rows: Mapping[str, Any], bins: Sequence[Bin], entries: Sequence[Entry]) -> list:
+def _records(spec: EvaluationSpec, entries: Sequence[Entry]) -> list[Record]:
   return [
     Record(name, b, e.index, e.file, e.shares[k], dict(e.values[name][k]))
-    for name, (k, b), e in itertools.product(rows, enumerate(bins), entries)
+    for name, (k, b), e in itertools.product(spec.rows, enumerate(spec.on.masks), entries)
     if not e.why and e.shares[k] is not None
   ]
 
 
 def _examples(
-  rows: Mapping[str, Any],
-  bins: Sequence[Bin],
+  spec: EvaluationSpec,
   entries: Sequence[Entry],
   journal: Journal,
   together: _Together,
@@ -283,14 +242,14 @@ def _examples(
 ) -> list[Example]:
   """The first images of each bin, as they were measured."""
   found = []
-  for k, b in enumerate(bins):
+  for k, b in enumerate(spec.on.masks):
     first = [e.index for e in entries if not e.why and e.shares[k] is not None][:count]
     pictures = {i: journal.pictures(i) for i in first if i in journal.entries}
     get = lambda key, pictures=pictures: together.arrays({i: p[key] for i, p in pictures.items()})
     if not first:
       continue
     truths, masks = get('truth'), get(f'mask {k}')
-    outputs = {name: get(f'output {k} {r}') for r, name in enumerate(rows)}
+    outputs = {name: get(f'output {k} {r}') for r, name in enumerate(spec.rows)}
     found += [
       Example(b, i, truths[i], masks[i], {name: of[i] for name, of in outputs.items()})
       for i in first
@@ -318,13 +277,11 @@ def _mask_hash(
 
 
 def _set_values(
+  spec: EvaluationSpec,
   measurement: measure.Measurement,
-  rows: Mapping[str, Any],
-  bins: Sequence[Bin],
   entries: Sequence[Entry],
   journal: Journal,
   together: _Together,
-  networks: Any,
 ) -> list[SetValue]:
   """Numbers of whole sets, of the features of all images in their order."""
   metrics = measurement.set_metrics
@@ -338,49 +295,46 @@ def _set_values(
     return np.stack([found[i] for i in here])
 
   values = []
-  for k, b in enumerate(bins):
+  for k, b in enumerate(spec.on.masks):
     n = sum(not e.why and e.shares[k] is not None for e in entries)
     if n < 2:
       logging.warning('%s needs two images, %s %% has %d.', metrics[0].label, b.label, n)
       continue
     real = features(0, k)
-    for name in rows:
+    for name in spec.rows:
       of: dict[str, np.ndarray] = {}
       for m in metrics:
-        v = measure.variant_of(m, measurement.protocol)
+        v = measure.variant_of(m, spec.protocol)
         if v not in of:
           of[v] = features(measurement.places[v, name, b], k)
-        values.append(SetValue(name, b, m.name, float(networks.set_value(m, real, of[v])), n))
+        values.append(SetValue(name, b, m.name, float(spec.networks.set_value(m, real, of[v])), n))
   return values
 
 
-def _not_computed(
-  protocol: Protocol, networks: Any, rows: Mapping[str, Any], samples: int
-) -> dict[str, str]:
-  found = dict(networks.missing) if networks else {}
-  drawing = [name for name, row in rows.items() if predictors.has_samples(row)]
-  for m in protocol.metrics:
+def _not_computed(spec: EvaluationSpec) -> dict[str, str]:
+  found = dict(spec.networks.missing) if spec.networks else {}
+  sampling = [name for name, row in spec.rows.items() if predictors.has_samples(row)]
+  for m in spec.protocol.metrics:
     if measure.kind_of(m) != 'samples' or m.name in found:
       continue
-    if not drawing:
+    if not sampling:
       found[m.name] = 'none of the rows draws random numbers: each has one output for an image'
-    elif samples < 2:
+    elif spec.samples < 2:
       found[m.name] = 'it compares several outputs for one image: pass --samples 5'
   return found
 
 
-def _known_pixels(
-  rows: Mapping[str, Any], entries: Sequence[Entry], protocol: Protocol
-) -> dict[str, str]:
+def _known_pixels(spec: EvaluationSpec, entries: Sequence[Entry]) -> dict[str, str]:
   """{'known pixels of NAME': how stored outputs differ from the truth where it is known}."""
   notes = {}
-  for name, row in rows.items():
+  replaced = 'replaced by the truth before it is measured'
+  for name, row in spec.rows.items():
     if not predictors.is_stored(row):
       continue
     total = sum(s is not None for e in entries for s in e.shares)
     changes = [x for e in entries for x in e.changed.get(name, ()) if x]
     if changes:
-      done = 'replaced by the truth before it is measured' if protocol.composite else 'measured too'
+      done = replaced if spec.protocol.composite else 'measured too'
       notes[f'known pixels of {name}'] = (
         f'differ from the truth in {len(changes)} of {total} outputs, by up to {max(changes)} of '
         f'255; {done}' + ('' if max(changes) < _LOSSY else '. Were they made with these holes?')

@@ -3,33 +3,17 @@
 import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
-from typing import Protocol as Interface
 
 import numpy as np
 
 from jaxinpaint import arrays
 from jaxinpaint.evaluation import predictors
 from jaxinpaint.evaluation.journal import Entry
-from jaxinpaint.masks import sets
+from jaxinpaint.evaluation.spec import EvaluationError, EvaluationSpec
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocol import DEEP, Metric, Protocol
 from jaxinpaint.pictures import decode
 from jaxinpaint.report.results import Example
-
-
-class EvaluationError(ValueError):
-  """The evaluation cannot be made or trusted; the message says why."""
-
-
-class Images(Interface):
-  """Test images of one size, as `data.pipeline.evaluation_set` gives them."""
-
-  def __len__(self) -> int:
-    """How many there are."""
-
-  def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
-    """(uint8[H, W, 3] RGB, its path); raises data.decode.UnreadableImage."""
 
 
 def kind_of(metric: Metric) -> str:
@@ -84,32 +68,16 @@ class Measurement:
   """What is measured of which rows.
 
   Args:
-    rows: {name: see `predictors`}.
-    images: test set.
-    masks_by_bin: of `mask_sets.make`; an image that gets None has no mask in that bin.
-    protocol: what is measured.
-    batch_size: rows of the arrays that predictors see.
-    networks: of `deep.Networks.load`; None: metrics of features are not taken.
-    samples: completions of each image by systems that sample.
-    pool: threads for reading and measuring.
+    spec: of the evaluation; where it has no networks, metrics of features are not taken.
+    pool: threads that read images and measure.
   """
 
-  def __init__(
-    self,
-    rows: Mapping[str, Any],
-    images: Images,
-    masks_by_bin: sets.MaskSet,
-    protocol: Protocol,
-    *,
-    batch_size: int,
-    networks: Any,
-    samples: int,
-    pool: concurrent.futures.Executor,
-  ):
+  def __init__(self, spec: EvaluationSpec, pool: concurrent.futures.Executor):
     """See the class."""
-    self._rows, self._images, self._masks = rows, images, masks_by_bin
-    self.protocol, self._batch_size = protocol, batch_size
-    self._networks, self._samples, self._pool = networks, samples, pool
+    protocol, rows, networks = spec.protocol, spec.rows, spec.networks
+    self._rows, self._images, self._masks = rows, spec.on.images, spec.on.masks
+    self.protocol, self._batch_size = protocol, spec.batch_size
+    self._networks, self._samples, self._pool = networks, spec.samples, pool
     self._size: tuple[int, int] | None = None
     self._shown = 'composite' if protocol.composite else 'raw'
     missing = networks.missing if networks else {m.name for m in protocol.deep_metrics}
@@ -119,7 +87,7 @@ class Measurement:
         self._metrics.setdefault(kind_of(m), []).append(m)
     variants = {variant_of(m, protocol) for m in self._of('set')}
     # Where each output's features lie within an image's; those of the truth come first.
-    keys = [(v, r, b) for v in sorted(variants) for r in rows for b in masks_by_bin]
+    keys = [(v, r, b) for v in sorted(variants) for r in rows for b in self._masks]
     self.places = {key: 1 + k for k, key in enumerate(keys)}
 
   def _of(self, kind: str) -> list[Metric]:
@@ -393,11 +361,3 @@ def _put(
   """Rows of a part at their places among the n of the batch."""
   pictures[name] = np.zeros((n, *rows[0].shape), rows[0].dtype)
   pictures[name][at] = rows
-
-
-def check_size(protocol: Protocol, height: int, width: int) -> None:
-  """Raises ValueError when the protocol's metrics cannot be taken of images of this size."""
-  image = np.zeros((height, width, 3), np.uint8)
-  hole = np.ones((height, width), bool)
-  for metric in protocol.host_metrics:
-    metric(image, image, hole)

@@ -1,7 +1,7 @@
 """Pictures that lie in folders already: a truth and one output or several, with masks or without.
 
   found = pairs.find('real', {'mine': 'fake'}, 'masks', protocol)
-  evaluate(found.rows, found.images, found.masks, found.protocol, count=len(found.images))
+  evaluate(EvaluationSpec(found.rows, found.on, found.protocol))
 
 Files pair by their name without ending. Nothing is completed. With masks every picture is in the
 bins that its hole belongs to, and outputs are pasted into the truth if the protocol says so;
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from jaxinpaint.evaluation import folders, measure
+from jaxinpaint.evaluation import folders
+from jaxinpaint.evaluation.spec import MaskedImages
 from jaxinpaint.masks import files as mask_files
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import pixels
@@ -31,7 +32,7 @@ ALL = Bin(0.0, 1.0, name='all')
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """The truths, as `measure.Images`."""
+  """The truths, as `spec.Images`."""
 
   paths: tuple[str, ...]
 
@@ -48,24 +49,20 @@ class Pictures:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """What `evaluate` takes.
+  """What an `EvaluationSpec` takes.
 
   Attributes:
     rows: {name: stored outputs}.
-    images: the truths.
-    masks: {bin: mask of an image, None where it is of another bin}.
+    on: the truths, each with a mask in the bins that its hole belongs to.
     protocol: what can be measured of them.
     size: (height, width).
-    masks_name: for the report.
-    notes: likewise.
+    notes: for the report.
   """
 
   rows: dict[str, folders.Outputs]
-  images: Pictures
-  masks: dict[Bin, Any]
+  on: MaskedImages
   protocol: Protocol
   size: tuple[int, int]
-  masks_name: str
   notes: dict[str, str]
 
 
@@ -105,7 +102,6 @@ def find(
   }
   for name, of in files.items():
     folders.check_sizes(of, size, f'fake images {name!r}')
-  images = Pictures(tuple(paths))
   if masks is None:
     kept = tuple(m for m in protocol.metrics if not _takes_hole(m))
     # Every pixel counts as hole, so that nothing is pasted over.
@@ -124,11 +120,12 @@ def find(
       if protocol.composite
       else 'the files as they are (the protocol does not composite)'
     )
-  measure.check_size(protocol, *size)
+  protocol.check_size(*size)
   rows = {
     row: folders.Outputs({b: dict(enumerate(of)) for b in by_bin}) for row, of in files.items()
   }
-  return Pairs(rows, images, by_bin, protocol, size, name, notes)
+  on = MaskedImages(Pictures(tuple(paths)), by_bin, len(paths), dataset=str(real), masks_name=name)
+  return Pairs(rows, on, protocol, size, notes)
 
 
 def _takes_hole(metric: Metric) -> bool:

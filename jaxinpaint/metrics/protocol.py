@@ -157,6 +157,12 @@ class Protocol:
     own = self.crop or ('resize' if crop == 'resize' else 'center')
     return {'crop': own, 'resize': self.resize}
 
+  def check_size(self, height: int, width: int) -> None:
+    """Raises ValueError where its metrics cannot be taken of images of this size."""
+    image, hole = np.zeros((height, width, 3), np.uint8), np.ones((height, width), bool)
+    for metric in self.host_metrics:
+      metric(image, image, hole)
+
   def description(self) -> dict[str, Any]:
     """JSON-able: the whole protocol."""
     fields = dataclasses.asdict(self)

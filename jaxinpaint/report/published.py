@@ -11,6 +11,14 @@ from jaxinpaint.metrics.protocols import Metric
 PUBLISHED = 'published, other images and masks'
 PUBLISHED_RESOURCES = 'published, measured on other hardware'
 
+# (word in the name of a data set, the published data set it is nearest to): the first that fits.
+_NEAREST = (
+  ('places', 'Places2'),
+  ('celeb', 'CelebA'),
+  ('celeb', 'CelebA-HQ'),
+  ('', 'real photographs'),
+)
+
 # {protocol, table, method, dataset, mask, percent, metric, value}, as columns of published.csv.
 Published = dict[str, str]
 
@@ -28,6 +36,13 @@ def published_rows(protocol: str, dataset: str) -> list[Published]:
 def published_datasets(protocol: str) -> list[str]:
   """The data sets of a protocol's published rows."""
   return sorted({r['dataset'] for r in _all_rows() if r['protocol'] == protocol and r['dataset']})
+
+
+def nearest_dataset(name: str, protocol: str) -> str:
+  """The protocol's published data set that is nearest to one of this name; '' where none is."""
+  known = published_datasets(protocol)
+  fits = (dataset for word, dataset in _NEAREST if word in name.lower() and dataset in known)
+  return next(fits, '')
 
 
 def belongs(row: Published, bin: Bin) -> bool:

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxinpaint.cost.resources import RESOURCES
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report import published as papers
 from jaxinpaint.report import statistics
 from jaxinpaint.report.published import PUBLISHED, Published
+from jaxinpaint.report.resources import RESOURCES
 from jaxinpaint.report.results import Results, Summary
 from jaxinpaint.report.statistics import Comparison, Statistics
 

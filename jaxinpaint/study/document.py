@@ -13,10 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.cost import resources
+from jaxinpaint.cost.resources import Measured
 from jaxinpaint.masks import sets
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Metric, Protocol
+from jaxinpaint.report import resources
 from jaxinpaint.report.published import published_rows
 from jaxinpaint.report.results import Results
 
@@ -81,7 +82,7 @@ def make(
   rows: Sequence[Mapping[str, Any]],
   fills: Sequence[str],
   cells: Sequence[Cell],
-  measured: resources.Measured | None,
+  measured: Measured | None,
   environment: Mapping[str, Any],
   size: int,
 ) -> dict[str, Any]:

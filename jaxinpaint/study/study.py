@@ -1,8 +1,5 @@
 """The survey's study: rows on its two data sets and eight kinds of holes, as its tables show them.
 
-  python -m jaxinpaint.study.study --config configs/survey_study.py --row glcic=runs/gl
-      --row edgeconnect@celeba=runs/ec --celeba folder:faces --places2 folder:places --output DIR
-
 Every number comes from `run.evaluate_and_report`, whose reports lie in DIR/DATASET; study.md and
 study.json put them beside the published ones. An interrupted study goes on with the same command.
 """
@@ -11,25 +8,17 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from ml_collections import ConfigDict
 
-from jaxinpaint.cli import command_line, evaluate
 from jaxinpaint.cost import resources
-from jaxinpaint.data import pipeline, sources
-from jaxinpaint.evaluation import (
-  classical,
-  folders,
-  measure,
-  predictors,
-  rows,
-  run,
-)
+from jaxinpaint.data import sources
+from jaxinpaint.evaluation import classical, folders, predictors, rows, run
+from jaxinpaint.evaluation.spec import About, EvaluationError, EvaluationSpec, ImagesSpec
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Protocol
@@ -38,8 +27,6 @@ from jaxinpaint.runtime import digest
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images
 from jaxinpaint.training import checkpoints
-
-USER_ERRORS = (evaluate.UsageError, evaluate.EvaluationError, resources.ResourceError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +102,12 @@ def prepare(request: Request) -> 'Study':
   """Reads and checks all that is asked for; compiles and measures nothing yet.
 
   Raises:
-    command.UsageError: with what to change.
+    EvaluationError: with what to change.
   """
   try:
     return _prepare(request)
   except (ValueError, OSError, checkpoints.CheckpointError) as error:
-    raise evaluate.UsageError(str(error)) from error
+    raise EvaluationError(str(error)) from error
 
 
 def _prepare(request: Request) -> 'Study':
@@ -138,7 +125,7 @@ def _prepare(request: Request) -> 'Study':
       f'give at least one data set: {" or ".join(f"--{d} folder:DIR" for d in given)}'
     )
   by_dataset = split_rows(request.rows, list(config.datasets))
-  fills = evaluate.fills_of(config.fills)
+  fills = classical.choose(config.fills)
   if not any(by_dataset[d] for d in given if given[d]) and not fills:
     raise ValueError('give at least one --row NAME=PATH')
   images = {}
@@ -161,7 +148,7 @@ def _prepare(request: Request) -> 'Study':
     if clash:
       raise ValueError(f'--row {clash[0]}: a fill has this name already: choose another')
     for size in {r.size for r in found[d]} | {request.size or config.size}:
-      measure.check_size(protocol, size, size)
+      protocol.check_size(size, size)
       sets.make(protocol.masks, protocol.bins, size, size, seed=config.seed)
     for i, r in enumerate(found[d]):
       if r.predictor is None:
@@ -325,29 +312,24 @@ class Study:
     about['names_sha256'] = digest.of('\n'.join(about['names']).encode())
     cells = []
     for size in sizes:
-      images = pipeline.evaluation_set(drawn, size=size, **self.protocol.image_options())
-      masks = sets.make(
-        self.protocol.masks, self.protocol.bins, size, size, seed=config.seed, images=images
-      )
+      wanted = ImagesSpec(drawn, self.protocol, size=size, count=len(drawn), seed=config.seed)
+      source = f'{self.request.data[d]}, {len(drawn)} drawn with seed {config.draw_seed}'
       chosen = [r for r in self.rows[d] if r.size == size]
       evaluated = {r.name: r.predictor for r in chosen}
       evaluated |= dict(self.fills) if size == usual else {}
-      folder = self.output / (d if size == usual else f'{d}_{size}')
-      results = run.evaluate_and_report(
+      spec = EvaluationSpec(
         evaluated,
-        images,
-        masks,
+        dataclasses.replace(wanted.load(), dataset=f'{label}: {source}'),
         self.protocol,
-        folder,
         batch_size=config.batch_size,
-        seed=config.seed,
-        count=len(drawn),
-        dataset=f'{label}: {self.request.data[d]}, {len(drawn)} drawn with seed {config.draw_seed}',
-        published=label,
-        notes={r.name: r.origin for r in chosen},
-        resume=self.request.resume,
-        resources=self._resources(d, measured, list(evaluated)),
+        about=About(
+          published=label,
+          notes={r.name: r.origin for r in chosen},
+          resources=self._resources(d, measured, list(evaluated)),
+        ),
       )
+      folder = self.output / (d if size == usual else f'{d}_{size}')
+      results = run.evaluate_and_report(spec, folder, resume=self.request.resume)
       about['reports'][str(size)] = {
         'folder': folder.name,
         'mask_sha256': results.mask_sha256,
@@ -390,66 +372,3 @@ def measure_resources(request: Request) -> resources.Measured | None:
   fills = [n for n in classical.FILLS if n in config.fills]
   options = dict(size=request.size or config.size) | dict(request.resources)
   return resources.measure(rows.split(request.rows), fills, **options)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """The command; its exit status: 0 done, 1 with a sentence, 2 wrong arguments."""
-  values = flags.FlagValues()
-  add = dict(flag_values=values)
-  argv = list(sys.argv if argv is None else ['study', *argv])
-  config_flags.DEFINE_config_file(
-    'config', None, 'configs/survey_study.py', sys_argv=argv[1:], **add
-  )
-  flags.DEFINE_multi_string('row', [], 'NAME=PATH or NAME@DATASET=PATH, any number.', **add)
-  flags.DEFINE_string('celeba', '', "Its images: 'folder:DIR', 'files:LIST.txt'.", **add)
-  flags.DEFINE_string('places2', '', 'Its validation images, likewise.', **add)
-  flags.DEFINE_string('output', None, 'Folder of the study.', **add)
-  flags.DEFINE_integer('count', None, 'Images of each set; default 1,000.', **add)
-  flags.DEFINE_integer('size', None, 'All rows at this size.', **add)
-  flags.DEFINE_integer('batch_size', None, 'Images at a time; changes no number.', **add)
-  flags.DEFINE_bool('resources', False, 'Measure what each row costs, too.', **add)
-  flags.DEFINE_bool('train', True, 'With --resources: training too.', **add)
-  flags.DEFINE_integer('train_batch', 0, 'With --resources: of a training step.', **add)
-  flags.DEFINE_integer('max_batch', 0, 'With --resources: the largest batch tried.', **add)
-  flags.DEFINE_bool('resume', True, 'Go on where an interrupted evaluation was.', **add)
-  if any(a in ('--help', '-h', '--helpfull') for a in argv[1:]):
-    print(f'{__doc__}\n{values.get_help()}')
-    return 0
-  try:
-    left = values(argv)
-    if len(left) > 1:
-      raise flags.Error(f'unexpected arguments: {left[1:]}')
-    if values.config is None or values.output is None:
-      raise flags.Error('give --config configs/survey_study.py and --output DIR')
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    print(f'study: {command_line.sentence(error)} (--help lists the flags)', file=sys.stderr)
-    return 2
-  command_line.setup_logging()
-  config = values.config
-  for name, value in (('count', values.count), ('batch_size', values.batch_size)):
-    if value is not None:
-      config[name] = value
-  wanted = dict(training=values.train, train_batch=values.train_batch, max_batch=values.max_batch)
-  request = Request(
-    config=config,
-    rows=values.row,
-    data={'celeba': values.celeba, 'places2': values.places2},
-    output=values.output,
-    size=values.size,
-    resources=wanted if values.resources else None,
-    resume=values.resume,
-  )
-  try:
-    measured = measure_resources(request)
-    prepare(request).run(measured)
-  except (*USER_ERRORS, ValueError) as error:
-    print(f'study: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    print('study: interrupted; the same command goes on', file=sys.stderr)
-    return 130
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -18,7 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jaxinpaint.data import pipeline
-from jaxinpaint.evaluation import run as evaluation
+from jaxinpaint.evaluation import watch as evaluation
 from jaxinpaint.masks import spec
 from jaxinpaint.runtime import chips, faults, locks
 from jaxinpaint.runtime.faults import ConfigurationError

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 import jaxinpaint
 from jaxinpaint import systems
 from jaxinpaint.data import inputs, pipeline
-from jaxinpaint.evaluation import run as evaluation
+from jaxinpaint.evaluation import watch as evaluation
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Plan, Recipe
 from jaxinpaint.runtime import atomic, distributed, faults, locks
@@ -207,7 +207,7 @@ def prepare(
   program = Program.of(config, mesh)
   recipe = program.recipe
   distributed.announce(mesh)
-  evaluation.check(config, recipe)
+  evaluation.check(config)
   own_rows = sharding.local_rows(config.data.batch_size, mesh)
   pipeline.check(config.data, config.seed, inputs=recipe.inputs, rows=own_rows)
   constants = recipe.load_constants(True)

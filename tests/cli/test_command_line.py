@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import jaxinpaint
-from jaxinpaint.cli import command_line, evaluate_command, experiments, inpaint, main, train
+from jaxinpaint.cli import command_line, evaluate, experiments, inpaint, main, train
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -131,7 +131,7 @@ def test_steps_to_trace():
     (train, ['--config=quickstart', '--profile=5'], '--profile: '),
     (inpaint, ['--weights=a'], 'give --image, --mask, --output'),
     (inpaint, ['--image=a', '--mask=b', '--output=c'], 'give either --weights or --workdir'),
-    (evaluate_command, ['--on_unreadable=stop'], '--on_unreadable: invalid choice'),
+    (evaluate, ['--on_unreadable=stop'], '--on_unreadable: invalid choice'),
   ],
 )
 def test_flags_that_do_not_fit_together(command, flags, message, capsys):

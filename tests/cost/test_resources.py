@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import zoo
 from jaxinpaint import systems
+from jaxinpaint.cli import resources as command
 from jaxinpaint.cost import costs, resources
 from jaxinpaint.layers import conv, operations
 from jaxinpaint.recipe import (
@@ -18,6 +19,7 @@ from jaxinpaint.recipe import (
   Recipe,
   Update,
 )
+from jaxinpaint.report.resources import RESOURCES, shown
 from jaxinpaint.runtime import memory
 from jaxinpaint.training import config as config_lib
 
@@ -114,7 +116,7 @@ def test_predict_says_everything_that_is_promised(weights):
   said = []
   costs.predict(str(path), 32, 2, 2, lambda key, value: said.append((key, value)))
   values = {n: v for key, found in said if key == 'values' for n, v in found.items()}
-  promised = {r.name for r in resources.RESOURCES if not r.name.startswith('train_')}
+  promised = {r.name for r in RESOURCES if not r.name.startswith('train_')}
   # A CPU does not count its own peak: what the program plans stands in its place, by its own name.
   assert set(values) == promised - {'device_gb'}
   assert values['parameters'] == sum(x.size for x in jax.tree.leaves(params))
@@ -244,7 +246,7 @@ def test_half_a_line_of_a_killed_process_is_not_read(monkeypatch):
 )
 def test_wrong_words_end_in_a_sentence(words, sentence, capsys, monkeypatch):
   lines(monkeypatch)
-  assert resources.main(words) == 1
+  assert command.main(words) == 1
   assert sentence in capsys.readouterr().err
 
 
@@ -261,7 +263,7 @@ def test_wrong_words_end_in_a_sentence(words, sentence, capsys, monkeypatch):
   ],
 )
 def test_numbers_keep_three_digits(name, value, text):
-  assert resources.shown(name, value) == text
+  assert shown(name, value) == text
 
 
 @pytest.mark.slow
@@ -281,6 +283,6 @@ def test_a_run_is_measured_whole(tmp_path):
   )
   values = found.resources['gl']
   assert not found.not_measured
-  assert {r.name for r in resources.RESOURCES} - {'device_gb', 'train_device_gb'} == set(values)
+  assert {r.name for r in RESOURCES} - {'device_gb', 'train_device_gb'} == set(values)
   assert values['train_steps'] == 6 and values['train_batch'] == 8
   assert values['train_hours'] == pytest.approx(6 * values['train_seconds_per_step'] / 3600)

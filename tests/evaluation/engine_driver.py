@@ -15,6 +15,7 @@ from jaxinpaint import systems
 from jaxinpaint.cli import command_line
 from jaxinpaint.data import pipeline
 from jaxinpaint.evaluation import classical, run
+from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
@@ -83,20 +84,15 @@ def main():
     'Telea': classical.telea,
     'mine': Counting(classical.mean_fill, log, given.die_after),
   }
-  protocol = protocols.get('seed000')
-  bins = protocols.parse_bins(BINS)
-  run.evaluate_and_report(
-    rows,
+  on = MaskedImages(
     pipeline.evaluation_set('sample', 'test', size=SIZE, count=IMAGES),
-    sets.make('strokes', bins, SIZE, SIZE),
-    protocol,
-    given.output,
-    batch_size=2,
-    seed=0,
+    sets.make('strokes', protocols.parse_bins(BINS), SIZE, SIZE),
     count=IMAGES,
     dataset='sample/test',
     masks_name='strokes',
   )
+  spec = EvaluationSpec(rows, on, protocols.get('seed000'), batch_size=2)
+  run.evaluate_and_report(spec, given.output)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from report_cases import BINS, PROTOCOL, make
 
-from jaxinpaint.evaluation import combine
+from jaxinpaint.cli import combine as command
 from jaxinpaint.evaluation.combine import combine as join
 from jaxinpaint.report import report
 from jaxinpaint.report.results import SetValue
@@ -25,7 +25,7 @@ def two(tmp_path):
 
 
 def test_rows_of_several_reports_in_one_table(two, tmp_path, capsys):
-  combine.main([*map(str, two), '--output', str(tmp_path / 'both')])
+  assert command.main([*map(str, two), '--output', str(tmp_path / 'both')]) == 0
   found = report.load(tmp_path / 'both')
   results = found.results
   assert results.predictors == ('ours', 'theirs', 'Telea') and results.baseline == 'Telea'
@@ -119,12 +119,11 @@ def test_columns_that_one_report_lacks(two, tmp_path):
   assert '12.50' in report.terminal_table(joined)
 
 
-def test_mistakes_end_in_a_sentence(two, tmp_path):
+def test_mistakes_end_in_a_sentence(two, tmp_path, capsys):
   def fails(*arguments):
-    with pytest.raises(SystemExit) as caught:
-      combine.main([*map(str, arguments), '--output', str(tmp_path / 'both')])
+    assert command.main([*map(str, arguments), '--output', str(tmp_path / 'both')]) == 1
     assert not (tmp_path / 'both').exists()
-    return str(caught.value)
+    return capsys.readouterr().err
 
   a, b = two
   assert 'give the folders of two reports' in fails(a)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asked import measured
 
 from jaxinpaint import arrays
 from jaxinpaint.evaluation import classical
-from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
+from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Metric
@@ -57,7 +58,7 @@ def test_raw_and_composite_of_one_output(photographs):
   images, masks = images_of(photographs), masks_of()
   for composite in (True, False):
     protocol = protocol_of(PSNR, raw, pasted, composite=composite)
-    results = evaluate(rows, images, masks, protocol, batch_size=2, examples=2)
+    results = measured(rows, images, masks, protocol, batch_size=2, examples=2)
     same = 'pasted_psnr' if composite else 'raw_psnr'
     np.testing.assert_array_equal(values(results, 'half', 'psnr'), values(results, 'half', same))
     truth, hole = images[3][0], masks[BINS[0]](3)
@@ -81,7 +82,7 @@ def test_raw_and_composite_of_one_output(photographs):
 def test_a_raw_output_must_be_finite(photographs):
   broken = bound(lambda p, s, c, image, mask, rng: image + jnp.where(mask == 0, jnp.nan, 0))
   with pytest.raises(EvaluationError, match='NaN or infinity'):
-    evaluate({'x': broken}, images_of(photographs), masks_of(), protocol_of(PSNR))
+    measured({'x': broken}, images_of(photographs), masks_of(), protocol_of(PSNR))
 
 
 class Networks:
@@ -127,7 +128,7 @@ def test_metrics_of_networks(deep, photographs):
   rows = {'half': bound(half), 'fill': classical.mean_fill}
   images, masks = images_of(photographs), masks_of()
   runs = [
-    evaluate(rows, images, masks, protocol, batch_size=n, networks=deep, examples=5)
+    measured(rows, images, masks, protocol, batch_size=n, networks=deep, examples=5)
     for n in (1, 2, 8)
   ]
   for other in runs[1:]:
@@ -155,7 +156,7 @@ def test_metrics_of_networks(deep, photographs):
 def test_missing_networks_leave_no_number(photographs):
   networks = Networks(missing=('near', 'far'))
   protocol = protocol_of(PSNR, LPIPS, FID, SPREAD)
-  results = evaluate(
+  results = measured(
     {'fill': classical.mean_fill}, images_of(photographs), masks_of(), protocol, networks=networks
   )
   assert {k: results.not_computed[k] for k in ('near', 'far')} == networks.missing
@@ -171,7 +172,7 @@ def test_a_system_that_samples(deep, photographs):
   protocol = protocol_of(PSNR, SPREAD)
   images, masks = images_of(photographs), masks_of()
   runs = [
-    evaluate(
+    measured(
       {'draws': bound(uniform, devices, samples=True), 'fill': classical.mean_fill},
       images, masks, protocol, batch_size=n, networks=deep, samples=k,
     )
@@ -211,7 +212,7 @@ def test_one_device_and_eight_give_the_same_numbers(photographs):
     for devices in (jax.devices()[:1], jax.devices())
   ]
   protocol = protocols.get('seed000')
-  runs = [evaluate(r, images_of(photographs), masks_of(), protocol, batch_size=3) for r in rows]
+  runs = [measured(r, images_of(photographs), masks_of(), protocol, batch_size=3) for r in rows]
   one, eight = (np.array([list(r.values.values()) for r in run.records]) for run in runs)
   assert one.shape == (10, 6)
   np.testing.assert_allclose(eight, one, rtol=0, atol=1e-6)
@@ -224,10 +225,10 @@ def test_an_image_may_be_in_one_bin_only(photographs, deep):
   masks = {b: lambda i, b=b, k=k: drawn[b](i) if i % 2 == k else None for k, b in enumerate(BINS)}
   protocol = protocol_of(PSNR, FID)
   runs = [
-    evaluate({'fill': classical.telea}, images, masks, protocol, batch_size=n, networks=deep)
+    measured({'fill': classical.telea}, images, masks, protocol, batch_size=n, networks=deep)
     for n in (1, 3)
   ]
-  whole = evaluate({'fill': classical.telea}, images, drawn, protocol, networks=deep)
+  whole = measured({'fill': classical.telea}, images, drawn, protocol, networks=deep)
   for results in runs:
     for k, b in enumerate(BINS):
       np.testing.assert_array_equal(
@@ -250,6 +251,6 @@ def test_an_unreadable_image_may_end_it(photographs):
 
   images = Broken(images_of(photographs))
   rows = {'fill': classical.mean_fill}
-  assert evaluate(rows, images, masks_of(), protocol_of(PSNR), batch_size=2).count == 4
+  assert measured(rows, images, masks_of(), protocol_of(PSNR), batch_size=2).count == 4
   with pytest.raises(EvaluationError, match=r'photo3.jpg: truncated: .* --on_unreadable=skip'):
-    evaluate(rows, images, masks_of(), protocol_of(PSNR), batch_size=2, on_unreadable='fail')
+    measured(rows, images, masks_of(), protocol_of(PSNR), batch_size=2, on_unreadable='fail')

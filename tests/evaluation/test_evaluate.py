@@ -4,9 +4,10 @@ import math
 import cv2
 import numpy as np
 import pytest
+from asked import measured
 
 from jaxinpaint.evaluation import classical
-from jaxinpaint.evaluation.evaluate import EvaluationError, evaluate
+from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.pictures import decode
@@ -51,7 +52,7 @@ def numbers(results):
 def test_numbers_do_not_depend_on_the_batch_size(photographs):
   predictors = {'by id': by_id} | classical.PREDICTORS
   images = Photographs(photographs)
-  runs = [evaluate(predictors, images, masks_of(), PROTOCOL, batch_size=n) for n in (1, 2, 5, 8)]
+  runs = [measured(predictors, images, masks_of(), PROTOCOL, batch_size=n) for n in (1, 2, 5, 8)]
   for other in runs[1:]:
     assert numbers(other) == numbers(runs[0])
     assert other.mask_sha256 == runs[0].mask_sha256
@@ -68,7 +69,7 @@ def test_every_batch_has_one_shape_and_an_emptied_hole(photographs):
     assert not image[np.broadcast_to(mask > 0, image.shape)].any(), 'the truth is in the hole'
     return image
 
-  evaluate({'spy': spy}, Photographs(photographs), masks_of(), PROTOCOL, batch_size=2)
+  measured({'spy': spy}, Photographs(photographs), masks_of(), PROTOCOL, batch_size=2)
   assert {s[:2] for s in seen} == {((2, 32, 40, 3), (2, 32, 40, 1))}
   assert [s[2] for s in seen] == [[0, 1]] * 2 + [[2, 3]] * 2 + [[4, 4]] * 2
 
@@ -76,7 +77,7 @@ def test_every_batch_has_one_shape_and_an_emptied_hole(photographs):
 def test_values_are_those_of_the_metrics_on_the_rounded_composite(photographs):
   images = Photographs(photographs)
   masks = masks_of()
-  results = evaluate({'gray': lambda i, m, d: np.where(m > 0, np.float32(0.4999), i)}, images,
+  results = measured({'gray': lambda i, m, d: np.where(m > 0, np.float32(0.4999), i)}, images,
                      masks, PROTOCOL, batch_size=3)  # fmt: skip
   b = BINS[1]
   truth, hole = images[2][0], masks[b](2).astype(bool)
@@ -108,7 +109,7 @@ def test_mean_and_standard_error():
 def test_a_perfect_output_is_counted_as_infinite(photographs):
   truth = Photographs(photographs)
   everything = lambda image, mask, ids: np.stack([truth[i][0] for i in ids]) / np.float32(255)
-  results = evaluate({'truth': everything}, truth, masks_of(), PROTOCOL, batch_size=4)
+  results = measured({'truth': everything}, truth, masks_of(), PROTOCOL, batch_size=4)
   s = results.summary('truth', BINS[0], 'psnr')
   assert (s.n, s.infinite) == (0, 5) and math.isnan(s.mean)
   assert results.summary('truth', BINS[0], 'hole_l1_percent').mean == 0
@@ -120,7 +121,7 @@ def test_a_perfect_output_is_counted_as_infinite(photographs):
 def test_masks_are_those_of_seed_bin_and_image(photographs):
   images = Photographs(photographs)
   hashes = [
-    evaluate({'m': classical.mean_fill}, images, masks_of(seed=s), PROTOCOL).mask_sha256
+    measured({'m': classical.mean_fill}, images, masks_of(seed=s), PROTOCOL).mask_sha256
     for s in (0, 0, 1)
   ]
   assert hashes[0] == hashes[1] != hashes[2]
@@ -134,18 +135,18 @@ def test_masks_are_those_of_seed_bin_and_image(photographs):
 
 def test_an_unreadable_image_is_named_and_leaves_the_others_as_they_were(photographs):
   predictors = {'by id': by_id}
-  whole = evaluate(predictors, Photographs(photographs), masks_of(), PROTOCOL, batch_size=2)
-  part = evaluate(predictors, Photographs(photographs, (1, 4)), masks_of(), PROTOCOL, batch_size=2)
+  whole = measured(predictors, Photographs(photographs), masks_of(), PROTOCOL, batch_size=2)
+  part = measured(predictors, Photographs(photographs, (1, 4)), masks_of(), PROTOCOL, batch_size=2)
   assert part.skipped == [('photo1.jpg', 'truncated'), ('photo4.jpg', 'truncated')]
   assert part.count == 3
   assert numbers(part) == [n for n in numbers(whole) if n[2] not in (1, 4)]
   with pytest.raises(EvaluationError, match='none of the 5 images could be read'):
-    evaluate(predictors, Photographs(photographs, range(5)), masks_of(), PROTOCOL)
+    measured(predictors, Photographs(photographs, range(5)), masks_of(), PROTOCOL)
 
 
 def test_a_predictor_that_breaks_its_word_is_refused(photographs):
   images = Photographs(photographs)
-  run = lambda predictor: evaluate({'bad': predictor}, images, masks_of(), PROTOCOL)
+  run = lambda predictor: measured({'bad': predictor}, images, masks_of(), PROTOCOL)
   with pytest.raises(EvaluationError, match="'bad' changed known pixels"):
     run(lambda image, mask, ids: image * 0.5)
   with pytest.raises(EvaluationError, match='NaN or infinity for the images'):
@@ -153,7 +154,7 @@ def test_a_predictor_that_breaks_its_word_is_refused(photographs):
   with pytest.raises(EvaluationError, match='shape'):
     run(lambda image, mask, ids: image[:, 1:])
   with pytest.raises(EvaluationError, match='at least one predictor'):
-    evaluate({}, images, masks_of(), PROTOCOL)
+    measured({}, images, masks_of(), PROTOCOL)
 
 
 @pytest.mark.parametrize('name', classical.PREDICTORS)

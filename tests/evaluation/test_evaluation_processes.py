@@ -104,14 +104,17 @@ def test_an_error_on_one_process_ends_all(tmp_path):
   script = (
     'import sys, jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))\n'
     'import numpy as np\n'
-    'from jaxinpaint.evaluation import mask_sets, protocols\n'
     'from jaxinpaint.evaluation.evaluate import evaluate\n'
+    'from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages\n'
+    'from jaxinpaint.masks import sets\n'
+    'from jaxinpaint.metrics import protocols\n'
     'images = [(np.full((24, 24, 3), k, np.uint8), str(k)) for k in range(4)]\n'
     'protocol = protocols.get("seed000")\n'
-    'masks = mask_sets.make("strokes", protocol.bins[1:2], 24, 24)\n'
+    'masks = sets.make("strokes", protocol.bins[1:2], 24, 24)\n'
     'def bad(image, mask, ids):\n'
     '  return np.where(mask * (ids[:, None, None, None] == 3) > 0, np.nan, image)\n'
-    'evaluate({"bad": bad}, images, masks, protocol, batch_size=1, share=True)\n'
+    'spec = EvaluationSpec({"bad": bad}, MaskedImages(images, masks), protocol, batch_size=1)\n'
+    'evaluate(spec, share=True)\n'
   )
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))

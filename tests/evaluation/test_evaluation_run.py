@@ -12,17 +12,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from asked import flags, measured
 
 from jaxinpaint import arrays, systems
-from jaxinpaint.cli import evaluate as command
+from jaxinpaint.cli import evaluation as command
 from jaxinpaint.cost import resources
-from jaxinpaint.evaluation import classical, run
-from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.evaluation import classical, watch
+from jaxinpaint.evaluation.spec import ImagesSpec
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Phase, Recipe
-from jaxinpaint.report import report
+from jaxinpaint.report import published, report
 from jaxinpaint.runtime import locks
 from jaxinpaint.training import checkpoints
 from jaxinpaint.weights import store
@@ -89,7 +90,7 @@ def folder(tmp_path, photographs):
 
 def request(weights, folder, **others):
   defaults = dict(data=f'folder:{folder}', split='', size=SIZE, batch_size=3)
-  return command.Request(weights=weights, **defaults | others)
+  return flags(weights=weights, **defaults | others)
 
 
 def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
@@ -164,7 +165,7 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
     return config, PARAMS, {}, step or 7
 
   monkeypatch.setattr(checkpoints, 'restore_for_inference', restore)
-  results = command.prepare(command.Request(workdir=tmp_path, step=3)).run()
+  results = command.prepare(flags(workdir=tmp_path, step=3)).run()
   assert restored['step'] == 3
   assert results.dataset == 'sample/test' and results.count == 5
   assert (tmp_path / 'evaluation' / '3' / 'metrics.json').exists()
@@ -173,12 +174,12 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
   other.evaluation.count = 2
   with other.unlocked():
     other.model.width = 3
-  results = command.prepare(command.Request(workdir=tmp_path, config=other)).run()
+  results = command.prepare(flags(workdir=tmp_path), other).run()
   assert 'another model section' in caplog.text
   assert results.count == 2 and (tmp_path / 'evaluation' / '7').is_dir()
   other.system = 'misf'
-  with pytest.raises(command.UsageError, match="of the system 'toy', wanted is 'misf'"):
-    command.prepare(command.Request(workdir=tmp_path, config=other))
+  with pytest.raises(command.EvaluationError, match="of the system 'toy', wanted is 'misf'"):
+    command.prepare(flags(workdir=tmp_path), other)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +190,12 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
     (dict(weights='nowhere.safetensors'), 'nowhere.safetensors: no such file'),
     (dict(weights=None, workdir='nowhere'), '--workdir nowhere does not exist'),
     (dict(step=3), '--step 3 belongs to --workdir'),
-    (dict(rows=['x']), "--row 'x' must be NAME=PATH"),
-    (dict(rows=['x=a', 'x=b']), 'two rows have this name, a and b'),
-    (dict(rows=['toy=a']), 'has this name already'),
-    (dict(rows=['x=/nowhere']), '--row x: there is no /nowhere'),
-    (dict(rows=['x=/nowhere@7']), '--row x: --workdir /nowhere does not exist'),
-    (dict(rows=['x=/nowhere@new']), "must be the step of a checkpoint, not 'new'"),
+    (dict(row=['x']), "--row 'x' must be NAME=PATH"),
+    (dict(row=['x=a', 'x=b']), 'two rows have this name, a and b'),
+    (dict(row=['toy=a']), 'has this name already'),
+    (dict(row=['x=/nowhere']), '--row x: there is no /nowhere'),
+    (dict(row=['x=/nowhere@7']), '--row x: --workdir /nowhere does not exist'),
+    (dict(row=['x=/nowhere@new']), "must be the step of a checkpoint, not 'new'"),
     (dict(fills=['telea', 'blur']), "--fills: unknown fill 'blur'"),
     (dict(fills=['all', 'ns']), "'all' and 'none' stand alone"),
     (dict(baseline='best'), "--baseline 'best' must be one of the rows: toy, mean fill"),
@@ -218,10 +219,10 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
   ],
 )
 def test_bad_input_is_named_before_anything_is_computed(toy, weights, folder, changes, sentence):
-  ask = command.Request(
+  ask = flags(
     **{'weights': weights, 'data': f'folder:{folder}', 'split': '', 'size': SIZE} | changes
   )
-  with pytest.raises(command.UsageError) as caught:
+  with pytest.raises(command.EvaluationError) as caught:
     command.prepare(ask)
   assert sentence in str(caught.value)
 
@@ -230,31 +231,31 @@ def test_a_protocol_brings_its_own_images_and_holes(toy, weights, folder):
   """The config's holes and counts were chosen for the protocol that it names."""
   given = toy_config()
   given.evaluation = dict(protocol='seed000', masks='strokes', count=5)
-  own = command.prepare(request(weights, folder, config=given))
-  assert (own.images.crop, own.images.resize) == ('center', 'area')
-  assert own.settings['count'] == 5 and own.settings['masks_name'] == 'strokes'
-  survey = command.prepare(request(weights, folder, config=given, protocol='survey', size=256))
-  assert (survey.images.crop, survey.images.resize) == ('center', 'bilinear_antialias')
-  assert survey.settings['count'] == 1000 and survey.settings['masks_name'] == ''
-  assert [b.label for b in survey.masks] == [b.name for b in protocols.get('survey').bins]
+  own = command.prepare(request(weights, folder), given).spec
+  assert (own.on.images.crop, own.on.images.resize) == ('center', 'area')
+  assert own.on.count == 5 and own.on.masks_name == 'strokes'
+  survey = command.prepare(request(weights, folder, protocol='survey', size=256), given).spec
+  assert (survey.on.images.crop, survey.on.images.resize) == ('center', 'bilinear_antialias')
+  assert survey.on.count == 1000 and survey.on.masks_name == ''
+  assert [b.label for b in survey.on.masks] == [b.name for b in protocols.get('survey').bins]
 
 
 def test_several_systems_and_their_names(toy, weights, folder, tmp_path):
   other = {'generator': {'colour': np.full(3, 0.25, np.float32)}}
   bright = store.save(tmp_path / 'bright.safetensors', 'toy', toy_config(), other)
   ask = request(
-    None, folder, rows=[f'gray={weights}', f'bright={bright}'], fills=['mean'], baseline='gray',
+    None, folder, row=[f'gray={weights}', f'bright={bright}'], fills=['mean'], baseline='gray',
     bins=['20-40'], output=tmp_path / 'out',
   )  # fmt: skip
   prepared = command.prepare(ask)
-  assert list(prepared.rows) == ['gray', 'bright', 'mean fill']
+  assert list(prepared.spec.rows) == ['gray', 'bright', 'mean fill']
   image, mask = np.zeros((1, SIZE, SIZE, 3), np.float32), np.ones((1, SIZE, SIZE, 1), np.float32)
-  colours = [prepared.rows[n](image, mask, np.zeros(1)).mean() for n in ('gray', 'bright')]
+  colours = [prepared.spec.rows[n](image, mask, np.zeros(1)).mean() for n in ('gray', 'bright')]
   assert colours == [0.5, 0.75]
-  assert prepared.settings['baseline'] == 'gray'
-  assert set(prepared.settings['notes']) == {'gray', 'bright'}
+  assert prepared.spec.about.baseline == 'gray'
+  assert set(prepared.spec.about.notes) == {'gray', 'bright'}
   # Without --output several rows get a folder of their own names.
-  several = command.prepare(command.Request(**vars(ask) | dict(output=None)))
+  several = command.prepare(flags(**vars(ask) | dict(output=None)))
   assert several.output == report.pathlib.Path('runs/evaluation/gray_bright')
 
 
@@ -275,8 +276,8 @@ def test_what_rows_cost_is_measured_of_what_was_given(toy, weights, folder, tmp_
   assert results.resources['toy'] == {'seconds_per_image': 0.125}
   assert '0.125' in (tmp_path / 'out' / 'report.md').read_text()
   monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
-  with pytest.raises(command.UsageError, match='--resources measures on one machine'):
-    command.prepare(dataclasses.replace(ask, output=tmp_path / 'other'))
+  with pytest.raises(command.EvaluationError, match='--resources measures on one machine'):
+    command.prepare(flags(**vars(ask) | dict(output=tmp_path / 'other')))
 
 
 def test_a_report_folder_takes_one_evaluation_at_a_time(toy, weights, folder, tmp_path):
@@ -291,9 +292,9 @@ def test_a_report_folder_takes_one_evaluation_at_a_time(toy, weights, folder, tm
 
 def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(command.UsageError, match='empty'):
+  with pytest.raises(command.EvaluationError, match='empty'):
     command.prepare(request(weights, folder, masks=str(tmp_path / 'empty')))
-  with pytest.raises(command.UsageError, match='holds other files'):
+  with pytest.raises(command.EvaluationError, match='holds other files'):
     command.prepare(request(weights, folder, output=folder))
   assert len(list(folder.iterdir())) == 5
 
@@ -301,7 +302,7 @@ def test_empty_mask_folder_and_foreign_output(toy, weights, folder, tmp_path):
 def test_weights_that_do_not_fit_the_networks(toy, folder, tmp_path):
   params = {'generator': {'colour': np.zeros(4, np.float32)}}
   path = store.save(tmp_path / 'other', 'toy', toy_config(), params)
-  with pytest.raises(command.UsageError, match='do not fit the networks'):
+  with pytest.raises(command.EvaluationError, match='do not fit the networks'):
     command.prepare(request(path, folder))
 
 
@@ -345,25 +346,25 @@ class State:
 
 def test_watch(toy, tmp_path, capsys):
   recipe, writer = toy_recipe(), Writer()
-  run.check(toy, recipe)
-  watch = run.Watch(recipe, toy, tmp_path, writer)
-  means = watch.evaluate(4, State, {})
+  watch.check(toy)
+  watcher = watch.Watch(recipe, toy, tmp_path, writer)
+  means = watcher.evaluate(4, State, {})
   assert {'psnr', 'ssim', 'l1_percent', 'hole_psnr'} <= means.keys()
   assert writer.numbers[4] == {f'evaluation/{k}': v for k, v in means.items()}
   # The averaged parameters paint the hole gray; the others would paint it white.
-  images = run.images_of(toy, 4)
-  masks = run.quick_masks(sets.make('irregular', protocols.SEED000.bins, SIZE, SIZE))
+  images = dataclasses.replace(ImagesSpec.of_config(toy), count=4).load().images
+  masks = watch.quick_masks(sets.make('irregular', protocols.SEED000.bins, SIZE, SIZE))
   gray = lambda image, mask, ids: np.where(mask > 0, np.float32(0.5), image)
-  fill = evaluate({'m': gray}, images, masks, protocols.SEED000, count=4)
+  fill = measured({'m': gray}, images, masks, protocols.SEED000, count=4)
   (b,) = fill.bins
   assert b.label == '0-60'
   assert means['psnr'] == pytest.approx(fill.summary('m', b, 'psnr').mean, rel=1e-12)
 
-  watch.samples(4, State, {})
+  watcher.samples(4, State, {})
   picture = cv2.imread(str(tmp_path / 'samples' / '0000004.png'))[..., ::-1]
   np.testing.assert_array_equal(picture, writer.pictures[4, 'samples'])
 
-  results = watch.final(4, State, {})
+  results = watcher.final(4, State, {})
   assert results.count == 5 and (tmp_path / 'evaluation' / '4' / 'report.md').exists()
   printed = capsys.readouterr().out
   assert 'Telea' in printed and 'toy beats all classical fills in none of the 24 means.' in printed
@@ -381,7 +382,7 @@ def test_watch(toy, tmp_path, capsys):
 def test_check_of_a_config(toy, field, value, sentence):
   toy.update_from_flattened_dict({field: value})
   with pytest.raises((ValueError, OSError)) as caught:
-    run.check(toy, toy_recipe())
+    watch.check(toy)
   assert sentence in str(caught.value)
 
 
@@ -400,7 +401,7 @@ def test_verdict_says_plainly_where_a_model_loses(photographs):
     'bad': lambda i, m, ids: np.where(m > 0, np.float32(1), i),
   } | classical.PREDICTORS
   masks = sets.make('strokes', bins, 32, 32)
-  results = evaluate(predictors, images, masks, protocols.SEED000, batch_size=3)
+  results = measured(predictors, images, masks, protocols.SEED000, batch_size=3)
   good, part, bad = report.verdicts(results)
   assert good == 'good beats every classical fill in all 12 means.'
   assert part == (
@@ -411,16 +412,16 @@ def test_verdict_says_plainly_where_a_model_loses(photographs):
 
 
 def test_published_rows():
-  rows = report.published_rows('seed000', 'CelebA')
+  rows = published.published_rows('seed000', 'CelebA')
   assert len(rows) == 5 * 3 * 3
   value = {(r['method'], r['percent'], r['metric']): float(r['value']) for r in rows}
   assert value['MESFF + SFI', '10-20', 'PSNR'] == 36.857
   assert value['JPGNet', '40-60', 'L1'] == 3.26
-  assert report.published_datasets('seed000') == ['CelebA', 'Places2', 'real photographs']
-  protocol = protocols.SEED000
-  assert run.published_dataset('tfds:places365_small/validation', protocol) == 'Places2'
-  assert run.published_dataset('tfds:celeb_a/test', protocol) == 'CelebA'
-  assert run.published_dataset('folder:photos/', protocol) == 'real photographs'
+  assert published.published_datasets('seed000') == ['CelebA', 'Places2', 'real photographs']
+  nearest = lambda name: published.nearest_dataset(name, 'seed000')
+  assert nearest('tfds:places365_small/validation') == 'Places2'
+  assert nearest('tfds:celeb_a/test') == 'CelebA'
+  assert nearest('folder:photos/') == 'real photographs'
 
 
 def test_the_command_fails_with_a_sentence(tmp_path):

@@ -10,6 +10,7 @@ from jaxinpaint.evaluation import (
   run,
 )
 from jaxinpaint.evaluation.journal import Entry, Journal, open_journal
+from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 
@@ -130,17 +131,14 @@ class Spy:
 
 def report(spy, output, photographs, *, batch_size=2, seed=0, resume=True):
   images = Images((p[:24, k : k + 24], f'{k}') for k, p in enumerate([*photographs] * 2))
-  return run.evaluate_and_report(
+  masks = sets.make('strokes', BINS, 24, 24, seed=seed)
+  spec = EvaluationSpec(
     {'spy': spy, 'Telea': classical.telea},
-    images,
-    sets.make('strokes', BINS, 24, 24, seed=seed),
+    MaskedImages(images, masks, seed=seed, masks_name='strokes'),
     PROTOCOL,
-    output,
     batch_size=batch_size,
-    seed=seed,
-    masks_name='strokes',
-    resume=resume,
   )
+  return run.evaluate_and_report(spec, output, resume=resume)
 
 
 def test_an_evaluation_that_failed_goes_on(photographs, tmp_path, capsys):

@@ -5,15 +5,17 @@ import json
 import cv2
 import numpy as np
 import pytest
+from asked import flags
 from PIL import Image
 
-from jaxinpaint.cli import evaluate as command
+from jaxinpaint.cli import evaluation as command
 from jaxinpaint.evaluation import (
   classical,
   folders,
   pairs,
 )
 from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.evaluation.spec import EvaluationSpec
 from jaxinpaint.metrics import protocols
 from jaxinpaint.report import report
 
@@ -41,7 +43,7 @@ def request(photos, output, *rows, **others):
   defaults = dict(
     data=f'folder:{photos}', split='', size=SIZE, masks='strokes', batch_size=3, output=output
   )
-  return command.Request(rows=rows, **defaults | others)
+  return flags(row=list(rows), **defaults | others)
 
 
 def fill_folder(photos, folder, name):
@@ -150,8 +152,8 @@ def noisy(photos, folder):
 
 def test_pairs_without_masks(photos, tmp_path):
   noisy(photos, tmp_path / 'fake')
-  ask = command.Request(
-    real_dir=photos, fake_dirs=[f'mine={tmp_path / "fake"}', f'truth={photos}'],
+  ask = flags(
+    real_dir=photos, fake_dir=[f'mine={tmp_path / "fake"}', f'truth={photos}'],
     output=tmp_path / 'out', batch_size=3,
   )  # fmt: skip
   results = command.prepare(ask).run()
@@ -180,7 +182,7 @@ def test_pairs_with_masks(photos, tmp_path):
     mask.flat[: round(share * SIZE**2)] = 255
     write(tmp_path / 'masks', f'{k}.png', mask)
   found = pairs.find(photos, {'mine': tmp_path / 'fake'}, tmp_path / 'masks', PROTOCOL, bins=BINS)
-  results = evaluate(found.rows, found.images, found.masks, found.protocol, batch_size=2)
+  results = evaluate(EvaluationSpec(found.rows, found.on, found.protocol, batch_size=2))
   assert [(r.bin, r.index) for r in results.records] == [(BINS[0], 0), (BINS[1], 1), (BINS[1], 2)]
   assert 'hole_psnr' in results.records[0].values
   assert found.notes['outside of all bins'].startswith('1 of 4')
@@ -200,25 +202,25 @@ def test_pairs_with_masks(photos, tmp_path):
 def test_a_pair_that_cannot_be_read_is_left_out(photos, tmp_path):
   noisy(photos, tmp_path / 'fake')
   (tmp_path / 'fake' / '1.png').write_bytes(b'no image')
-  ask = dict(real_dir=photos, fake_dirs=[str(tmp_path / 'fake')], output=tmp_path / 'out')
-  results = command.prepare(command.Request(**ask)).run()
+  ask = dict(real_dir=photos, fake_dir=[str(tmp_path / 'fake')], output=tmp_path / 'out')
+  results = command.prepare(flags(**ask)).run()
   assert results.predictors == ('fake',) and results.count == 3
   assert results.skipped[0][0].endswith('fake/1.png')
   with pytest.raises(command.EvaluationError, match=r'fake/1.png: not a readable image'):
-    command.prepare(command.Request(**ask, on_unreadable='fail')).run()
+    command.prepare(flags(**ask, on_unreadable='fail')).run()
 
 
 @pytest.mark.parametrize(
   ('changes', 'sentence'),
   [
     (dict(real_dir=None), 'give both --real_dir'),
-    (dict(fake_dirs=[]), 'give both --real_dir'),
-    (dict(fake_dirs=['a=/nowhere']), 'there is no folder /nowhere'),
-    (dict(fake_dirs=['a=FAKE', 'a=FAKE']), 'two rows have this name'),
-    (dict(fake_dirs=['few=FEW']), 'has no file for 3 of 4 real images, first 1'),
+    (dict(fake_dir=[]), 'give both --real_dir'),
+    (dict(fake_dir=['a=/nowhere']), 'there is no folder /nowhere'),
+    (dict(fake_dir=['a=FAKE', 'a=FAKE']), 'two rows have this name'),
+    (dict(fake_dir=['few=FEW']), 'has no file for 3 of 4 real images, first 1'),
     (dict(mask_dir='EMPTY'), 'masks: the folder'),
     (dict(real_dir='MIXED'), 'is 30 x 24, the images are 24 x 24'),
-    (dict(rows=['a=b'], size=3), '--row, --size cannot be joined with --real_dir'),
+    (dict(row=['a=b'], size=3), '--row, --size cannot be joined with --real_dir'),
     (dict(baseline='b'), "--baseline 'b' must be one of the rows: fake"),
   ],
 )
@@ -237,7 +239,7 @@ def test_bad_pairs_are_named(photos, tmp_path, changes, sentence):
       value = value.replace(word, str(tmp_path / name)) if isinstance(value, str) else value
     return value
 
-  ask = dict(real_dir=str(photos), fake_dirs=[str(tmp_path / 'fake')], output=tmp_path / 'out')
-  with pytest.raises(command.UsageError) as caught:
-    command.prepare(command.Request(**ask | {k: placed(v) for k, v in changes.items()}))
+  ask = dict(real_dir=str(photos), fake_dir=[str(tmp_path / 'fake')], output=tmp_path / 'out')
+  with pytest.raises(command.EvaluationError) as caught:
+    command.prepare(flags(**ask | {k: placed(v) for k, v in changes.items()}))
   assert sentence in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxinpaint.evaluation import classical, run
+from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.features import inception, lpips
 from jaxinpaint.masks import sets
 from jaxinpaint.masks.bins import Bin
@@ -216,16 +217,9 @@ def test_an_evaluation_is_that_of_its_weights(tmp_path, monkeypatch):
   ):
     networks = deep.Networks({}, missing, origins)
     monkeypatch.setattr(networks, 'pair', lambda metric, truth, output: np.zeros(len(truth)))
-    results = run.evaluate_and_report(
-      {'fill': classical.mean_fill},
-      [(pictures(1, side=16)[0], 'a.png')],
-      masks,
-      protocol,
-      tmp_path / str(number),
-      batch_size=1,
-      seed=0,
-      networks=networks,
-    )
+    on = MaskedImages([(pictures(1, side=16)[0], 'a.png')], masks)
+    spec = EvaluationSpec({'fill': classical.mean_fill}, on, protocol, networks=networks)
+    results = run.evaluate_and_report(spec, tmp_path / str(number))
     assert origins.items() <= results.notes.items()
   assert len({json.dumps([x['networks'], x['missing']]) for x in seen}) == 3
 

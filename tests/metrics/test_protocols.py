@@ -15,12 +15,14 @@ from skimage import metrics as reference
 from benchmarks import protocols as page
 from jaxinpaint import arrays
 from jaxinpaint.data import pipeline, resizing
-from jaxinpaint.evaluation import classical, run
+from jaxinpaint.evaluation import classical
 from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.masks import sets, spec
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import pixels, protocols
 from jaxinpaint.metrics.protocol import DEEP, Metric
+from jaxinpaint.report import published
 
 ROOT = pathlib.Path(protocols.__file__).parent
 SIDE = 64
@@ -249,16 +251,11 @@ def test_a_protocol_is_followed_end_to_end(name):
   fills = {'mean fill': classical.mean_fill}
   # Weights of feature networks are large; without them their columns are named as missing.
   missing = {m.name: 'no weights' for m in protocol.deep_metrics}
-  results = evaluate(
-    fills,
-    images,
-    holes,
-    protocol,
-    batch_size=2,
-    examples=0,
-    progress=False,
-    networks=types.SimpleNamespace(missing=missing),
+  networks = types.SimpleNamespace(missing=missing)
+  spec = EvaluationSpec(
+    fills, MaskedImages(images, holes), protocol, batch_size=2, networks=networks
   )
+  results = evaluate(spec, examples=0, progress=False)
   assert results.count == 2 and results.not_computed == missing
   for b in protocol.bins:
     for metric in protocol.host_metrics:
@@ -279,7 +276,8 @@ def test_truncation_reaches_the_output():
     protocol = dataclasses.replace(lama, rounding=rounding)
     images = pipeline.evaluation_set('sample', 'test', size=64, count=1)
     holes = {Bin(0, 1): lambda i: np.pad(np.ones((20, 20), np.uint8), 22)}
-    results = evaluate({'m': almost}, images, holes, protocol, batch_size=1, progress=False)
+    spec = EvaluationSpec({'m': almost}, MaskedImages(images, holes), protocol, batch_size=1)
+    results = evaluate(spec, progress=False)
     seen[rounding] = results.examples[0].outputs['m'][32, 32].tolist()
   assert seen == {'nearest': [101] * 3, 'truncate': [100] * 3}
 
@@ -370,7 +368,7 @@ def test_published_rows_find_their_bins_and_columns():
 
 
 def test_the_nearest_data_set_of_the_paper():
-  of = lambda name, protocol: run.published_dataset(name, protocols.get(protocol))
+  of = lambda name, protocol: published.nearest_dataset(name, protocol)
   assert of('tfds:celeb_a_hq/256/train', 'seed003') == 'CelebA-HQ'
   assert of('tfds:celeb_a/test', 'survey') == 'CelebA'
   assert of('tfds:places365_small/validation', 'seed004') == 'Places2'

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxinpaint.cli import evaluate
+from jaxinpaint.cli import study as command
 from jaxinpaint.configs import survey_study
 from jaxinpaint.cost import resources
 from jaxinpaint.data import pipeline, sources
+from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.metrics import protocols
 from jaxinpaint.study import (
   document as study_document,
@@ -308,7 +309,7 @@ def test_what_is_finished_is_not_measured_again(made, folder, weights, monkeypat
 
 def test_outputs_made_elsewhere_are_looked_for_first(folder, tmp_path):
   (tmp_path / 'theirs').mkdir()
-  with pytest.raises(evaluate.UsageError, match=r"row 'theirs': .* has no output of center 10"):
+  with pytest.raises(EvaluationError, match=r"row 'theirs': .* has no output of center 10"):
     study.prepare(request(folder, tmp_path / 'out', rows=[f'theirs={tmp_path / "theirs"}']))
 
 
@@ -337,7 +338,7 @@ def test_native_sizes_hold_unless_one_is_asked_for(weights):
 def test_what_cannot_be_made_is_said_first(changes, sentence, folder, weights, tmp_path):
   if 'rows' in changes:
     changes = {'rows': [r.replace('WEIGHTS', str(weights)) for r in changes['rows']]}
-  with pytest.raises(evaluate.UsageError) as caught:
+  with pytest.raises(EvaluationError) as caught:
     study.prepare(request(folder, tmp_path / 'out', **changes))
   assert sentence in str(caught.value)
   assert not (tmp_path / 'out').exists()
@@ -346,9 +347,12 @@ def test_what_cannot_be_made_is_said_first(changes, sentence, folder, weights, t
 def test_more_images_than_there_are(folder, tmp_path, capsys):
   words = ['--config', 'configs/survey_study.py', '--celeba', f'folder:{folder}']
   words += ['--output', str(tmp_path / 'out'), '--config.fills=("mean",)']
-  assert study.main(words) == 1
+  assert command.main(words) == 1
   assert '1000 test images are wanted of --celeba' in capsys.readouterr().err
-  assert study.main(['--output', 'x']) == 2
-  assert '--config configs/survey_study.py' in capsys.readouterr().err
-  assert study.main([*words, '--cout', '3']) == 2
-  assert 'cout' in capsys.readouterr().err
+  for wrong, sentence in (
+    (['--output', 'x'], 'give --config survey_study'),
+    ([*words, '--cout', '3'], 'there is no flag --cout; is --count meant?'),
+  ):
+    with pytest.raises(SystemExit, match='2'):
+      command.main(wrong)
+    assert sentence in capsys.readouterr().err

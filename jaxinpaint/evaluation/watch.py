@@ -1,0 +1,170 @@
+"""How good a system is while it trains, and at the end: what the train loop asks for."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from typing import Protocol as Interface
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from jaxinpaint import arrays
+from jaxinpaint.evaluation import classical
+from jaxinpaint.evaluation.evaluate import evaluate
+from jaxinpaint.evaluation.predictors import Predictor
+from jaxinpaint.evaluation.run import evaluate_and_report
+from jaxinpaint.evaluation.spec import (
+  SEED,
+  About,
+  EvaluationSpec,
+  ImagesSpec,
+  MaskedImages,
+  protocol_of,
+)
+from jaxinpaint.masks import sets
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.metrics.protocols import Protocol
+from jaxinpaint.predictor import Model
+from jaxinpaint.recipe import Recipe
+from jaxinpaint.report import report
+from jaxinpaint.report.results import Example, Results
+from jaxinpaint.runtime import atomic
+
+
+class Writer(Interface):
+  """Where numbers and pictures go: `training.writers.Writer`."""
+
+  def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    """{name: number}."""
+
+  def image(self, step: int, name: str, image: np.ndarray) -> None:
+    """uint8[H, W, 3]."""
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ValueError or OSError for what would make an evaluation of this config fail later."""
+  settings = config.evaluation
+  for name in ('count', 'batch_size', 'quick_count'):
+    if not isinstance(settings[name], int) or settings[name] < 1:
+      raise ValueError(
+        f'config.evaluation.{name} {settings[name]!r} must be an integer of at least 1'
+      )
+  protocol_of(config)
+  if config.training.evaluate_every or config.training.sample_every or settings.at_end:
+    ImagesSpec.of_config(config).load()
+
+
+def without_networks(protocol: Protocol) -> Protocol:
+  """The protocol without the metrics that need networks of features."""
+  return dataclasses.replace(protocol, metrics=protocol.host_metrics)
+
+
+def quick_masks(masks_by_bin: sets.MaskSet) -> sets.MaskSet:
+  """One bin of all: image i gets its mask of bin i mod the count of bins."""
+  bins = list(masks_by_bin)
+  whole = Bin(min(b.low for b in bins), max(b.high for b in bins))
+  return {whole: lambda i: masks_by_bin[bins[i % len(bins)]](i)}
+
+
+class Watch:
+  """What a train loop shows of the model: sample grids, quick evaluations, the last one.
+
+  Args:
+    recipe: of the system.
+    config: of the run, checked by `check`.
+    workdir: gets samples/STEP.png and evaluation/STEP/.
+    writer: gets the numbers and grids too.
+  """
+
+  def __init__(self, recipe: Recipe, config: ConfigDict, workdir: pathlib.Path, writer: Writer):
+    """See the class."""
+    self._config, self._workdir, self._writer = config, pathlib.Path(workdir), writer
+    self._recipe = recipe
+    self._model = Model(recipe, SEED)
+    self._on: MaskedImages | None = None
+
+  def _spec(self, row: str, predict: Predictor, count: int) -> EvaluationSpec:
+    """One row on the first images of the test set, one mask each, without feature networks."""
+    if self._on is None:
+      # Found at first use: a run that never looks at test images does not need any.
+      most = max(self._config.evaluation.quick_count, self._config.training.sample_count)
+      wanted = dataclasses.replace(ImagesSpec.of_config(self._config), count=most)
+      found = wanted.load()
+      self._on = dataclasses.replace(found, masks=quick_masks(found.masks))
+    return EvaluationSpec(
+      {row: predict},
+      dataclasses.replace(self._on, count=count),
+      without_networks(protocol_of(self._config)),
+      batch_size=self._config.evaluation.batch_size,
+    )
+
+  def evaluate(self, step: int, state: Any, constants: Mapping[str, Any]) -> dict[str, float]:
+    """Means over config.evaluation.quick_count images, written as 'evaluation/NAME'.
+
+    Metrics that need networks of features are left out. All processes call it.
+
+    Args:
+      step: of the state.
+      state: TrainState; averaged parameters are used where there are any.
+      constants: of the recipe.
+
+    Returns:
+      {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
+    """
+    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    spec = self._spec('model', predict, self._config.evaluation.quick_count)
+    results = evaluate(spec, share=True, examples=0, progress=False)
+    (b,) = results.bins
+    metrics = spec.protocol.metrics
+    means = {m.name: results.summary('model', b, m.name).mean for m in metrics}
+    if jax.process_index() == 0:
+      self._writer.scalars(step, {f'evaluation/{k}': v for k, v in means.items()})
+      shown = ', '.join(f'{m.label} {means[m.name]:.{m.digits}f}' for m in metrics)
+      logging.info('step %d, held-out images: %s', step, shown)
+    return means
+
+  def samples(self, step: int, state: Any, constants: Mapping[str, Any]) -> None:
+    """A grid of the first test images; all processes call it.
+
+    Its columns: input | mask | output | what the recipe's `pictures` draws | truth.
+    """
+    weights = (state.params | state.ema, state.stats, constants)
+    predict = self._model.bind(*weights)
+    draw = self._model.bind_pictures(*weights)
+    if jax.process_index() != 0:
+      return
+    count = self._config.training.sample_count
+    results = evaluate(self._spec('output', predict, count), examples=count, progress=False)
+    (b,) = results.bins
+    picture = report.grid(results, b, _pictures(draw, results.examples))
+    folder = self._workdir / 'samples'
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write(
+      folder / f'{step:07d}.png', lambda file: picture.save(file, format='PNG'), sync=False
+    )
+    self._writer.image(step, 'samples', np.asarray(picture))
+
+  def final(self, step: int, state: Any, constants: Mapping[str, Any]) -> Results:
+    """The whole evaluation beside the classical fills, in evaluation/STEP/, and on the terminal."""
+    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    wanted = ImagesSpec.of_config(self._config)
+    spec = EvaluationSpec(
+      {self._config.system: predict, **classical.PREDICTORS},
+      wanted.load(),
+      wanted.protocol,
+      batch_size=self._config.evaluation.batch_size,
+      about=About(notes={'weights': f'step {step} of this run'}),
+    )
+    return evaluate_and_report(spec, self._workdir / 'evaluation' / str(step))
+
+
+def _pictures(draw: Callable, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+  """{name: uint8[n, H, W, 3]} of the recipe's further pictures of the examples."""
+  mask = np.stack([e.mask for e in examples]).astype(np.float32)[..., None]
+  truth = arrays.to_float(np.stack([e.truth for e in examples]))
+  drawn = draw(np.where(mask > 0, np.float32(0), truth), mask)
+  rgb = lambda x: np.broadcast_to(x, (*x.shape[:-1], 3))
+  return {name: arrays.to_uint8(rgb(np.clip(x, 0, 1))) for name, x in drawn.items()}
