@@ -99,6 +99,7 @@ def _run(
 
 
 def _import(given: argparse.Namespace) -> None:
+  from jaxinpaint import systems
   from jaxinpaint.weights import importer, store
 
   *files, out = given.paths
@@ -107,7 +108,9 @@ def _import(given: argparse.Namespace) -> None:
       f'the last argument is the file to write, and {out!r} looks like one to read: '
       f'import {given.system} FILE [FILE2 ...] OUT.safetensors'
     )
-  path = importer.import_file(given.system, files, out, given.format, overwrite=given.overwrite)
+  path = importer.import_file(
+    systems.published(given.system), files, out, given.format, overwrite=given.overwrite
+  )
   meta = store.load(path).meta
   print(f'wrote {path} and {path.with_suffix(".json").name}')
   for network, count in meta['networks'].items():
@@ -130,23 +133,23 @@ def _inspect(given: argparse.Namespace) -> None:
 
 
 def _fetch(given: argparse.Namespace) -> None:
-  from jaxinpaint.weights import fetch
+  from jaxinpaint.features import published
+  from jaxinpaint.weights import hub
 
   if given.list:
-    print('\n'.join(fetch.table()))
+    print('\n'.join(hub.listing(published.FILES)))
     return
   if not given.name:
-    raise ValueError(f'give a name, or --list: {", ".join(fetch.NAMES)}')
-  for path in fetch.fetch(given.name, given.sources):
+    raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
+  for path in hub.fetch(given.name, published.FILES, given.sources):
     print(f'{given.name}: {path}')
 
 
 def _list(given: argparse.Namespace) -> None:
   from jaxinpaint import systems
-  from jaxinpaint.weights import importer
 
   for system in systems.list_systems():
-    known = importer.formats(system)
+    known = systems.published(system).formats
     if not known:
       print(f'{system}: no published weights')
     for name, format in known.items():

@@ -1,5 +1,5 @@
-"""Images and masks: sources, decoding, mask families, and the deterministic pipeline.
+"""Images and masks as batches: sources, resizing, extra inputs, the deterministic pipeline.
 
-The only part of the library that knows tfds and grain. It imports no JAX, so that worker processes
-start quickly.
+The only room that knows tfds and grain. It imports no JAX, so that worker processes start quickly.
+May import masks, pictures, arrays and the other floors below.
 """

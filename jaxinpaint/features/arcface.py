@@ -27,7 +27,7 @@ import numpy as np
 from jaxinpaint import arrays
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
 from jaxinpaint.layers.squeeze_excite import batch_norm
-from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import hub, mapping, reader
 from jaxinpaint.weights import shapes as shapes_lib
 
 SIDE = 112  # of the pictures that the network was trained on
@@ -114,7 +114,7 @@ def require(file: str | os.PathLike | None = None) -> pathlib.Path:
   Raises:
     FileNotFoundError: it is not there; says how to get it.
   """
-  path = pathlib.Path(file).expanduser() if file else download.cache_folder() / FILE
+  path = pathlib.Path(file).expanduser() if file else hub.cache_folder() / FILE
   if path.is_file():
     return path
   raise FileNotFoundError(

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import hub, mapping, reader
 
 # pytorch-fid names the file by the first eight digits of its SHA-256, as torch.hub checks it.
 PUBLISHED = (
@@ -315,11 +315,11 @@ def require(file: str | os.PathLike | None = None) -> pathlib.Path:
 
   Raises:
     FileNotFoundError: `file` is not there.
-    download.DownloadError: not in the cache and not to be fetched; says the address and the
+    hub.DownloadError: not in the cache and not to be fetched; says the address and the
       folder to put the file in.
   """
   if file is None:
-    return download.fetch(*PUBLISHED)
+    return hub.download(*PUBLISHED)
   path = pathlib.Path(file).expanduser()
   if not path.is_file():
     raise FileNotFoundError(f'Inception weights: {path} is not a file')
@@ -355,7 +355,7 @@ def load(file: str | os.PathLike | None = None) -> dict[str, dict[str, Any]]:
 
   Raises:
     ValueError: the file holds another network; lists the keys.
-    FileNotFoundError, download.DownloadError: as `require`.
+    FileNotFoundError, hub.DownloadError: as `require`.
   """
   path = require(file)
   state = mapping.strip_module(mapping.flatten(reader.read(path)))

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from jaxinpaint.features import vgg
 from jaxinpaint.layers.conv import Conv
-from jaxinpaint.weights import download, mapping, reader, shapes
+from jaxinpaint.weights import hub, mapping, reader, shapes
 
 CHANNELS = {
   'alex': (64, 192, 384, 256, 256),
@@ -268,21 +268,21 @@ def require(
   Raises:
     ValueError: no such net.
     FileNotFoundError: a file of your own is not there.
-    download.DownloadError: not in the cache and not to be fetched; says the address and the folder
+    hub.DownloadError: not in the cache and not to be fetched; says the address and the folder
       to put the file in.
   """
   _check_net(net)
   paths = []
   for what, file, (url, digest), folder in (
     ('trunk', trunk_file, TRUNKS[net], None),
-    ('heads', heads_file, HEADS[net], download.cache_folder() / HEADS_FOLDER),
+    ('heads', heads_file, HEADS[net], hub.cache_folder() / HEADS_FOLDER),
   ):
     if file:
       paths.append(pathlib.Path(file).expanduser())
       if not paths[-1].is_file():
         raise FileNotFoundError(f"LPIPS ({net}), the {what}'s weights: {paths[-1]} is not a file")
     else:
-      paths.append(download.fetch(url, digest, folder=folder))
+      paths.append(hub.download(url, digest, folder=folder))
   return tuple(paths)
 
 
@@ -303,7 +303,7 @@ def load(
 
   Raises:
     ValueError: a file holds something else.
-    FileNotFoundError, download.DownloadError: as `require`.
+    FileNotFoundError, hub.DownloadError: as `require`.
   """
   if shapes.wanted():
     return {part: _shapes(net, part) for part in ('trunk', 'heads')}

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinpaint.weights import download, mapping, reader
+from jaxinpaint.weights import hub, mapping, reader
 from jaxinpaint.weights import shapes as shapes_lib
 
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -126,7 +126,7 @@ def require(depth: int, file: str | None = None) -> pathlib.Path:
 
   Raises:
     FileNotFoundError: `file` is not there.
-    download.DownloadError: not in the cache and not to be fetched; says the address and the
+    hub.DownloadError: not in the cache and not to be fetched; says the address and the
       folder to put the file in.
   """
   _check_depth(depth)
@@ -136,7 +136,7 @@ def require(depth: int, file: str | None = None) -> pathlib.Path:
       raise FileNotFoundError(f'VGG{depth} weights: {path} is not a file')
     return path
   url, digest = PUBLISHED[depth]
-  return download.fetch(url, digest)
+  return hub.download(url, digest)
 
 
 def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]]:
@@ -150,7 +150,7 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
 
   Raises:
     ValueError: the file's keys or shapes are not VGG`depth`'s.
-    FileNotFoundError, download.DownloadError: as `require`.
+    FileNotFoundError, hub.DownloadError: as `require`.
   """
   shapes = jax.eval_shape(
     VGG(depth, (layer_names(depth)[-1],)).init,

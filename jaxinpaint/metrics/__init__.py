@@ -1,1 +1,5 @@
-"""What is measured of a picture or a set of pictures: definitions, networks, statistics."""
+"""What is measured of a picture, or of a set of pictures: definitions, networks, statistics.
+
+A protocol names the metrics of a comparison and how each is computed. May import systems, features,
+data and the floors below.
+"""

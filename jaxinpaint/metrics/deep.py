@@ -25,7 +25,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxinpaint.features import inception, lpips
+from jaxinpaint.features import inception, lpips, published
 from jaxinpaint.metrics import (
   fid,
   inception_scores,
@@ -33,7 +33,7 @@ from jaxinpaint.metrics import (
 )
 from jaxinpaint.metrics.protocol import DEEP, Metric
 from jaxinpaint.runtime import digest
-from jaxinpaint.weights import download, fetch
+from jaxinpaint.weights import hub
 
 _MOST_ROWS = 16  # on a device at a time
 
@@ -347,8 +347,8 @@ def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
   command = f'`python -m jaxinpaint.weights fetch {name}`'
   if not all(own):
     try:
-      cached = fetch.find(name, need=[w is None for w in own])
-    except (download.DownloadError, OSError) as error:
+      cached = hub.find(name, published.FILES, need=[w is None for w in own])
+    except OSError as error:
       raise _NotHere(str(error)) from error
     if cached is None:
       raise _NotHere(f'its weights are not here; get them with {command}')

@@ -23,7 +23,7 @@ from absl import logging
 
 from jaxinpaint.features import inception
 from jaxinpaint.runtime import atomic, digest
-from jaxinpaint.weights import download
+from jaxinpaint.weights import hub
 
 FULL_RANK = inception.DIMENSIONS
 _BLOCK = 512  # rows added up at a time
@@ -299,14 +299,14 @@ def dataset_key(images: Iterable[np.ndarray], preprocessing: str = inception.IDE
 def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
   """Features of a real set, f32[n, d], from the cache or computed and put there.
 
-  They lie in `download.cache_folder()`/statistics/KEY.npz. What is damaged is computed again,
+  They lie in `hub.cache_folder()`/statistics/KEY.npz. What is damaged is computed again,
   with a warning; a folder that cannot be written to is no more than a warning either.
 
   Args:
     key: of `dataset_key`.
     compute: gives them.
   """
-  path = download.cache_folder() / 'statistics' / f'{key}.npz'
+  path = hub.cache_folder() / 'statistics' / f'{key}.npz'
   if path.exists():
     try:
       with _naming(path, 'features of a data set'):

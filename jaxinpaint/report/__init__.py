@@ -1,1 +1,4 @@
-"""What is written of an evaluation: tables, files and one offline page."""
+"""What is written about an evaluation: tables, files, grids, curves and one offline page.
+
+It reads results and computes no metric. May import predictor, metrics and the floors below.
+"""

@@ -1,1 +1,4 @@
-"""The ground under a program: processes, locks, faults, environment, compiled programs."""
+"""What every program stands on: processes, locks, files, faults, chips, compiled programs.
+
+Knows nothing of images or networks. Imports no other room.
+"""

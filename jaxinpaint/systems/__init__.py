@@ -5,12 +5,15 @@ A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `m
 system.
 """
 
+import functools
 import importlib
+import importlib.util
 import pathlib
 from types import ModuleType
 from typing import Any
 
 from jaxinpaint.recipe import Recipe
+from jaxinpaint.weights import importer
 
 
 def list_systems() -> list[str]:
@@ -46,3 +49,15 @@ def make_recipe(config: Any) -> Recipe:
     with config.unlocked():
       config.update(absent)
   return module(config.system, 'recipe').make(config)
+
+
+def published(system: str) -> importer.Published:
+  """What `weights.importer` has to know of a system.
+
+  Raises:
+    ValueError: no system of that name.
+  """
+  name = f'jaxinpaint.systems.{system}.published'
+  lacking = system in list_systems() and importlib.util.find_spec(name) is None
+  formats = {} if lacking else dict(module(system, 'published').FORMATS)
+  return importer.Published(system, formats, functools.partial(default_config, system), make_recipe)

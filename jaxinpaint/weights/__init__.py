@@ -1,1 +1,5 @@
-"""Weights: read published files safely, convert them, keep them as safetensors + JSON."""
+"""Weight files: published ones are fetched, read safely and converted; ours are stored and loaded.
+
+What a system or a network of features has published comes in as data (`importer.Published`,
+`hub.File`), so this room knows none of them. May import masks, losses and the floors below.
+"""

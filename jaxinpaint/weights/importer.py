@@ -1,43 +1,49 @@
 """Turns a system's published checkpoint files into this library's own.
 
-  importer.import_file('misf', ['places2_InpaintingModel_gen.pth'], 'misf_places2.safetensors')
+  misf = systems.published('misf')
+  importer.import_file(misf, ['places2_InpaintingModel_gen.pth'], 'misf_places2.safetensors')
 
-What the files look like is said by `FORMATS` in the system's published.py; each is tried until one
+A system's published.py says in `FORMATS` what its files look like; each format is tried until one
 takes every array of the files.
 """
 
-import importlib.util
+import dataclasses
 import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from jaxinpaint import systems
+from jaxinpaint.recipe import Recipe
 from jaxinpaint.runtime import digest
 from jaxinpaint.weights import mapping, reader, store
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
-def formats(system: str) -> dict[str, mapping.Format]:
-  """The published formats of a system by name; {} when none of its weights are published.
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """What the importer has to know of a system; `systems.published(name)` gives it.
 
-  Raises:
-    ValueError: no such system.
+  Attributes:
+    name: of the system.
+    formats: how its published files look, by name; {} where none are published.
+    default_config: () -> its configuration.
+    make_recipe: config -> its recipe.
   """
-  if system in systems.list_systems():
-    name = f'jaxinpaint.systems.{system}.published'
-    if importlib.util.find_spec(name) is None:
-      return {}
-  return dict(systems.module(system, 'published').FORMATS)
+
+  name: str
+  formats: Mapping[str, mapping.Format]
+  default_config: Callable[[], ConfigDict]
+  make_recipe: Callable[[ConfigDict], Recipe]
 
 
 def import_file(
-  system: str,
+  system: Published,
   path: Paths,
   out: str | os.PathLike,
   format: str | None = None,
@@ -47,28 +53,28 @@ def import_file(
   """Reads published files, maps every key and writes safetensors + JSON.
 
   Args:
-    system: name of the system.
+    system: whose files they are.
     path: the file (of TensorFlow: the prefix or folder of a checkpoint), or several that together
       hold its networks (generator and discriminator); a .json among them holds settings, in the
       formats that have such a file.
     out: NAME or NAME.safetensors to write.
-    format: one of `formats(system)`; None: each in turn.
+    format: one of `system.formats`; None: each in turn.
     overwrite: replace `out` if it exists.
 
   Returns:
     Path of the safetensors file.
 
   Raises:
-    ValueError: no such system or format.
+    ValueError: no such format, or the system has none.
     FileNotFoundError, FileExistsError, reader.UnsafeFileError: as their names say.
     mapping.MappingError: the files are not this system's; lists keys that are missing or left
       over, and shapes that differ. Nothing is written.
   """
-  known = formats(system)
+  known = system.formats
   if not known:
-    raise ValueError(f'there are no published weights of {system!r} to import')
+    raise ValueError(f'there are no published weights of {system.name!r} to import')
   if format is not None and format not in known:
-    raise ValueError(f'{system!r} has no format {format!r}; there are: {", ".join(known)}')
+    raise ValueError(f'{system.name!r} has no format {format!r}; there are: {", ".join(known)}')
   paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
   store.refuse_existing(out, overwrite)
   paths = [pathlib.Path(p) for p in paths]
@@ -76,13 +82,13 @@ def import_file(
   files = {p: reader.read(p) for p in paths if p not in beside}
   errors = []
   for name in [format] if format else known:
-    config = systems.default_config(system)
+    config = system.default_config()
     with config.unlocked():
       config.model.update(known[name].model)
     try:
       with config.unlocked():
         config.model.update(_settings(beside, known[name]))
-      tree = _convert(files, known[name], config)
+      tree = _convert(files, known[name], config, system.make_recipe(config))
     except mapping.MappingError as error:
       errors.append(f'format {name!r}: {error}')
       continue
@@ -97,7 +103,7 @@ def import_file(
     }
     return store.save(
       out,
-      system,
+      system.name,
       config,
       tree['params'],
       tree['stats'],
@@ -106,7 +112,7 @@ def import_file(
     )
   names = ', '.join(str(p) for p in paths)
   raise mapping.MappingError(
-    f'{names}: this does not give the weights of {system!r}.\n' + '\n'.join(errors)
+    f'{names}: this does not give the weights of {system.name!r}.\n' + '\n'.join(errors)
   )
 
 
@@ -125,11 +131,10 @@ def _settings(beside: Sequence[pathlib.Path], format: mapping.Format) -> dict[st
 
 
 def _convert(
-  files: Mapping[pathlib.Path, Any], format: mapping.Format, config: Any
+  files: Mapping[pathlib.Path, Any], format: mapping.Format, config: ConfigDict, recipe: Recipe
 ) -> dict[str, dict]:
   entries = tuple(format.entries(config.model))
-  recipe = systems.make_recipe(config)
-  expected = _expected(recipe)
+  expected = dict(zip(('params', 'stats'), recipe.shapes(), strict=True))
   tree: dict[str, dict] = {'params': {}, 'stats': {}}
   owner: dict[str, pathlib.Path] = {}
   for path, content in files.items():
@@ -237,9 +242,3 @@ def _nearest(
 def _arrays(content: Any) -> dict[str, np.ndarray]:
   """The arrays of a nested dict by dotted key; counters and text beside them are dropped."""
   return {k: v for k, v in mapping.flatten(content).items() if isinstance(v, np.ndarray)}
-
-
-def _expected(recipe: Any) -> dict[str, Any]:
-  """Shapes of all parameters and statistics that the recipe's networks have."""
-  params, stats = recipe.shapes()
-  return {'params': params, 'stats': stats}

@@ -116,7 +116,7 @@ def test_import_of_both_networks(toy, files, capsys):
 
 
 def test_import_of_a_state_dict_without_its_wrapping(toy, files):
-  path = importer.import_file('toy', files / 'bare.pth', files / 'x')
+  path = importer.import_file(systems.published('toy'), files / 'bare.pth', files / 'x')
   assert list(store.load(path).params) == ['generator']
 
 
@@ -208,10 +208,10 @@ def test_inspect(files, capsys):
 
 def test_list(toy, capsys, monkeypatch):
   monkeypatch.setattr(systems, 'list_systems', lambda: ['toy'])
-  monkeypatch.setattr(importer.importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr(systems.importlib.util, 'find_spec', lambda name: name)
   status, out, _ = _run(capsys, 'list')
   assert status == 0
   assert 'toy (new): two files' in out
   assert 'https://example.org/toy' in out and 'CC0' in out
-  monkeypatch.setattr(importer.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(systems.importlib.util, 'find_spec', lambda name: None)
   assert 'toy: no published weights' in _run(capsys, 'list')[1]

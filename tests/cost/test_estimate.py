@@ -23,7 +23,7 @@ from jaxinpaint.training import (
   state,
   step,
 )
-from jaxinpaint.weights import download, shapes
+from jaxinpaint.weights import hub, shapes
 
 
 def small(**data):
@@ -98,8 +98,8 @@ def test_frozen_networks_need_no_files(monkeypatch):
   def absent(*_):
     raise AssertionError('a file was asked for')
 
-  monkeypatch.setattr(download, 'fetch', absent)
-  monkeypatch.setattr(download, 'cache_folder', absent)
+  monkeypatch.setattr(hub, 'download', absent)
+  monkeypatch.setattr(hub, 'cache_folder', absent)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   with shapes.only():
     assert count(vgg.load(16)) == 14_714_688  # of the convolutions, Simonyan and Zisserman's D

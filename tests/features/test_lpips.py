@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxinpaint.features import lpips
-from jaxinpaint.weights import download
+from jaxinpaint.weights import hub
 
 
 @goldens.cases('lpips_alex', 'lpips_vgg', 'lpips_squeeze')
@@ -89,7 +89,7 @@ def test_offline_the_address_and_the_folder_are_named(tmp_path, monkeypatch):
   url = 'http://127.0.0.1:9/weights/v0.1/alex.pth'  # nobody listens on the discard port
   monkeypatch.setitem(lpips.HEADS, 'alex', (url, lpips.HEADS['alex'][1]))
   (tmp_path / 'trunk').touch()
-  with pytest.raises(download.DownloadError) as error:
+  with pytest.raises(hub.DownloadError) as error:
     lpips.require('alex', tmp_path / 'trunk')
   assert url in str(error.value) and str(tmp_path / 'lpips_v0.1' / 'alex.pth') in str(error.value)
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxinpaint.features import vgg
-from jaxinpaint.weights import download
+from jaxinpaint.weights import hub
 
 CONVOLUTIONS_16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
@@ -132,7 +132,7 @@ def test_offline_the_address_and_the_folder_are_named(tmp_path, monkeypatch):
   monkeypatch.setenv('no_proxy', '*')
   url = 'http://127.0.0.1:9/models/vgg19-dcbb9e9d.pth'  # nobody listens on the discard port
   monkeypatch.setitem(vgg.PUBLISHED, 19, (url, 'dcbb9e9d'))
-  with pytest.raises(download.DownloadError) as error:
+  with pytest.raises(hub.DownloadError) as error:
     vgg.require(19)
   assert url in str(error.value)
   assert str(tmp_path / 'vgg19-dcbb9e9d.pth') in str(error.value)

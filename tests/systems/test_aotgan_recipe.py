@@ -161,17 +161,19 @@ def test_published_files_are_imported_and_others_refused(tmp_path):
     state = mapping.export(tree, entries)
     save_file(state, tmp_path / f'{name}.safetensors')
   paths = [tmp_path / f'{n}0000000.safetensors' for n in 'GD']
-  path = importer.import_file('aotgan', paths[0], tmp_path / 'generator')
+  path = importer.import_file(systems.published('aotgan'), paths[0], tmp_path / 'generator')
   assert list(store.load(path).params) == ['generator']
-  stored = store.load(importer.import_file('aotgan', paths, tmp_path / 'both'))
+  stored = store.load(importer.import_file(systems.published('aotgan'), paths, tmp_path / 'both'))
   assert set(stored.params) == {'generator', 'discriminator'}
   np.testing.assert_array_equal(stored.params['generator']['decoder2']['bias'], [0, 1, 2])
   with pytest.raises(mapping.MappingError, match='not the generator'):
-    importer.import_file('aotgan', paths[1], tmp_path / 'x')
+    importer.import_file(systems.published('aotgan'), paths[1], tmp_path / 'x')
   del state['conv.8.bias']
   save_file(state, tmp_path / 'other.safetensors')
   with pytest.raises(mapping.MappingError, match=r'conv\.8\.bias'):
-    importer.import_file('aotgan', tmp_path / 'other.safetensors', tmp_path / 'x')
+    importer.import_file(
+      systems.published('aotgan'), tmp_path / 'other.safetensors', tmp_path / 'x'
+    )
 
 
 def importer_batch():

@@ -188,13 +188,15 @@ def test_published_files_are_imported_and_others_refused(tmp_path):
   file = {k: np.array(v, np.float32) for k, v in mapping.export(zeros, entries).items()}
   file['texture_branch.features.0.0.weight_orig'] = np.zeros(3, np.float32)
   write(tmp_path / 'ctsdg.pt', file)
-  stored = store.load(importer.import_file('ctsdg', tmp_path / 'ctsdg.pt', tmp_path / 'o'))
+  stored = store.load(
+    importer.import_file(systems.published('ctsdg'), tmp_path / 'ctsdg.pt', tmp_path / 'o')
+  )
   assert set(stored.params) == {'generator', 'discriminator'}
   assert stored.config.model.wrapped_gray, 'published weights have seen wrapped maps only'
   del file['bigff.texture_gamma']
   write(tmp_path / 'other.pt', file)
   with pytest.raises(mapping.MappingError, match=r'bigff\.texture_gamma'):
-    importer.import_file('ctsdg', tmp_path / 'other.pt', tmp_path / 'x')
+    importer.import_file(systems.published('ctsdg'), tmp_path / 'other.pt', tmp_path / 'x')
 
 
 def write(path, file):

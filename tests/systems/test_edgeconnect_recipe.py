@@ -235,14 +235,16 @@ def test_published_files_are_told_apart_and_others_refused(tmp_path, monkeypatch
     write('EdgeModel_dis.pth', 'edge_discriminator', 'discriminator'),
     write('InpaintingModel_dis.pth', 'discriminator', 'discriminator'),
   ]
-  stored = store.load(importer.import_file('edgeconnect', paths, tmp_path / 'all'))
+  stored = store.load(
+    importer.import_file(systems.published('edgeconnect'), paths, tmp_path / 'all')
+  )
   assert set(stored.params) == {*EDGES, *COLOURS}
   shape = lambda name, *path: functools.reduce(dict.get, path, stored.params[name]).shape
   assert shape('edge_discriminator', 'conv1', 'kernel')[2] == 2
   assert shape('generator', 'body', 'decoder2', 'bias') == (3,)
   np.testing.assert_array_equal(stored.params['edge_generator']['body']['decoder2']['bias'], [1])
   with pytest.raises(mapping.MappingError, match='not the edge_generator'):
-    importer.import_file('edgeconnect', paths[1], tmp_path / 'x')
+    importer.import_file(systems.published('edgeconnect'), paths[1], tmp_path / 'x')
   misf, config = systems.module('misf', 'published'), systems.default_config('misf')
   config.model.update(narrow)
   init = systems.make_recipe(config).init
@@ -250,4 +252,4 @@ def test_published_files_are_told_apart_and_others_refused(tmp_path, monkeypatch
     tmp_path / 'misf.pth', init, misf.entries(narrow), 'generator', 'generator'
   )
   with pytest.raises(mapping.MappingError, match=r'nothing here takes it[^:]*:\s+encoder0\.1\.'):
-    importer.import_file('edgeconnect', [paths[0], other], tmp_path / 'x')
+    importer.import_file(systems.published('edgeconnect'), [paths[0], other], tmp_path / 'x')

@@ -14,7 +14,7 @@ from jaxinpaint.losses import reconstruction
 from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
-from jaxinpaint.weights import download
+from jaxinpaint.weights import hub
 
 LAYERS = ('pool1', 'pool2')
 
@@ -232,7 +232,7 @@ def test_without_vgg_weights_the_error_says_where_they_go(monkeypatch, tmp_path)
   nowhere = ('http://127.0.0.1:9/vgg16-397923af.pth', '397923af')
   monkeypatch.setattr(vgg, 'PUBLISHED', {16: nowhere, 19: nowhere})
   recipe = make(small(style=250.0))
-  with pytest.raises(download.DownloadError, match=r'127.0.0.1:9/vgg16.*') as error:
+  with pytest.raises(hub.DownloadError, match=r'127.0.0.1:9/vgg16.*') as error:
     recipe.load_constants(True)
   assert str(tmp_path) in str(error.value)
 

@@ -174,12 +174,12 @@ def test_published_files_are_told_apart_and_others_refused(tmp_path, monkeypatch
     write('EdgeModel_gen.pth', 'edge_generator', 'generator'),
     write('InpaintingModel_gen.pth', 'generator', 'generator'),
   ]
-  stored = store.load(importer.import_file('jpgnet', paths, tmp_path / 'all'))
+  stored = store.load(importer.import_file(systems.published('jpgnet'), paths, tmp_path / 'all'))
   assert set(stored.params) == {'kpn1', 'kpn2', 'edge_generator', 'generator'}
   assert stored.params['kpn1']['conv1']['conv1']['kernel'].shape == (3, 3, 3, 4)
   assert stored.params['kpn2']['conv1']['conv1']['kernel'].shape == (3, 3, 34, 4)
   with pytest.raises(mapping.MappingError, match='not the kpn2'):
-    importer.import_file('jpgnet', [paths[0], *paths[2:]], tmp_path / 'x')
+    importer.import_file(systems.published('jpgnet'), [paths[0], *paths[2:]], tmp_path / 'x')
   bare = write('bare_dis.pth', 'discriminator', None)
   with pytest.raises(mapping.MappingError, match=r'bare_dis\.pth'):
-    importer.import_file('jpgnet', [bare], tmp_path / 'x')
+    importer.import_file(systems.published('jpgnet'), [bare], tmp_path / 'x')

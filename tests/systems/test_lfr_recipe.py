@@ -130,7 +130,7 @@ def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatc
   monkeypatch.setattr(
     systems, 'default_config', lambda system: config.copy_and_resolve_references()
   )
-  out = importer.import_file('lfr', tmp_path / 'psp.pt', tmp_path / 'psp')
+  out = importer.import_file(systems.published('lfr'), tmp_path / 'psp.pt', tmp_path / 'psp')
   assert set(store.load(out).params) == {'encoder', 'stylegan'}
   recipe = systems.make_recipe(config)
   txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
@@ -140,7 +140,7 @@ def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatc
   assert not moved(current.params['texture'], started.params['texture'])
   published_file(tmp_path / 'other.pt', drop=('latlayer',))
   with pytest.raises(mapping.MappingError, match='latlayer1'):
-    importer.import_file('lfr', tmp_path / 'other.pt', tmp_path / 'x')
+    importer.import_file(systems.published('lfr'), tmp_path / 'other.pt', tmp_path / 'x')
   store.save(tmp_path / 't', 'lfr', config, {'texture': current.params['texture']}, {})
   with pytest.raises(ValueError, match=r"holds \['texture'\], but not the stylegan"):
     initial.load(tmp_path / 't.safetensors', current, recipe)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxinpaint import systems
 from jaxinpaint.systems.seresnet_cx import networks, published
 from jaxinpaint.weights import importer, mapping, store
 
@@ -132,7 +133,9 @@ def test_files_are_imported_in_their_format_and_others_refused(name, format, tmp
   case = next(c for c in goldens.all_cases() if c.name == f'seresnet_cx_{name}')
   state = {k: v for k, v in case.state().items() if v.ndim}
   save_file(state, tmp_path / 'model.safetensors')
-  path = importer.import_file('seresnet_cx', tmp_path / 'model.safetensors', tmp_path / 'ours')
+  path = importer.import_file(
+    systems.published('seresnet_cx'), tmp_path / 'model.safetensors', tmp_path / 'ours'
+  )
   stored = store.load(path)
   assert stored.meta['source']['format'] == format
   kernel = stored.params['generator']['conv17']['kernel']
@@ -142,4 +145,6 @@ def test_files_are_imported_in_their_format_and_others_refused(name, format, tmp
   del state['conv11.bias']
   save_file(state, tmp_path / 'other.safetensors')
   with pytest.raises(mapping.MappingError, match=r'conv11\.bias'):
-    importer.import_file('seresnet_cx', tmp_path / 'other.safetensors', tmp_path / 'x')
+    importer.import_file(
+      systems.published('seresnet_cx'), tmp_path / 'other.safetensors', tmp_path / 'x'
+    )

@@ -1,8 +1,7 @@
 """Writes TensorFlow's checkpoint files byte by byte, so that tests can forge any of it."""
 
+import google_crc32c
 import numpy as np
-
-from jaxinpaint.weights.formats.crc32c import crc32c
 
 MAGIC = bytes.fromhex('57fb808b247547db')
 
@@ -15,7 +14,10 @@ def varint(value: int) -> bytes:
 
 
 def masked(data: bytes) -> int:
-  crc = crc32c(data)
+  return mask(google_crc32c.value(data))
+
+
+def mask(crc: int) -> int:
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

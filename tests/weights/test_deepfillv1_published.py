@@ -6,6 +6,7 @@ import pytest
 import tensorflow_bytes
 from torch_bytes import Raw, emit, tensor, write_zip
 
+from jaxinpaint import systems
 from jaxinpaint.systems.deepfillv1 import published
 from jaxinpaint.weights import importer, mapping, store
 
@@ -45,7 +46,9 @@ def test_a_tensorflow_checkpoint_with_its_critics(tmp_path):
   names = ('deepfillv1_generator_official_tf', 'deepfillv1_discriminators_official_tf')
   state = tensorflow_state(*names)
   prefix = tensorflow_bytes.write(tmp_path, state, 'snap-1000000')
-  stored = store.load(importer.import_file('deepfillv1', prefix, tmp_path / 'out'))
+  stored = store.load(
+    importer.import_file(systems.published('deepfillv1'), prefix, tmp_path / 'out')
+  )
   assert set(stored.params) == {'generator', 'local_critic', 'global_critic'}
   assert stored.config.model.channel_order == 'bgr' and stored.config.model.padding == 'same'
   got = stored.params['generator']['refine']['allconv13_upsample']['kernel']
@@ -54,7 +57,9 @@ def test_a_tensorflow_checkpoint_with_its_critics(tmp_path):
   del state['inpaint_net/pmconv9/bias']
   prefix = tensorflow_bytes.write(tmp_path, state, 'snap-2')
   with pytest.raises(mapping.MappingError, match='inpaint_net/pmconv9/bias'):
-    importer.import_file('deepfillv1', prefix, tmp_path / 'other', format='tensorflow')
+    importer.import_file(
+      systems.published('deepfillv1'), prefix, tmp_path / 'other', format='tensorflow'
+    )
   assert not list(tmp_path.glob('other*'))
 
 
@@ -66,13 +71,17 @@ def test_the_files_that_the_port_trains(tmp_path):
     write(tmp_path / 'gen_00430000.pt', {'': generator}),
     write(tmp_path / 'dis_00430000.pt', {'localD': local, 'globalD': whole}),
   ]
-  stored = store.load(importer.import_file('deepfillv1', files, tmp_path / 'both'))
+  stored = store.load(
+    importer.import_file(systems.published('deepfillv1'), files, tmp_path / 'both')
+  )
   assert {k: stored.config.model[k] for k in published.PORT} == published.PORT
   assert stored.config.model.channel_order == 'rgb'
   for name, state in (('local_critic', local), ('global_critic', whole)):
     got = stored.params[name]['dense']['kernel']
     np.testing.assert_array_equal(got, state['linear.weight'].T)
-  alone = store.load(importer.import_file('deepfillv1', files[0], tmp_path / 'alone'))
+  alone = store.load(
+    importer.import_file(systems.published('deepfillv1'), files[0], tmp_path / 'alone')
+  )
   assert set(alone.params) == {'generator'}
 
 
@@ -80,7 +89,7 @@ def test_weights_converted_by_the_port_are_the_official_networks(tmp_path):
   state = {f'netG.{k}': v for k, v in state_of('deepfillv1_generator')[0].items()}
   state['localD.linear.bias'] = np.zeros(1)
   path = write(tmp_path / 'torch_model.p', {'': state})
-  stored = store.load(importer.import_file('deepfillv1', path, tmp_path / 'out'))
+  stored = store.load(importer.import_file(systems.published('deepfillv1'), path, tmp_path / 'out'))
   assert stored.config.model.padding == 'same' and stored.config.model.channel_order == 'bgr'
   assert stored.meta['source']['format'] == 'pytorch_converted'
 
@@ -88,7 +97,7 @@ def test_weights_converted_by_the_port_are_the_official_networks(tmp_path):
 def test_a_file_of_another_system_is_refused_with_its_keys(tmp_path):
   path = write(tmp_path / 'gen.pt', {'': {'encoder.0.weight': np.zeros((1, 1, 3, 3))}})
   with pytest.raises(mapping.MappingError) as error:
-    importer.import_file('deepfillv1', path, tmp_path / 'out')
+    importer.import_file(systems.published('deepfillv1'), path, tmp_path / 'out')
   for key in ('encoder.0.weight', 'inpaint_net/conv1/kernel', 'netG.coarse_generator.conv1.conv'):
     assert key in str(error.value)
   assert not list(tmp_path.glob('out*'))

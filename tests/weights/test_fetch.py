@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxinpaint.cli import weights as cli
-from jaxinpaint.features import lpips
-from jaxinpaint.weights import download, fetch
+from jaxinpaint.features import lpips, published
+from jaxinpaint.weights import hub
 
 
 @pytest.fixture(autouse=True)
@@ -32,23 +32,23 @@ def small(tmp_path, monkeypatch):
 
   def file(path, folder):
     url = f'http://127.0.0.1:9/{path.name}'  # the discard port
-    return fetch.File(path.stem, url, _digest(path), _read, folder)
+    return hub.File(path.stem, url, _digest(path), _read, folder)
 
   def _read(path):
     if b'"a"' not in path.read_bytes():
       raise ValueError(f'{path} has no a')
 
-  monkeypatch.setitem(fetch.NAMES, 'small', (file(found[0], ''), file(found[1], 'below')))
+  monkeypatch.setitem(published.FILES, 'small', (file(found[0], ''), file(found[1], 'below')))
   return found
 
 
 def test_files_that_are_here_are_copied_and_found(small, cache, capsys):
-  assert fetch.find('small') is None
+  assert hub.find('small', published.FILES) is None
   first, second = (str(path) for path in small)
   assert cli.main(['fetch', 'small', '--from', second, '--from', first]) == 0
   paths = (cache / 'trunk.pth', cache / 'below' / 'heads.pth')
   assert capsys.readouterr().out == ''.join(f'small: {path}\n' for path in paths)
-  assert fetch.find('small') == paths
+  assert hub.find('small', published.FILES) == paths
   assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in small]
   assert cli.main(['fetch', 'small']) == 0  # they are here: nothing is asked of the network
   assert cli.main(['fetch', 'small', '--from', str(paths[0])]) == 0  # onto itself
@@ -59,18 +59,18 @@ def test_half_of_the_files_is_not_all(small, cache, capsys):
   assert cli.main(['fetch', 'small', '--from', str(small[0])]) == 1
   error = capsys.readouterr().err
   assert 'http://127.0.0.1:9/heads.pth by hand' in error and str(cache / 'below') in error
-  assert (cache / 'trunk.pth').is_file() and fetch.find('small') is None
-  assert fetch.find('small', need=[True, False])[0] == cache / 'trunk.pth'
+  assert (cache / 'trunk.pth').is_file() and hub.find('small', published.FILES) is None
+  assert hub.find('small', published.FILES, need=[True, False])[0] == cache / 'trunk.pth'
 
 
 def test_other_files_are_refused(small, tmp_path, cache, monkeypatch, capsys):
   save_file({'b': np.zeros(2)}, tmp_path / 'other')
   assert cli.main(['fetch', 'small', '--from', str(tmp_path / 'other')]) == 1
   assert 'none of the published files of small' in capsys.readouterr().err
-  named = fetch.NAMES['small'][0]
+  named = published.FILES['small'][0]
   digest = _digest(tmp_path / 'other')
   monkeypatch.setitem(
-    fetch.NAMES, 'small', (fetch.File(named.what, named.url, digest, named.read),)
+    published.FILES, 'small', (hub.File(named.what, named.url, digest, named.read),)
   )
   assert cli.main(['fetch', 'small', '--from', str(tmp_path / 'other')]) == 1
   assert 'has no a' in capsys.readouterr().err
@@ -79,8 +79,8 @@ def test_other_files_are_refused(small, tmp_path, cache, monkeypatch, capsys):
   assert not cache.exists()
   cache.mkdir()
   (cache / 'trunk.pth').write_text('damaged')
-  with pytest.raises(download.DownloadError, match='it is damaged or another file'):
-    fetch.find('small')
+  with pytest.raises(hub.DownloadError, match='it is damaged or another file'):
+    hub.find('small', published.FILES)
 
 
 def test_names_are_listed(capsys):
@@ -108,7 +108,7 @@ def test_what_has_no_checksum_is_not_fetched(capsys, cache):
 def test_every_file_knows_its_network(tmp_path):
   """A foreign file is refused by the loader of each, by its keys."""
   save_file({'foreign.weight': np.zeros((2, 2), np.float32)}, tmp_path / 'foreign')
-  for files in fetch.NAMES.values():
+  for files in published.FILES.values():
     for file in files:
       with pytest.raises(ValueError, match='foreign does not hold'):
         file.read(tmp_path / 'foreign')

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from torch_bytes import emit, tensor, write_zip
 
+from jaxinpaint import systems
 from jaxinpaint.systems.glcic import published
 from jaxinpaint.weights import importer, mapping, store
 
@@ -36,7 +37,7 @@ def files(tmp_path_factory):
 
 def test_the_generator_with_its_mean_pixel_value(files, tmp_path):
   inputs = [files / 'model_cn', files / 'config.json']
-  stored = store.load(importer.import_file('glcic', inputs, tmp_path / 'out'))
+  stored = store.load(importer.import_file(systems.published('glcic'), inputs, tmp_path / 'out'))
   assert list(stored.params) == ['generator']
   assert tuple(stored.config.model.mpv) == (0.5, 0.4, 0.3)
   assert [f['name'] for f in stored.meta['source']['files']] == ['model_cn', 'config.json']
@@ -48,7 +49,9 @@ def test_the_generator_with_its_mean_pixel_value(files, tmp_path):
 def test_a_file_of_another_system_is_refused_with_its_keys(tmp_path):
   write(tmp_path / 'model_cn', {'encoder.0.weight': np.zeros((1, 1, 3, 3))})
   with pytest.raises(mapping.MappingError) as error:
-    importer.import_file('glcic', tmp_path / 'model_cn', tmp_path / 'out', format='celeba')
+    importer.import_file(
+      systems.published('glcic'), tmp_path / 'model_cn', tmp_path / 'out', format='celeba'
+    )
   assert 'encoder.0.weight' in str(error.value) and 'conv1.weight' in str(error.value)
   assert not list(tmp_path.glob('out*'))
 
@@ -65,7 +68,10 @@ def test_a_config_json_that_does_not_serve_is_refused(files, tmp_path, content, 
   (tmp_path / 'config.json').write_text(content)
   with pytest.raises(mapping.MappingError, match=message):
     importer.import_file(
-      'glcic', [files / 'model_cn', tmp_path / 'config.json'], tmp_path / 'out', format='celeba'
+      systems.published('glcic'),
+      [files / 'model_cn', tmp_path / 'config.json'],
+      tmp_path / 'out',
+      format='celeba',
     )
   assert not list(tmp_path.glob('out*'))
 
@@ -73,5 +79,8 @@ def test_a_config_json_that_does_not_serve_is_refused(files, tmp_path, content, 
 def test_other_formats_take_no_json(files, tmp_path):
   with pytest.raises(mapping.MappingError, match='need no JSON file'):
     importer.import_file(
-      'misf', [files / 'model_cn', files / 'config.json'], tmp_path / 'out', format='misf'
+      systems.published('misf'),
+      [files / 'model_cn', files / 'config.json'],
+      tmp_path / 'out',
+      format='misf',
     )

@@ -11,11 +11,10 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
-from tensorflow_bytes import block, entry, field, header, masked, table, varint, write
+from tensorflow_bytes import block, entry, field, header, mask, masked, table, varint, write
 
 from jaxinpaint.weights import reader
 from jaxinpaint.weights.formats import sorted_table
-from jaxinpaint.weights.formats.crc32c import crc32c
 from jaxinpaint.weights.reader import UnsafeFileError
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures' / 'tensorflow'
@@ -125,22 +124,10 @@ def test_big_endian_files(tmp_path):
     (bytes(range(31, -1, -1)), 0x113FDB5C),
   ],
 )
-def test_crc32c(data, want):
-  assert crc32c(data) == want
-
-
-@pytest.mark.parametrize('size', [2049, 5000, 262_143, 1_200_001])
-def test_crc32c_by_lanes_is_that_of_the_plain_loop(size):
-  data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
-  # The register after some bytes, put into the next four, is the register of the whole.
-  at = size - 1500
-  head = crc32c(data[:at])
-  tail = bytearray(data[at:].tobytes())
-  for i, byte in enumerate((head ^ 0xFFFFFFFF).to_bytes(4, 'little')):
-    tail[i] ^= byte
-  for i in range(4):
-    tail[i] ^= 0xFF  # what the start value of the tail's own register adds
-  assert crc32c(tail) == crc32c(data)
+def test_checksums(data, want):
+  assert sorted_table.checksum_fits(data, mask(want))
+  assert not sorted_table.checksum_fits(data, mask(want ^ 1))
+  assert not sorted_table.checksum_fits(data, want)
 
 
 def save(folder, rows, data=bytes(64), **options):

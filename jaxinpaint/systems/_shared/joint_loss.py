@@ -282,7 +282,7 @@ def load_constants(loss: ConfigDict, training: bool) -> dict[str, Any]:
   """{'vgg': its parameters down to the deepest layer in use}, or {}.
 
   Raises:
-    FileNotFoundError, download.DownloadError: no weights; says where to put them.
+    FileNotFoundError, hub.DownloadError: no weights; says where to put them.
   """
   if not training or not (loss.perceptual or loss.style):
     return {}

@@ -8,7 +8,8 @@ checksum. A reader that takes everything in order needs none of those places.
 
 from collections.abc import Iterator
 
-from jaxinpaint.weights.formats.crc32c import crc32c, unmask
+import google_crc32c
+
 from jaxinpaint.weights.tensors import UnsafeFileError
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')
@@ -16,6 +17,12 @@ FOOTER = 48
 _TRAILER = 5  # compression type, checksum
 _MAX_ENTRIES = 1_000_000
 _SNAPPY = 1
+
+
+def checksum_fits(data: bytes, stored: int) -> bool:
+  """Whether `stored` is the CRC-32C of the data, in LevelDB's masked form (as in all its files)."""
+  rotated = (stored - 0xA282EAD8) & 0xFFFFFFFF
+  return google_crc32c.value(data) == (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
@@ -75,7 +82,7 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
   end = offset + size
   if end + _TRAILER > len(table) - FOOTER:
     raise UnsafeFileError('the index is damaged: a block reaches past the end of the file')
-  if crc32c(table[offset : end + 1]) != unmask(int.from_bytes(table[end + 1 : end + 5], 'little')):
+  if not checksum_fits(table[offset : end + 1], int.from_bytes(table[end + 1 : end + 5], 'little')):
     raise UnsafeFileError('the index is damaged: the checksum of a block is wrong')
   if table[end]:
     kind = 'Snappy' if table[end] == _SNAPPY else f'type {table[end]}'

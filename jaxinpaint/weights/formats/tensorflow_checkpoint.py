@@ -20,7 +20,6 @@ import ml_dtypes
 import numpy as np
 
 from jaxinpaint.weights.formats import sorted_table
-from jaxinpaint.weights.formats.crc32c import crc32c, unmask
 from jaxinpaint.weights.tensors import UnsafeFileError
 
 # tensorflow/core/framework/types.proto
@@ -202,7 +201,7 @@ class Checkpoint:
   def _array(self, variable: Variable, data: bytes) -> np.ndarray:
     if len(data) != variable.size:
       raise UnsafeFileError(f'the file ends within {variable.name!r}: it is truncated')
-    if crc32c(data) != unmask(variable.checksum):
+    if not sorted_table.checksum_fits(data, variable.checksum):
       raise UnsafeFileError(
         f'the checksum of {variable.name!r} is wrong: its data file is damaged, or of another '
         'checkpoint'

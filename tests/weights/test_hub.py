@@ -3,13 +3,12 @@
 import concurrent.futures
 import hashlib
 import http.server
-import pathlib
 import threading
 
 import pytest
 
-from jaxinpaint.weights import download
-from jaxinpaint.weights.download import DownloadError
+from jaxinpaint.weights import hub
+from jaxinpaint.weights.hub import DownloadError
 
 CONTENT = bytes(range(256)) * 40
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -50,10 +49,10 @@ def server():
 
 def test_fetched_once(server, tmp_path):
   folder = tmp_path / 'a' / 'b'
-  path = download.fetch(server.url, SHA, folder=folder)
+  path = hub.download(server.url, SHA, folder=folder)
   assert path == folder / 'w.pth'
   assert path.read_bytes() == CONTENT
-  assert download.fetch(server.url, SHA[:8].upper(), folder=folder) == path
+  assert hub.download(server.url, SHA[:8].upper(), folder=folder) == path
   assert server.asked == [None]
   assert [p.name for p in folder.iterdir()] == ['w.pth']
 
@@ -62,10 +61,10 @@ def test_an_interrupted_transfer_goes_on(server, tmp_path):
   server.stops = [3000, 7000]
   for have in (3000, 7000):
     with pytest.raises(DownloadError, match='continued next time'):
-      download.fetch(server.url, SHA, folder=tmp_path)
+      hub.download(server.url, SHA, folder=tmp_path)
     assert (tmp_path / 'w.pth.part').stat().st_size == have
     assert not (tmp_path / 'w.pth').exists()
-  path = download.fetch(server.url, SHA, folder=tmp_path)
+  path = hub.download(server.url, SHA, folder=tmp_path)
   assert path.read_bytes() == CONTENT
   assert server.asked == [None, 'bytes=3000-', 'bytes=7000-']
   assert not (tmp_path / 'w.pth.part').exists()
@@ -74,51 +73,33 @@ def test_an_interrupted_transfer_goes_on(server, tmp_path):
 def test_a_server_without_ranges_starts_over(server, tmp_path):
   server.ranges = False
   (tmp_path / 'w.pth.part').write_bytes(b'x' * 100)
-  assert download.fetch(server.url, SHA, folder=tmp_path).read_bytes() == CONTENT
+  assert hub.download(server.url, SHA, folder=tmp_path).read_bytes() == CONTENT
 
 
 def test_a_whole_part_is_only_checked(server, tmp_path):
   (tmp_path / 'w.pth.part').write_bytes(CONTENT)
-  assert download.fetch(server.url, SHA, folder=tmp_path).read_bytes() == CONTENT
+  assert hub.download(server.url, SHA, folder=tmp_path).read_bytes() == CONTENT
 
 
 def test_several_at_once_fetch_it_once(server, tmp_path):
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    calls = [pool.submit(download.fetch, server.url, SHA, folder=tmp_path) for _ in range(4)]
+    calls = [pool.submit(hub.download, server.url, SHA, folder=tmp_path) for _ in range(4)]
     paths = {call.result() for call in calls}
   assert paths == {tmp_path / 'w.pth'}
   assert server.asked == [None]
   assert [p.name for p in tmp_path.iterdir()] == ['w.pth']
 
 
-def test_a_transfer_that_ends_while_another_waits_for_it_leaves_no_lock(tmp_path, monkeypatch):
-  part, flock = tmp_path / 'w.pth.part', download.fcntl.flock
-  opened = []
-
-  def ended_meanwhile(file, operation):
-    """Whoever was waited for has renamed the file."""
-    flock(file, operation)
-    opened.append(file)
-    if len(opened) == 1:
-      part.rename(tmp_path / 'w.pth')
-
-  monkeypatch.setattr(download.fcntl, 'flock', ended_meanwhile)
-  # It may do so between any two looks at the file.
-  monkeypatch.setattr(pathlib.Path, 'exists', lambda path: True)
-  with download._locked(part) as file:
-    assert file is opened[1] and opened[0].closed
-
-
 def test_another_digest_is_refused_and_removed(server, tmp_path):
   with pytest.raises(DownloadError, match=f'SHA-256 {SHA}, not {"0" * 64}.*removed'):
-    download.fetch(server.url, '0' * 64, folder=tmp_path)
+    hub.download(server.url, '0' * 64, folder=tmp_path)
   assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_file_in_the_cache_is_not_used_and_not_touched(server, tmp_path):
   (tmp_path / 'w.pth').write_bytes(b'other')
   with pytest.raises(DownloadError, match='damaged or another file'):
-    download.fetch(server.url, SHA, folder=tmp_path)
+    hub.download(server.url, SHA, folder=tmp_path)
   assert (tmp_path / 'w.pth').read_bytes() == b'other'
   assert server.asked == []
 
@@ -131,7 +112,7 @@ def test_offline_says_the_address_and_the_folder(path, server, tmp_path, monkeyp
     server.shutdown()
     server.server_close()
   with pytest.raises(DownloadError) as error:
-    download.fetch(url, SHA)
+    hub.download(url, SHA)
   assert url in str(error.value)
   assert str(tmp_path / 'cache' / path.split('/')[-1]) in str(error.value)
   assert not list((tmp_path / 'cache').iterdir())
@@ -140,15 +121,15 @@ def test_offline_says_the_address_and_the_folder(path, server, tmp_path, monkeyp
 def test_the_cache_folder(monkeypatch, tmp_path):
   monkeypatch.delenv('JAXINPAINT_CACHE', raising=False)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  assert download.cache_folder() == tmp_path / 'jaxinpaint'
+  assert hub.cache_folder() == tmp_path / 'jaxinpaint'
   monkeypatch.setenv('JAXINPAINT_CACHE', str(tmp_path / 'mine'))
-  assert download.cache_folder() == tmp_path / 'mine'
+  assert hub.cache_folder() == tmp_path / 'mine'
   monkeypatch.delenv('JAXINPAINT_CACHE')
   monkeypatch.delenv('XDG_CACHE_HOME')
   monkeypatch.setenv('HOME', str(tmp_path))
-  assert download.cache_folder() == tmp_path / '.cache' / 'jaxinpaint'
+  assert hub.cache_folder() == tmp_path / '.cache' / 'jaxinpaint'
 
 
 def test_too_short_a_digest():
   with pytest.raises(ValueError, match='8 digits'):
-    download.fetch('http://127.0.0.1/x', 'abc')
+    hub.download('http://127.0.0.1/x', 'abc')
