@@ -1,7 +1,7 @@
 """Changes of colour that training samples may go through, `config.data.colors`.
 
-Each takes (uint8[H, W, 3] RGB, rng) and returns the same kind of array; the known and the hidden
-part of a picture change alike.
+Each takes (uint8[H, W, 3] RGB, rng) and returns the same kind of array. The known and the hidden
+part of a picture change in the same way.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ def jitter(image: np.ndarray, rng: np.random.Generator, amount: float = JITTER) 
   """Brightness, contrast, saturation and hue, each a little and in random order.
 
   The first three blend with black, the mean grey and the grey picture by a factor uniform in
-  1 +- amount; the hue turns by up to `amount` of a circle. So does torchvision's ColorJitter
-  (AOT-GAN's settings, 0.05 for all four), here without rounding in between.
+  1 +- amount; the hue turns by up to `amount` of a circle. This is torchvision's ColorJitter
+  (AOT-GAN's settings, 0.05 for all four), without rounding in between.
   """
   x = image.astype(np.float32) / 255
   for kind in rng.permutation(4):

@@ -1,4 +1,4 @@
-"""What some systems read beside image and mask: edges and gray, made per sample on the host.
+"""Extra inputs that some systems read beside image and mask: edges and gray, made on the host.
 
 A recipe names them (`Recipe.inputs`), the pipeline puts them into every batch under the name before
 the colon, and evaluation and inference hand them to `predict` as keyword arguments.
@@ -9,9 +9,9 @@ the colon, and evaluation and inference hand them to `predict` as keyword argume
 
 Both take 'wrapped=1' for the maps that CTSDG's released code made: see `wrapped`.
 
-In training they are made of the whole image: what is hidden by the hole is the system's to hide. At
-inference the image is blank in the hole, and its rim is no edge: nothing is detected within one
-pixel of the hole.
+In training they are made from the whole image: the system itself must mask out the hole. At
+inference the image is blank in the hole, and the border of the hole is not an edge: nothing is
+detected within one pixel of the hole.
 """
 
 import dataclasses
@@ -40,8 +40,8 @@ class Input:
 def wrapped(normalized: np.ndarray) -> np.ndarray:
   """uint8 of 255 times an image in [-1, 1], where negative values wrap around: -0.5 becomes 129.
 
-  CTSDG's released code makes gray and edges of images that it has normalised already, through a
-  conversion that expects [0, 1]. Its published weights have seen no others.
+  CTSDG's released code makes gray and edges from images that are already normalised, through a
+  conversion that expects [0, 1]. Its published weights were trained on such inputs only.
 
   Args:
     normalized: f32[H, W, C] in [-1, 1].
@@ -64,7 +64,7 @@ def gray(
 
   Args:
     image: uint8[H, W, 3], or float in [0, 1].
-    known: not looked at: every pixel is its own.
+    known: not used, since every pixel is computed alone.
     wrapped: see the function `wrapped`.
 
   Returns:
@@ -135,7 +135,7 @@ def compute(
   Args:
     specs: of `make`.
     image: [(B,) H, W, 3], uint8 or float in [0, 1].
-    mask: [(B,) H, W, 1], 1 = hole, where nothing is to be looked at; None: look everywhere.
+    mask: [(B,) H, W, 1], 1 = hole, which is not read; None: everything is read.
 
   Raises:
     ValueError: of `make`.

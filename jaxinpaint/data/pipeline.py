@@ -1,11 +1,12 @@
 """The stream of training batches, and the fixed list of evaluation images.
 
 Training: place g = step * batch_size + row of the endless stream belongs to epoch g // n of a
-source of n images, which are permuted anew each epoch. Order depends on (seed, epoch); crop, flip
-and mask on (seed, epoch, image). So batch s is a pure function of (config, seed, s): it does not
-depend on the worker or process count, and a run can begin at any step without replaying.
+source of n images, which are shuffled again for each epoch. The order depends on (seed, epoch);
+crop, flip and mask depend on (seed, epoch, image). So batch s is a pure function of (config, seed,
+s): it does not depend on the worker or process count, and a run can begin at any step without
+replaying.
 
-A process reads only those rows of every global batch that its devices hold.
+A process reads only the rows of each global batch that its devices hold.
 
 An unreadable image is logged with its path, once per worker, and the next image of the source takes
 its place (with the place's own crop, flip and mask).
@@ -42,7 +43,7 @@ CROPS = ('center', 'random', 'random_resized', 'resize')
 _MIN_SIZE = 8
 _FAILURES = 100  # unreadable images in a row that end the run
 _ENDLESS = 1 << 48
-# Distinguishes the random streams that are drawn from one seed.
+# Keys of the random streams that are drawn from one seed.
 _ORDER, _CROP, _MASK = 0, 1, 2
 
 
@@ -60,14 +61,14 @@ def make(
     config: config.data: source, split, size, crop, flip, batch_size, masks, workers [, data_dir].
     seed: at least 0.
     start_step: the first batch's number.
-    rows: those of the global batch that are wanted, in this order; None: all.
-    inputs: further arrays, see `data.inputs`.
+    rows: the rows of the global batch to read, in this order; None: all.
+    inputs: extra inputs, see `data.inputs`.
 
   Returns:
-    An iterator of the rows wanted: {'image': uint8[b, size, size, 3] RGB, 'mask':
+    An iterator of these rows: {'image': uint8[b, size, size, 3] RGB, 'mask':
     uint8[b, size, size, 1] in {0, 1}, 1 = hole, 'id': i32[b], the image's index in the source} and
-    the inputs, f32[b, size, size, C], of the whole image. With config.data.masks_on_device it has
-    'mask_key', u32[b, 2], in the place of the mask (`data.brush`).
+    the inputs, f32[b, size, size, C], made from the whole image. With config.data.masks_on_device
+    'mask_key', u32[b, 2], takes the place of the mask (`masks.brush`).
 
   Raises:
     ValueError, FileNotFoundError: see `check`.
@@ -77,7 +78,7 @@ def make(
   if not config.workers:
     threads = min(16, os.cpu_count() or 1)
     return Batches(dataset.to_iter_dataset(grain.ReadOptions(threads, max(4, threads))))
-  # Grain's workers ask absl's flags, which a program that is not an absl app never parses.
+  # Grain's workers read absl's flags, which a program that is not an absl app never parses.
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   dataset = dataset.to_iter_dataset(grain.ReadOptions(1, 2))
@@ -86,10 +87,10 @@ def make(
 
 
 def _live_with_the_parent(index: int, count: int) -> None:
-  """In a worker: the parent alone decides about signals, and its death is the worker's.
+  """Runs in a worker, which ignores signals and ends when its parent ends.
 
-  Ctrl-C and many schedulers signal every process of a job: the workers have to go on until the
-  parent has saved. A parent that is killed cannot end them.
+  Ctrl-C and many schedulers signal every process of a job, but the workers have to go on until the
+  parent has saved. A parent that is killed cannot end them itself.
   """
   for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
@@ -104,11 +105,11 @@ def _live_with_the_parent(index: int, count: int) -> None:
 
 
 class Batches:
-  """An endless iterator whose threads or worker processes end with `close()`, or with itself."""
+  """An endless iterator; `close()`, or its deletion, ends its threads or worker processes."""
 
   def __init__(self, dataset: grain.IterDataset):
     self._open = [iter(dataset)]
-    # Also runs when the program ends, while the modules that closing needs are still there.
+    # Also runs when the program ends, while the modules that closing needs still exist.
     self.close = weakref.finalize(self, _close, self._open)
 
   def __iter__(self) -> 'Batches':
@@ -132,9 +133,9 @@ def check(
   rows: Sequence[int] | None = None,
   inputs: Sequence[str] = (),
 ) -> None:
-  """Finds everything about the data that can be wrong, before anything else is spent on a run.
+  """Finds whatever is wrong with the data, before a run costs anything else.
 
-  Opens the source, looks at mask files, and makes one sample.
+  Opens the source, checks mask files, and makes one sample.
 
   Raises:
     ValueError: a field out of range, unknown names, nothing readable.
@@ -165,7 +166,7 @@ def source_length(config: Any) -> int:
   return len(_source(config.source, config.split, config.get('data_dir', '')))
 
 
-# A run asks for its source three times, and listing a folder of a million files takes a while.
+# A run opens its source three times, and listing a folder of a million files takes a while.
 @functools.lru_cache(maxsize=2)
 def _source(name: str, split: str, data_dir: str) -> sources.Source:
   return sources.make(name, split, data_dir=data_dir)
@@ -188,7 +189,7 @@ def _check_config(config: Any) -> None:
 
 
 class Samples:
-  """Random access to some n rows of every batch; item i is rows[i % n] of batch i // n.
+  """Random access to n chosen rows of every batch; item i is rows[i % n] of batch i // n.
 
   Can be pickled. Items are {'image', 'mask', 'id', inputs ...} without the batch axis.
   """
@@ -257,8 +258,8 @@ class Samples:
     order = self._orders.get(epoch)
     if order is None:
       order = self._rng(_ORDER, epoch).permutation(len(self.source))
-      # Batches in flight touch two epochs at most when epochs are longer than the read-ahead; a
-      # short epoch is cheap to permute again.
+      # Batches in flight touch at most two epochs if epochs are longer than the read-ahead; a short
+      # epoch is cheap to shuffle again.
       self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
     return order
 
@@ -291,7 +292,7 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
     kind: 'center': the centre square, resized. 'random': a window of size x size of the image as it
       is; an image with a shorter side is enlarged until it fits. 'random_resized': a square window
       whose side is uniform between size (or the short side, if that is less) and the short side,
-      resized. 'resize': all of it, its shape given up.
+      resized. 'resize': the whole image, stretched to a square.
     rng: not used by 'center' and 'resize'.
 
   Returns:

@@ -14,7 +14,7 @@ from jaxinpaint.data import sources
 
 
 def prepare(name: str, data_dir: str = '', manual_dir: str = '') -> str:
-  """Prepares the set unless that is done already.
+  """Prepares the set, unless it is prepared already.
 
   Returns:
     The folder that holds it.
@@ -23,7 +23,7 @@ def prepare(name: str, data_dir: str = '', manual_dir: str = '') -> str:
     ValueError: unknown name, or it is there in a form that cannot be read by index.
     FileNotFoundError: files that have to be fetched by hand are not there.
     RuntimeError: the set's builder needs a package that is not installed (TensorFlow).
-    OSError: the download failed; another call goes on with what is there.
+    OSError: the download failed; another call continues it.
   """
   import tensorflow_datasets as tfds
 

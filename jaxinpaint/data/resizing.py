@@ -1,7 +1,7 @@
 """How a picture becomes a square of the wanted size: crops, and kernels by name.
 
-Papers rarely say with which kernel their test images were reduced, but PSNR and SSIM depend on it:
-a blurred truth is easier to restore than an aliased one.
+Papers rarely name the kernel that reduced their test images, but PSNR and SSIM depend on it: a
+blurred image is easier to restore than an aliased one.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# 'center': the centre square. 'resize': all of the picture, its shape given up.
+# 'center': the centre square. 'resize': the whole picture, stretched to a square.
 CROPS = ('center', 'resize')
 
 
@@ -22,8 +22,8 @@ def square(
   Args:
     image: RGB.
     size: side of the result.
-    crop: of CROPS. The centre square begins at (H - side) // 2, (W - side) // 2.
-    kernel: of KERNELS; a picture that has the size already is returned as it is.
+    crop: one of CROPS. The centre square begins at (H - side) // 2, (W - side) // 2.
+    kernel: one of KERNELS; a picture that already has the size is returned unchanged.
   """
   height, width = image.shape[:2]
   if crop == 'center':
@@ -59,7 +59,7 @@ def _pillow(method: Image.Resampling) -> Callable[[np.ndarray, int, int], np.nda
 
 
 # name: (uint8[H, W, 3], height, width) -> uint8[height, width, 3]. Pillow widens a kernel by the
-# factor of the reduction, which is what torchvision's 'antialias' does, and scipy's old imresize.
+# factor of the reduction, as torchvision's 'antialias' and scipy's old imresize do.
 KERNELS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
   'area': area,
   'bilinear': bilinear,

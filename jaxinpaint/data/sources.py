@@ -1,8 +1,8 @@
 """Where images come from: the embedded sample, folders, file lists, tfds.
 
   'sample'                     photographs inside scikit-image's wheel; splits 'train' and 'test'
-  'folder:PATH', or a path     images below a folder; where it has a subfolder named as the split,
-                               that one; masks beside their images (dog_mask000.png) are left out
+  'folder:PATH', or a path     images below a folder, or below its subfolder named like the split;
+                               masks beside their images (dog_mask000.png) are left out
   'files:LIST.txt'             one path a line, relative to the list
   'tfds:NAME', 'tfds:NAME/CONFIG'   a tensorflow_datasets set prepared as array_record
 
@@ -40,7 +40,7 @@ class Source(Protocol):
     ...
 
   def path(self, i: int) -> str:
-    """What to call image i: its file, or its place in the set."""
+    """The name of image i: its file, or its place in the set."""
     ...
 
 
@@ -50,7 +50,7 @@ def make(name: str, split: str = 'train', *, data_dir: str = '') -> Source:
   Args:
     name: see above.
     split: 'train' or 'test' of the sample; a subfolder of a folder; a split of tfds, slices such
-      as 'train[:90%]' included; without meaning for a file list.
+      as 'train[:90%]' included; a file list ignores it.
     data_dir: where tfds keeps its data; '' is its default, ~/tensorflow_datasets.
 
   Raises:
@@ -152,9 +152,9 @@ class _Region:
   limit: int = 90  # windows
 
 
-# Two whole photographs (the cat and the rocket) are held out, and of three more a strip at the
-# right, eight columns away from the part that is trained on. Of the stereo pair only the left view
-# is used: the right one shows the same scene.
+# Held out are two whole photographs (the cat and the rocket), and of three more a strip at the
+# right, eight columns away from the part that is trained on. Only the left view of the stereo pair
+# is used, because the right one shows the same scene.
 _SAMPLE = {
   'train': (
     _Region('astronaut.png', columns=(0, 344)),
@@ -182,10 +182,10 @@ _SAMPLE_MIN_SIDE = 112
 class SampleSource:
   """Square windows of real photographs that come inside scikit-image's wheel; no download.
 
-  Every photograph gives windows of several scales (its short side, and by halves down to 112
-  pixels), overlapping by half, at most 90 of one photograph; those over 256 pixels are reduced to
-  256 by area. The order is mixed but fixed, so that the first n are of all photographs. No pixel
-  of 'test' is in 'train'.
+  Every photograph gives windows of several scales (its short side, halved again and again down to
+  112 pixels), overlapping by half, at most 90 of one photograph. Those over 256 pixels are reduced
+  to 256 by area. The order is shuffled once and for all, so that the first n come from all
+  photographs. No pixel of 'test' is in 'train'.
   """
 
   def __init__(self, split: str):
@@ -231,8 +231,8 @@ def _windows(height: int, width: int) -> list[tuple[int, int, int]]:
 @functools.lru_cache(maxsize=32)
 def _photograph(region: _Region) -> np.ndarray:
   """uint8[H, W, 3], decoded once per process."""
-  # The files are read from the installed package and not through skimage.data, which would try to
-  # download what it does not find.
+  # The files are read from the installed package, not through skimage.data, which would try to
+  # download a missing file.
   import skimage
 
   path = pathlib.Path(skimage.__file__).parent / 'data' / region.file
@@ -248,10 +248,10 @@ def _photograph(region: _Region) -> np.ndarray:
 
 
 class TfdsSource:
-  """A tensorflow_datasets set prepared as array_record; the images' own bytes, decoded by us."""
+  """A tensorflow_datasets set prepared as array_record; we decode the stored image files."""
 
   def __init__(self, name: str, split: str, data_dir: str = ''):
-    # tfds takes a second to import, which folders and worker processes need not pay.
+    # tfds takes a second to import; folders and worker processes do not need it.
     import tensorflow_datasets as tfds
 
     builder = tfds_builder(name, data_dir)
@@ -287,7 +287,7 @@ class TfdsSource:
 
 
 def tfds_builder(name: str, data_dir: str = '', **kwargs: Any) -> Any:
-  """The tfds builder; an unknown name's error lists the near ones."""
+  """The tfds builder; for an unknown name the error lists similar names."""
   import tensorflow_datasets as tfds
 
   try:
@@ -326,7 +326,7 @@ def prepare_command(name: str, data_dir: str = '') -> str:
 
 
 def manual_dir(data_dir: str = '') -> pathlib.Path:
-  """Where files that a person has to fetch belong."""
+  """The folder for files that a person has to fetch."""
   root = pathlib.Path(data_dir or '~/tensorflow_datasets').expanduser()
   return root / 'downloads' / 'manual'
 

@@ -1,4 +1,4 @@
-"""ArcFace's IR-SE50 as a frozen judge of identity, and the identity loss of pSp.
+"""ArcFace's IR-SE50 as a frozen network that compares identities, and the identity loss of pSp.
 
 Deng, Guo, Xue, Zafeiriou: "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
 2019, https://arxiv.org/abs/1801.07698, in the form of TreB1eN/InsightFace_Pytorch. The loss is that
@@ -7,8 +7,8 @@ of Richardson et al., "Encoding in Style", CVPR 2021, https://arxiv.org/abs/2008
   variables = arcface.load('model_ir_se50.pth')
   loss = arcface.id_loss(variables, out, target)
 
-The published file is model_ir_se50.pth; it lies on a drive that offers no checksum, so it is not
-fetched by itself: `require` says how to get it.
+The published file is model_ir_se50.pth. It is on a drive that offers no checksum, so it is never
+fetched automatically: `require` says how to get it.
 
 Differs from the reference code: the dropout before the last layer is left out (the network is never
 trained here); faces of other sizes than 256 pixels are cut at the same proportions.
@@ -39,7 +39,7 @@ CROP_ROWS, CROP_COLUMNS = (35, 223), (32, 220)
 
 
 class Backbone(nn.Module):
-  """IR-SE50 to a unit vector of 512.
+  """IR-SE50, from a face to a unit vector of 512 numbers.
 
   Attributes:
     width: channels of the first stage; 64 as published.
@@ -60,7 +60,7 @@ class Backbone(nn.Module):
     y = batch_norm('out_bn', False, jnp.float32)(y.astype(jnp.float32))
     y = jnp.moveaxis(y, -1, 1).reshape(y.shape[0], -1)  # PyTorch's order
     y = batch_norm('embed_bn', False, jnp.float32)(nn.Dense(self.features, name='out_dense')(y))
-    # In front of the root lest its derivative at zero, which no face gives, be infinite.
+    # The maximum keeps the derivative finite at zero, which no face gives.
     return y * jax.lax.rsqrt(jnp.maximum(jnp.square(y).sum(-1, keepdims=True), 1e-24))
 
 
@@ -106,13 +106,13 @@ def entries(network: str = 'arcface', depths: Sequence[int] = DEPTHS) -> tuple[m
 
 
 def require(file: str | os.PathLike | None = None) -> pathlib.Path:
-  """Path of the weights; call it before spending time.
+  """Path of the weights; call it before a long run.
 
   Args:
     file: None looks for model_ir_se50.pth in the cache.
 
   Raises:
-    FileNotFoundError: it is not there; says how to get it.
+    FileNotFoundError: it is not there; the message says how to get it.
   """
   path = pathlib.Path(file).expanduser() if file else hub.cache_folder() / FILE
   if path.is_file():
@@ -183,7 +183,7 @@ def apply(variables: Mapping[str, Any], images: jax.Array, dtype: Any = jnp.floa
 def cut_face(images: jax.Array) -> jax.Array:
   """[B,H,W,3] of an aligned face, as FFHQ's and CelebA-HQ's are -> [B,112,112,3] of its middle.
 
-  Rows 35 to 223 and columns 32 to 220 of 256 (in proportion of other sizes), averaged down as
+  Rows 35 to 223 and columns 32 to 220 of 256 (in proportion for other sizes), averaged down like
   PyTorch's AdaptiveAvgPool2d.
   """
   h, w = images.shape[1:3]

@@ -1,19 +1,19 @@
-"""The Inception network whose features FID, P-IDS and U-IDS are taken of.
+"""The Inception network whose features FID, P-IDS and U-IDS compare.
 
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: "Rethinking the Inception Architecture for Computer
 Vision", CVPR 2016, https://arxiv.org/abs/1512.00567, as TensorFlow released it in December 2015
 and mseitzer/pytorch-fid converted it: torchvision's inception_v3 without its auxiliary head, with
 1008 classes, average pools that do not count the padding, and a max pool in the last block.
 
-  path = inception.require()               # before any time is spent: fetches, or says how to
+  path = inception.require()               # before a long run: fetches it, or says how to get it
   variables = inception.load()
   features = inception.features(variables, images)['pool3']     # f32[B,2048]
 
-torchvision's own ImageNet weights are another network: their FID is another number.
+torchvision's own ImageNet weights are another network and give other FID values.
 
 Differs from the reference code: the classifier is neither loaded nor computed. StyleGAN2, CoModGAN
-and MAT use a TensorFlow graph of the same weights that resizes in another way; its figures differ
-in the last digits.
+and MAT use a TensorFlow graph of the same weights with another resizing; its values differ in the
+last digits.
 """
 
 import os
@@ -80,8 +80,8 @@ class BasicConv(nn.Module):
     return nn.relu(norm(x))
 
 
-# A block is a row of branches, a branch a chain of (name, channels, kernel, stride); a name ending
-# in 'a' and 'b' is a fork, whose two results stand side by side.
+# A block is a tuple of branches; a branch is a chain of (name, channels, kernel, stride). Two names
+# that end in 'a' and 'b' are a fork: both read the same input, and their results are concatenated.
 _ONE, _ROW7, _COLUMN7, _ROW3, _COLUMN3 = (1, 1), (1, 7), (7, 1), (1, 3), (3, 1)
 _Branches = tuple[tuple[tuple[str, int, tuple[int, int], int], ...], ...]
 
@@ -156,8 +156,8 @@ def _block_e() -> _Branches:
   )
 
 
-# Name, branches, pooling of the last branch ('average' and 'max' keep the size, 'halve' has no
-# convolution after it), channels of that branch.
+# Name, branches, pooling of the last branch ('average' and 'max' keep the size; no convolution
+# follows 'halve'), channels of that branch.
 _MIXED = (
   ('Mixed_5b', _block_a(), 'average', 32),
   ('Mixed_5c', _block_a(), 'average', 64),
@@ -174,7 +174,7 @@ _MIXED = (
 
 
 class Mixed(nn.Module):
-  """Branches side by side, the last of them a pooling.
+  """Concatenated branches; the last one is a pooling.
 
   Attributes:
     branches: see `_MIXED`.
@@ -235,7 +235,7 @@ class Inception(nn.Module):
     found = {}
 
     def put(name: str, value: jax.Array) -> bool:
-      """Whether this was the last."""
+      """Keeps an output; whether it was the deepest one."""
       found[name] = value.astype(jnp.float32)
       return names.index(name) == last
 
@@ -262,10 +262,10 @@ class Inception(nn.Module):
 
 
 def preprocess(images: jax.Array, resize: bool = True) -> jax.Array:
-  """What pytorch-fid feeds the network: resized to 299 x 299, then in [-1,1].
+  """The input that pytorch-fid gives the network: resized to 299 x 299, then in [-1,1].
 
   The resizing is bilinear with half-pixel centres and without antialiasing, as PyTorch's
-  interpolate does it, so a large picture aliases; the published FID figures have that in them.
+  interpolate does it, so a large picture aliases; published FID values include this effect.
 
   Args:
     images: uint8[B,H,W,3], or float in [0,1]; RGB.
@@ -287,13 +287,13 @@ def features(
   *,
   resize: bool = True,
 ) -> dict[str, jax.Array]:
-  """Features of images, in full float32 on every backend: FID takes differences of them.
+  """Features of images, in full float32 on every backend, since FID takes small differences.
 
   Args:
     variables: of `load`.
     images: uint8[B,H,W,3], or float in [0,1]; RGB, any size.
     outputs: of `OUTPUTS`.
-    resize: False feeds the size that they have.
+    resize: False keeps the size of the images.
 
   Returns:
     {'pool3': f32[B,2048], 'mixed_6e': f32[B,h,w,768], ...}.
@@ -311,11 +311,11 @@ def features(
 
 
 def require(file: str | os.PathLike | None = None) -> pathlib.Path:
-  """Path of the weights, fetched into the cache if needed; call it before spending time.
+  """Path of the weights, fetched into the cache if needed; call it before a long run.
 
   Raises:
     FileNotFoundError: `file` is not there.
-    hub.DownloadError: not in the cache and not to be fetched; says the address and the
+    hub.DownloadError: not in the cache, and it cannot be fetched; gives the address and the
       folder to put the file in.
   """
   if file is None:

@@ -5,12 +5,12 @@ Perceptual Metric", CVPR 2018, https://arxiv.org/abs/1801.03924, eq. 1; version 
 richzhang/PerceptualSimilarity. The trunks are torchvision's AlexNet, VGG16 and SqueezeNet 1.1, the
 heads one non-negative weight for each channel of each tapped layer.
 
-  lpips.require('alex')                # before any training time is spent
+  lpips.require('alex')                # before training: fetches the files, or says how to
   params = lpips.load('alex')
   d = lpips.distance(params, a, b, net='alex')
 
-As a loss, papers and pSp use alex; as a metric, the authors recommend alex, and many papers report
-vgg: a figure without its net says little.
+As a loss, papers and pSp use alex. As a metric, the authors recommend alex, but many papers report
+vgg: always name the net beside the number.
 """
 
 import os
@@ -44,7 +44,7 @@ TRUNKS = {
 _HEADS_AT = (
   'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/'
 )
-# Digests of these files in the package lpips 0.1.4 of PyPI (BSD 2-clause), which holds them too.
+# Digests of these files as the package lpips 0.1.4 on PyPI (BSD 2-clause) contains them.
 HEADS = {
   'alex': (
     _HEADS_AT + 'alex.pth',
@@ -134,7 +134,7 @@ class SqueezeNet(nn.Module):
 
 
 def _max_pool_ceil(x: jax.Array) -> jax.Array:
-  """3x3 windows at every second pixel; the last may hang over the edge (PyTorch's ceil_mode)."""
+  """3x3 windows at every second pixel; the last may reach over the edge (PyTorch's ceil_mode)."""
   count = [-(-(n - 3) // 2) + 1 for n in x.shape[1:3]]
   pads = [(0, (c - 1) * 2 + 3 - n) for c, n in zip(count, x.shape[1:3], strict=True)]
   return nn.max_pool(x, (3, 3), (2, 2), pads)
@@ -148,7 +148,7 @@ def layer_distances(
   net: str = 'alex',
   dtype: Any = jnp.float32,
 ) -> jax.Array:
-  """f32[B,layers], the terms that `distance` adds up; arguments as there."""
+  """f32[B,layers], the terms that `distance` adds up; arguments as `distance`."""
   _check_net(net)
   if a.shape != b.shape:
     raise ValueError(f'LPIPS compares images of one shape, not {a.shape} and {b.shape}')
@@ -209,8 +209,8 @@ def diversity(
   inpainting Zheng, Cham, Cai, "Pluralistic Image Completion", CVPR 2019. They draw pairs at random,
   here every pair of the K counts once.
 
-  The squared differences of all pairs add up to K times those from the mean, so that K passes
-  through the trunk do, and not one for each pair.
+  The squared differences of all pairs add up to K times those from the mean, so K passes through
+  the trunk are enough; no pass for each pair is needed.
 
   Args:
     params: of `load`.
@@ -251,7 +251,7 @@ def _trunk(net: str, dtype: Any = jnp.float32) -> nn.Module:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-  """Features of length one at each pixel; where all are zero they and their gradient stay zero."""
+  """Features of length one at each pixel; where all are zero, they and their gradient stay zero."""
   squares = jnp.square(x).sum(-1, keepdims=True)
   positive = squares > 0
   norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 1.0)
@@ -263,12 +263,12 @@ def require(
   trunk_file: str | os.PathLike | None = None,
   heads_file: str | os.PathLike | None = None,
 ) -> tuple[pathlib.Path, pathlib.Path]:
-  """Paths of the trunk's and the heads' weights, fetched if needed; call it before spending time.
+  """Paths of the trunk's and the heads' weights, fetched if needed; call it before a long run.
 
   Raises:
     ValueError: no such net.
     FileNotFoundError: a file of your own is not there.
-    hub.DownloadError: not in the cache and not to be fetched; says the address and the folder
+    hub.DownloadError: not in the cache, and it cannot be fetched; gives the address and the folder
       to put the file in.
   """
   _check_net(net)
@@ -295,10 +295,10 @@ def load(
 
   Args:
     net: 'alex', 'vgg' or 'squeeze'.
-    trunk_file: of torchvision, or the whole state dict of a module lpips.LPIPS (net.slice1.0.weight
-      ...); for vgg whatever `features.vgg.load` takes. None: torchvision's, from the cache or its
-      address.
-    heads_file: lpips/weights/v0.1/NET.pth, or that whole state dict again. None: the authors', from
+    trunk_file: torchvision's file, or the whole state dict of a module lpips.LPIPS
+      (net.slice1.0.weight ...); for vgg any file that `features.vgg.load` takes. None:
+      torchvision's, from the cache or its address.
+    heads_file: lpips/weights/v0.1/NET.pth, or the same whole state dict. None: the authors', from
       the cache or its address.
 
   Raises:
@@ -315,7 +315,7 @@ def load(
 
 
 def load_part(net: str, part: str, path: str | os.PathLike) -> dict[str, Any]:
-  """The 'trunk' or the 'heads' alone, of a file as `load` takes it.
+  """The 'trunk' or the 'heads' alone, from a file as `load` takes it.
 
   Raises:
     ValueError: no such net; the file holds something else.

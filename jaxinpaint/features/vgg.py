@@ -3,7 +3,7 @@
 Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015
 (configurations D and E, convolutional part). The weights are torchvision's IMAGENET1K_V1.
 
-  path = vgg.require(19)             # before any training time is spent: fetches, or says how to
+  path = vgg.require(19)             # before training: fetches the file, or says how to get it
   params = vgg.load(19)
   features = vgg.apply(params, images, ('relu1_1', 'relu5_4'), depth=19)
 
@@ -26,8 +26,8 @@ from jaxinpaint.weights import shapes as shapes_lib
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 
-# torchvision names its files by the first eight digits of their SHA-256. The whole digest is
-# known to us for VGG16 only; VGG19 is checked by those eight, as torch.hub does.
+# torchvision names its files by the first eight digits of their SHA-256. We know the whole digest
+# of VGG16 only; VGG19 is checked by those eight digits, as torch.hub does.
 PUBLISHED = {
   16: (
     'https://download.pytorch.org/models/vgg16-397923af.pth',
@@ -118,7 +118,7 @@ def apply(
 
 
 def require(depth: int, file: str | None = None) -> pathlib.Path:
-  """Path of the weights, fetched into the cache if needed; call it before spending time.
+  """Path of the weights, fetched into the cache if needed; call it before a long run.
 
   Args:
     depth: 16 or 19.
@@ -126,7 +126,7 @@ def require(depth: int, file: str | None = None) -> pathlib.Path:
 
   Raises:
     FileNotFoundError: `file` is not there.
-    hub.DownloadError: not in the cache and not to be fetched; says the address and the
+    hub.DownloadError: not in the cache, and it cannot be fetched; gives the address and the
       folder to put the file in.
   """
   _check_depth(depth)

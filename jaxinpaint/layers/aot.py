@@ -1,8 +1,8 @@
 """The AOT block: aggregated contextual transformations with a gated residual.
 
 Zeng et al., "Aggregated Contextual Transformations for High-Resolution Image Inpainting", TVCG
-2022 (AOT-GAN), section 3.1. The gate follows the authors' code, whose pre-activation is
-normalised (`gate_norm`), where the text has a plain sigmoid.
+2022 (AOT-GAN), section 3.1. The gate follows the authors' code, which normalises its input
+(`gate_norm`); the text has a plain sigmoid.
 """
 
 from typing import Any, Literal
@@ -19,8 +19,8 @@ RATES = (1, 2, 4, 8)
 def gate_norm(x: jax.Array) -> jax.Array:
   """5 * (2 * (x - mean) / (std + 1e-9) - 1), per sample and channel over H and W.
 
-  The standard deviation is unbiased (divided by H*W - 1). So the gate's logit has mean -5 and
-  deviation 10: nearly binary, about a third of it open.
+  The standard deviation is unbiased (divided by H*W - 1). The gate's logit then has mean -5 and
+  deviation 10: it is nearly binary, and about a third of it is open.
 
   Args:
     x: [B,H,W,C].
@@ -32,14 +32,14 @@ def gate_norm(x: jax.Array) -> jax.Array:
   n = x.shape[1] * x.shape[2]
   centred = x - x.mean((1, 2), keepdims=True)
   variance = jnp.square(centred).sum((1, 2), keepdims=True) / (n - 1)
-  # A constant channel has no deviation, and sqrt no gradient there.
+  # A constant channel has deviation zero, where sqrt has no finite gradient.
   flat = variance == 0
   std = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, variance)))
   return 5.0 * (2.0 * centred / (std + 1e-9) - 1.0)
 
 
 class AOTBlock(nn.Module):
-  """x * (1 - gate) + fused * gate, fused from branches at several dilations.
+  """x * (1 - gate) + fused * gate, where `fused` joins branches at several dilations.
 
   Attributes:
     rates: dilations, one branch each; they share the channels equally.

@@ -10,7 +10,7 @@ from jaxinpaint.layers.conv import normal_init
 
 
 class AxisMLP(nn.Module):
-  """Linear(n -> hidden), ReLU, Linear(hidden -> n) along one spatial axis, shared by all else.
+  """Linear(n -> hidden), ReLU, Linear(hidden -> n) along one spatial axis, the same everywhere.
 
   Attributes:
     axis: 1 (height) or 2 (width) of [B,H,W,C].
@@ -27,8 +27,8 @@ class AxisMLP(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B,H,W,C] -> [B,H,W,C]."""
-    # One matrix [n, all else]: products over an inner axis, and their gradients above all, are
-    # several times slower on a CPU than the two transpositions.
+    # One matrix [n, all other axes]: on a CPU, products over an inner axis and above all their
+    # gradients are several times slower than the two transpositions.
     x = jnp.moveaxis(x.astype(self.dtype), self.axis, 0)
     n, *others = x.shape
     x = x.reshape(n, -1)
@@ -40,7 +40,7 @@ class AxisMLP(nn.Module):
 
 
 class _Linear(nn.Module):
-  """Along the first axis of a matrix."""
+  """A linear layer along the first axis of a matrix."""
 
   features: int
   kernel_init: Any

@@ -1,4 +1,4 @@
-"""Contextual attention: each patch of a feature map is made anew of patches of known background.
+"""Contextual attention: each patch of a feature map is rebuilt from patches of known background.
 
 Yu, Lin, Yang, Shen, Lu, Huang: "Generative Image Inpainting with Contextual Attention", CVPR 2018,
 section 4, https://arxiv.org/abs/1801.07892. Foreground patches (3 x 3 of the map at half its size)
@@ -8,18 +8,18 @@ softmax of the scores mixes 4 x 4 background patches of the full map, which over
   valid = valid_keys(reduce_mask(mask, h // 2, w // 2))
   y, index = contextual_attention(f, b, valid)
 
-What the paper leaves open is done as in the authors' code, quirks included:
+Where the paper leaves something open, this follows the authors' code, quirks included:
   - foreground patches are not normalised, so the softmax sharpens with their norm;
-  - a patch that touches the hole is scored 0, not minus infinity, and its weight set to 0
+  - a patch that touches the hole gets the score 0, not minus infinity, and its weight is set to 0
     after the softmax: weights sum to less than 1 where nothing matches well;
   - the result is divided by 4, the number of patches that overlap, also at the border, where fewer
-    do: it is darker there;
+    overlap: it is darker there;
   - propagation runs over flattened positions, so that the end of a row continues in the next one;
-  - known positions are made anew as well.
+  - known positions are rebuilt as well.
 
 Every sample has its own mask here (published ports use the first one's for the whole batch). All
-products are matrix products; the score matrix, [H*W/4, H*W/4] for each image, is only ever held for
-a block of rows of queries, whose size `block_bytes` limits. The result does not depend on it.
+products are matrix products. The score matrix, [H*W/4, H*W/4] for each image, is held only for a
+block of rows of queries at a time; `block_bytes` limits its size and does not change the result.
 """
 
 from typing import Literal
@@ -39,7 +39,7 @@ def reduce_nearest(x: jax.Array, height: int, width: int, resize: Resize) -> jax
   """[B,H,W,C] -> [B,height,width,C] by picking pixels.
 
   Args:
-    x: to be reduced.
+    x: the map to reduce.
     height: rows of the result.
     width: columns of the result.
     resize: 'align_corners': round(i * (n - 1) / (m - 1)), as TensorFlow 1 does with that flag;
@@ -92,7 +92,7 @@ def reduce_mask(
 def valid_keys(mask: jax.Array) -> jax.Array:
   """f32[B,h*w]: 1 where the 3 x 3 patch of a mask [B,h,w,1] is free of the hole.
 
-  What lies outside the image counts as known.
+  Outside the image counts as known.
   """
   touched = lax.reduce_window(
     mask.astype(jnp.float32), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME'
@@ -111,7 +111,7 @@ def contextual_attention(
   key_norm: KeyNorm = 'max',
   block_bytes: int = BLOCK_BYTES,
 ) -> tuple[jax.Array, jax.Array]:
-  """Foreground `f` from patches of background `b`.
+  """Rebuilds the foreground `f` from patches of the background `b`.
 
   Args:
     f: [B,H,W,C], H and W even.
@@ -122,15 +122,15 @@ def contextual_attention(
     resize: how f and b are halved, as in `reduce_nearest`.
     key_norm: background patches w are divided by max(|w|, 1e-4) ('max', the authors' code) or by
       sqrt(sum(w^2 + 1e-4)) ('sum', a published port).
-    block_bytes: of the scores that are held at once, for the whole batch; where that is less than
-      all of them, blocks are computed one after the other, and again in the backward pass.
+    block_bytes: limit of the scores held at once, for the whole batch. If all of them need more,
+      blocks are computed one after the other, and again in the backward pass.
 
   Returns:
     [B,H,W,C] in f's dtype, and i32[B,H/2,W/2]: for each position the flat index of the background
     patch with the largest weight.
 
   Raises:
-    ValueError: odd sides, or shapes that do not belong together.
+    ValueError: odd sides, or shapes that do not fit together.
   """
   _check(f, b, valid)
   height, width = f.shape[1] // 2, f.shape[2] // 2
@@ -153,7 +153,7 @@ def contextual_attention(
     blocks = -(-height // rows)
     more = ((0, 0), (0, blocks * rows - height), (0, 0), (0, 0))
     queries = jnp.pad(queries, more)
-    # Without the checkpoint the backward pass would keep the scores of all blocks after all.
+    # Without the checkpoint the backward pass would keep the scores of all blocks.
     run = jax.checkpoint(of_block)
     part = lambda i: lax.dynamic_slice_in_dim(queries, i * rows, rows + halo, 1)
     found = lax.map(lambda i: run(part(i), keys, values, i * rows), jnp.arange(blocks))
@@ -174,7 +174,7 @@ def attention_weights(
 ) -> jax.Array:
   """The softmax itself, f32[B,H/2,W/2, H/2 * W/2], before invalid patches' weights become 0.
 
-  To be looked at: all of it is held at once. Arguments as of `contextual_attention`.
+  For pictures of it: all of it is held at once. Arguments as `contextual_attention`.
   """
   _check(f, b, valid)
   size = (f.shape[1] // 2, f.shape[2] // 2)
@@ -183,7 +183,7 @@ def attention_weights(
 
 
 def offset_picture(index: jax.Array, height: int, width: int) -> jax.Array:
-  """Where each position looks, as colours: hue is the direction, saturation the distance.
+  """Where each position takes its content from: hue is the direction, saturation the distance.
 
   Positions that look at their own place are white. Red looks to the right, the hue turns
   clockwise with the direction; full saturation is the picture's diagonal.
@@ -199,7 +199,7 @@ def offset_picture(index: jax.Array, height: int, width: int) -> jax.Array:
   h, w = index.shape[1:]
   down = index // w - jnp.arange(h)[:, None]
   right = index % w - jnp.arange(w)
-  # The root keeps short offsets visible.
+  # The square root keeps short offsets visible.
   saturation = jnp.sqrt(jnp.hypot(down / h, right / w) / np.sqrt(2.0))
   turn = jnp.arctan2(down.astype(jnp.float32), right.astype(jnp.float32)) / (2 * np.pi)
   hue = (turn[..., None] + jnp.array([0.0, 2 / 3, 1 / 3])) % 1.0

@@ -1,17 +1,18 @@
-"""Convolutions as XLA's CPU backend runs them fast; the same numbers as the plain forms.
+"""Convolutions in the forms that XLA's CPU backend runs fast; same numbers as the plain forms.
 
 Measured (docs/performance.md) with the jax versions that the project takes:
-  - a convolution without zero padding takes a path some three times slower than a padded one (and
-    thirty times where it has few output channels), so one row of zeros is added at the bottom and
-    the result's last row dropped;
-  - the weight gradient runs at a tenth of the machine's speed over a large map, and near it over
-    blocks of rows whose cotangent stays in cache, so it is summed over blocks;
+  - a convolution without zero padding runs some three times slower than a padded one (thirty times
+    with few output channels), so one row of zeros is added at the bottom and the result's last row
+    is dropped;
+  - the weight gradient of a large map runs at a tenth of the machine's speed, but near full speed
+    over blocks of rows whose cotangent stays in cache, so it is summed over blocks;
   - the weight gradient of an input-dilated (transposed) convolution is a hundred times slower than
-    it need be, so transposed convolutions are sub-pixel convolutions, and their gradients are a
+    necessary, so transposed convolutions are sub-pixel convolutions, and their gradients are a
     strided convolution and its weight gradient.
 
-`conv`, `conv_transpose` and `weight_gradient` are each other's derivatives, so any order of
-reverse-mode differentiation (a gradient penalty) stays among them. Forward mode is not defined.
+The derivatives of `conv`, `conv_transpose` and `weight_gradient` are again these three, so
+reverse-mode differentiation of any order (a gradient penalty) uses nothing else. Forward mode is
+not defined.
 """
 
 import functools
@@ -22,7 +23,7 @@ from jax import lax
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
-NARROW = 16  # output channels below which the weight gradient's roles change
+NARROW = 16  # with fewer output channels, input and cotangent swap roles in the weight gradient
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

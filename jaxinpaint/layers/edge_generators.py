@@ -1,4 +1,4 @@
-"""EdgeConnect's two generators: one draws the missing edges, one colours the picture along them.
+"""EdgeConnect's two generators: one draws the missing edges, the other fills in the colours.
 
 Nazeri, Ng, Joseph, Qureshi, Ebrahimi: "EdgeConnect: Generative Image Inpainting with Adversarial
 Edge Learning", ICCV Workshops 2019, https://arxiv.org/abs/1901.00212. Both are an encoder of three
@@ -20,23 +20,23 @@ from jaxinpaint.layers.spectral_norm import SNConv, SNConvTranspose
 
 MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution ...
 MIN_SIDE = 12  # ... and its features are mirrored by 2 pixels
-# Of red, green and blue in the gray picture (ITU-R BT.709 as scikit-image rounds it, whose Canny
-# detector looks at the same gray).
+# Weights of red, green and blue in the gray picture: ITU-R BT.709 as scikit-image rounds it, whose
+# Canny detector reads the same gray.
 GRAY_WEIGHTS = (0.2125, 0.7154, 0.0721)
 
 
 def gray(image: jax.Array) -> jax.Array:
-  """f32[B,H,W,3] -> f32[B,H,W,1]: the gray picture whose edges are looked for."""
+  """f32[B,H,W,3] -> f32[B,H,W,1]: the gray picture in which edges are detected."""
   return (image * jnp.asarray(GRAY_WEIGHTS)).sum(-1, keepdims=True)
 
 
 def complete_edges(drawn: jax.Array, known: jax.Array, mask: jax.Array) -> jax.Array:
-  """Drawn edges in the hole, Canny's around it; all f32[B,H,W,1], mask 1 = hole."""
+  """Drawn edges in the hole, Canny's edges outside; all f32[B,H,W,1], mask 1 = hole."""
   return drawn * mask + known * (1 - mask)
 
 
 class EncoderDecoder(nn.Module):
-  """What both generators are, up to the last activation.
+  """The body of both generators, up to the last activation.
 
   Attributes:
     features: of the output.
@@ -58,9 +58,9 @@ class EncoderDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-    """[B,H,W,I] -> 'logit' f32[B,H,W,features], and what it came from: 'encoded', 'middle'.
+    """[B,H,W,I] -> 'logit' f32[B,H,W,features], and the features before it: 'encoded', 'middle'.
 
-    With spectral norm, `train` takes a power iteration and needs mutable=['spectral'].
+    With spectral norm, `train` does one power iteration and needs mutable=['spectral'].
     """
     arrays.check_multiple(*x.shape[1:3], MULTIPLE, MIN_SIDE)
     init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
@@ -87,11 +87,11 @@ class EncoderDecoder(nn.Module):
 
 
 class EdgeGenerator(nn.Module):
-  """G1: the edges of the whole picture, from what is left of its gray version and its edges.
+  """G1: the edges of the whole picture, from the known part of its gray version and its edges.
 
   Attributes:
-    width: as in `EncoderDecoder`, likewise the others.
-    use_spectral_norm: False leaves it out, and gives the residual blocks biases.
+    width: as in `EncoderDecoder`, like all fields not listed here.
+    use_spectral_norm: False leaves it out; the residual blocks then have biases.
   """
 
   width: int = 64
@@ -111,7 +111,7 @@ class EdgeGenerator(nn.Module):
       gray: f32[B,H,W,1] in [0,1]; H and W multiples of 4, at least 12. The hole is not read.
       edges: f32[B,H,W,1] in {0,1}, Canny's. The hole is not read.
       mask: f32[B,H,W,1], 1 = hole.
-      train: takes a power iteration; needs mutable=['spectral'].
+      train: does one power iteration; needs mutable=['spectral'].
 
     Returns:
       'edges': f32[B,H,W,1] in [0,1], in the hole and around it; 'logit', 'encoded', 'middle'.
@@ -132,10 +132,10 @@ class EdgeGenerator(nn.Module):
 
 
 class InpaintGenerator(nn.Module):
-  """G2: the picture, from what is left of it and all of its edges.
+  """G2: the picture, from its known part and all of its edges.
 
   Attributes:
-    width: as in `EncoderDecoder`, likewise the others.
+    width: as in `EncoderDecoder`, like all other fields.
   """
 
   width: int = 64
@@ -148,11 +148,11 @@ class InpaintGenerator(nn.Module):
   def __call__(
     self, image: jax.Array, edges: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole picture anew.
+    """Paints the whole picture.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least 12. The hole is not read: it
-        is painted white, and this is all that tells the network where it is.
+        is painted white, which is the network's only sign of where it is.
       edges: f32[B,H,W,1] in [0,1], of the hole too.
       mask: f32[B,H,W,1], 1 = hole.
       train: changes nothing here.

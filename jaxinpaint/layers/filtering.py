@@ -1,4 +1,4 @@
-"""Predictive filtering: every pixel is filtered by a kernel of its own.
+"""Predictive filtering: every pixel has its own filter kernel.
 
 Guo et al., "JPGNet: Joint Predictive Filtering and Generative Network for Image Inpainting", ACM
 Multimedia 2021, eq. 1; Li et al., "MISF: Multi-level Interactive Siamese Filtering", CVPR 2022,
@@ -17,8 +17,8 @@ def predicted_kernel_filter(
 ) -> jax.Array:
   """out[y,x,c] = sum over (row, col) of kernels[y,x,c,row,col] * x[y+row', x+col', c].
 
-  row' = (row - size//2) * rate, and alike col'; outside the image is zero. The kernels are used
-  as they come: no softmax, no normalisation.
+  row' = (row - size//2) * rate, and col' likewise; outside the image is zero. The kernels are used
+  as given: no softmax, no normalisation.
 
   Args:
     x: [B,H,W,C].
@@ -40,7 +40,7 @@ def predicted_kernel_filter(
       f'kernels of shape {kernels.shape} must be {(b, h, w, c * size**2)} to filter '
       f'{x.shape} by {size} x {size} taps'
     )
-  # Split, whose derivative is one concatenation, where nine slices would each be padded and added.
+  # The derivative of a split is one concatenation; nine slices would each be padded and added.
   taps = jnp.moveaxis(kernels.reshape(b, h, w, c, size**2), -1, 0)
   taps = [tap[0] for tap in lax.split(taps, [1] * size**2)]
   return jnp.concatenate([_filter(x, taps, size, rate) for rate in rates], -1)

@@ -1,8 +1,8 @@
-"""IR-SE: the improved residual network with squeeze and excitation of face recognition.
+"""IR-SE: the improved residual network with squeeze and excitation, from face recognition.
 
 Deng, Guo, Xue, Zafeiriou: "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
-2019, https://arxiv.org/abs/1801.07698, section 3.1; 50 layers as TreB1eN/InsightFace_Pytorch has
-them, whose published model both the identity loss and pSp's encoder start from.
+2019, https://arxiv.org/abs/1801.07698, section 3.1; 50 layers as in TreB1eN/InsightFace_Pytorch,
+whose published model the identity loss and pSp's encoder both use.
 
 Differs from the reference code: running variances move towards the biased variance of a batch
 (PyTorch takes n / (n - 1) times that).
@@ -62,14 +62,14 @@ class ResidualUnit(nn.Module):
 class IRSEBody(nn.Module):
   """Input layer and four stages of residual units, each halving the resolution at its first.
 
-  The units are called 'unit0', 'unit1', ... through all stages, the input layer's parts
+  The units are called 'unit0', 'unit1', ... through all stages; the parts of the input layer are
   'input_conv', 'input_bn' and 'input_prelu'.
 
   Attributes:
     width: channels of the first stage, 64 as published; the others have 2, 4 and 8 times as many.
     depths: units of the four stages.
-    rgb_only_init: input channels after the third start with zero kernels, so that a network
-      trained on RGB pictures gives the same with them.
+    rgb_only_init: kernels of input channels after the third start at zero, so that the extra
+      channels do not change the output of a network trained on RGB pictures.
     dtype: of the computation; parameters and statistics are float32.
   """
 

@@ -1,8 +1,8 @@
 """The U-shaped branch that predicts filter kernels, common to JPGNet's descendants.
 
 Mildenhall et al., "Burst Denoising with Kernel Prediction Networks", CVPR 2018, as Li et al.
-("MISF", CVPR 2022) cut it for inpainting: three levels, no normalisation, and the other branch's
-feature joined at half resolution.
+("MISF", CVPR 2022) shortened it for inpainting: three levels, no normalisation, and the other
+branch's feature joined at half resolution.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ from jaxinpaint.layers.conv import Conv, avg_pool, normal_init, upsample_bilinea
 
 
 class Basic(nn.Module):
-  """Three times (3x3 convolution, ReLU), as JPGNet and MISF name it.
+  """Three times (3x3 convolution, ReLU); JPGNet and MISF call it Basic.
 
   Attributes:
     features: of every convolution.
-    channel_attention: weigh the channels by their mean and maximum (JPGNet's code, off there).
-    spatial_attention: then weigh the pixels by the channels' mean and maximum (likewise).
-    reduction: channels to each hidden unit of the channel attention.
+    channel_attention: weight the channels by their mean and maximum (in JPGNet's code, off there).
+    spatial_attention: then weight the pixels by the channels' mean and maximum (likewise).
+    reduction: channels per hidden unit of the channel attention.
     kernel_init: of all kernels.
     dtype: of the computation.
   """
@@ -54,7 +54,7 @@ class KernelPrediction(nn.Module):
   """Predicts one kernel for each pixel and channel of the image, and of a feature map if asked.
 
   Attributes:
-    width: channels at full resolution; 2, 4 and 8 times as many below.
+    width: channels at full resolution; 2, 4 and 8 times as many at lower resolutions.
     image_kernels: channels of the image kernels, colours * taps.
     feature_kernels: channels of the kernels for a feature map at a quarter of the resolution;
       0: none.
@@ -74,7 +74,7 @@ class KernelPrediction(nn.Module):
 
     Args:
       x: [B,H,W,4], the damaged image and its mask.
-      feature: [B,H/2,W/2,C], the other branch's, joined at that level.
+      feature: [B,H/2,W/2,C] of the other branch, joined at that level.
 
     Returns:
       'image': [B,H,W,image_kernels]; 'dec2': [B,H/2,W/2,2*width], the second decoder layer;

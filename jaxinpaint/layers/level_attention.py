@@ -1,8 +1,8 @@
 """Attention between levels: scores of deep features fill the holes of shallow ones.
 
 Zhang and Liu's face inpainting by latent feature reconstruction and attention: cells of a deep
-level are compared, and each hole of a shallow level is filled by the cells of that level, weighed
-by those scores. After HiFill's contextual residual aggregation (Yi et al., CVPR 2020), without its
+level are compared, and the holes of a shallow level are filled with cells of that level, weighted
+by the scores. After HiFill's contextual residual aggregation (Yi et al., CVPR 2020), without its
 overlaps.
 """
 
@@ -18,9 +18,9 @@ from jaxinpaint import arrays
 
 Form = Literal['plain', 'blocks']
 
-PLAIN_ELEMENTS = 2**22  # of one image's scores, up to which they are held at once
-BLOCK_ELEMENTS = 2**22  # of a block of scores
-_LEAST_LENGTH = 1e-4  # of a patch, where it is divided by its length
+PLAIN_ELEMENTS = 2**22  # up to this many scores of one image are held at once
+BLOCK_ELEMENTS = 2**22  # scores in a block
+_LEAST_LENGTH = 1e-4  # a patch is divided by its length, or by this if it is shorter
 
 
 def pool_mask(mask: jax.Array, height: int, width: int) -> jax.Array:
@@ -37,10 +37,10 @@ def pool_mask(mask: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def valid_keys(cells: jax.Array) -> jax.Array:
-  """bool[B,N]: which cells may be looked at.
+  """bool[B,N]: which cells may be used.
 
-  Those whose 3x3 neighbourhood has no hole; where an image has none such, those that are no hole
-  themselves; where it has none such either, none.
+  Cells whose 3x3 neighbourhood has no hole. If an image has none, cells without a hole. If it has
+  none of these either, no cell.
 
   Args:
     cells: f32[B,h,w,1], 1 = hole, of `pool_mask`.
@@ -71,19 +71,18 @@ def fill(
   scale: float = 10.0,
   form: Form | None = None,
 ) -> jax.Array:
-  """The holes of `shallow`, cell for cell the mean of its cells by the scores of `features`.
+  """Fills the holes of `shallow`: each cell is the mean of its cells, weighted by the scores.
 
   Args:
     features: [B,h,w,C] of a deep level.
-    shallow: [B,rh,rw,D] of a shallow one: each place of the grid has a cell of r x r.
+    shallow: [B,rh,rw,D] of a shallow level: each place of the grid has a cell of r x r.
     mask: f32[B,H,W,1], 1 = hole, at any multiple of the shallow size.
-    scale: of the cosines; the larger, the fewer cells count.
-    form: 'plain' holds an image's N^2 scores, 'blocks' some queries' at a time, and computes them
-      again for the gradient; None: by their number.
+    scale: of the cosines; larger values let fewer cells count.
+    form: 'plain' holds all N^2 scores of an image, 'blocks' those of some queries at a time, and
+      computes them again for the gradient; None: chosen by their number.
 
   Returns:
-    f32[B,rh,rw,D], equal to `shallow` outside the (pooled) hole. Where every cell is hole, 0
-    inside.
+    f32[B,rh,rw,D], equal to `shallow` outside the (pooled) hole. If every cell is hole: 0.
 
   Raises:
     ValueError: sizes that do not divide each other, or an unknown form.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
-  """Each sample's channel to zero mean and unit variance over H and W.
+  """Gives each channel of each sample zero mean and unit variance over H and W.
 
   Ulyanov et al., "Instance Normalization", 2016, eq. 1, as PyTorch's InstanceNorm2d without affine
   parameters and running statistics.
@@ -28,7 +28,7 @@ def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
 
 
 class CurrentBatchNorm(nn.Module):
-  """Batch norm that keeps no running statistics: always those of what it is given.
+  """Batch norm without running statistics: it always uses those of its input.
 
   Ioffe and Szegedy, "Batch Normalization", ICML 2015, algorithm 1; parameters 'scale' [C] and
   'bias' [C].
@@ -45,8 +45,8 @@ class CurrentBatchNorm(nn.Module):
   def __call__(self, x: jax.Array, *, over_batch: bool) -> jax.Array:
     """[B,...,C] -> [B,...,C] in `dtype`.
 
-    `over_batch`: one mean and variance of a channel for all samples; else one for each sample, what
-    a batch of that sample alone gives.
+    `over_batch`: one mean and variance of a channel for all samples; otherwise one for each sample,
+    as a batch of that sample alone would give.
     """
     c = x.shape[-1]
     axes = tuple(range(0 if over_batch else 1, x.ndim - 1))
@@ -60,9 +60,9 @@ class CurrentBatchNorm(nn.Module):
 def batch_norm(
   name: str, train: bool, dtype: Any, scale_init: Any = nn.initializers.ones
 ) -> nn.BatchNorm:
-  """PyTorch's BatchNorm2d: eps 1e-5, the running statistics move by a tenth.
+  """PyTorch's BatchNorm2d: eps 1e-5, running statistics move by a tenth of the difference.
 
-  PyTorch's running variance is that of the unbiased estimate, n / (n - 1) times this one's.
+  PyTorch's running variance uses the unbiased estimate, n / (n - 1) times the one used here.
   """
   return nn.BatchNorm(
     use_running_average=not train,
@@ -70,6 +70,6 @@ def batch_norm(
     epsilon=1e-5,
     dtype=dtype,
     scale_init=scale_init,
-    use_fast_variance=False,  # the difference of two large numbers, else
+    use_fast_variance=False,  # the fast one is the difference of two large numbers
     name=name,
   )

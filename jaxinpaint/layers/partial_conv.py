@@ -1,10 +1,10 @@
-"""Partial convolution: what is not known takes no part.
+"""Partial convolution: unknown pixels take no part.
 
 Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, eq. 1
 and 2, https://arxiv.org/abs/1804.07723.
 
-`renorm` says what makes up for missing values: 'ratio', the paper's and NVIDIA's, multiplies by
-values / known values of a window; 'mean', of naoto0804's released code and weights, divides by the
+`renorm` says how missing values are made up for: 'ratio' (the paper and NVIDIA's code) multiplies
+by values / known values of a window; 'mean' (naoto0804's released code and weights) divides by the
 known values alone.
 """
 
@@ -19,7 +19,7 @@ from jaxinpaint.layers.conv import Initializer, conv2d, normal_init
 
 Renorm = Literal['ratio', 'mean']
 
-_TINY = 1e-8  # of the released code, added to the number of known values
+_TINY = 1e-8  # added to the number of known values, as in the released code
 
 
 def known_share(
@@ -35,7 +35,7 @@ def known_share(
   Args:
     valid: f32[B,H,W,1 or channels], 1 = known; one channel stands for all.
     channels: of the features that the mask belongs to.
-    kernel_size: of the window, as stride and padding. What is padded is not known.
+    kernel_size: of the window. Padding counts as unknown.
     stride: of the windows.
     padding: on all four sides.
     renorm: 'ratio' or 'mean', as above.

@@ -14,7 +14,7 @@ from jaxinpaint.layers.spectral_norm import SNConv
 
 
 class PatchDiscriminator(nn.Module):
-  """Five 4x4 convolutions, spectral norm on all, no bias, LeakyReLU(0.2) between them.
+  """Five 4x4 convolutions without bias, all with spectral norm, LeakyReLU(0.2) between them.
 
   Attributes:
     width: channels of the first layer; the others have 2, 4 and 8 times as many.

@@ -1,8 +1,8 @@
 """Region affinity: every place is rebuilt from the patches that resemble it.
 
 Guo, Yang, Huang: "Image Inpainting via Conditional Texture and Structure Dual Generation", ICCV
-2021, section 3.3, https://arxiv.org/abs/2108.09760: the contextual feature aggregation's first
-half. Unlike contextual attention it looks at holes and known places alike.
+2021, section 3.3, https://arxiv.org/abs/2108.09760: the first half of the contextual feature
+aggregation. Unlike contextual attention it treats holes and known places alike.
 """
 
 import functools
@@ -16,26 +16,26 @@ from jaxinpaint import arrays
 
 Form = Literal['plain', 'blocks']
 
-PLAIN_ELEMENTS = 2**24  # of one image's scores, up to which they are held at once
-BLOCK_ELEMENTS = 2**22  # of a block of scores
-_LEAST_LENGTH = 1e-4  # of a patch, where it is divided by its length
+PLAIN_ELEMENTS = 2**24  # up to this many scores of one image are held at once
+BLOCK_ELEMENTS = 2**22  # scores in a block
+_LEAST_LENGTH = 1e-4  # a patch is divided by its length, or by this if it is shorter
 _LEAST_WEIGHT = 1e-8  # of the softmax
 
 
 def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = None) -> jax.Array:
-  """Each 3x3 patch of x at half size weighs all of them; the 4x4 patches behind them are summed.
+  """Each 3x3 patch of x at half size scores all others; their 4x4 patches of x are summed.
 
     score[q, k] = scale * <p_q, p_k / max(|p_k|, 1e-4)>
     out = overlapping sum over q of sum_k softmax_k(score)[q, k] * v_k, divided by 4
 
-  p are the patches of x reduced bilinearly (corners aligned, as released), zeros beyond the border;
-  v the 4x4 patches of x itself, two apart.
+  p are the patches of x reduced bilinearly (corners aligned, as in the released code), zeros beyond
+  the border; v are the 4x4 patches of x itself, two pixels apart.
 
   Args:
     x: [B,H,W,C]; H and W even.
-    scale: of the scores; the larger, the fewer patches count.
-    form: 'plain' holds an image's (HW/4)^2 scores at once, 'blocks' some queries' at a time, and
-      computes them again for the gradient; None: by their number.
+    scale: of the scores; larger values let fewer patches count.
+    form: 'plain' holds all (HW/4)^2 scores of an image, 'blocks' those of some queries at a time,
+      and computes them again for the gradient; None: chosen by their number.
 
   Returns:
     f32[B,H,W,C].

@@ -32,8 +32,8 @@ class ResnetBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """[B,H,W,C] -> [B,H,W,C]; H and W above `dilation`.
 
-    With spectral norm, `train` takes a power iteration and needs mutable=['spectral']. (It may be
-    given by position, since nn.remat takes static arguments only so.)
+    With spectral norm, `train` does one power iteration and needs mutable=['spectral']. (It may be
+    positional, because nn.remat takes static arguments by position only.)
     """
     settings = dict(pad_mode='reflect', kernel_init=self.kernel_init, dtype=self.dtype)
     conv, how = Conv, {}

@@ -1,7 +1,7 @@
-"""Convolutions padded as TensorFlow's SAME does, or symmetrically as ports of such networks are.
+"""Convolutions padded like TensorFlow's SAME, or symmetrically as in ports of such networks.
 
 The two agree at stride 1. At stride 2 and even sides SAME pads one row and column less above and
-to the left, so its samples lie one pixel further down and right: networks with the same weights
+to the left, so its samples lie one pixel further down and right: with the same weights the networks
 are different functions.
 """
 
@@ -17,7 +17,7 @@ Padding = Literal['same', 'symmetric']
 
 
 def pad_same(x: jax.Array, kernel_size: int, stride: int = 1, dilation: int = 1) -> jax.Array:
-  """[B,H,W,C] with the zeros that SAME puts around it: half of them above and left, rounded down.
+  """[B,H,W,C] padded with the zeros of SAME: half of them above and left, rounded down.
 
   A convolution without padding then gives ceil(H / stride) rows.
   """

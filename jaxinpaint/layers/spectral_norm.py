@@ -2,7 +2,7 @@
 
 Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018 (algorithm
 1), with the semantics of torch.nn.utils.spectral_norm: u and v are kept beside the weight, every
-training forward first takes one step of power iteration, and the gradient flows through
+forward pass in training begins with one step of power iteration, and the gradient flows through
 sigma = u . (W v) with u and v held constant.
 
 The collection 'spectral' holds 'u' f32[out] and 'v' f32[in*kh*kw], both in PyTorch's order: the
@@ -33,9 +33,9 @@ def spectral_normalize(module: nn.Module, kernel: jax.Array, *, train: bool) -> 
 
   Args:
     module: whose collection 'spectral' holds u and v; it must be mutable when `train`.
-    kernel: f32[kh,kw,in,out]. A transposed convolution's is flattened alike (PyTorch moves its
-      axis 1, the output, to the front).
-    train: True takes one step of power iteration first and stores u and v.
+    kernel: f32[kh,kw,in,out]. That of a transposed convolution is flattened in the same way
+      (PyTorch moves its axis 1, the output, to the front).
+    train: True first does one step of power iteration and stores u and v.
 
   Returns:
     f32[kh,kw,in,out].

@@ -5,11 +5,11 @@ StyleGAN", CVPR 2020, https://arxiv.org/abs/1912.04958. The numbers are those of
 codes (NVlabs/stylegan2, rosinality/stylegan2-pytorch), which agree.
 
 Differs from the reference code:
-  - a modulated convolution scales its input by the style and its output by the demodulation (the
-    same numbers, eq. 1 and 3 of section 2.2) instead of giving every sample kernels of its own by a
-    grouped convolution, which is slow on CPUs;
-  - FIR filters given as one row of taps run along rows and columns in turn, which is their outer
-    product in fewer products.
+  - a modulated convolution scales its input by the style and its output by the demodulation
+    (section 2.2, eq. 1 and 3; the same numbers). The reference gives every sample its own kernels
+    in a grouped convolution, which is slow on CPUs;
+  - FIR filters given as one row of taps run along rows and then columns, which equals their outer
+    product with fewer multiplications.
 """
 
 import math
@@ -43,7 +43,7 @@ def upfirdn2d(
   down: int = 1,
   pad: tuple[int, int] = (0, 0),
 ) -> jax.Array:
-  """Inserts zeros, pads, convolves and keeps every `down`-th sample, each channel by itself.
+  """Inserts zeros, pads, convolves and keeps every `down`-th sample, for each channel alone.
 
   It is a true convolution: the taps are flipped before they slide over the picture.
 
@@ -51,7 +51,7 @@ def upfirdn2d(
     x: [B,H,W,C].
     taps: [k], along rows and along columns, or [kh,kw].
     up: up - 1 zeros follow each sample.
-    down: samples kept, the first included.
+    down: every `down`-th sample is kept, beginning with the first.
     pad: zeros before and after, on both axes; negative crops.
 
   Returns:
@@ -82,7 +82,7 @@ def upfirdn2d(
 
 
 def _window(x: jax.Array, axis: int, start: int, taps: int, stride: int) -> jax.Array:
-  """What tap number `start` of a filter of `taps` taps reads along `axis`."""
+  """The samples that tap number `start` of `taps` taps reads along `axis`."""
   last = x.shape[axis] - taps + 1
   if last < 1:
     raise ValueError(f'{x.shape[axis]} samples, padding included, are fewer than {taps} taps')
@@ -90,18 +90,18 @@ def _window(x: jax.Array, axis: int, start: int, taps: int, stride: int) -> jax.
 
 
 def upsample2(x: jax.Array) -> jax.Array:
-  """[B,H,W,C] -> [B,2H,2W,C] by the filter 1, 3, 3, 1."""
+  """[B,H,W,C] -> [B,2H,2W,C] with the filter 1, 3, 3, 1."""
   return upfirdn2d(x, fir_taps(gain=4.0), up=2, pad=(2, 1))
 
 
 def blur_before_stride(x: jax.Array, kernel_size: int) -> jax.Array:
-  """Filters ahead of a convolution of stride 2 without padding, so that H becomes H/2."""
+  """The filter before a convolution of stride 2 without padding; together H becomes H/2."""
   extra = len(BLUR) - 2 + kernel_size - 1
   return upfirdn2d(x, fir_taps(), pad=((extra + 1) // 2, extra // 2))
 
 
 def blur_after_stride(x: jax.Array, kernel_size: int) -> jax.Array:
-  """Filters behind a transposed convolution of stride 2 without padding: 2H + k - 2 -> 2H."""
+  """The filter after a transposed convolution of stride 2 without padding: 2H + k - 2 -> 2H."""
   extra = len(BLUR) - 2 - (kernel_size - 1)
   return upfirdn2d(x, fir_taps(gain=4.0), pad=((extra + 1) // 2 + 1, extra // 2 + 1))
 
@@ -156,14 +156,14 @@ def modulated_conv2d(
   up: bool = False,
   down: bool = False,
 ) -> jax.Array:
-  """Convolution whose input channels are scaled per sample, the output's size then undone.
+  """Convolution whose input channels are scaled per sample; the output is rescaled to unit size.
 
   Karras et al., eq. 1 and 3: w'[i,o] = style[i] * w[i,o], divided by the 2-norm of what reaches
   output channel o.
 
   Args:
     x: [B,H,W,I].
-    kernel: f32[k,k,I,O], k odd, as it shall be used (already equalised).
+    kernel: f32[k,k,I,O], k odd, already equalised.
     style: [B,I].
     demodulate: divide by that norm (+ 1e-8 under the root).
     up: double the resolution: transposed convolution of stride 2, then the filter.
@@ -223,7 +223,7 @@ class EqualDense(nn.Module):
 
 
 class EqualConv(nn.Module):
-  """Convolution with an equalised learning rate, of the discriminator.
+  """Convolution with an equalised learning rate, for the discriminator.
 
   Parameters 'kernel' f32[k,k,in,out], drawn from N(0, 1) and used divided by sqrt(in * k * k), and
   'bias' f32[out].
@@ -334,7 +334,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-  """1x1 modulated convolution without demodulation to an image, added to the doubled last one.
+  """1x1 modulated convolution to an image, without demodulation, added to the upsampled last one.
 
   Attributes:
     features: channels of the image.

@@ -4,7 +4,7 @@ Karras, Laine, Aittala, Hellsten, Lehtinen, Aila: "Analyzing and Improving the I
 StyleGAN", CVPR 2020, https://arxiv.org/abs/1912.04958.
 
 Differs from the reference code: see layers.stylegan2. The generator takes latents of W+, one for
-each layer; style mixing is the caller's choice of rows.
+each layer; for style mixing the caller combines rows.
 """
 
 import math
@@ -47,7 +47,7 @@ def channel_count(resolution: int, multiplier: int = 2, max_channels: int = 512)
 
 
 def truncate(latents: jax.Array, average: jax.Array, psi: float) -> jax.Array:
-  """average + psi * (latents - average): nearer to the mean face, less varied."""
+  """average + psi * (latents - average): closer to the mean face, less varied."""
   return average + psi * (latents - average)
 
 
@@ -74,7 +74,7 @@ class MappingNetwork(nn.Module):
 
 
 class Synthesis(nn.Module):
-  """Latents to an image, from a learnt 4x4 start; see `Generator` for the attributes."""
+  """Latents to an image, from a learnt 4x4 map; attributes as `Generator`."""
 
   size: int = 256
   channel_multiplier: int = 2
@@ -101,7 +101,7 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-  """Mapping ('style') and synthesis, with what a checkpoint keeps beside their parameters.
+  """Mapping ('style') and synthesis, and the buffers that a checkpoint keeps beside parameters.
 
   The collection 'buffers', which no optimiser touches, holds the fixed noise pictures
   'noise0' ... f32[r,r,1] and 'latent_avg' f32[n,style_dim], the mean of w repeated for every layer
@@ -158,7 +158,7 @@ class Generator(nn.Module):
       f32[B,size,size,3], about [-1,1] and not clipped.
 
     Raises:
-      ValueError: latents or noise of another number, or a noise that there is not.
+      ValueError: a wrong number of latents or noise pictures, or an unknown noise.
     """
     count, b = latent_count(self.size), w.shape[0]
     if w.ndim == 2:

@@ -1,6 +1,6 @@
-"""Parts of images, cut out at places that only a compiled step knows; their sizes are static.
+"""Parts of images, cut out at places known only inside a compiled step; their sizes are static.
 
-A window is its top and left, i32[B] each, one for each sample. Gradients flow into what is cut.
+A window is its top and left, i32[B] each, one per sample. Gradients flow through the cut.
 """
 
 import jax
@@ -28,7 +28,7 @@ def hole_box(mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arra
 
 
 def random_window(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-  """A window of size x size at a uniform place of each image; of `mask` only the shape counts."""
+  """A window of size x size at a uniform place in each image; only the shape of `mask` counts."""
   b, height, width = mask.shape[:3]
   rows, columns = jax.random.split(rng)
   top = jax.random.randint(rows, (b,), 0, height - size + 1)
@@ -38,8 +38,8 @@ def random_window(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Array
 def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
   """A window of size x size, uniform among those that hold the image's whole hole.
 
-  A hole larger than the window has it lie within the hole's box, and an image without a hole has it
-  anywhere.
+  If the hole is larger than the window, the window lies within the box of the hole. In an image
+  without a hole it lies anywhere.
 
   Args:
     rng: key.
@@ -58,7 +58,7 @@ def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Arra
 
 
 def cut(x: jax.Array, window: tuple[jax.Array, jax.Array], size: int) -> jax.Array:
-  """[B,H,W,C] -> [B,size,size,C], what the windows show."""
+  """[B,H,W,C] -> [B,size,size,C], the content of the windows."""
   one = lambda x, top, left: jax.lax.dynamic_slice(x, (top, left, 0), (size, size, x.shape[-1]))
   return jax.vmap(one)(x, *window)
 
@@ -68,7 +68,7 @@ def cut_resized(
 ) -> jax.Array:
   """[B,H,W,C] -> [B,size,size,C], each sample's box stretched to a square.
 
-  Bilinear without antialiasing; sample i lies at i * side / size, as TensorFlow 1 resizes.
+  Bilinear without antialiasing; sample i lies at i * side / size, as in TensorFlow 1.
 
   Args:
     x: the images.

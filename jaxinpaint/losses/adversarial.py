@@ -68,7 +68,7 @@ def _on_sigmoid(loss: AdversarialLoss) -> AdversarialLoss:
   )
 
 
-# EdgeConnect's 'lsgan': its discriminator ends in a sigmoid, and the squares are of that score.
+# EdgeConnect's 'lsgan': its discriminator ends in a sigmoid, and that score is compared.
 least_squares_on_sigmoid = _on_sigmoid(least_squares)
 
 # Arjovsky et al., "Wasserstein GAN", ICML 2017; the critic needs `gradient_penalty`.
@@ -87,7 +87,7 @@ KINDS = {
 
 
 def _input_gradient(critic: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-  """d critic / d x of every sample, f32[B,...]; samples must not see each other."""
+  """d critic / d x of every sample, f32[B,...]; samples must not influence each other."""
   return _f32(jax.grad(lambda x: _f32(critic(x)).sum())(_f32(x)))
 
 
@@ -104,7 +104,7 @@ def gradient_penalty(
 
   Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3, without its weight
   (10). The slope is the 2-norm of the critic's gradient at real + alpha * (fake - real). Where a
-  gradient is exactly zero the slope is 0 and has the derivative 0, so that nothing becomes NaN.
+  gradient is exactly zero, the slope and its derivative are 0, so that nothing becomes NaN.
 
   Args:
     critic: f32[B,H,W,C] -> outputs of any shape [B,...], summed for each sample; it must be free of
@@ -169,7 +169,7 @@ def feature_matching(fake: Sequence[jax.Array], real: Sequence[jax.Array]) -> ja
 
 
 def soft_mask(mask: jax.Array, size: int = 71, sigma: float = 10.0) -> jax.Array:
-  """The mask blurred by a Gaussian, with zeros beyond the border (where it darkens, as published).
+  """The mask blurred by a Gaussian, with zeros beyond the border (so it fades there, as published).
 
   Args:
     mask: [B,H,W,1], 1 = hole.
@@ -216,7 +216,7 @@ def sm_gan_discriminator(
   size: int = 71,
   sigma: float = 10.0,
 ) -> tuple[jax.Array, jax.Array]:
-  """SM-PatchGAN: the discriminator finds the hole in the completed image, softly.
+  """SM-PatchGAN: the discriminator predicts the blurred hole of the completed image.
 
   Zeng et al., "Aggregated Contextual Transformations for High-Resolution Image Inpainting", TVCG
   2022. Outputs are resized to the mask (bilinear, aligned corners) and compared by

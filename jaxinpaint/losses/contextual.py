@@ -1,4 +1,4 @@
-"""The contextual loss: every feature of the target should be met somewhere in the output.
+"""The contextual loss: every feature of the target should be matched somewhere in the output.
 
 Mechrez, Talmi, Zelnik-Manor: "The Contextual Loss for Image Transformation with Non-Aligned Data",
 ECCV 2018, https://arxiv.org/abs/1803.02077. Between features x_i and y_j, i and j running over the
@@ -10,13 +10,13 @@ positions of one image, centred on the mean of y:
   cx_ij = w_ij / sum_k w_ik                   (eq. 4)
   CX(x, y) = mean_j max_i cx_ij               (eq. 1)
 
-Differs from the authors' code: the centre is each image's own, as in the paper, and not the
-batch's; positions are not sampled at random where there are many.
+Differs from the authors' code: each image has its own centre, as in the paper, and not the whole
+batch one; positions are not sampled at random where there are many.
 
-An image of N positions has N x N of each of these. `similarity` holds them all at once where they
-are few, else only some rows at a time: a row's minimum and sum lie within the row, and the maxima
-over rows are carried from block to block, so both forms compute the same numbers. Gradients go
-through the first of equal maxima in both.
+An image of N positions has N x N of each of these. `similarity` holds them all at once if they are
+few, otherwise only some rows at a time. A row's minimum and sum lie within the row, and the maxima
+over rows are carried from block to block, so both forms compute the same numbers. In both,
+gradients go through the first of equal maxima.
 """
 
 import functools
@@ -30,9 +30,9 @@ from jaxinpaint import arrays
 
 Form = Literal['plain', 'blocks']
 
-BLOCK_ELEMENTS = 2**20  # of a block of scores: 4 MiB
-# Of all scores of a batch, up to which they are held at once. Beyond it blocks are faster too, by
-# benchmarks.layers on a CPU.
+BLOCK_ELEMENTS = 2**20  # scores in a block: 4 MiB
+# Up to this many scores of a batch are held at once. For more, blocks are faster too, as
+# benchmarks.layers measured on a CPU.
 PLAIN_ELEMENTS = 2**20
 _TINY = 1e-12  # shortest length that a feature is divided by
 
@@ -57,17 +57,17 @@ def similarity(
   eps: float = 1e-5,
   form: Form | None = None,
 ) -> jax.Array:
-  """f32[B] in (0, 1]: CX(x, y) of each image, 1 where every y_j is met by an x_i and by no other.
+  """f32[B] in (0, 1]: CX(x, y) of each image; 1 if every y_j is matched by one x_i alone.
 
   Args:
     x: [B,h,w,C] features whose rows are normalised, the generated ones in the paper.
-    y: [B,h',w',C] features that are to be met, the target's.
+    y: [B,h',w',C] features to match, the target's.
     h: the bandwidth; smaller is more selective.
     eps: added to the smallest distance of a row.
-    form: 'plain' or 'blocks'; None: by the number of scores.
+    form: 'plain' or 'blocks'; None: chosen by the number of scores.
 
   Raises:
-    ValueError: shapes that do not go together, h or eps not positive, an unknown form.
+    ValueError: shapes that do not fit together, h or eps not positive, an unknown form.
   """
   if x.ndim != 4 or y.ndim != 4 or (x.shape[0], x.shape[3]) != (y.shape[0], y.shape[3]):
     raise ValueError(f'features {x.shape} and {y.shape} must be [B,h,w,C] with the same B and C')
@@ -107,8 +107,10 @@ def _first_max(scores: jax.Array) -> jax.Array:
 
 
 def _blocks(x: jax.Array, y: jax.Array, h: float, eps: float) -> jax.Array:
-  """CX of one image, [n,C] and [m,C] normalised, by blocks of rows that are computed again for
-  the gradient."""
+  """CX of one image, [n,C] and [m,C] normalised, in blocks of rows.
+
+  The blocks are computed again for the gradient.
+  """
   n, m = x.shape[0], y.shape[0]
   size = max(1, min(n, BLOCK_ELEMENTS // m))
   count = -(-n // size)

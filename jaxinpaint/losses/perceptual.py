@@ -1,8 +1,8 @@
 """Perceptual and style losses over the features of a frozen network.
 
-Both take what `features.vgg.apply` returns, {layer: [B,h,w,c]}, of the prediction and of the
-target. Which images go in (whole or masked, normalised or not), which layers, and the weight are
-the system's business. Everything is float32 inside. No gradient flows into the target's features.
+Both take what `features.vgg.apply` returns, {layer: [B,h,w,c]}, for the prediction and for the
+target. The system chooses the images (whole or masked, normalised or not), the layers and the
+weight. Everything is float32 inside. No gradient flows into the target's features.
 """
 
 from collections.abc import Mapping

@@ -9,10 +9,10 @@ import numpy as np
 
 
 def absolute_difference(a: jax.Array, b: jax.Array) -> jax.Array:
-  """|a - b| in float32, whose derivative is 0 where the two are equal, as PyTorch's is.
+  """|a - b| in float32, whose derivative is 0 where the two are equal, as in PyTorch.
 
-  That of jnp.abs is 1 there, which pushes pixels and features off a target that they have met, and
-  flat areas off their total variation of zero.
+  The derivative of jnp.abs is 1 there. It would push pixels and features away from a target that
+  they have reached, and flat areas away from their total variation of zero.
   """
   difference = a.astype(jnp.float32) - b.astype(jnp.float32)
   return difference * jax.lax.stop_gradient(jnp.sign(difference))
@@ -38,9 +38,9 @@ def l1(pred: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> j
 def l1_over_mask_mean(pred: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
   """`l1` over the whole picture, divided by the mean of the batch's masks.
 
-  What EdgeConnect's and MISF's code does: the error runs over every pixel, yet a batch of small
-  holes counts for more. A batch without any hole divides by zero there; here it is treated as if it
-  had a hole of one pixel.
+  As in EdgeConnect's and MISF's code: the error runs over every pixel, but a batch of small holes
+  counts for more. A batch without any hole divides by zero in their code; here it is treated as if
+  it had a hole of one pixel.
 
   Args:
     pred: [B,H,W,C].
@@ -73,11 +73,11 @@ def masked_l1(
 
 
 def spatial_discount_mask(height: int, width: int, gamma: float = 0.9) -> np.ndarray:
-  """f32[height, width, 1]: pixels near the hole's border, which known pixels determine, count most.
+  """f32[height, width, 1]: pixels near the border of the hole, next to known pixels, count most.
 
   Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, section 3, as in
-  the authors' code: max(gamma^min(i, height - i), gamma^min(j, width - j)) with i and j from 0. So
-  the first row and column weigh 1 and the last ones gamma. It is a constant for `l1`'s weight.
+  the authors' code: max(gamma^min(i, height - i), gamma^min(j, width - j)) with i and j from 0. The
+  first row and column have the weight 1, the last ones gamma. Use it as the weight of `l1`.
   """
   rows, columns = (gamma ** np.minimum(np.arange(n), n - np.arange(n)) for n in (height, width))
   return np.maximum(rows[:, None], columns[None, :]).astype(np.float32)[..., None]

@@ -20,7 +20,7 @@ def ssim(pred: jax.Array, target: jax.Array, *, size: int = 11, sigma: float = 1
   Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment: From Error Visibility to Structural
   Similarity", IEEE TIP 2004, eq. 13, with Gaussian windows, K1 = 0.01, K2 = 0.03 and range 1. As in
   pytorch-ssim, windows reach over the border, where everything is zero; the metric in
-  `evaluation.metrics` leaves those out.
+  `metrics.pixels` leaves those windows out.
 
   Args:
     pred: [B,H,W,C] in [0,1].

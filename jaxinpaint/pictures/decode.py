@@ -1,8 +1,8 @@
-"""Image files of every common kind to uint8 RGB.
+"""Reads image files of every common kind as uint8 RGB.
 
-Plain JPEG, which is what data sets hold, is decoded by OpenCV; everything else (PNG, WebP, BMP,
-TIFF, CMYK, 16 bits, palettes, alpha) and every damaged file goes through Pillow. Both turn the
-picture as its EXIF orientation says and give the same pixels. Colour profiles are ignored.
+OpenCV decodes plain JPEG, the usual kind in data sets. Pillow decodes everything else (PNG, WebP,
+BMP, TIFF, CMYK, 16 bits, palettes, alpha) and every damaged file. Both rotate the picture by its
+EXIF orientation and give the same pixels. Colour profiles are ignored.
 """
 
 import io
@@ -14,14 +14,14 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps
 
-# The pipeline has threads and processes of its own; OpenCV's would only fight with them.
+# The pipeline has its own threads and processes; OpenCV's threads would compete with them.
 cv2.setNumThreads(0)
 
 EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.png', '.webp', '.bmp', '.tif', '.tiff')
 
 
 class UnreadableImage(ValueError):
-  """A file that is no image, is damaged or is not there; has `.path` and `.why`."""
+  """A file that is not an image, is damaged or does not exist; has `.path` and `.why`."""
 
   def __init__(self, path: str | os.PathLike, why: str):
     super().__init__(str(path), str(why))
@@ -32,7 +32,7 @@ class UnreadableImage(ValueError):
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-  """The file's content; raises UnreadableImage where there is none."""
+  """The file's content; raises UnreadableImage if it is empty or missing."""
   try:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
@@ -45,15 +45,15 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 def read_image(path: str | os.PathLike) -> np.ndarray:
   """Reads an image file of any mode.
 
-  Grayscale is repeated to three channels; alpha is composited on white, as viewers show it (what a
-  transparent pixel hides is arbitrary); CMYK is converted; 16 bits are scaled by 255/65535, not
-  stretched to the image's own range; of an animation the first frame is taken.
+  Grayscale is repeated to three channels. Alpha is composited on white, as viewers show it (the
+  colour of a transparent pixel is arbitrary). CMYK is converted. 16 bits are scaled by 255/65535,
+  not stretched to the image's own range. The first frame of an animation is taken.
 
   Returns:
     uint8[H, W, 3], RGB, upright.
 
   Raises:
-    UnreadableImage: no such file, no image, or damaged (truncated files included).
+    UnreadableImage: no such file, not an image, or damaged (truncated files included).
   """
   return decode(read_bytes(path), path)
 
@@ -69,8 +69,8 @@ def decode(data: bytes, path: str | os.PathLike = '(bytes)') -> np.ndarray:
 
 def open_upright(data: bytes, path: str | os.PathLike = '(bytes)') -> Image.Image:
   """The decoded Pillow image in its own mode, turned by its EXIF orientation."""
-  # Pillow's plugins raise anything at all (IndexError, struct.error, ...) on damaged files; all of
-  # it means the same to the caller, who gets the original as the cause.
+  # Pillow's plugins raise many kinds of errors (IndexError, struct.error, ...) on damaged files.
+  # The caller gets one kind, with the original as its cause.
   try:
     image = Image.open(io.BytesIO(data))
     image.load()
@@ -105,7 +105,7 @@ def to_rgb(image: Image.Image, path: str | os.PathLike = '(image)') -> np.ndarra
 
 
 def eight_bits(x: np.ndarray) -> np.ndarray:
-  """uint8 of any depth: integers above 255 are 16-bit; floats are [0, 1], or [0, 255] if larger."""
+  """Any depth as uint8: integers above 255 are 16-bit; floats are [0, 1], or [0, 255] if larger."""
   if x.dtype == np.uint8:
     return x
   if np.issubdtype(x.dtype, np.floating):
@@ -140,8 +140,8 @@ def _is_tiff(data: bytes) -> bool:
 def _is_plain_jpeg(data: bytes) -> bool:
   """A whole JPEG of one or three 8-bit components: what OpenCV decodes as Pillow does.
 
-  OpenCV fills the missing part of a truncated file with grey and says nothing, so a file without
-  its end marker is Pillow's to judge.
+  OpenCV silently fills the missing part of a truncated file with grey, so a file without its end
+  marker is left to Pillow.
   """
   if data[:2] != b'\xff\xd8' or data[-64:].rstrip(b'\0')[-2:] != b'\xff\xd9':
     return False

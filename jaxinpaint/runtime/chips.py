@@ -1,14 +1,15 @@
-"""What chips can do at most, by the names that jax gives them: for MFU and for estimates.
+"""Peak figures of chips, by the names that jax gives them: for MFU and for estimates.
 
-All figures are of one device as jax counts them, dense (no structured sparsity), from the makers:
+All figures are for one device as jax counts devices, dense (no structured sparsity), from the
+makers:
 Google Cloud's pages on TPU v3, v4, v5e, v5p, v6e and TPU7x, with the links of v3 and v4 from Jouppi
 et al., "TPU v4", ISCA 2023, table 4; NVIDIA's data sheets of each card (Tesla V100, T4, A10, A100,
 L4, L40S, H100, H200, HGX B200; the A10G's by way of AWS) and the white papers of the GA102 and Ada
-architectures for the RTX 3090 and 4090. Of TPU v3 and TPU7x a device is half a chip, a core with
-half of its memory. GB of memory are of 2^30 bytes, as the drivers count.
+architectures for the RTX 3090 and 4090. On TPU v3 and TPU7x a device is half a chip: one core with
+half of the memory. A GB of memory is 2^30 bytes, as the drivers count.
 
-Peaks are reached by nothing but large matrix products: a share of them compares runs, it does not
-grade them. CPUs are not in the table, since nobody publishes what many of them reach together.
+Only large matrix products reach these peaks: a share of the peak serves to compare runs, not to
+grade them. CPUs are not in the table, since nobody publishes what several of them reach together.
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ class Chip:
   Attributes:
     name: for people.
     bfloat16: FLOP/s of matrix products in bfloat16; None where the chip has no units for them.
-    float32: FLOP/s of those of float32 arrays at jax's default precision: TF32 on NVIDIA's chips
-      from Ampere on, one pass of bfloat16 on TPUs, float32 on older chips.
+    float32: FLOP/s of matrix products of float32 arrays at jax's default precision: TF32 on
+      NVIDIA's chips from Ampere on, one pass of bfloat16 on TPUs, float32 on older chips.
     memory: bytes.
     bandwidth: bytes/s between the chip and its memory.
-    interconnect: bytes/s that leave the device over all its links to other chips (and as many come
-      in): ICI, NVLink, or PCIe where a card has nothing else.
+    interconnect: bytes/s that leave the device over all its links to other chips (the same number
+      come in): ICI, NVLink, or PCIe where a card has nothing else.
   """
 
   name: str
@@ -98,5 +99,5 @@ CHIPS: dict[str, Chip] = {
 
 
 def find(device_kind: str) -> Chip | None:
-  """The chip that jax calls so (`jax.devices()[0].device_kind`); None: not in the table."""
+  """The chip of this name (`jax.devices()[0].device_kind`); None: not in the table."""
   return CHIPS.get(device_kind.strip())

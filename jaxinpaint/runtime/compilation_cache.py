@@ -1,8 +1,8 @@
 """Where compiled programs are kept between starts: on by default, beside the workdir.
 
-A program that took a second or more to compile is read from there by the next start of the run, and
-by other runs with the same parent folder and program. JAX_COMPILATION_CACHE_DIR names another
-folder; set to nothing it turns the cache off.
+A program that took a second or more to compile is read from the cache when the run is started
+again, and by other runs with the same parent folder and program. JAX_COMPILATION_CACHE_DIR names
+another folder; an empty value turns the cache off.
 """
 
 import os
@@ -22,7 +22,7 @@ _LOOKED_AT = 64
 
 
 def use(workdir: str | pathlib.Path) -> str | None:
-  """Turns the cache on, and says where it is; called before anything is compiled.
+  """Turns the cache on and logs where it is; call it before anything is compiled.
 
   Args:
     workdir: of the run; need not exist.
@@ -75,8 +75,8 @@ def choose(
   chosen = environment.get(_VARIABLE) or configured  # may be a bucket, too
   if chosen:
     return chosen, False, f'Compiled programs are kept in {chosen} ({_VARIABLE}).'
-  # Of several CPU processes only the first finds its programs there (jaxlib's keys differ by
-  # process), and then waits for the others, which compile: nothing is gained.
+  # With several CPU processes only the first finds its programs (jaxlib's keys differ by process),
+  # and then it waits for the others, which compile: nothing is gained.
   if platform == 'cpu' and processes > 1:
     return None, False, 'Compiled programs are not kept: several processes on CPUs.'
   folder = workdir.absolute().parent / _NAME
@@ -84,10 +84,10 @@ def choose(
 
 
 def _fault(folder: pathlib.Path) -> str:
-  """Why a folder is not used, '' where it is; nothing is made.
+  """Why a folder must not be used; '' where it may. Nothing is created.
 
-  Programs are run as they are found: a folder that someone else put there first (below /tmp, say)
-  is not trusted, unless the environment names it.
+  Stored programs are executed without a check, so a folder that belongs to someone else (below
+  /tmp, for example) is not trusted, unless the environment names it.
   """
   existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
   if existing is None or not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -102,9 +102,9 @@ def _fault(folder: pathlib.Path) -> str:
 def drop_damaged(folder: pathlib.Path) -> list[str]:
   """Deletes programs that a kill left half written, and returns their names.
 
-  jax writes them in place and never again once a file is there: it would find such a one broken at
-  every start, and compile anew each time. Only the newest files are read, and of those the ones
-  that came after the last look.
+  jax writes a program in place and never writes it again once the file exists: it would find the
+  broken file at every start and compile again each time. Only the newest files are read, and only
+  those that are newer than the last check.
   """
   stamp, dropped = folder / _CHECKED, []
   try:
@@ -119,14 +119,14 @@ def drop_damaged(folder: pathlib.Path) -> list[str]:
     if entries:
       stamp.touch()
   except OSError as error:
-    logging.warning('The compiled programs in %s cannot be looked at: %s', folder, error)
+    logging.warning('The compiled programs in %s cannot be checked: %s', folder, error)
   if dropped:
     logging.warning('%d half-written programs in %s were deleted.', len(dropped), folder)
   return dropped
 
 
 def _whole(data: bytes) -> bool:
-  """Whether a file can be unpacked; jax packs with zstandard where it is installed, else zlib."""
+  """Whether a file can be decompressed; jax uses zstandard where it is installed, else zlib."""
   if data[:1] == b'\x78':
     try:
       return bool(zlib.decompress(data))

@@ -1,6 +1,6 @@
-"""Several processes, one program: how a process finds the others, and how it introduces itself.
+"""Several processes, one program: how a process finds the others, and how it describes itself.
 
-Only jax's own runtime is used: a coordinator (process 0) at which all meet, and the collectives
+Only jax's own runtime is used: a coordinator (process 0) that all connect to, and the collectives
 that the compiler puts into a program. Every process runs the same command; each sees its own
 devices as local and those of all as global.
 """
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
-# Seconds that a process waits for the others at the start; clusters start nodes minutes apart.
+# Seconds that a process waits for the others at the start; clusters may start nodes minutes apart.
 _TIMEOUT = 300
 
 
@@ -29,21 +29,21 @@ def initialize(
   *,
   timeout: int = _TIMEOUT,
 ) -> None:
-  """Joins the other processes, if there are others; called before anything uses a device.
+  """Joins the other processes, if there are any; call it before anything uses a device.
 
-  Without arguments jax finds them by itself on Cloud TPU, under Slurm (srun) and Open MPI (mpirun)
-  when these started more than one process, and nothing happens anywhere else. A second call does
-  nothing.
+  Without arguments jax finds them by itself on Cloud TPU, and under Slurm (srun) and Open MPI
+  (mpirun) if these started more than one process; anywhere else nothing happens. A second call
+  does nothing.
 
   Args:
     coordinator: 'HOST:PORT' of process 0.
     num_processes: how many processes there are; may be left out under Slurm and Open MPI.
-    process_id: which of them this is, from 0; likewise.
+    process_id: the number of this process, from 0; may be left out likewise.
     timeout: seconds to wait for the others.
 
   Raises:
-    ClusterError: arguments that do not belong together, a device was used before, or the
-      coordinator's port is taken. (Where the others do not come in time jax aborts the process.)
+    ClusterError: arguments that do not fit together, a device was used before, or the
+      coordinator's port is taken. (If the others do not come in time, jax aborts the process.)
   """
   if jax.distributed.is_initialized():
     return
@@ -58,7 +58,7 @@ def initialize(
     return
   if arguments.get('num_processes') == 1:
     return
-  # jax ends the process itself when the others do not come: what was waited for stands above that.
+  # jax ends the process itself if the others do not come; this line then tells what it waited for.
   logging.info(
     'Waiting up to %d s for the other processes at %s.', timeout, coordinator or 'the coordinator'
   )
@@ -67,7 +67,7 @@ def initialize(
   except ValueError as error:
     if arguments or 'coordinator_address' not in str(error):
       raise ClusterError(f'jax.distributed: {error}') from error
-    logging.debug('A TPU machine of its own: one process.')  # jax found no others to join
+    logging.debug('A single TPU machine: one process.')  # jax found no others to join
   except RuntimeError as error:
     if 'must be called before' in str(error):
       raise ClusterError(
@@ -83,7 +83,7 @@ def initialize(
 def _by_hand(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> dict[str, object]:
-  """jax.distributed.initialize's arguments from the flags; what is left out, from the launcher."""
+  """Arguments of jax.distributed.initialize, from the flags, else from the launcher."""
   launcher = _launcher(os.environ)
   if launcher is not None:
     count, rank, _ = launcher
@@ -120,16 +120,16 @@ def _by_hand(
     cluster_detection_method='deactivate',
   )
   if launcher is not None and launcher[0] > 1:
-    # As jax does under a launcher: on GPUs each process of a host takes one.
+    # As jax does under a launcher: on GPUs each process on a host takes one.
     arguments['local_device_ids'] = [launcher[2]]
   return arguments
 
 
 def _check_address(coordinator: str | None, arguments: Mapping[str, object]) -> None:
-  """Looks whether process 0 can have its port, and the others a host of that name.
+  """Checks that process 0 can open its port, and that the others know a host of that name.
 
   Raises:
-    ClusterError: another program has the port. (jax would crash, or wait.)
+    ClusterError: another program has the port. (jax would crash, or wait for ever.)
   """
   if arguments.get('num_processes') == 1:
     return
@@ -145,7 +145,7 @@ def _check_address(coordinator: str | None, arguments: Mapping[str, object]) -> 
       ) from error
   try:
     socket.getaddrinfo(host.strip('[]'), int(port))
-  except OSError as error:  # in a cluster that is just starting the name may come yet
+  except OSError as error:  # in a cluster that is just starting, the name may still appear
     logging.warning('No address is known (yet) for %r of --coordinator: %s.', host, error.strerror)
 
 
@@ -205,12 +205,12 @@ def describe(mesh: jax.sharding.Mesh | None = None) -> str:
 
 
 def _connect(mesh: jax.sharding.Mesh | None = None) -> None:
-  """Makes the connections that programs on the mesh, or gathers over processes, will need.
+  """Opens the connections that programs on the mesh, or gathers over processes, will need.
 
-  On CPU each group of devices connects at its first collective, and there waits only 30 s for the
-  others (in a compiled collective the time is not limited so). A first step is minutes of
-  compilation, which can differ as much: only process 0 ever hits jax's cache of compiled programs
-  on CPU. So all connect at the start, while they are together.
+  On CPU each group of devices connects at its first collective and waits only 30 s for the others.
+  (Compiled collectives have no such limit.) The first step may compile for minutes, and the
+  processes may be minutes apart, since only process 0 finds programs in jax's cache on CPU. So all
+  connect at the start, when they arrive together.
   """
   if jax.process_count() == 1 or jax.default_backend() != 'cpu':
     return
@@ -228,9 +228,9 @@ def _connect(mesh: jax.sharding.Mesh | None = None) -> None:
 
 
 def announce(mesh: jax.sharding.Mesh | None = None) -> None:
-  """Logs `describe(mesh)`; from then on processes other than 0 log only what is serious.
+  """Logs `describe(mesh)`; after that, processes other than 0 log warnings and errors only.
 
-  Where there are several processes all have to call it: it connects them.
+  With several processes all have to call it, since it connects them.
   """
   logging.info('%s', describe(mesh))
   if mesh is not None:

@@ -1,4 +1,4 @@
-"""On what an evaluation ran: versions, commit and hardware, for its report."""
+"""Versions, commit and hardware of this process, for reports and runs."""
 
 import importlib.metadata
 import os
@@ -36,7 +36,7 @@ def commit() -> str | None:
     ['git', *words], cwd=root, capture_output=True, text=True, check=True
   ).stdout.strip()
   try:
-    # An installed package may lie inside somebody else's checkout.
+    # An installed package may be inside the checkout of another project.
     if pathlib.Path(git('rev-parse', '--show-toplevel')).resolve() != root.resolve():
       return None
     return git('describe', '--always', '--dirty', '--abbrev=12')

@@ -2,7 +2,7 @@
 
   code  meaning                                                     the same command again
   0     every step is done                                          says so and does nothing
-  1     an error nobody foresaw, with a traceback                   meets it again, perhaps
+  1     an unforeseen error, with a traceback                       perhaps meets it again
   2     a flag or config file is wrong                              no: correct the command
   65    numbers are not finite and the policy says stop             no: see config.training.nan
   69    another process, or the data's workers, died                yes
@@ -10,10 +10,10 @@
   75    SIGTERM, SIGUSR1 or Ctrl-C: the state is saved              yes
   78    the config, the data or the workdir do not allow a run      no: correct them
 
-65 to 78 are those of sysexits.h. 128 + n is signal n that nobody handled (137: SIGKILL, also of the
+65 to 78 are those of sysexits.h. 128 + n is signal n without a handler (137: SIGKILL, also by the
 kernel when memory ran out; 134: jax's coordination service met a dead process while this one could
 not answer): nothing was saved at the end, and the same command goes on from the last checkpoint.
-docs/faults.md tells more.
+See docs/faults.md.
 """
 
 import os
@@ -47,7 +47,7 @@ class Diverged(Fault):
 
 
 class WorkerLost(Fault):
-  """Another process of the run, or one that decodes images, is gone."""
+  """Another process of the run, or a worker that decodes images, is gone."""
 
   exit_code = 69
 
@@ -64,7 +64,7 @@ class Stopped(Fault):
   exit_code = 75
 
 
-# Seconds between two questions to the other processes whether one of them got a signal. Schedulers
+# Seconds between two exchanges in which the processes tell each other about signals. Schedulers
 # leave 30 s between the signal and the kill.
 _ASK_EVERY = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -104,7 +104,7 @@ class StopSignals:
   def reached(self, done: int) -> bool:
     """Whether to stop before the step after `done`; the same answer on every process.
 
-    With several processes they ask each other only every few steps, about two seconds apart: each
+    Several processes ask each other only every few steps, about two seconds apart, because each
     question waits for the device.
     """
     if jax.process_count() == 1:
@@ -118,9 +118,10 @@ class StopSignals:
     self._asked, self._clock = done, now
     mine = np.array([self.received or 0, pace], np.float32)
     received, paces = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, 2).T
-    # Follows from what all have gathered, so that all ask again at the same step. The first steps
-    # after a start are compiled, and tell nothing of the pace; nor do the next, which are sent off
-    # before the host waits for any (on CPU a question may overtake them): so it grows slowly.
+    # Computed from what all processes have gathered, so that all ask again at the same step. The
+    # first steps after a start include compilation and say nothing about the pace. Nor do the next
+    # ones, which are dispatched before the host waits for any (on CPU a question may overtake
+    # them). So the interval grows slowly.
     first, self._questions = self._questions < 3, self._questions + 1
     steps = 1 if first else int(np.clip(_ASK_EVERY / max(paces.max(), 1e-3), 1, 2 * self._steps))
     self._steps = min(steps, 50)
@@ -132,7 +133,7 @@ class StopSignals:
 
 
 def of_the_runtime(error: Exception) -> Fault | None:
-  """What jax's error means where other processes take part; None: nothing known."""
+  """The fault behind an error of jax in a run of several processes; None: unknown."""
   if jax.process_count() == 1:
     return None
   text = str(error)
@@ -150,8 +151,8 @@ def of_the_runtime(error: Exception) -> Fault | None:
 def leave(error: BaseException) -> None:
   """Ends the process with the exit code of `error`, a sentence or a traceback on stderr.
 
-  Where other processes take part, a process that fails alone does not wait for them: jax's own
-  goodbye would, for minutes.
+  In a run of several processes, one that fails alone does not wait for the others; jax's own
+  shutdown would wait for minutes.
   """
   code = error.exit_code if isinstance(error, Fault) else 1
   if isinstance(error, Fault):

@@ -19,8 +19,8 @@ def device_peak_gb() -> float | None:
 def host_peak_gb() -> float:
   """The largest resident size of this program.
 
-  Linux counts it anew for each program. `getrusage`, used elsewhere, starts from the size of the
-  program that started this one.
+  Linux counts it for each program. `getrusage`, used on other systems, starts from the size of the
+  parent program.
   """
   try:
     text = pathlib.Path('/proc/self/status').read_text(encoding='ascii')

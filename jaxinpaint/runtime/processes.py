@@ -1,11 +1,11 @@
-"""Bytes from every process to every process: how the parts of an evaluation come together."""
+"""Sends bytes from every process to every process, to join the parts of an evaluation."""
 
 import jax
 import numpy as np
 
 
 def gather(data: bytes) -> list[bytes]:
-  """Each process's bytes, in the order of processes; all must call it, in the same order.
+  """The bytes of all processes, in their order. All processes must call it, in the same order.
 
   With one process nothing is sent.
   """

@@ -54,9 +54,9 @@ def import_file(
 
   Args:
     system: whose files they are.
-    path: the file (of TensorFlow: the prefix or folder of a checkpoint), or several that together
-      hold its networks (generator and discriminator); a .json among them holds settings, in the
-      formats that have such a file.
+    path: the file (for TensorFlow: the prefix or folder of a checkpoint), or several files that
+      together hold its networks (generator and discriminator); a .json among them holds settings,
+      for formats that have such a file.
     out: NAME or NAME.safetensors to write.
     format: one of `system.formats`; None: each in turn.
     overwrite: replace `out` if it exists.
@@ -117,7 +117,7 @@ def import_file(
 
 
 def _settings(beside: Sequence[pathlib.Path], format: mapping.Format) -> dict[str, Any]:
-  """Settings of config.model out of the JSON files given beside the weights."""
+  """Settings of config.model from the JSON files given beside the weights."""
   found: dict[str, Any] = {}
   for path in beside:
     if format.settings is None:
@@ -192,7 +192,7 @@ def _states(
       found.append((nearest(wanted, mapping.strip_module(state)), state))
   if found:
     return found
-  # Somebody may have taken the state dict of one network out of its wrapping.
+  # The file may be the state dict of one network without its wrapping.
   state = mapping.strip_module(_arrays(content))
   alone = [
     {network}
@@ -214,11 +214,11 @@ def _nearest(
   ignore: Sequence[str],
   expected: Mapping[str, Any],
 ) -> set[str]:
-  """Whose state dict this is: of `choices` the networks that leave the fewest keys over.
+  """Whose state dict this is: those networks of `choices` that leave the fewest keys over.
 
-  A shape that does not fit counts as two keys left over, the file's and the network's: two networks
-  may have the same keys. Of a foreign file all networks' keys are reported as missing, not those of
-  the smallest.
+  Two networks may have the same keys, so a shape that does not fit counts as two keys left over,
+  the file's and the network's. For a foreign file the first choice is returned, so that the keys of
+  all networks are reported as missing and not those of the smallest.
   """
   has_one = lambda names: any(e.key in state for e in entries if e.network in names)
   choices = [names for names in choices if has_one(names)] or list(choices)[:1]

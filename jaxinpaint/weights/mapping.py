@@ -1,8 +1,8 @@
 """How the keys of a published PyTorch checkpoint become parameters here, and back.
 
-A system's `published.py` says it as data: one `Entry` for each array of the reference's state
-dict. `convert` applies the entries and insists that every key on both sides is used, so a file of
-another system, another version or another width never half-loads.
+A system's `published.py` gives one `Entry` for each array of the reference's state dict. `convert`
+applies the entries and insists that every key on both sides is used, so a file of another system,
+another version or another width is never loaded in part.
 
   entries = (
     *conv('encoder0.1', 'generator', ('encoder0',)),
@@ -14,14 +14,14 @@ another system, another version or another width never half-loads.
 
 Layouts, PyTorch on the left:
   conv            [out, in, kh, kw] -> [kh, kw, in, out]
-  conv_transpose  [in, out, kh, kw] -> [kh, kw, in, out], taps not flipped: the layer
-                  layers.conv.ConvTranspose does with it what PyTorch does
+  conv_transpose  [in, out, kh, kw] -> [kh, kw, in, out], taps not flipped:
+                  layers.conv.ConvTranspose uses it as PyTorch does
   dense           [out, in] -> [in, out]
   tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
                   'same'
   same            unchanged (biases, scales, statistics)
   rows            as 'same'; [C] is repeated to the [n, C] that the network has
-Of these, axes of length one are dropped:
+In these, axes of length one are dropped:
   modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
   pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
   picture         [1, channels, h, w] -> [h, w, channels]
@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-# Counters that PyTorch keeps beside running statistics; nothing here has a use for them.
+# Counters that PyTorch keeps beside running statistics; they are not used here.
 ALWAYS_IGNORED = (r'(^|\.)num_batches_tracked$',)
 _SHOWN = 12  # names listed of each kind in an error, before '... and N more'
 
@@ -325,7 +325,7 @@ def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
 
 
 def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
-  """The inverse of `convert`: {key: array in PyTorch's layout} of the entries' networks.
+  """The inverse of `convert`: {key: array in PyTorch's layout} for the entries' networks.
 
   Raises:
     MappingError: an entry's path is not in `tree`.
@@ -358,14 +358,13 @@ def compare(
 ) -> list[str]:
   """Differences between two trees of arrays, as lines for an error; [] when they agree.
 
-  Only networks that `got` has are held against `expected`, so that a generator alone may be
-  loaded.
+  Only networks that are in `got` are compared, so that a generator alone may be loaded.
 
   Args:
     got: {'params': {network: tree}, 'stats': {network: tree}}, or any nested dict of these.
     expected: the same of arrays or shape structs.
     names: {'params/generator/...': the name that the file has for it}, shown beside it.
-    missing: also report what `expected` has and `got` has not.
+    missing: also report what is in `expected` but not in `got`.
   """
   networks = {n for part in got.values() for n in part}
   ours = flatten(got, separator='/')

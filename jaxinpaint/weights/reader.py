@@ -3,9 +3,10 @@
   state = reader.read('vgg16-397923af.pth', only=lambda key: key.startswith('features.'))
 
 Four kinds are read: the zip archives and the older streams of `torch.save`, safetensors, and
-TensorFlow's checkpoints. Of PyTorch's, tensors, dicts, lists, tuples, text, bytes, numbers and None
-come out; anything else in a file refuses the whole file, by name. See `pickle_machine` for how, and
-`tensorflow_checkpoint` for TensorFlow's, which are several files under one prefix.
+TensorFlow's checkpoints. A PyTorch file may hold tensors, dicts, lists, tuples, text, bytes,
+numbers and None; with anything else in it, the whole file is refused and the message names it.
+See `pickle_machine` for how, and `tensorflow_checkpoint` for TensorFlow's checkpoints, which are
+several files under one prefix.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from jaxinpaint.weights.formats import (
   torch_files,
 )
 from jaxinpaint.weights.formats.pickle_machine import Global
-from jaxinpaint.weights.tensors import DTYPES, LazyTensor, UnsafeFileError
+from jaxinpaint.weights.formats.tensors import DTYPES, LazyTensor, UnsafeFileError
 
 __all__ = ['UnsafeFileError', 'describe', 'files', 'read']
 
@@ -56,7 +57,7 @@ def read(path: str | os.PathLike, only: Callable[[str], bool] | None = None) -> 
 
   Returns:
     Nested dicts, lists and tuples of numpy arrays (bfloat16 as ml_dtypes.bfloat16) and plain
-    scalars, as in the file; attributes of dicts are dropped. Of TensorFlow {variable's name:
+    scalars, as in the file; attributes of dicts are dropped. For TensorFlow: {variable's name:
     array}.
 
   Raises:
@@ -116,7 +117,7 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
 
 
 def files(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
-  """The files that `read` reads for this path; raises as it does."""
+  """The files that `read` reads for this path; raises the same errors."""
   prefix = tensorflow_checkpoint.find(path)
   if prefix is None:
     return (_file(path),)
@@ -126,7 +127,7 @@ def files(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
 
 @contextlib.contextmanager
 def _naming(path: pathlib.Path) -> Iterator[None]:
-  """Puts the path before what a refused file is refused for."""
+  """Puts the path before the reason why a file is refused."""
   try:
     yield
   except UnsafeFileError as error:
@@ -186,7 +187,7 @@ def _walk(
   depth: int,
   count: list[int],
 ) -> Any:
-  """Copies containers, within limits that one inside itself, or shared many times, runs into."""
+  """Copies containers; the limits stop one that contains itself, or is shared very often."""
   count[0] += 1
   if depth > _MAX_DEPTH or count[0] > _MAX_VALUES:
     raise UnsafeFileError(

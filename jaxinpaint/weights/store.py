@@ -1,8 +1,8 @@
 """This library's own weight files: NAME.safetensors with NAME.json beside it.
 
 The safetensors file holds the arrays, named 'params/NETWORK/...' and 'stats/NETWORK/...'. The JSON
-says what they are: format version, system, configuration, where they came from, parameter counts,
-and the SHA-256 of the safetensors file. Both are written to a temporary name and then renamed.
+holds the format version, system, configuration, source, parameter counts, and the SHA-256 of the
+safetensors file. Both are written under a temporary name and then renamed.
 
   stored = store.load('misf_places2.safetensors')
   recipe = systems.make_recipe(stored.config)
@@ -65,7 +65,7 @@ def save(
   Args:
     path: NAME or NAME.safetensors; missing folders are made.
     system: name of the system.
-    config: ConfigDict or mapping; of it system, dtype, model and loss are kept.
+    config: ConfigDict or mapping; only dtype, model and loss of it are kept.
     params: {network: tree of arrays}.
     stats: {network: {collection: tree}}.
     source: where the weights come from, kept in the JSON (a sentence or a JSON-able mapping).
@@ -145,7 +145,7 @@ def load(path: Path) -> Stored:
 def check_shapes(
   stored: Stored, params: Mapping[str, Any], stats: Mapping[str, Any] | None = None
 ) -> None:
-  """Holds loaded weights against what the networks of a recipe want.
+  """Compares loaded weights with what the networks of a recipe need.
 
   Args:
     stored: of `load`.
@@ -168,7 +168,7 @@ def check_shapes(
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-  """Raises FileExistsError when `save` to this path would replace a file without leave."""
+  """Raises FileExistsError when `save` would replace a file and `overwrite` is False."""
   for file in _paths(path):
     if file.exists() and not overwrite:
       raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')

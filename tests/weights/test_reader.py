@@ -12,7 +12,7 @@ from torch_bytes import Raw, call, emit, name, tensor, write_stream, write_zip
 
 from jaxinpaint.weights import reader
 from jaxinpaint.weights.reader import UnsafeFileError
-from jaxinpaint.weights.tensors import LazyTensor
+from jaxinpaint.weights.formats.tensors import LazyTensor
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 SIX = np.arange(6, dtype='<f4').tobytes()

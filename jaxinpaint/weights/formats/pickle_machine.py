@@ -2,7 +2,7 @@
 
 Python's unpickler calls whatever a file names. This one has no import and no call: a global is a
 name looked up in a short table, and applying it runs one of the few functions below on plain
-values. Whatever is not in the table is refused by its name before anything is built from it.
+values. A name that is not in the table is refused before anything is built from it.
 Opcodes are decoded by `pickletools.genops`, which only reads.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxinpaint.weights.tensors import (
+from jaxinpaint.weights.formats.tensors import (
   DTYPES,
   STORAGES,
   LazyTensor,
@@ -46,10 +46,10 @@ class _NumpyDtype:
 
 
 def run(file: Any, persistent: Persistent | None = None) -> Any:
-  """Interprets one pickle from the file's position and leaves the file behind its STOP.
+  """Interprets one pickle from the file's position; the file then stands after its STOP.
 
   Args:
-    file: binary file with read and readline that never gives more than it has (BytesIO, mmap).
+    file: binary file whose read and readline never return more than is there (BytesIO, mmap).
     persistent: (persistent id) -> value; None: persistent ids are refused.
 
   Returns:

@@ -3,14 +3,14 @@
 The format is that of LevelDB's doc/table_format.md. The last 48 bytes point to an index block,
 whose values point to data blocks; a block is a run of entries whose keys leave out what they share
 with the key before, followed by the places where they share nothing, a compression type and a
-checksum. A reader that takes everything in order needs none of those places.
+checksum. This reader takes everything in order, so it needs none of those places.
 """
 
 from collections.abc import Iterator
 
 import google_crc32c
 
-from jaxinpaint.weights.tensors import UnsafeFileError
+from jaxinpaint.weights.formats.tensors import UnsafeFileError
 
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')
 FOOTER = 48
@@ -26,10 +26,10 @@ def checksum_fits(data: bytes, stored: int) -> bool:
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-  """(value, place behind it) of the base-128 number at `at`; below 2**64.
+  """(value, place after it) of the base-128 number at `at`; below 2**64.
 
   Raises:
-    UnsafeFileError: it goes past the end of `data`, or on for over ten bytes.
+    UnsafeFileError: it runs past the end of `data`, or is over ten bytes long.
   """
   value = 0
   for i in range(10):
@@ -54,7 +54,7 @@ def entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     )
   footer = table[-FOOTER:-8]
   place, at = _handle(footer, 0)
-  for _ in _block(table, *place):  # the metaindex: nothing of use here, but its checksum counts
+  for _ in _block(table, *place):  # the metaindex: not needed, but its checksum is checked
     pass
   place, _ = _handle(footer, at)
   count, last = 0, None

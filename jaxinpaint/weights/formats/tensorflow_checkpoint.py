@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxinpaint.weights.formats import sorted_table
-from jaxinpaint.weights.tensors import UnsafeFileError
+from jaxinpaint.weights.formats.tensors import UnsafeFileError
 
 # tensorflow/core/framework/types.proto
 _DTYPES = {
@@ -44,8 +44,8 @@ _STRING = 7  # text beside the weights: a description of the objects that were s
 _MAX_INDEX = 1 << 28
 _MAX_SHARDS = 100_000
 _MAX_AXES = 16
-_MAX_SIDE = 1 << 40  # also what a negative size, which stands for an unknown one, is above
-_MAX_GROWTH = 8  # times the files' size that the arrays may take; forged entries may overlap
+_MAX_SIDE = 1 << 40  # a negative size, which stands for an unknown one, is above this too
+_MAX_GROWTH = 8  # how many times larger than the files the arrays may be; forged entries overlap
 _PARTS = re.compile(r'(.+)\.(index|meta|data-\d{5}-of-\d{5})')
 
 
@@ -63,7 +63,7 @@ class Variable:
 
 
 def find(path: str | os.PathLike) -> pathlib.Path | None:
-  """The prefix that a path means; None where it is not of a TensorFlow checkpoint.
+  """The prefix that a path stands for; None where it does not belong to a TensorFlow checkpoint.
 
   Args:
     path: PREFIX, one of its files, or a folder: with the text file `checkpoint` (its newest; taken
@@ -256,7 +256,7 @@ def _header(message: bytes) -> tuple[int, bool]:
 
 
 def _entry(key: bytes, message: bytes) -> Variable:
-  """A BundleEntryProto, checked as far as it can be without the data."""
+  """A BundleEntryProto, checked as far as possible without the data."""
   try:
     name = key.decode()
   except UnicodeDecodeError as error:

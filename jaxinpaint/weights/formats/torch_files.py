@@ -15,7 +15,7 @@ import zipfile
 from typing import Any
 
 from jaxinpaint.weights.formats import pickle_machine
-from jaxinpaint.weights.tensors import STORAGES, Storage, UnsafeFileError
+from jaxinpaint.weights.formats.tensors import STORAGES, Storage, UnsafeFileError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -51,7 +51,7 @@ def read_zip(path: pathlib.Path) -> Any:
       raise UnsafeFileError(f'the byte order {order[:20]!r} is neither little nor big')
     big_endian = order == b'big'
 
-  # Tensors that share a storage, or lie in it one after the other, read it once.
+  # Tensors that share a storage, or follow each other in it, read it once.
   @functools.lru_cache(maxsize=4)
   def load(name: str) -> bytes:
     return _record(archive, name)

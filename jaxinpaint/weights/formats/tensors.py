@@ -77,7 +77,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LazyTensor:
-  """A tensor over a storage, described only; `read` makes the array."""
+  """The description of a tensor over a storage; `read` makes the array."""
 
   storage: Storage
   dtype: np.dtype
@@ -112,7 +112,7 @@ class LazyTensor:
 def lazy_tensor(
   storage: Any, offset: Any, shape: Any, stride: Any, dtype: np.dtype | None = None
 ) -> LazyTensor:
-  """Checks what a file says of a tensor.
+  """Checks what a file says about a tensor.
 
   Args:
     storage: must be a `Storage`.
