@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from torch_bytes import Raw, call, emit, name, tensor, write_stream, write_zip
 
 from jaxinpaint.weights import reader
-from jaxinpaint.weights.reader import UnsafeFileError
 from jaxinpaint.weights.formats.tensors import LazyTensor
+from jaxinpaint.weights.reader import UnsafeFileError
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 SIX = np.arange(6, dtype='<f4').tobytes()
