@@ -1,10 +1,10 @@
-"""Curves of a metric over the share of the hole, as SVG for a web page.
+"""Curves of a metric over the share of the hole: their places in pixels, which a template draws.
 
 Colours are classes (series0, series1, ...) of the page's style sheet, so that they follow its light
-or dark scheme; every series has a marker of its own as well.
+or dark scheme; every row has a shape of its own as well.
 """
 
-import html
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -20,13 +20,13 @@ from jaxinpaint.report.tables import (
   number,
 )
 
-SERIES = 10  # colours of the style sheet; more predictors start over, with another marker
+SERIES = 10  # colours of the style sheet; more rows start over, with another shape
 _WIDTH, _HEIGHT = 440, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 28, 40
-_DODGE = 5  # between the whiskers of predictors at one place
+_DODGE = 5  # between the whiskers of rows at one place
 
 # Each around the origin, some four units in radius.
-_MARKERS = (
+_SHAPES = (
   'M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z',  # circle
   'M-3.2-3.2h6.4v6.4h-6.4z',  # square
   'M0-4.4L4.2 3.2H-4.2z',  # triangle
@@ -37,13 +37,60 @@ _MARKERS = (
 )
 
 
-def marker(series: int) -> str:
-  """The SVG of a legend's entry."""
-  return (
-    f'<svg class="key series{series % SERIES}" viewBox="-8 -6 16 12" width="21" height="16" '
-    f'aria-hidden="true"><path class="line" d="M-8 0H8"/>'
-    f'<path class="dot" d="{_MARKERS[series % len(_MARKERS)]}"/></svg>'
-  )
+@dataclasses.dataclass(frozen=True)
+class Key:
+  """How a row looks in curves and legends: number of its colour, path of its shape."""
+
+  colour: int
+  shape: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """A row in a curve.
+
+  Attributes:
+    key: its colour and shape.
+    lines: [('band' or 'line', path)].
+    dots: [(place, words about it)].
+  """
+
+  key: Key
+  lines: list[tuple[str, str]]
+  dots: list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """What is drawn of one metric; lengths are pixels of the picture.
+
+  Attributes:
+    label: the picture in words.
+    title: above it.
+    rows: [(y, number)] of the horizontal grid lines.
+    columns: [(x, number)] of the vertical ones.
+    clouds: [(colour, path)], a dot for every image.
+    series: the rows.
+  """
+
+  label: str
+  title: str
+  rows: list[tuple[str, str]]
+  columns: list[tuple[str, str]]
+  clouds: list[tuple[int, str]]
+  series: list[Series]
+  width: int = _WIDTH
+  height: int = _HEIGHT
+  left: int = _LEFT
+  right: int = _WIDTH - _RIGHT
+  top: int = _TOP
+  bottom: int = _HEIGHT - _BOTTOM
+  middle: int = (_LEFT + _WIDTH - _RIGHT) // 2
+
+
+def key(place: int) -> Key:
+  """Of the row at this place among all."""
+  return Key(place % SERIES, _SHAPES[place % len(_SHAPES)])
 
 
 def groups(bins: Sequence[Bin]) -> dict[str, list[Bin]]:
@@ -54,8 +101,10 @@ def groups(bins: Sequence[Bin]) -> dict[str, list[Bin]]:
   return found
 
 
-def curve(stats: Statistics, metric: Metric, bins: Sequence[Bin], *, images: bool = False) -> str:
-  """The SVG of one metric.
+def curve(
+  stats: Statistics, metric: Metric, bins: Sequence[Bin], *, images: bool = False
+) -> Curve | None:
+  """The curve of one metric; None where no row has a number.
 
   A line through the means of the bins, each at the mean share of its holes, in a band of their 95 %
   intervals; with one bin alone, dots with whiskers.
@@ -76,7 +125,7 @@ def curve(stats: Statistics, metric: Metric, bins: Sequence[Bin], *, images: boo
     if found:
       lines.append((k, name, found))
   if not lines:
-    return ''
+    return None
   scatter = {}
   if images:
     for k, name, _ in lines:
@@ -91,49 +140,49 @@ def curve(stats: Statistics, metric: Metric, bins: Sequence[Bin], *, images: boo
     f'{name} ' + ', '.join(f'{number(s.mean, metric)} at {shares[b]:.0f} %' for b, s in found)
     for _, name, found in lines
   )
-  parts = [
-    f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-    f'aria-label="{html.escape(label)}">',
-    f'<text class="title" x="{_LEFT}" y="16">{html.escape(heading(metric))}</text>',
-    axes.svg(metric),
-  ]
-  for k, points in scatter.items():
-    dots = ''.join(f'M{axes.x(x):.1f} {axes.y(y):.1f}h0' for x, y in points)
-    parts.append(f'<path class="cloud series{k % SERIES}" d="{dots}"/>')
-  for at, (k, name, found) in enumerate(lines):
-    offset = _DODGE * (at - (len(lines) - 1) / 2) if len(found) == 1 else 0
-    parts.append(_series(axes, k, name, found, shares, metric, offset))
-  return ''.join([*parts, '</svg>'])
+  offset = lambda at: _DODGE * (at - (len(lines) - 1) / 2)
+  return Curve(
+    label=label,
+    title=heading(metric),
+    rows=axes.rows(),
+    columns=axes.columns(),
+    clouds=[
+      (key(k).colour, ''.join(f'M{axes.x(x):.1f} {axes.y(y):.1f}h0' for x, y in points))
+      for k, points in scatter.items()
+    ],
+    series=[
+      _series(axes, key(k), name, found, shares, metric, offset(at) if len(found) == 1 else 0)
+      for at, (k, name, found) in enumerate(lines)
+    ],
+  )
 
 
 def _series(
   axes: '_Axes',
-  k: int,
+  key: Key,
   name: str,
   found: Sequence[tuple[Bin, Summary]],
   shares: dict[Bin, float],
   metric: Metric,
   offset: float,
-) -> str:
-  """Band or whiskers, line and markers of one predictor."""
+) -> Series:
+  """Band or whiskers, line and dots of one row."""
   place = lambda b, y: f'{axes.x(shares[b]) + offset:.1f} {axes.y(y):.1f}'
   known = [(b, s) for b, s in found if not math.isnan(s.low)]
-  parts = [f'<g class="series{k % SERIES}">']
+  lines = []
   if len(found) > 1 and known:
     edge = [place(b, s.high) for b, s in known] + [place(b, s.low) for b, s in known[::-1]]
-    parts.append(f'<path class="band" d="M{"L".join(edge)}z"/>')
+    lines.append(('band', f'M{"L".join(edge)}z'))
   else:
-    parts += [f'<path class="line" d="M{place(b, s.low)}L{place(b, s.high)}"/>' for b, s in known]
+    lines += [('line', f'M{place(b, s.low)}L{place(b, s.high)}') for b, s in known]
   if len(found) > 1:
-    parts.append(f'<path class="line" d="M{"L".join(place(b, s.mean) for b, s in found)}"/>')
+    lines.append(('line', f'M{"L".join(place(b, s.mean) for b, s in found)}'))
+  dots = []
   for b, s in found:
     words = f'{name}, {shares[b]:.1f} % hole: {number(s.mean, metric)} '
     words += interval_text(s.low, s.high, metric)
-    parts.append(
-      f'<path class="dot" transform="translate({place(b, s.mean)})" '
-      f'd="{_MARKERS[k % len(_MARKERS)]}"><title>{html.escape(words.strip())}</title></path>'
-    )
-  return ''.join([*parts, '</g>'])
+    dots.append((place(b, s.mean), words.strip()))
+  return Series(key, lines, dots)
 
 
 class _Axes:
@@ -154,22 +203,13 @@ class _Axes:
     low, high = self._y
     return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-  def svg(self, metric: Metric) -> str:
-    """Grid lines, numbers and the name of the x axis."""
-    parts = []
-    for value, text in _ticks(*self._y):
-      y = f'{self.y(value):.1f}'
-      parts.append(f'<path class="grid" d="M{_LEFT} {y}H{_WIDTH - _RIGHT}"/>')
-      parts.append(f'<text x="{_LEFT - 6}" y="{y}" dy="4" text-anchor="end">{text}</text>')
-    for value, text in _ticks(*self._x):
-      x = f'{self.x(value):.1f}'
-      parts.append(f'<path class="grid" d="M{x} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-      parts.append(f'<text x="{x}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{text}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(
-      f'<text x="{middle:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">hole, % of the image</text>'
-    )
-    return ''.join(parts)
+  def rows(self) -> list[tuple[str, str]]:
+    """[(pixels from the top, number)] of the grid lines."""
+    return [(f'{self.y(value):.1f}', text) for value, text in _ticks(*self._y)]
+
+  def columns(self) -> list[tuple[str, str]]:
+    """[(pixels from the left, number)] of the grid lines."""
+    return [(f'{self.x(value):.1f}', text) for value, text in _ticks(*self._x)]
 
 
 def _widened(low: float, high: float, share: float, least: float) -> tuple[float, float]:

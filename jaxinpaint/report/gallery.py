@@ -3,7 +3,7 @@
 import math
 import pathlib
 from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -68,67 +68,33 @@ class Gallery:
       ('truth', e.truth),
     ]
 
-  def examples(self, bin: Bin) -> str:
-    """A slider and a strip of all pictures of a bin; '' where there are none."""
+  def examples(self, bin: Bin) -> dict[str, Any] | None:
+    """Of the pictures of a bin: title, names of the columns, rows; None where there are none."""
     found = [e for e in self._results.examples if e.bin == bin]
     found = [e for e in found if self._album.get((bin, e.index, 0))]
     if not found:
-      return ''
+      return None
     names = ['input', *self._names(found), 'truth']
-    rows = [self._row(k, e, names) for k, e in enumerate(found)]
-    option = lambda k, text, chosen: (
-      f'<option value="{k}"{" selected" if k == chosen else ""}>{escape(text)}</option>'
-    )
-    images = ''.join(option(k, self._title(e), 0) for k, e in enumerate(found))
-    pick = lambda chosen: ''.join(option(k, n, chosen) for k, n in enumerate(names))
-    last = len(names) - 1
-    heads = ''.join(f'<th scope="col">{escape(n)}</th>' for n in names)
-    title = bin_title(bin)
-    return f"""
-<h3>{escape(title[0].upper() + title[1:])}</h3>
-<div class="viewer" hidden>
-<div class="controls">
-<label>image <select data-image>{images}</select></label>
-<label>left <select data-left>{pick(1)}</select></label>
-<label>right <select data-right>{pick(last)}</select></label>
-</div>
-<div class="stage{self._small(found[0])}"><img data-under alt=""><img data-over alt="">
-<span class="divider"></span><b class="side left" aria-hidden="true"></b>
-<b class="side right" aria-hidden="true"></b>
-<input type="range" min="0" max="100" step="1" value="50"
- aria-label="Divider between the left and the right picture, {escape(title)}"></div>
-<p class="hint">Drag the divider, or use the arrow keys; press a picture below to see it on the
-left.</p>
-</div>
-<div class="scroll" role="region" tabindex="0" aria-label="Pictures, {escape(title)}">
-<table class="strip"><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>
-"""
+    return dict(title=bin_title(bin), names=names, rows=[self._row(e, names) for e in found])
 
-  def _row(self, k: int, e: Example, names: Sequence[str]) -> str:
-    pictures = {name: column for column, (name, _) in enumerate(self._pictures(e))}
-    cells = []
-    for column, name in enumerate(names):
-      uri = self._album.get((e.bin, e.index, pictures[name])) if name in pictures else None
-      if uri is None:
-        cells.append('<td>not kept</td>')
-        continue
+  def _row(self, e: Example, names: Sequence[str]) -> dict[str, Any]:
+    columns = {name: column for column, (name, _) in enumerate(self._pictures(e))}
+    pictures: list[dict[str, str] | None] = []
+    for name in names:
+      uri = self._album.get((e.bin, e.index, columns[name])) if name in columns else None
       what = {'input': 'input with its hole white', 'truth': 'truth'}.get(name, f'output of {name}')
-      alt = escape(f'{what}, {self._title(e)}')
-      cells.append(
-        f'<td><button type="button" class="thumb" data-row="{k}" data-column="{column}">'
-        f'<img class="picture{self._small(e)}" src="{uri}" alt="{alt}"></button>'
-        f'<small>{self._caption(e, name)}</small></td>'
-      )
-    return f'<tr>{"".join(cells)}</tr>'
+      alt = f'{what}, {self._title(e)}'
+      pictures.append(uri and dict(uri=uri, alt=alt, caption=self._caption(e, name)))
+    return dict(title=self._title(e), small=self._small(e), pictures=pictures)
 
   def _caption(self, e: Example, name: str) -> str:
     record = self._records.get((name, e.bin, e.index))
     if name == 'input':
       return f'{100 * e.mask.mean():.1f} % hole'
     if record is None:
-      return escape(self._file(e.bin, e.index))
+      return self._file(e.bin, e.index)
     metric = self._metrics[0]
-    return f'{escape(metric.label)} {number(record.values.get(metric.name, math.nan), metric)}'
+    return f'{metric.label} {number(record.values.get(metric.name, math.nan), metric)}'
 
   def _title(self, e: Example) -> str:
     return f'image {e.index} {self._file(e.bin, e.index)}'.strip()
@@ -141,42 +107,33 @@ left.</p>
     """Small pictures are enlarged pixel by pixel."""
     return ' pixels' if max(e.truth.shape[:2]) <= 160 else ''
 
-  def cases(self) -> str:
-    """Best and worst of each predictor and bin: pictures where there are any, and the numbers."""
-    return ''.join(self._cases_of(name, k == 0) for k, name in enumerate(self._shown()))
+  def cases(self) -> list[dict[str, Any]]:
+    """Best and worst of each row and bin: pictures where there are any, and the numbers."""
+    return [dict(name=name, bins=self._cases_of(name)) for name in self._shown()]
 
-  def _cases_of(self, name: str, opened: bool) -> str:
-    parts = []
+  def _cases_of(self, name: str) -> list[dict[str, Any]]:
+    bins = []
     for b in self._results.bins:
       found = extremes.chosen(self._results, name, b)
-      if not found['best']:
-        continue
-      title = bin_title(b)
-      parts.append(f'<h3>{escape(title[0].upper() + title[1:])}</h3>')
-      for which in ('worst', 'best'):
-        figures = ''.join(self._case(name, r) for r in found[which])
-        parts.append(f'<h4>{which.capitalize()}</h4><div class="cases">{figures}</div>')
-    return (
-      f'<details{" open" if opened else ""}><summary>{escape(name)}</summary>'
-      f'{"".join(parts) or "<p>Too few images to choose from.</p>"}</details>'
-    )
+      if found['best']:
+        figures = {which: [self._case(name, r) for r in some] for which, some in found.items()}
+        bins.append(dict(title=bin_title(b), **figures))
+    return bins
 
-  def _case(self, name: str, record: Record) -> str:
+  def _case(self, name: str, record: Record) -> dict[str, str | None]:
     metric = self._case_metric
-    uri = self._album.get(('case', name, record.bin, record.index))
     file = pathlib.PurePath(record.file).name
-    numbers = [metric, *(m for m in self._metrics if m != metric)]
-    shown = ', '.join(
-      f'{m.label} {number(record.values[m.name], m)}' for m in numbers if m.name in record.values
+    metrics = [metric, *(m for m in self._metrics if m != metric)]
+    numbers = ', '.join(
+      f'{m.label} {number(record.values[m.name], m)}' for m in metrics if m.name in record.values
     )
     e = self._kept.get((name, record.bin, record.index))
-    picture = '<p class="nopicture">picture not kept</p>'
-    if uri and e is not None:
-      alt = escape(f'input, output of {name} and truth of image {record.index} {file}')
-      picture = f'<img class="picture{self._small(e)}" src="{uri}" alt="{alt}">'
-    return (
-      f'<figure>{picture}<figcaption><b>{escape(file) or f"image {record.index}"}</b> '
-      f'<span>{100 * record.hole_share:.1f} % hole; {escape(shown)}</span></figcaption></figure>'
+    return dict(
+      title=file or f'image {record.index}',
+      numbers=f'{100 * record.hole_share:.1f} % hole; {numbers}',
+      uri=self._album.get(('case', name, record.bin, record.index)) if e else None,
+      small=self._small(e) if e else '',
+      alt=f'input, output of {name} and truth of image {record.index} {file}',
     )
 
 

@@ -239,12 +239,12 @@ def test_best_values_and_published_rows_on_the_page(written):
   _, folder = written
   text = (folder / 'report.html').read_text()
   table = text[text.index('<table class="sortable">') :]
-  ours, hostile, telea = re.findall(r'<tr>.*?</tr>', table[table.index('<tbody>') :])[:3]
+  ours, hostile, telea = re.findall(r'<tr>.*?</tr>', table[table.index('<tbody>') :], re.S)[:3]
   assert 'class="best"' in ours and 'class="best"' not in hostile + telea
   assert 'best mean' in ours and '95 % interval [' in ours
   assert 'one number of 14 images together; it has no interval' in ours
   assert '1 of FID' not in ours and '2 of PSNR' in ours
-  rows = re.search(r'<tbody class="published">(.*?)</tbody>', table).group(1)
+  rows = re.search(r'<tbody class="published">(.*?)</tbody>', table, re.S).group(1)
   assert 'EdgeConnect <small>published</small>' in rows and '29.717' in rows
   assert '23.251' not in rows, 'a row of another bin'
 
