@@ -12,11 +12,13 @@ from jaxinpaint import systems
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def test_ci_runs_the_readmes_test_command():
+def test_the_readmes_test_command_is_what_ci_runs():
   readme = (ROOT / 'README.md').read_text()
-  lines = re.findall(r'^\s*(python3 -m venv .*)$', readme, re.M)
-  ci = (ROOT / '.ci' / 'run').read_text()
-  assert [line for line in lines if 'pytest' in line and line in ci]
+  assert re.search(r'^Run the tests.*\n\n    bash \.ci/run$', readme, re.M)
+  assert 'run: bash .ci/run' in (ROOT / '.github/workflows/ci.yml').read_text()
+  *before, last = (ROOT / '.ci' / 'run').read_text().splitlines()
+  assert 'pytest' in last, 'its closing line is the last of the output'
+  assert '.venv/bin/ruff check .' in before and '.venv/bin/ruff format --check .' in before
 
 
 def test_every_path_that_the_documents_name_exists():

@@ -1,6 +1,6 @@
 """Joins reports that were measured apart into one comparison.
 
-  python -m jaxinpaint.evaluation.combine runs/a/evaluation/1000 runs/b/evaluation/1000 \\
+  jaxinpaint combine runs/a/evaluation/1000 runs/b/evaluation/1000 \\
     --output runs/evaluation/a_and_b --baseline misf
 
 Exit codes: 0; 1 with a sentence; 2 wrong flags.
@@ -12,7 +12,9 @@ from jaxinpaint.cli import command_line
 
 
 def _parser() -> command_line.Parser:
-  parser = command_line.Parser('combine', __doc__, 'REPORT_DIR REPORT_DIR ... --output DIR [flags]')
+  parser = command_line.Parser(
+    'jaxinpaint combine', __doc__, 'REPORT_DIR REPORT_DIR ... --output DIR [flags]'
+  )
   add, path = parser.add_argument, command_line.path
   add('reports', nargs='+', type=path, metavar='REPORT_DIR', help='folders of `evaluate`.')
   add('--output', required=True, type=path, metavar='DIR', help='an earlier report is kept.')

@@ -22,6 +22,10 @@ COMMANDS = {
   'inpaint': ('inpaint', 'fill the holes of image files'),
   'masks': ('masks', 'write sets of masks as files; say what a folder of masks holds'),
   'weights': ('weights', 'import published weights; look into weight files'),
+  'prepare': ('prepare', 'download and prepare a data set of tensorflow-datasets'),
+  'combine': ('combine', 'join reports that were measured apart into one comparison'),
+  'resources': ('resources', 'measure what systems cost: parameters, time, memory, FLOPs'),
+  'study': ('study', "the survey's study, with its nine tables"),
 }
 
 

@@ -1,6 +1,6 @@
 """Measures what rows of the tables cost: parameters, operations, seconds, memory, training hours.
 
-  python -m jaxinpaint.evaluation.resources --row glcic=runs/celeba_glcic --size 256
+  jaxinpaint resources --row glcic=runs/celeba_glcic --size 256
       [--row NAME=PATH ...] [--fills telea,ns] [--train_batch 4 | --notrain] [--output FILE.json]
 
 Each row is measured in a process of its own, and its training in another, so that the peak of
@@ -18,7 +18,7 @@ from jaxinpaint.runtime import atomic
 
 
 def _parser() -> command_line.Parser:
-  parser = command_line.Parser('resources', __doc__)
+  parser = command_line.Parser('jaxinpaint resources', __doc__)
   add, path, whole = parser.add_argument, command_line.path, command_line.whole
   add(
     '--row',

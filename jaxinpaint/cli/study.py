@@ -1,6 +1,6 @@
 """The survey's study: rows on its two data sets and eight kinds of holes, as its tables show them.
 
-  python -m jaxinpaint.evaluation.study --config survey_study --row glcic=runs/gl
+  jaxinpaint study --config survey_study --row glcic=runs/gl
       --row edgeconnect@celeba=runs/ec --celeba folder:faces --places2 folder:places --output DIR
 
 The reports of its evaluations lie in DIR/DATASET; study.md and study.json put their numbers beside
@@ -15,7 +15,7 @@ from jaxinpaint.cli import command_line, experiments
 
 
 def _parser() -> command_line.Parser:
-  parser = command_line.Parser('study', __doc__)
+  parser = command_line.Parser('jaxinpaint study', __doc__)
   add, path, whole = parser.add_argument, command_line.path, command_line.whole
   parser.config('survey_study.')
   add(

@@ -1,14 +1,4 @@
-"""Downloads and prepares a tfds set in the form that training reads (array_record).
-
-  python -m jaxinpaint.data.prepare places365_small [--data_dir DIR] [--manual_dir DIR]
-
-Sets whose files must be fetched by hand are named in docs/data.md; the command says what is
-missing. Some sets need TensorFlow for this step only: pip install 'jaxinpaint[tf]'.
-"""
-
-import argparse
-import sys
-from collections.abc import Sequence
+"""Prepares a tfds set in the form that training reads; the command is `cli.prepare`."""
 
 from jaxinpaint.data import sources
 
@@ -45,22 +35,9 @@ def prepare(name: str, data_dir: str = '', manual_dir: str = '') -> str:
   return str(builder.data_path)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """The command."""
-  parser = argparse.ArgumentParser(prog='python -m jaxinpaint.data.prepare', description=__doc__)
-  parser.add_argument('name', help='name, or name/config, as in places365_small or celeb_a_hq/256')
-  parser.add_argument('--data_dir', default='', help='default: ~/tensorflow_datasets')
-  parser.add_argument(
-    '--manual_dir', default='', help='files fetched by hand; default: DATA_DIR/downloads/manual'
-  )
-  args = parser.parse_args(argv)
-  try:
-    print(prepare(args.name, args.data_dir, args.manual_dir))
-  except (ValueError, OSError, RuntimeError) as error:  # downloads fail with an OSError
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  return 0
-
-
 if __name__ == '__main__':
-  sys.exit(main())
+  import sys
+
+  from jaxinpaint.cli import prepare as command
+
+  sys.exit(command.main())

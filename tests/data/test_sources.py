@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jaxinpaint.cli import prepare as command
 from jaxinpaint.data import prepare, sources
 
 
@@ -223,10 +224,10 @@ def test_tfds_in_another_format(tiny, tmp_path):
 
 
 def test_prepare_command(tiny, tmp_path, capsys):
-  assert prepare.main(['tiny_photos', '--data_dir', str(tiny)]) == 0
+  assert command.main(['tiny_photos', '--data_dir', str(tiny)]) == 0
   assert 'tiny_photos' in capsys.readouterr().out
-  assert prepare.main(['tiny_photo', '--data_dir', str(tiny)]) == 1
+  assert command.main(['tiny_photo', '--data_dir', str(tiny)]) == 1
   assert "no set 'tiny_photo'" in capsys.readouterr().err
-  assert prepare.main(['imagenet2012', '--data_dir', str(tmp_path)]) == 1
+  assert command.main(['imagenet2012', '--data_dir', str(tmp_path)]) == 1
   said = capsys.readouterr().err
   assert 'Put them into' in said and 'ILSVRC2012_img_train.tar' in said
