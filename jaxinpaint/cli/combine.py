@@ -28,19 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = _parser()
   given = parser.parse_args(argv)
   from jaxinpaint.evaluation.combine import combine
-  from jaxinpaint.report import report
+  from jaxinpaint.report import files, tables
 
   try:
-    report.check_folder(given.output)
+    files.check_folder(given.output)
     joined = combine(
       given.reports, baseline=given.baseline, any_dataset_name=given.any_dataset_name
     )
-    folder = report.write(
+    folder = files.write(
       joined.results, given.output, joined.published, measured_on=joined.environment
     )
-  except (report.ReportError, OSError) as error:
+  except (files.ReportError, OSError) as error:
     command_line.say(parser.prog, error)
     return 1
-  print(report.terminal_table(joined.results, joined.published))
+  print(tables.terminal_table(joined.results, joined.published))
   print(f'report: {folder / "report.html"}')
   return 0

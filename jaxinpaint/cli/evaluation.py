@@ -27,7 +27,7 @@ from jaxinpaint.evaluation.spec import (
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import deep, protocols
 from jaxinpaint.metrics.protocols import Protocol
-from jaxinpaint.report import published, report
+from jaxinpaint.report import files, published
 from jaxinpaint.report.results import Results
 from jaxinpaint.runtime import locks
 from jaxinpaint.training import checkpoints
@@ -317,7 +317,7 @@ def _notes(trained: Mapping[str, rows.Trained], stored: Mapping[str, str]) -> di
 
 def _output(given: argparse.Namespace, default: pathlib.Path) -> pathlib.Path:
   output = pathlib.Path(given.output or default).expanduser()
-  report.check_folder(output)
+  files.check_folder(output)
   return output
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Protocol
-from jaxinpaint.report import report
-from jaxinpaint.report.report import Report, ReportError
+from jaxinpaint.report import files
+from jaxinpaint.report.files import Report, ReportError
 from jaxinpaint.report.results import (
   Example,
   Record,
@@ -48,7 +48,7 @@ def combine(
     raise ReportError('give the folders of two reports or more')
   if len({p.resolve() for p in paths}) < len(paths):
     raise ReportError('a report was given twice: give each folder once')
-  reports = [report.load(p) for p in paths]
+  reports = [files.load(p) for p in paths]
   for other in reports[1:]:
     _check(reports[0], other, any_dataset_name)
   names = _names(reports)

@@ -11,7 +11,7 @@ import jax
 from jaxinpaint.evaluation import journal
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.spec import EvaluationSpec
-from jaxinpaint.report import published, report
+from jaxinpaint.report import files, published, tables
 from jaxinpaint.report.results import Results
 from jaxinpaint.runtime import locks, processes
 
@@ -34,7 +34,7 @@ def evaluate_and_report(
     FileExistsError: output_dir holds other things than a report.
     locks.InUse: another evaluation writes there.
   """
-  report.check_folder(output_dir)
+  files.check_folder(output_dir)
   spec = spec.with_networks()
   about = spec.about
   dataset = about.published
@@ -50,8 +50,8 @@ def evaluate_and_report(
     origins = dict(spec.networks.origins) if spec.networks else {}
     results.notes = dict(about.notes) | origins | results.notes
     if jax.process_index() == 0:
-      folder = report.write(results, output_dir, beside)
-      print(report.terminal_table(results, beside))
+      folder = files.write(results, output_dir, beside)
+      print(tables.terminal_table(results, beside))
       print(f'report: {folder / "report.html"}', flush=True)
     processes.wait()
     kept.remove()

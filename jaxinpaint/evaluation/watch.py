@@ -29,7 +29,7 @@ from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Recipe
-from jaxinpaint.report import report
+from jaxinpaint.report import grids
 from jaxinpaint.report.results import Example, Results
 from jaxinpaint.runtime import atomic
 
@@ -139,7 +139,7 @@ class Watch:
     count = self._config.training.sample_count
     results = evaluate(self._spec('output', predict, count), examples=count, progress=False)
     (b,) = results.bins
-    picture = report.grid(results, b, _pictures(draw, results.examples))
+    picture = grids.of_examples(results, b, _pictures(draw, results.examples))
     folder = self._workdir / 'samples'
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(

@@ -1,5 +1,7 @@
-"""A report's files that machines read, written and read back: metrics.json, per_image.csv and the
-pictures. docs/evaluation.md describes them.
+"""The folder of a report: written at once, and read back. docs/evaluation.md describes its files.
+
+report.html, report.md, grid_BIN.png       for people
+metrics.json, per_image.csv, pictures.npz  for programs; `load` reads them
 """
 
 import csv
@@ -19,7 +21,7 @@ from jaxinpaint import arrays
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Metric, Protocol
-from jaxinpaint.report import statistics
+from jaxinpaint.report import grids, page, statistics
 from jaxinpaint.report.published import Published
 from jaxinpaint.report.results import (
   Example,
@@ -28,6 +30,9 @@ from jaxinpaint.report.results import (
   SetValue,
 )
 from jaxinpaint.report.statistics import Statistics
+from jaxinpaint.report.tables import markdown
+from jaxinpaint.runtime import atomic
+from jaxinpaint.runtime.environment import environment
 
 SCHEMA = 2
 METRICS, IMAGES, PICTURES = 'metrics.json', 'per_image.csv', 'pictures.npz'
@@ -54,6 +59,78 @@ class Report:
   results: Results
   published: list[Published]
   environment: dict[str, Any]
+
+
+def write(
+  results: Results,
+  folder: str | os.PathLike,
+  published: Sequence[Published] = (),
+  *,
+  measured_on: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+  """Writes a report; an earlier one in the same folder is kept as FOLDER.bak, FOLDER.bak2, ...
+
+  The files are written beside the folder first and take its place at once, so that a crash leaves
+  the earlier report whole.
+
+  Args:
+    results: of `evaluate`.
+    folder: made where it is missing.
+    published: of `published_rows`.
+    measured_on: versions and hardware; None: those of this process.
+
+  Returns:
+    The folder.
+
+  Raises:
+    FileExistsError: see `check_folder`.
+  """
+  folder = pathlib.Path(folder)
+  check_folder(folder)
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.folder(folder) as new:
+    about = dict(environment() if measured_on is None else measured_on)
+    text = json.dumps(
+      to_json(results, published, about), indent=2, ensure_ascii=False, allow_nan=False
+    )
+    (new / METRICS).write_text(text + '\n', encoding='utf-8')
+    (new / IMAGES).write_text(per_image_csv(results), encoding='utf-8')
+    save_pictures(results, new / PICTURES)
+    pictures = {}
+    for b in results.bins:
+      picture = grids.of_examples(results, b)
+      if picture is not None:
+        pictures[b] = f'grid_{b.label.replace(" ", "_").replace("/", "_")}.png'
+        picture.save(new / pictures[b])
+    text = markdown(results, published, about, pictures)
+    (new / 'report.md').write_text(text, encoding='utf-8')
+    (new / 'report.html').write_text(page.page(results, published, about), encoding='utf-8')
+    if folder.exists():
+      folder.rename(_free_backup(folder))
+  return folder
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+  """Raises FileExistsError when a report must not take this folder's place.
+
+  An empty folder and one that holds a report may be replaced, a folder of other things not.
+  """
+  folder = pathlib.Path(folder)
+  if folder.exists() and not folder.is_dir():
+    raise FileExistsError(f'--output {folder} is a file: give a folder')
+  if folder.is_dir() and any(folder.iterdir()) and not (folder / 'metrics.json').exists():
+    raise FileExistsError(
+      f'--output {folder} holds other files and no report: give a new folder, e.g. '
+      f'{folder / "evaluation"}'
+    )
+
+
+def _free_backup(folder: pathlib.Path) -> pathlib.Path:
+  path, count = folder.with_name(folder.name + '.bak'), 1
+  while path.exists():
+    count += 1
+    path = folder.with_name(f'{folder.name}.bak{count}')
+  return path
 
 
 def to_json(

@@ -1,16 +1,18 @@
 """The pictures of a report's web page: a slider over examples, and the best and worst cases."""
 
+import base64
+import io
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jaxinpaint import arrays
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.report import extremes, grids
-from jaxinpaint.report.album import Album
 from jaxinpaint.report.results import (
   Example,
   Record,
@@ -18,7 +20,69 @@ from jaxinpaint.report.results import (
 )
 from jaxinpaint.report.tables import bin_title, number
 
+BUDGET = 16 * 2**20  # bytes of all pictures of a page
+_QUALITIES = (92, 80, 65)
+_LOSSLESS = 128 * 128  # pixels; smaller pictures are PNG, where JPEG's blocks could be seen
 _GAP = 4  # white pixels between the pictures of a case
+
+
+class Album:
+  """Collects pictures, then encodes all as well as the budget allows.
+
+  Those asked for first are the last to be left out.
+
+  Args:
+    budget: bytes of all data URIs together.
+  """
+
+  def __init__(self, budget: int = BUDGET):
+    """See the class."""
+    self._budget = budget
+    self._pictures: dict[Hashable, np.ndarray] = {}
+    self._uris: dict[Hashable, str] = {}
+    self.quality: int | None = None
+    self.left_out = 0
+
+  def ask(self, key: Hashable, picture: np.ndarray) -> None:
+    """Wants a picture in the page.
+
+    Args:
+      key: to get it by.
+      picture: uint8[H, W, 3], or float in [0, 1].
+    """
+    picture = picture if picture.dtype == np.uint8 else arrays.to_uint8(picture)
+    self._pictures.setdefault(key, picture)
+
+  def close(self) -> None:
+    """Encodes everything asked for: at the best quality that fits, else as many as fit."""
+    for quality in _QUALITIES:
+      uris = {key: _uri(picture, quality) for key, picture in self._pictures.items()}
+      if sum(map(len, uris.values())) <= self._budget:
+        break
+    room = self._budget
+    for key, uri in uris.items():
+      room -= len(uri)
+      if room < 0:
+        break
+      self._uris[key] = uri
+    self.left_out = len(uris) - len(self._uris)
+    if any(u.startswith('data:image/jpeg') for u in self._uris.values()):
+      self.quality = quality
+
+  def get(self, key: Hashable) -> str | None:
+    """The data URI; None where the picture was not asked for or did not fit."""
+    return self._uris.get(key)
+
+  def note(self) -> str:
+    """How the pictures were stored; '' where they are as measured and complete."""
+    words = []
+    if self.quality is not None:
+      words.append(
+        f'Pictures are stored as JPEG of quality {self.quality}; the numbers are of the originals.'
+      )
+    if self.left_out:
+      words.append(f'{self.left_out} pictures were left out to keep the page small.')
+    return ' '.join(words)
 
 
 class Gallery:
@@ -143,3 +207,15 @@ def _triple(e: Example, name: str) -> np.ndarray:
   output = output if output.dtype == np.uint8 else arrays.to_uint8(output)
   gap = np.full((e.truth.shape[0], max(1, _GAP * e.truth.shape[1] // 256), 3), 255, np.uint8)
   return np.concatenate([grids.hole_shown(e.truth, e.mask), gap, output, gap, e.truth], axis=1)
+
+
+def _uri(picture: np.ndarray, quality: int) -> str:
+  stream = io.BytesIO()
+  image = Image.fromarray(picture)
+  if picture.shape[0] * picture.shape[1] <= _LOSSLESS:
+    kind = 'png'
+    image.save(stream, 'PNG', optimize=True)
+  else:
+    kind = 'jpeg'
+    image.save(stream, 'JPEG', quality=quality, subsampling=0 if quality > 90 else 2)
+  return f'data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode("ascii")}'

@@ -1,11 +1,14 @@
 """Pictures beside each other: input | mask | outputs | truth."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxinpaint import arrays
+from jaxinpaint.masks.bins import Bin
+from jaxinpaint.report.results import Results
 
 # Smaller cells are enlarged, pixel by pixel, so that labels fit and holes can be seen.
 _MIN_CELL = 192
@@ -87,3 +90,47 @@ def _fitting(label: str, width: int, font: ImageFont.ImageFont) -> str:
   while label and font.getlength(label + '…') > width:
     label = label[:-1]
   return label + '…'
+
+
+def of_examples(
+  results: Results, b: Bin, pictures: Mapping[str, Sequence[np.ndarray]] | None = None
+) -> Image.Image | None:
+  """The examples of a bin: input | mask | outputs with their PSNR | pictures | truth.
+
+  Args:
+    results: with examples.
+    b: the bin.
+    pictures: {label: uint8[H, W, 3] of each example of the bin}.
+  """
+  pictures = pictures or {}
+  examples = [e for e in results.examples if e.bin == b]
+  if not examples:
+    return None
+  first = results.image_metrics[0]
+  values = {
+    (r.predictor, r.index): r.values.get(first.name, math.nan)
+    for r in results.records
+    if r.bin == b
+  }
+  # Joined reports may know a predictor's numbers without its pictures.
+  names = [n for n in results.predictors if all(n in e.outputs for e in examples)]
+  rows = rows_of(
+    [e.truth for e in examples],
+    [e.mask for e in examples],
+    [
+      [*(e.outputs[n] for n in names), *(p[i] for p in pictures.values())]
+      for i, e in enumerate(examples)
+    ],
+  )
+  captions = [
+    [
+      '',
+      f'{100 * e.mask.mean():.1f} %',
+      *(f'{first.label} {values[n, e.index]:.2f}' for n in names),
+      *('' for _ in pictures),
+      '',
+    ]
+    for e in examples
+  ]
+  labels = ['input', 'mask', *names, *pictures, 'truth']
+  return Image.fromarray(draw(rows, labels, captions))

@@ -17,8 +17,7 @@ from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report import curves, extremes, statistics
 from jaxinpaint.report import published as papers
-from jaxinpaint.report.album import BUDGET, Album
-from jaxinpaint.report.gallery import Gallery
+from jaxinpaint.report.gallery import BUDGET, Album, Gallery
 from jaxinpaint.report.published import PUBLISHED, PUBLISHED_RESOURCES, Published
 from jaxinpaint.report.results import Results
 from jaxinpaint.report.statistics import Statistics

@@ -22,8 +22,8 @@ from jaxinpaint.evaluation.spec import About, EvaluationError, EvaluationSpec, I
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Protocol
-from jaxinpaint.report import report
 from jaxinpaint.runtime import digest
+from jaxinpaint.runtime.environment import environment
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images
 from jaxinpaint.training import checkpoints
@@ -250,7 +250,7 @@ class Study:
       fills=list(self.fills),
       cells=cells,
       measured=measured,
-      environment=report.environment(),
+      environment=environment(),
       size=self.request.size or config.size,
     )
     if jax.process_index() == 0:
@@ -272,7 +272,7 @@ class Study:
       outputs,
     ]
     about += [{r.name: (r.size, r.origin) for r in self.rows[d]}, self.protocol.description()]
-    about += [bool(measured), {k: str(v) for k, v in report.environment().items()}]
+    about += [bool(measured), {k: str(v) for k, v in environment().items()}]
     return digest.of(json.dumps(about).encode())
 
   def _kept(self, file: pathlib.Path, of: str) -> tuple[dict[str, Any], list[Any]] | None:

@@ -7,14 +7,14 @@ from report_cases import BINS, PROTOCOL, make
 
 from jaxinpaint.cli import combine as command
 from jaxinpaint.evaluation.combine import combine as join
-from jaxinpaint.report import report
+from jaxinpaint.report import files, tables
 from jaxinpaint.report.results import SetValue
 from jaxinpaint.report.statistics import Statistics
 
 
 def written(tmp_path, name, predictors, *, commit='abc', **fields):
   results = make(predictors, notes={'weights': f'of {name}'}, **fields)
-  return report.write(results, tmp_path / name, measured_on={'commit': commit, 'jax': '1'})
+  return files.write(results, tmp_path / name, measured_on={'commit': commit, 'jax': '1'})
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def two(tmp_path):
 
 def test_rows_of_several_reports_in_one_table(two, tmp_path, capsys):
   assert command.main([*map(str, two), '--output', str(tmp_path / 'both')]) == 0
-  found = report.load(tmp_path / 'both')
+  found = files.load(tmp_path / 'both')
   results = found.results
   assert results.predictors == ('ours', 'theirs', 'Telea') and results.baseline == 'Telea'
   assert len(results.records) == 3 * 2 * 12
@@ -68,7 +68,7 @@ def test_reports_of_other_things_are_refused(two, tmp_path):
 
   def refused(**fields):
     other = written(tmp_path, f'other{next(k)}', {'theirs': 2.0}, **fields)
-    with pytest.raises(report.ReportError) as caught:
+    with pytest.raises(files.ReportError) as caught:
       join([a, other])
     assert str(a) in str(caught.value) and str(other) in str(caught.value)
     return str(caught.value)
@@ -94,7 +94,7 @@ def test_reports_of_other_things_are_refused(two, tmp_path):
 
 def test_data_sets_of_two_names(two, tmp_path):
   other = written(tmp_path, 'c', {'theirs': 2.0}, dataset='folder:/elsewhere/photos/')
-  with pytest.raises(report.ReportError, match='--any_dataset_name'):
+  with pytest.raises(files.ReportError, match='--any_dataset_name'):
     join([two[0], other])
   assert len(join([two[0], other], any_dataset_name=True).results.predictors) == 3
 
@@ -109,14 +109,14 @@ def test_columns_that_one_report_lacks(two, tmp_path):
     kinds={'deep': 'files'},
     not_computed={'lpips': 'no weights'},
   )
-  folder = report.write(results, tmp_path / 'deep', measured_on={})
+  folder = files.write(results, tmp_path / 'deep', measured_on={})
   joined = join([two[0], folder]).results
   assert [m.name for m in joined.set_metrics] == ['fid']
   assert joined.set_value('deep', BINS[0], 'fid').value == 12.5
   assert joined.set_value('ours', BINS[0], 'fid') is None
   assert joined.not_computed == {'lpips': 'no weights (in deep)'}
   assert joined.kind('deep') == 'files' and joined.resources == {'deep': {'parameters': 5}}
-  assert '12.50' in report.terminal_table(joined)
+  assert '12.50' in tables.terminal_table(joined)
 
 
 def test_mistakes_end_in_a_sentence(two, tmp_path, capsys):

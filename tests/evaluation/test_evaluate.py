@@ -11,7 +11,7 @@ from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.pictures import decode
-from jaxinpaint.report import report
+from jaxinpaint.report import files, tables
 from jaxinpaint.report.results import summarise
 
 PROTOCOL = protocols.get('seed000')
@@ -113,9 +113,9 @@ def test_a_perfect_output_is_counted_as_infinite(photographs):
   s = results.summary('truth', BINS[0], 'psnr')
   assert (s.n, s.infinite) == (0, 5) and math.isnan(s.mean)
   assert results.summary('truth', BINS[0], 'hole_l1_percent').mean == 0
-  found = report.to_json(results)['results'][0]
+  found = files.to_json(results, (), {})['results'][0]
   assert (found['metric'], found['mean'], found['n'], found['infinite']) == ('psnr', None, 0, 5)
-  assert '∞' in report.terminal_table(results)
+  assert '∞' in tables.terminal_table(results)
 
 
 def test_masks_are_those_of_seed_bin_and_image(photographs):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
 from jaxinpaint.recipe import Phase, Recipe
-from jaxinpaint.report import published, report
+from jaxinpaint.report import published, tables
 from jaxinpaint.runtime import locks
 from jaxinpaint.training import checkpoints
 from jaxinpaint.weights import store
@@ -256,7 +257,7 @@ def test_several_systems_and_their_names(toy, weights, folder, tmp_path):
   assert set(prepared.spec.about.notes) == {'gray', 'bright'}
   # Without --output several rows get a folder of their own names.
   several = command.prepare(flags(**vars(ask) | dict(output=None)))
-  assert several.output == report.pathlib.Path('runs/evaluation/gray_bright')
+  assert several.output == pathlib.Path('runs/evaluation/gray_bright')
 
 
 def test_what_rows_cost_is_measured_of_what_was_given(toy, weights, folder, tmp_path, monkeypatch):
@@ -402,7 +403,7 @@ def test_verdict_says_plainly_where_a_model_loses(photographs):
   } | classical.PREDICTORS
   masks = sets.make('strokes', bins, 32, 32)
   results = measured(predictors, images, masks, protocols.SEED000, batch_size=3)
-  good, part, bad = report.verdicts(results)
+  good, part, bad = tables.verdicts(results)
   assert good == 'good beats every classical fill in all 12 means.'
   assert part == (
     'part beats every classical fill in 6 of 12 means, not in PSNR, SSIM, L1 %, hole PSNR, '
@@ -429,7 +430,7 @@ def test_the_command_fails_with_a_sentence(tmp_path):
     [sys.executable, 'evaluate.py', '--workdir', str(tmp_path / 'nowhere')],
     capture_output=True,
     text=True,
-    cwd=report.pathlib.Path(__file__).parents[2],
+    cwd=pathlib.Path(__file__).parents[2],
   )
   assert done.returncode == 1
   assert 'does not exist: give the folder of a run' in done.stderr

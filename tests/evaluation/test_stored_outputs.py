@@ -17,7 +17,7 @@ from jaxinpaint.evaluation import (
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.spec import EvaluationSpec
 from jaxinpaint.metrics import protocols
-from jaxinpaint.report import report
+from jaxinpaint.report import tables
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
 PROTOCOL = protocols.get('seed000')
@@ -196,7 +196,7 @@ def test_pairs_with_masks(photos, tmp_path):
       photos, {'mine': tmp_path / 'fake'}, tmp_path / 'masks', PROTOCOL,
       bins=protocols.parse_bins(['50-60']),
     )  # fmt: skip
-  assert report.terminal_table(results)
+  assert tables.terminal_table(results)
 
 
 def test_a_pair_that_cannot_be_read_is_left_out(photos, tmp_path):

@@ -12,11 +12,11 @@ from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.report import (
-  album,
   extremes,
+  files,
+  gallery,
   page,
   published,
-  report,
   tables,
 )
 from jaxinpaint.report.results import SetValue
@@ -85,14 +85,14 @@ def rich():
   return results
 
 
-ROWS = report.published_rows('seed000', 'Places2')
+ROWS = published.published_rows('seed000', 'Places2')
 
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   results = rich()
   folder = tmp_path_factory.mktemp('report') / 'r'
-  report.write(results, folder, ROWS, measured_on={'commit': 'abc', 'devices': '1 x <cpu>'})
+  files.write(results, folder, ROWS, measured_on={'commit': 'abc', 'devices': '1 x <cpu>'})
   return results, folder
 
 
@@ -131,7 +131,7 @@ def same(a, b):
 
 def test_a_report_is_read_back(written):
   results, folder = written
-  found = report.load(folder)
+  found = files.load(folder)
   same(found.results, results)
   assert found.published == ROWS and found.environment['commit'] == 'abc'
   assert found.results.kind('Telea') == 'fill' and found.results.kind('ours') == 'system'
@@ -149,13 +149,13 @@ def test_a_report_is_read_back(written):
         np.testing.assert_array_equal(a.truth, b.truth)
   # The pictures may be removed to save space.
   (folder / 'pictures.npz').rename(folder / 'away')
-  assert report.load(folder).results.examples == []
+  assert files.load(folder).results.examples == []
   (folder / 'away').rename(folder / 'pictures.npz')
 
 
 def test_a_report_of_the_first_schema_is_read(tmp_path):
   results = make({'ours': 0.0, 'Telea': -1.0}, examples=0)
-  folder = report.write(results, tmp_path / 'r', measured_on={})
+  folder = files.write(results, tmp_path / 'r', measured_on={})
   document = json.loads((folder / 'metrics.json').read_text())
   first = {
     'schema', 'protocol', 'deviations', 'dataset', 'masks', 'environment', 'notes', 'results',
@@ -167,23 +167,23 @@ def test_a_report_of_the_first_schema_is_read(tmp_path):
   for metric in document['protocol']['metrics']:
     metric.pop('of')
   (folder / 'metrics.json').write_text(json.dumps(document))
-  found = report.load(folder).results
+  found = files.load(folder).results
   same(found, results)
   assert found.kind('Telea') == 'fill'
 
 
 def test_what_is_no_report_is_refused(written, tmp_path):
   _, folder = written
-  with pytest.raises(report.ReportError, match='holds no report'):
-    report.load(tmp_path)
+  with pytest.raises(files.ReportError, match='holds no report'):
+    files.load(tmp_path)
   document = json.loads((folder / 'metrics.json').read_text())
   lines = (folder / 'per_image.csv').read_text()
 
   def broken(text, csv=lines):
     (tmp_path / 'metrics.json').write_text(text)
     (tmp_path / 'per_image.csv').write_text(csv)
-    with pytest.raises(report.ReportError) as caught:
-      report.load(tmp_path)
+    with pytest.raises(files.ReportError) as caught:
+      files.load(tmp_path)
     return str(caught.value)
 
   assert 'is damaged' in broken('{"schema": 2')
@@ -198,8 +198,8 @@ def test_what_is_no_report_is_refused(written, tmp_path):
     json.dumps(document), '\n'.join([*lines.splitlines()[:2], 'seed000,ours,10-20,x,f,0.1'])
   )
   (tmp_path / 'per_image.csv').unlink()
-  with pytest.raises(report.ReportError, match=r'per_image\.csv cannot be read'):
-    report.load(tmp_path)
+  with pytest.raises(files.ReportError, match=r'per_image\.csv cannot be read'):
+    files.load(tmp_path)
 
 
 def test_the_page_is_one_sound_file(written):
@@ -265,13 +265,13 @@ def test_pictures_stay_within_the_budget(written):
   small = page.page(results, budget=size(whole) // 3)
   assert 0 < size(small) <= size(whole) // 3
   assert 'pictures were left out' in small and 'pictures were left out' not in whole
-  pictures = album.Album(10_000)
+  pictures = gallery.Album(10_000)
   noise = np.random.default_rng(0).integers(0, 256, (2, 200, 200, 3), np.uint8)
   for k in range(2):
     pictures.ask(k, noise[k])
   pictures.close()
   assert pictures.get(0) is None and 'JPEG' not in pictures.note() and pictures.left_out == 2
-  pictures = album.Album()
+  pictures = gallery.Album()
   pictures.ask('x', noise[0])
   pictures.ask('y', noise[1, :50, :50] / 255)
   pictures.close()
@@ -293,7 +293,7 @@ def test_markdown_and_terminal(written):
   heads = [line for line in text.splitlines() if line.startswith('| method')]
   assert lines[0].count('|') == heads[0].count('|')
   assert r'onerror=alert(1)\>"&' in text and '| <img' not in text
-  plain = report.terminal_table(results, ROWS, colour=False)
+  plain = tables.terminal_table(results, ROWS, colour=False)
   assert '\x1b' not in plain and '* published, other images and masks (Places2)' in plain
   costs = [
     dict(r, mask='', percent='', metric='train_hours', value='77')
@@ -303,7 +303,7 @@ def test_markdown_and_terminal(written):
   assert 'train hours' in page.page(results, costs) and '>77<' in page.page(results, costs)
   assert '| *EdgeConnect* (published) | *77* |' in tables.markdown(results, costs, {}, {})
   assert '▲' in plain and '\nLPIPS not computed: weights are missing' in plain
-  coloured = report.terminal_table(results, ROWS, colour=True)
+  coloured = tables.terminal_table(results, ROWS, colour=True)
   assert '\x1b[3;36m* EdgeConnect' in coloured
   assert re.sub('\x1b\\[[0-9;]*m', '', coloured) == plain
 
@@ -314,15 +314,15 @@ def test_metrics_not_computed_are_named_once():
 
 
 def test_verdicts_against_a_baseline():
-  found = report.verdicts(make({'ours': 1.0, 'Telea': -2.0, 'same': -2.0}, n=30, baseline='Telea'))
+  found = tables.verdicts(make({'ours': 1.0, 'Telea': -2.0, 'same': -2.0}, n=30, baseline='Telea'))
   assert found[0] == 'ours beats every classical fill in all 12 means.'
   assert 'ours against Telea, paired by image: better in all 12 comparisons.' in found
   assert 'same against Telea, paired by image: ' in found[-2] and 'undecided' in found[-2]
   assert found[-1] == 'Of 24 comparisons about 1 would be decided by chance if nothing differed.'
-  few = report.verdicts(make({'ours': 1.0, 'Telea': -2.0}, n=5, baseline='Telea'))
+  few = tables.verdicts(make({'ours': 1.0, 'Telea': -2.0}, n=5, baseline='Telea'))
   assert few[-1].endswith('With 5 images the intervals are too narrow.')
-  assert len(report.verdicts(make({'ours': 1.0, 'Telea': -2.0}))) == 1
-  assert report.verdicts(make({'ours': 1.0, 'Telea': -2.0}, baseline='gone')) == found[:1]
+  assert len(tables.verdicts(make({'ours': 1.0, 'Telea': -2.0}))) == 1
+  assert tables.verdicts(make({'ours': 1.0, 'Telea': -2.0}, baseline='gone')) == found[:1]
 
 
 def test_published_rows_find_their_bin():
