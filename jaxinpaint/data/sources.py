@@ -119,25 +119,25 @@ def _folder(path: str, split: str) -> FileSource:
         f'images: the folder {root} has the subfolders {", ".join(parts)} but none named '
         f'{split!r}: set the split to one of them'
       )
-  found = _images(root)
+  paths = _images(root)
   if split not in ('train', ''):
     logging.warning(
       'images: the folder %s has no subfolder %r; all of its %d images are used.',
-      root, split, len(found),
+      root, split, len(paths),
     )  # fmt: skip
-  return FileSource(found)
+  return FileSource(paths)
 
 
 def _images(root: pathlib.Path) -> tuple[str, ...]:
   """Images below a folder, without the masks that lie beside them (NAME_mask000.png)."""
-  found = list_files(root, decode.EXTENSIONS, 'images')
-  masks = folders.pair_masks(found)
+  paths = list_files(root, decode.EXTENSIONS, 'images')
+  masks = folders.pair_masks(paths)
   if masks:
     logging.info(
       'images: %d files in %s are masks beside their images (as %s) and are left out.',
       len(masks), root, pathlib.Path(min(masks)).name,
     )  # fmt: skip
-  return tuple(p for p in found if p not in masks)
+  return tuple(p for p in paths if p not in masks)
 
 
 _SPLITS = ('train', 'val', 'valid', 'validation', 'test', 'eval')
@@ -217,15 +217,15 @@ class SampleSource:
 
 def _windows(height: int, width: int) -> list[tuple[int, int, int]]:
   """(top, left, side) of the windows of all scales that tile a region with half overlap."""
-  found, side = [], min(height, width)
+  windows, side = [], min(height, width)
   while side >= _SAMPLE_MIN_SIDE:
     starts = []
     for n in (height, width):
       steps = -(-(n - side) // max(1, side // 2))
       starts.append([round(k * (n - side) / max(1, steps)) for k in range(steps + 1)])
-    found += [(top, left, side) for top in starts[0] for left in starts[1]]
+    windows += [(top, left, side) for top in starts[0] for left in starts[1]]
     side = side // 2 if side >= 2 * _SAMPLE_MIN_SIDE else side * 3 // 4
-  return found
+  return windows
 
 
 @functools.lru_cache(maxsize=32)

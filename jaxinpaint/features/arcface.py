@@ -68,13 +68,13 @@ def body_entries(
   network: str, path: tuple[str, ...] = ('body',), prefix: str = '', depths: Sequence[int] = DEPTHS
 ) -> tuple[mapping.Entry, ...]:
   """Where the keys PREFIXinput_layer.* and PREFIXbody.* go: below `path` of `network`."""
-  found: list[mapping.Entry] = []
+  result: list[mapping.Entry] = []
 
   def add(kind, key, name, **options):
-    found.extend(kind(f'{prefix}{key}', network, (*path, *name), **options))
+    result.extend(kind(f'{prefix}{key}', network, (*path, *name), **options))
 
   def put(key, name, layout='same'):
-    found.append(mapping.Entry(f'{prefix}{key}', network, (*path, *name), layout))
+    result.append(mapping.Entry(f'{prefix}{key}', network, (*path, *name), layout))
 
   add(mapping.conv, 'input_layer.0', ('input_conv',), bias=False)
   add(mapping.norm, 'input_layer.1', ('input_bn',), statistics=True)
@@ -92,7 +92,7 @@ def body_entries(
     if k and k in starts:  # the first stage keeps its number of channels
       add(mapping.conv, f'body.{k}.shortcut_layer.0', (*unit, 'shortcut_conv'), bias=False)
       add(mapping.norm, f'body.{k}.shortcut_layer.1', (*unit, 'shortcut_bn'), statistics=True)
-  return tuple(found)
+  return tuple(result)
 
 
 def entries(network: str = 'arcface', depths: Sequence[int] = DEPTHS) -> tuple[mapping.Entry, ...]:

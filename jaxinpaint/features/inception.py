@@ -194,7 +194,7 @@ class Mixed(nn.Module):
     conv = lambda name, features, size, stride: BasicConv(
       features, size, stride, dtype=self.dtype, name=name
     )
-    found = []
+    outputs = []
     for branch in self.branches:
       y, forks = x, []
       for name, *shape in branch:
@@ -202,15 +202,15 @@ class Mixed(nn.Module):
           forks.append(conv(name, *shape)(y))
         else:
           y = conv(name, *shape)(y)
-      found.extend(forks or [y])
+      outputs.extend(forks or [y])
     if self.pooling == 'halve':
-      return jnp.concatenate([*found, nn.max_pool(x, (3, 3), (2, 2))], -1)
+      return jnp.concatenate([*outputs, nn.max_pool(x, (3, 3), (2, 2))], -1)
     if self.pooling == 'average':
       y = nn.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=False)
     else:
       y = nn.max_pool(x, (3, 3), (1, 1), 'SAME')
-    found.append(conv('branch_pool', self.pooled, _ONE, 1)(y))
-    return jnp.concatenate(found, -1)
+    outputs.append(conv('branch_pool', self.pooled, _ONE, 1)(y))
+    return jnp.concatenate(outputs, -1)
 
 
 class Inception(nn.Module):
@@ -232,11 +232,11 @@ class Inception(nn.Module):
     if unknown or not self.outputs:
       raise ValueError(f'Inception has no outputs {unknown}; choose of: {", ".join(names)}')
     last = max(names.index(name) for name in self.outputs)
-    found = {}
+    outputs = {}
 
     def put(name: str, value: jax.Array) -> bool:
       """Keeps an output; whether it was the deepest one."""
-      found[name] = value.astype(jnp.float32)
+      outputs[name] = value.astype(jnp.float32)
       return names.index(name) == last
 
     conv = lambda name, features, side, **options: BasicConv(
@@ -247,18 +247,18 @@ class Inception(nn.Module):
     x = conv('Conv2d_2b_3x3', 64, 3)(x)
     x = nn.max_pool(x, (3, 3), (2, 2))
     if put('pool1', x):
-      return {name: found[name] for name in self.outputs}
+      return {name: outputs[name] for name in self.outputs}
     x = conv('Conv2d_3b_1x1', 80, 1)(x)
     x = conv('Conv2d_4a_3x3', 192, 3, same=False)(x)
     x = nn.max_pool(x, (3, 3), (2, 2))
     if put('pool2', x):
-      return {name: found[name] for name in self.outputs}
+      return {name: outputs[name] for name in self.outputs}
     for name, branches, pooling, pooled in _MIXED:
       x = Mixed(branches, pooling, pooled, self.dtype, name=name)(x)
       if name == 'Mixed_6e' and put('mixed_6e', x):
-        return {name: found[name] for name in self.outputs}
+        return {name: outputs[name] for name in self.outputs}
     put('pool3', x.astype(jnp.float32).mean((1, 2)))
-    return {name: found[name] for name in self.outputs}
+    return {name: outputs[name] for name in self.outputs}
 
 
 def preprocess(images: jax.Array, resize: bool = True) -> jax.Array:
@@ -334,15 +334,15 @@ def shapes() -> dict[str, Any]:
 
 def entries(network: str = 'inception') -> list[mapping.Entry]:
   """Where the published keys go: 'Mixed_5b.branch1x1.conv.weight' -> Mixed_5b/branch1x1/conv."""
-  found: list[mapping.Entry] = []
+  result: list[mapping.Entry] = []
   for path in mapping.flatten(shapes()['params'], separator='/'):
     *layer, kind, leaf = path.split('/')
     key, where = '.'.join((*layer, kind)), (*layer, kind)
     if kind == 'conv':
-      found.extend(mapping.conv(key, network, where, bias=False))
+      result.extend(mapping.conv(key, network, where, bias=False))
     elif leaf == 'scale':  # one of the two of each norm
-      found.extend(mapping.norm(key, network, where, statistics=True))
-  return found
+      result.extend(mapping.norm(key, network, where, statistics=True))
+  return result
 
 
 def load(file: str | os.PathLike | None = None) -> dict[str, dict[str, Any]]:

@@ -240,8 +240,8 @@ def diversity(
 
 def _taps(params: Mapping[str, Any], images: jax.Array, net: str, dtype: Any) -> list[jax.Array]:
   x = (2 * images.astype(jnp.float32) - 1 - jnp.asarray(SHIFT)) / jnp.asarray(SCALE)
-  found = _trunk(net, dtype).apply({'params': params['trunk']}, x)
-  return [found[layer] for layer in VGG_LAYERS] if net == 'vgg' else found
+  features = _trunk(net, dtype).apply({'params': params['trunk']}, x)
+  return [features[layer] for layer in VGG_LAYERS] if net == 'vgg' else features
 
 
 def _trunk(net: str, dtype: Any = jnp.float32) -> nn.Module:

@@ -69,7 +69,7 @@ class VGG(nn.Module):
     if unknown or not self.layers:
       raise ValueError(f'VGG{self.depth} has no layers {unknown}; choose of: {", ".join(names)}')
     last = max(names.index(layer) for layer in self.layers)
-    found = {}
+    outputs = {}
     for name in names[: last + 1]:
       if name.startswith('pool'):
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
@@ -84,8 +84,8 @@ class VGG(nn.Module):
         )(x)
         x = nn.relu(x)
       if name in self.layers:
-        found[name] = x.astype(jnp.float32)
-    return found
+        outputs[name] = x.astype(jnp.float32)
+    return outputs
 
 
 def apply(

@@ -52,8 +52,8 @@ def initialize(
   if any(v is not None for v in given):
     arguments = _by_hand(*given)
     _check_address(coordinator, arguments)
-  elif found := _detect(os.environ):
-    arguments = dict(cluster_detection_method=found)
+  elif launcher := _detect(os.environ):
+    arguments = dict(cluster_detection_method=launcher)
   elif 'tpu' not in (jax.config.jax_platforms or ''):  # jax sets it when imported on a TPU machine
     return
   if arguments.get('num_processes') == 1:

@@ -118,16 +118,16 @@ def import_file(
 
 def _settings(beside: Sequence[pathlib.Path], format: mapping.Format) -> dict[str, Any]:
   """Settings of config.model from the JSON files given beside the weights."""
-  found: dict[str, Any] = {}
+  settings: dict[str, Any] = {}
   for path in beside:
     if format.settings is None:
       raise mapping.MappingError(f'{path.name}: these weights need no JSON file: leave it out')
     try:
       content = json.loads(path.read_text(encoding='utf-8'))
-      found.update(format.settings(content))
+      settings.update(format.settings(content))
     except ValueError as error:  # not text, no JSON, or MappingError
       raise mapping.MappingError(f'{path.name}: {error}') from error
-  return found
+  return settings
 
 
 def _convert(
@@ -181,7 +181,7 @@ def _states(
     name = network or (key if key in networks else '')
     if not name or name in networks:
       choices.setdefault(key, []).append({name} if name else networks)
-  found = []
+  states = []
   for key, wanted in choices.items():
     inner = content
     for name in key.split('.') if key else ():
@@ -189,9 +189,9 @@ def _states(
     # The whole file is the state dict only if no other key is there.
     if isinstance(inner, Mapping) and (key or len(choices) == 1):
       state = _arrays(inner)
-      found.append((nearest(wanted, mapping.strip_module(state)), state))
-  if found:
-    return found
+      states.append((nearest(wanted, mapping.strip_module(state)), state))
+  if states:
+    return states
   # The file may be the state dict of one network without its wrapping.
   state = mapping.strip_module(_arrays(content))
   alone = [

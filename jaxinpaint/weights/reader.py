@@ -98,11 +98,11 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
       variables = tensorflow_checkpoint.Checkpoint(prefix).variables.values()
     return iter((v.name, v.shape, v.dtype.name if v.dtype else 'text') for v in variables)
   path = _file(path)
-  found: list[tuple[str, tuple[int, ...], str]] = []
+  rows: list[tuple[str, tuple[int, ...], str]] = []
 
   def leaf(key: str, value: Any) -> None:
     lazy = isinstance(value, LazyTensor)
-    found.append((key, value.shape, value.dtype.name) if lazy else (key, (), type(value).__name__))
+    rows.append((key, value.shape, value.dtype.name) if lazy else (key, (), type(value).__name__))
 
   with _naming(path):
     if _kind(path) == 'safetensors':
@@ -110,10 +110,10 @@ def describe(path: str | os.PathLike) -> Iterator[tuple[str, tuple[int, ...], st
         for key in f.keys():
           part = f.get_slice(key)
           dtype = _SAFETENSORS_DTYPES.get(part.get_dtype(), part.get_dtype())
-          found.append((key, tuple(part.get_shape()), dtype))
+          rows.append((key, tuple(part.get_shape()), dtype))
     else:
       _walk(_open(path), leaf, lambda key: True, '', 0, [0])
-  return iter(found)
+  return iter(rows)
 
 
 def files(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:

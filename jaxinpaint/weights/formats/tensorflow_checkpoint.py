@@ -110,12 +110,12 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
         f'{text} names the checkpoint {name!r}, but {name}.index is not there'
       )
     return folder / name
-  found = sorted(p.name.removesuffix('.index') for p in folder.glob('*.index'))
-  if not found:
+  prefixes = sorted(p.name.removesuffix('.index') for p in folder.glob('*.index'))
+  if not prefixes:
     raise FileNotFoundError(f'{folder} is a folder without a TensorFlow checkpoint (*.index)')
-  if len(found) > 1:
-    raise ValueError(f'{folder} holds several checkpoints, name one: {", ".join(found[:8])}')
-  return folder / found[0]
+  if len(prefixes) > 1:
+    raise ValueError(f'{folder} holds several checkpoints, name one: {", ".join(prefixes[:8])}')
+  return folder / prefixes[0]
 
 
 class Checkpoint:
@@ -144,9 +144,9 @@ class Checkpoint:
       raise UnsafeFileError('the index lacks its header')
     self._shards, self._big_endian = _header(value)
     # Pieces of sliced variables stand under keys that begin with a zero byte.
-    found = [_entry(key, value) for key, value in rows if not key.startswith(b'\0')]
-    self.variables = {v.name: v for v in found}
-    used = sorted({v.shard for v in found if v.dtype is not None})
+    variables = [_entry(key, value) for key, value in rows if not key.startswith(b'\0')]
+    self.variables = {v.name: v for v in variables}
+    used = sorted({v.shard for v in variables if v.dtype is not None})
     self.files = (index, *map(self._data_file, used))
     self._check()
 
@@ -189,14 +189,14 @@ class Checkpoint:
     wanted = [
       v for v in self.variables.values() if v.dtype is not None and (only is None or only(v.name))
     ]
-    found = {}
+    arrays = {}
     for shard in sorted({v.shard for v in wanted}):
       with open(self._data_file(shard), 'rb') as f:
         for variable in wanted:
           if variable.shard == shard:
             f.seek(variable.offset)
-            found[variable.name] = self._array(variable, f.read(variable.size))
-    return {v.name: found[v.name] for v in wanted}
+            arrays[variable.name] = self._array(variable, f.read(variable.size))
+    return {v.name: arrays[v.name] for v in wanted}
 
   def _array(self, variable: Variable, data: bytes) -> np.ndarray:
     if len(data) != variable.size:
