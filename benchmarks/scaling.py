@@ -21,11 +21,8 @@ from jaxinpaint.configs import places2_mesff
 from jaxinpaint.cost import estimate
 from jaxinpaint.layers import operations
 from jaxinpaint.runtime import chips as chips_lib
-from jaxinpaint.training import (
-  preparation,
-  program,
-  sharding,
-)
+from jaxinpaint.training import collectives, sharding
+from jaxinpaint.training.program import Program
 
 IMAGES = 1_803_460  # of Places365-Standard's training set (Zhou et al., 2018)
 STEPS, BATCH = 350_000, 4  # of configs/places2_mesff.py
@@ -93,7 +90,7 @@ def ring_seconds(size: float, n: int, bandwidth: float) -> float:
 
 def work(config: ConfigDict) -> tuple[float, dict[str, int]]:
   """(useful FLOPs of a step for each image, {network: parameters}), of the traced train step."""
-  made = preparation.Program.of(config, sharding.make_mesh(data=1, devices=jax.devices()[:1]))
+  made = Program.of(config, sharding.make_mesh(data=1, devices=jax.devices()[:1]))
   function, plan = made.train_step.__wrapped__, made.recipe.plan(0)
   flops = operations.useful_flops(
     lambda *a: function(*a, plan), made.state, made.constants, made.batch, made.rng
@@ -181,11 +178,11 @@ def compiled(config: ConfigDict, name: str, size: float, per_chip: int, side: in
   mesh = sharding.make_mesh(devices=estimate.tpu_slice(name, sides))
   config.data.batch_size, config.data.size = mesh.size * per_chip, side
   config.loss.update(dict(perceptual=0.0, style=0.0))  # frozen networks have no gradients
-  made = preparation.Program.of(config, mesh)
-  found = program.collectives(made.lower(made.recipe.plan(0)).compile())
+  made = Program.of(config, mesh)
+  found = collectives.collectives(made.lower(made.recipe.plan(0)).compile())
   total = sum(c.bytes for c in found)
   return (
-    f'{name}: {program.summary(found)}; arithmetic {size / 1e6:.3f} MB, compiled '
+    f'{name}: {collectives.summary(found)}; arithmetic {size / 1e6:.3f} MB, compiled '
     f'{total / 1e6:.3f} MB ({total / size - 1:+.3%})'
   )
 

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   faulthandler.enable()
   config = experiments.load(parser, given)
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
+  from jaxinpaint.evaluation.watch import Watch
   from jaxinpaint.runtime import compilation_cache, distributed, faults
   from jaxinpaint.training import loop
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       estimate.run(config, given.devices, given.probe)
     else:
       compilation_cache.use(workdir)
-      loop.train(config, workdir, profile=given.profile)
+      loop.train(config, workdir, watch=Watch, profile=given.profile)
   except distributed.ClusterError as error:
     faults.leave(faults.ConfigurationError(str(error)))
   except Exception as error:

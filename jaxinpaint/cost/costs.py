@@ -167,10 +167,11 @@ def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
     run = preparation.prepare(_alone(config, row, batch_size, size), pathlib.Path(workdir))
     try:
       values = dict(train_batch=run.config.data.batch_size, train_size=run.config.data.size)
-      total = preparation.total_steps(run.config, run.recipe)
-      say('values', values | {'train_steps': total})
-      seconds = schedule_seconds(run, total, steps, say)
-      hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
+      say('values', values | {'train_steps': run.total})
+      batch = sharding.to_devices(next(run.batches), run.mesh)
+      arguments = (run.state, run.constants, batch, run.rng)
+      seconds = schedule_seconds(run.recipe, run.train_step, arguments, run.total, steps, say)
+      hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / run.total}
       say('values', hours | {'train_host_gb': memory.host_peak_gb()})
     finally:
       run.batches.close()
@@ -344,34 +345,31 @@ def _complete(config: ConfigDict, known: ConfigDict) -> None:
       _complete(config[name], value)
 
 
-def schedule_seconds(run: preparation.Run, total: int, steps: int, say: Say) -> float:
+def schedule_seconds(
+  recipe: Recipe, train_step: Callable, arguments: Sequence[Any], total: int, steps: int, say: Say
+) -> float:
   """Of all `total` steps, from the medians of a few of each kind.
 
   Args:
-    run: gives its state away.
+    recipe: whose plans are taken.
+    train_step: of `training.step.make_train_step`.
+    arguments: of its first step: (state, constants, batch, rng); the state is given away.
     total: steps of the training.
     steps: timed ones of each distinct plan, after one that is not counted.
     say: gets what is found on the way.
   """
-  batch = sharding.to_devices(next(run.batches), run.mesh)
-  seconds, state = 0.0, run.state
-  for plan, times in plans(run.recipe, total).items():
-    phase = run.recipe.phases[plan.phase].name
+  state, *others = arguments
+  seconds = 0.0
+  for plan, times in plans(recipe, total).items():
+    phase = recipe.phases[plan.phase].name
     say('stage', f'a training step of phase {phase!r} ({", ".join(plan.updates) or "no update"})')
-    compiled = run.train_step.lower(state, run.constants, batch, run.rng, plan).compile()
+    compiled = train_step.lower(state, *others, plan).compile()
     taken = []
     for _ in range(steps + 1):
       begun = time.perf_counter()
-      state, metrics = jax.block_until_ready(compiled(state, run.constants, batch, run.rng))
+      state, metrics = jax.block_until_ready(compiled(state, *others))
       taken.append(time.perf_counter() - begun)
     del metrics
     seconds += times * statistics.median(taken[1:])
     say('values', _device_memory(jax.local_devices()[0], compiled, 'train_'))
   return seconds
-
-
-if __name__ == '__main__':
-  from jaxinpaint.cli import command_line
-
-  command_line.setup_logging(quiet=True)
-  raise SystemExit(main())

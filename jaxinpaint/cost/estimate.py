@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import pathlib
 import re
 import textwrap
 import time
@@ -29,9 +28,11 @@ from ml_collections import ConfigDict
 from jaxinpaint.cost import costs
 from jaxinpaint.layers import operations
 from jaxinpaint.runtime import chips, faults
+from jaxinpaint.training import collectives as collectives_lib
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
-from jaxinpaint.training import program as program_lib
+from jaxinpaint.training.program import Program
+from jaxinpaint.training.run import step_key
 
 GIB = 2**30
 WIDTH = 98  # of the printed lines
@@ -76,7 +77,7 @@ class StepCost:
   temporaries: int = 0
   code: int = 0
   room: tuple[float, float] | None = None
-  collectives: tuple[program_lib.Collective, ...] = ()
+  collectives: tuple[collectives_lib.Collective, ...] = ()
   compile_seconds: float = 0.0
 
   @property
@@ -125,7 +126,7 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
     config_lib.validate(config)
     with _devices(devices) as found:
       mesh = sharding.make_mesh(**config.training.mesh, devices=found)
-      program = preparation.Program.of(config, mesh)
+      program = Program.of(config, mesh)
       speaks = jax.process_index() == 0
       if speaks:
         print(heading(config, program, here=not devices), flush=True)
@@ -197,12 +198,12 @@ def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
     raise ValueError(f'--devices={name}: the TPU compiler knows no such slice ({line})') from error
 
 
-def of(config: ConfigDict, program: preparation.Program, *, here: bool = True) -> Estimate:
+def of(config: ConfigDict, program: Program, *, here: bool = True) -> Estimate:
   """Compiles every distinct step of a program.
 
   Args:
     config: of the program.
-    program: of `preparation.Program.of`.
+    program: of `Program.of`.
     here: whether its devices are this machine's.
   """
   count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
@@ -232,7 +233,7 @@ def _bytes(tree: Any) -> tuple[int, int]:
   return whole, part
 
 
-def _step_cost(program: preparation.Program, plan: Any, times: int) -> StepCost:
+def _step_cost(program: Program, plan: Any, times: int) -> StepCost:
   step = program.train_step.__wrapped__  # a compiled function would remember the plain trace
   useful = operations.useful_flops(
     lambda *a: step(*a, plan), program.state, program.constants, program.batch, program.rng
@@ -263,7 +264,7 @@ def _step_cost(program: preparation.Program, plan: Any, times: int) -> StepCost:
   return dataclasses.replace(
     found,
     flops=counts.get('flops'),
-    collectives=tuple(program_lib.collectives(compiled)),
+    collectives=tuple(collectives_lib.collectives(compiled)),
     compile_seconds=taken,
     **sizes,
   )
@@ -275,7 +276,7 @@ def _size(number: str) -> float:
   return float(number.removesuffix(unit)) * _UNITS[unit]
 
 
-def heading(config: ConfigDict, program: preparation.Program, *, here: bool) -> str:
+def heading(config: ConfigDict, program: Program, *, here: bool) -> str:
   """What is estimated; printed before anything is compiled."""
   mesh, data = program.mesh, config.data
   axes = ' x '.join(f'{axis} {n}' for axis, n in mesh.shape.items() if n > 1) or 'one device'
@@ -333,7 +334,7 @@ def _step_lines(estimate: Estimate, step: StepCost) -> list[str]:
     for name in ('arguments', 'outputs', 'temporaries', 'code'):
       if size := getattr(step, name):
         lines.append(row(name, f'{size / GIB:9.3f} GiB'))
-    exchange = textwrap.wrap(program_lib.summary(list(step.collectives)), WIDTH - 24)
+    exchange = textwrap.wrap(collectives_lib.summary(list(step.collectives)), WIDTH - 24)
     lines += [row('' if i else 'exchange', line) for i, line in enumerate(exchange)]
   fits = verdict(estimate, step)
   peak = f'{step.peak / GIB:9.3f} GiB{" or more" if step.room else ""}'
@@ -403,7 +404,7 @@ def _remarks(estimate: Estimate) -> list[str]:
   return [line for remark in found for line in textwrap.wrap(remark, WIDTH)]
 
 
-def probed(config: ConfigDict, program: preparation.Program, steps: int, estimate: Estimate) -> str:
+def probed(config: ConfigDict, program: Program, steps: int, estimate: Estimate) -> str:
   """Takes real steps on random pictures, and says how fast they were.
 
   Args:
@@ -412,21 +413,13 @@ def probed(config: ConfigDict, program: preparation.Program, steps: int, estimat
     steps: of each distinct plan, after one that is not counted.
     estimate: of the same program.
   """
-  run = preparation.Run(
-    config=config,
-    workdir=pathlib.Path(),
-    recipe=program.recipe,
-    mesh=program.mesh,
-    constants=_random(program.constants),
-    state=preparation.random_state(program, config),
-    train_step=program.train_step,
-    checkpoints=None,
-    batches=_random_batches(config, program),
-    rng=preparation.key(config, program.mesh, 0),
-    record={},
-  )
+  state = program.random_state(config.seed)
+  batch = sharding.to_devices(_random_rows(config, program), program.mesh)
+  arguments = (state, _random(program.constants), batch, step_key(config, program.mesh, 0))
   total = preparation.total_steps(config, program.recipe)
-  seconds = costs.schedule_seconds(run, total, steps, lambda *_: None)
+  seconds = costs.schedule_seconds(
+    program.recipe, program.train_step, arguments, total, steps, lambda *_: None
+  )
   speed = config.data.batch_size * total / seconds
   useful = sum(s.useful_flops * s.steps for s in estimate.steps) / seconds / program.mesh.size
   lines = [
@@ -459,8 +452,8 @@ def _random(tree: Any) -> Any:
   return jax.tree.map(make, tree)
 
 
-def _random_batches(config: ConfigDict, program: preparation.Program) -> Iterator[dict]:
-  """This process's rows of one batch, again and again."""
+def _random_rows(config: ConfigDict, program: Program) -> dict[str, np.ndarray]:
+  """This process's rows of a batch."""
   rng = np.random.default_rng(jax.process_index())
   rows = len(sharding.local_rows(config.data.batch_size, program.mesh))
   batch = {}
@@ -474,5 +467,4 @@ def _random_batches(config: ConfigDict, program: preparation.Program) -> Iterato
       batch[name] = rng.random(shape, np.float32).astype(s.dtype)
     else:
       batch[name] = rng.integers(0, 256, shape).astype(s.dtype)
-  while True:
-    yield batch
+  return batch

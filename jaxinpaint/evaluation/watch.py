@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from typing import Protocol as Interface
 
 import jax
 import numpy as np
@@ -32,16 +31,6 @@ from jaxinpaint.recipe import Recipe
 from jaxinpaint.report import grids
 from jaxinpaint.report.results import Example, Results
 from jaxinpaint.runtime import atomic
-
-
-class Writer(Interface):
-  """Where numbers and pictures go: `training.writers.Writer`."""
-
-  def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    """{name: number}."""
-
-  def image(self, step: int, name: str, image: np.ndarray) -> None:
-    """uint8[H, W, 3]."""
 
 
 def check(config: ConfigDict) -> None:
@@ -74,14 +63,17 @@ class Watch:
 
   Args:
     recipe: of the system.
-    config: of the run, checked by `check`.
+    config: of the run.
     workdir: gets samples/STEP.png and evaluation/STEP/.
-    writer: gets the numbers and grids too.
+
+  Raises:
+    ValueError, OSError: see `check`.
   """
 
-  def __init__(self, recipe: Recipe, config: ConfigDict, workdir: pathlib.Path, writer: Writer):
+  def __init__(self, recipe: Recipe, config: ConfigDict, workdir: pathlib.Path):
     """See the class."""
-    self._config, self._workdir, self._writer = config, pathlib.Path(workdir), writer
+    check(config)
+    self._config, self._workdir = config, pathlib.Path(workdir)
     self._recipe = recipe
     self._model = Model(recipe, SEED)
     self._on: MaskedImages | None = None
@@ -102,7 +94,7 @@ class Watch:
     )
 
   def evaluate(self, step: int, state: Any, constants: Mapping[str, Any]) -> dict[str, float]:
-    """Means over config.evaluation.quick_count images, written as 'evaluation/NAME'.
+    """Means over config.evaluation.quick_count images.
 
     Metrics that need networks of features are left out. All processes call it.
 
@@ -121,21 +113,23 @@ class Watch:
     metrics = spec.protocol.metrics
     means = {m.name: results.summary('model', b, m.name).mean for m in metrics}
     if jax.process_index() == 0:
-      self._writer.scalars(step, {f'evaluation/{k}': v for k, v in means.items()})
       shown = ', '.join(f'{m.label} {means[m.name]:.{m.digits}f}' for m in metrics)
       logging.info('step %d, held-out images: %s', step, shown)
     return means
 
-  def samples(self, step: int, state: Any, constants: Mapping[str, Any]) -> None:
-    """A grid of the first test images; all processes call it.
+  def samples(self, step: int, state: Any, constants: Mapping[str, Any]) -> np.ndarray | None:
+    """A grid of the first test images, written to samples/STEP.png; all processes call it.
 
     Its columns: input | mask | output | what the recipe's `pictures` draws | truth.
+
+    Returns:
+      The grid, uint8[H, W, 3]; None on all processes but the first.
     """
     weights = (state.params | state.ema, state.stats, constants)
     predict = self._model.bind(*weights)
     draw = self._model.bind_pictures(*weights)
     if jax.process_index() != 0:
-      return
+      return None
     count = self._config.training.sample_count
     results = evaluate(self._spec('output', predict, count), examples=count, progress=False)
     (b,) = results.bins
@@ -145,7 +139,7 @@ class Watch:
     atomic.write(
       folder / f'{step:07d}.png', lambda file: picture.save(file, format='PNG'), sync=False
     )
-    self._writer.image(step, 'samples', np.asarray(picture))
+    return np.asarray(picture)
 
   def final(self, step: int, state: Any, constants: Mapping[str, Any]) -> Results:
     """The whole evaluation beside the classical fills, in evaluation/STEP/, and on the terminal."""

@@ -1,9 +1,8 @@
 """The train step as compiled programs, one for each plan, which know their work.
 
-The loop does not call the jitted step but compiles it ahead for each plan that comes up, at its
-first step: so the seconds are measured, the compiler's own count of operations is at hand without
-compiling twice, and nothing is ever compiled in silence: a batch of other shapes than a plan had
-before is reported with what differs.
+The loop does not call the jitted step. It compiles the step of each plan when the plan first comes
+up. So the seconds are measured, the compiler's own count of operations is known without compiling
+twice, and nothing is compiled in silence: a batch of other shapes than before is reported.
 """
 
 import dataclasses
@@ -38,7 +37,7 @@ class Compiled:
 
 
 class Programs:
-  """The train step: (state, constants, batch, rng, plan) -> (state, metrics, `Compiled`).
+  """The compiled train steps of a run: one for each plan and shape of a batch.
 
   Args:
     train_step: of `step.make_train_step`.
@@ -57,20 +56,17 @@ class Programs:
     """See the class."""
     self._train_step, self._recipe, self._devices = train_step, recipe, devices
     self._clock = clock
-    self._found: dict[tuple, Compiled] = {}
+    self._known: dict[tuple, Compiled] = {}
     self._shapes: dict[Plan, dict[str, str]] = {}
     self.seconds = 0.0  # of all compilations
 
-  def has(self, batch: Mapping[str, jax.Array], plan: Plan) -> bool:
-    """Whether a step on such a batch is compiled already."""
-    return (plan, *_shapes(batch).items()) in self._found
+  def find(self, batch: Mapping[str, jax.Array], plan: Plan) -> Compiled | None:
+    """The program of a plan for such a batch; None where it is not compiled yet."""
+    return self._known.get((plan, *_shapes(batch).items()))
 
-  def get(self, state: Any, constants: Any, batch: Any, rng: Any, plan: Plan) -> Compiled:
-    """The program of a plan for such a batch, compiled if need be."""
+  def compile(self, state: Any, constants: Any, batch: Any, rng: Any, plan: Plan) -> Compiled:
+    """Compiles the program of a plan for such a batch."""
     shapes = _shapes(batch)
-    key = (plan, *shapes.items())
-    if key in self._found:
-      return self._found[key]
     begun = self._clock()
     traced = self._train_step.trace(state, constants, batch, rng, plan)
     useful = operations.flops_of_trace(traced.jaxpr)
@@ -80,8 +76,9 @@ class Programs:
     if plan in self._shapes:
       self._report(plan, self._shapes[plan], shapes, seconds)
     self._shapes[plan] = shapes
-    self._found[key] = Compiled(run, seconds, _flops(run) * self._devices, useful)
-    return self._found[key]
+    program = Compiled(run, seconds, _flops(run) * self._devices, useful)
+    self._known[plan, *shapes.items()] = program
+    return program
 
   def _report(
     self, plan: Plan, before: Mapping[str, str], now: Mapping[str, str], seconds: float
@@ -108,6 +105,6 @@ def _shapes(batch: Mapping[str, jax.Array]) -> dict[str, str]:
 
 def _flops(run: Any) -> float:
   """Of one device; backends give a dict, a list of one, nothing, or -1 for what is unknown."""
-  found = run.cost_analysis() or {}
-  found = found[0] if isinstance(found, list) and found else found
-  return max(float(dict(found).get('flops', 0.0)), 0.0)
+  costs = run.cost_analysis() or {}
+  costs = costs[0] if isinstance(costs, list) and costs else costs
+  return max(float(dict(costs).get('flops', 0.0)), 0.0)

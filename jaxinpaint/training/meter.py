@@ -1,20 +1,18 @@
 """How fast a run is: the means of its metrics, and its speed, since the last reading.
 
-Steps are dispatched long before they are done, so the time between two dispatches says nothing. The
-loop, however, learns in passing when steps are done, without a question of its own to the device:
-`numerics.Guard` reads the verdict of a step some steps late, waiting for it if need be, and all of
-them before anything is saved or evaluated. `Meter.ready` is called right after, and takes the time.
-So a step's time is that between the moments at which the host knew the step before it, and then it,
-to be done. Where the device is what the run waits for the host is told at once, and this is the
-device's time for a step; where the host is slower (data), it is the host's time for one. Where
-several steps are found done together each gets an equal share. Compilations, evaluations, pictures,
-checkpoints and traces are no part of it: before them the loop waits for the steps under way and
-afterwards calls `Meter.resume`, or `Meter.skip` of a compilation, which comes when the wait for the
-step's batch has begun to count already.
+Steps are sent off long before they are done, so the time between two of them says nothing. But the
+loop learns in passing when steps are done, without asking the device: `numerics.Guard` reads
+whether a step's numbers were finite two steps late, waiting for that step if need be, and reads all
+of them before anything is saved or evaluated. `Meter.ready` is called right after, and takes the
+time. A step's time runs from the moment at which the host knew the step before it to be done to the
+moment at which it knew of this one. Where the run waits for the device, this is the device's time
+for a step; where the host is slower (data), it is the host's. Steps that are found done together
+get equal shares.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -50,17 +48,19 @@ class Meter:
     self._last = clock()
     self.useful_seconds = 0.0  # of all steps since the start
 
-  def resume(self) -> None:
-    """What happened since the last step was not training."""
-    self._last = self._clock()
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Around what is not training; called when all steps are known to be done."""
+    begun = self._clock()
+    yield
+    self._last += self._clock() - begun
 
-  def skip(self, seconds: float) -> None:
-    """So long of the time since the last step was not training."""
-    self._last += seconds
-
-  def waited(self, seconds: float) -> None:
-    """So long the next batch was waited for."""
-    self._waited += seconds
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Around the wait for the next batch, which is part of a step's time."""
+    begun = self._clock()
+    yield
+    self._waited += self._clock() - begun
 
   def add(self, metrics: Mapping[str, jax.Array], program: Compiled | None = None) -> None:
     """A step is under way.

@@ -1,73 +1,147 @@
-"""What a compiled program does: its collectives, memory and transfers, read off the compiler."""
+"""What a config computes on a mesh: shapes, placements and the train step, without data or disk."""
 
-import collections
 import dataclasses
-import math
-import re
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
-_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2, 'f64': 8, 's64': 8}
-# Of HLO text: 'name = (f32[3,4]{1,0}, f32[8]{0}) all-reduce(...'; asynchronous ones have -start.
-_COLLECTIVE = re.compile(
-  r'^\s*(?:ROOT )?%?\S+ = (?P<shapes>.*?) (?P<kind>' + '|'.join(_KINDS) + r')(?P<start>-start)?\(',
-  re.MULTILINE,
-)
-_SHAPE = re.compile(r'(\w+)\[([\d,]*)\]')
-_HOST = re.compile(r'\b(outfeed|infeed|send|recv|send-done|recv-done)\(|callback|HostExecute')
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxinpaint import systems
+from jaxinpaint.data import inputs
+from jaxinpaint.masks import spec
+from jaxinpaint.recipe import Plan, Recipe
+from jaxinpaint.training import optimizers, sharding, state, step
+from jaxinpaint.weights import shapes
 
 
 @dataclasses.dataclass(frozen=True)
-class Collective:
-  """One instruction that devices take together.
+class Program:
+  """What a config computes on a mesh, before there are numbers.
 
   Attributes:
-    kind: 'all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all' or 'collective-permute'.
-    shapes: (type, dimensions) of its results on one device; a combined one has several.
+    recipe: of the config's system.
+    mesh: the devices.
+    create: (key) -> the first `TrainState`; to be jitted with `state_sharding` as its result's.
+    state: ShapeDtypeStructs of a `TrainState` with the shardings of `state_sharding`.
+    batch: ShapeDtypeStructs of a global batch as the pipeline makes it, with its shardings.
+    train_step: of `step.make_train_step`.
   """
 
-  kind: str
-  shapes: tuple[tuple[str, tuple[int, ...]], ...]
+  recipe: Recipe
+  mesh: jax.sharding.Mesh
+  create: Callable[[jax.Array], state.TrainState]
+  state: state.TrainState
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+  train_step: Callable
+
+  @functools.cached_property
+  def constants(self) -> Any:
+    """ShapeDtypeStructs of the frozen networks that training reads; their files are not needed."""
+    with shapes.only():
+      found = self.recipe.load_constants(True)
+    return _placed(found, sharding.replicated(self.mesh))
 
   @property
-  def bytes(self) -> int:
-    """Of all results on one device."""
-    return sum(_BYTES.get(kind, 4) * math.prod(shape) for kind, shape in self.shapes)
+  def rng(self) -> jax.ShapeDtypeStruct:
+    """The shape of the run's key."""
+    return _placed(jax.eval_shape(jax.random.key, 0), sharding.replicated(self.mesh))
+
+  def lower(self, plan: Plan) -> jax.stages.Lowered:
+    """The step of a plan, traced; its `.compile()` also works for devices that are not here."""
+    return self.train_step.lower(self.state, self.constants, self.batch, self.rng, plan)
+
+  def random_state(self, seed: int) -> state.TrainState:
+    """The state that follows from config.seed alone, created in its places."""
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    # Run once, so it need not be fast. Of a hundred random draws, LLVM takes three times as long at
+    # its usual level; the numbers are the same.
+    cpu = self.mesh.devices.flat[0].platform == 'cpu'
+    options = {'xla_backend_optimization_level': 1} if cpu else {}
+    create = jax.jit(self.create, out_shardings=self.state_sharding, compiler_options=options)
+    return create(key)
 
   @property
-  def largest(self) -> int:
-    """Elements of the largest result."""
-    return max((math.prod(shape) for _, shape in self.shapes), default=0)
+  def state_sharding(self) -> state.TrainState:
+    """A tree of shardings for the state."""
+    return jax.tree.map(lambda s: s.sharding, self.state)
+
+  @classmethod
+  def of(cls, config: ConfigDict, mesh: jax.sharding.Mesh) -> 'Program':
+    """The program of a valid config.
+
+    Raises:
+      ValueError: naming the field, and the fix.
+    """
+    recipe = systems.make_recipe(config)
+    sharding.check_batch(config.data.batch_size, config.data.size, mesh)
+    txs = optimizers.make_optimizers(
+      config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
+    )
+    ema = tuple(config.training.ema_networks) if config.training.ema_decay else ()
+    absent = [n for n in ema if n not in recipe.networks]
+    if absent:
+      raise ValueError(f'config.training.ema_networks {absent} are not among {recipe.networks}')
+
+    def create(key: jax.Array) -> state.TrainState:
+      # The parameters depend on the shapes of a batch, not on what is in it.
+      size = config.data.size
+      batch = {
+        'image': jax.numpy.zeros((1, size, size, 3), np.float32),
+        'mask': jax.numpy.zeros((1, size, size, 1), np.float32),
+        'id': jax.numpy.zeros((1,), np.int32),
+      }
+      return state.create(recipe, txs, ema, key, batch)
+
+    abstract = jax.eval_shape(create, jax.random.key(0))
+    min_size = config.training.mesh.get('fsdp_min_size', sharding.FSDP_MIN_SIZE)
+    placed = sharding.state_sharding(abstract, mesh, min_size)
+    replicated = sharding.replicated(mesh)
+    train_step = step.make_train_step(
+      recipe,
+      txs,
+      ema_decay=config.training.ema_decay,
+      accumulate=config.training.accumulate,
+      state_sharding=placed,
+      constants_sharding=replicated,
+      replicated=replicated,
+      draw_masks=spec.drawer(config.data),
+    )
+    batch = {
+      k: _placed(s, sharding.batch_sharding(mesh, s.ndim))
+      for k, s in batch_shapes(config.data, recipe.inputs).items()
+    }
+    return cls(recipe, mesh, create, _placed(abstract, placed), batch, train_step)
 
 
-def collectives(compiled: Any) -> list[Collective]:
-  """Those of a compiled program, in its order.
+def _placed(tree: Any, places: Any) -> Any:
+  """Shapes with shardings: one for all, or a tree of them."""
+  if isinstance(places, jax.sharding.Sharding):
+    return jax.tree.map(lambda s: _placed_one(s, places), tree)
+  return jax.tree.map(_placed_one, tree, places)
+
+
+def _placed_one(s: jax.ShapeDtypeStruct, at: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at)
+
+
+def batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+  """ShapeDtypeStructs of what `pipeline.make` gives.
 
   Args:
-    compiled: of `jax.jit(f).lower(...).compile()`.
+    data: config.data.
+    further: the recipe's inputs.
   """
-  found = []
-  for match in _COLLECTIVE.finditer(compiled.as_text()):
-    shapes = [
-      (kind, tuple(int(n) for n in dims.split(',') if n))
-      for kind, dims in _SHAPE.findall(match['shapes'])
-    ]
-    # An asynchronous all-gather or permute names its operands too; its last half are results.
-    if match['start'] and match['kind'] != 'all-reduce':
-      shapes = shapes[len(shapes) // 2 :]
-    found.append(Collective(match['kind'], tuple(shapes)))
-  return found
-
-
-def host_transfers(compiled: Any) -> list[str]:
-  """Instructions of a compiled program that talk to the host while it runs."""
-  return [line.strip() for line in compiled.as_text().splitlines() if _HOST.search(line)]
-
-
-def summary(found: list[Collective]) -> str:
-  """'3 all-reduce (12.5 MB), 1 all-gather (0.1 MB)'."""
-  count, size = collections.Counter(), collections.Counter()
-  for c in found:
-    count[c.kind] += 1
-    size[c.kind] += c.bytes
-  return ', '.join(f'{n} {k} ({size[k] / 1e6:.3g} MB)' for k, n in sorted(count.items())) or 'none'
+  b, size = data.batch_size, data.size
+  made = {
+    'image': jax.ShapeDtypeStruct((b, size, size, 3), np.uint8),
+    'id': jax.ShapeDtypeStruct((b,), np.int32),
+  }
+  if data.masks_on_device:
+    made['mask_key'] = jax.ShapeDtypeStruct((b, 2), np.uint32)
+  else:
+    made['mask'] = jax.ShapeDtypeStruct((b, size, size, 1), np.uint8)
+  extra = inputs.shapes(further, (b, size, size))
+  return made | {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in extra.items()}

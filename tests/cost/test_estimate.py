@@ -18,7 +18,8 @@ from jaxinpaint.layers import conv, operations
 from jaxinpaint.runtime import chips, faults
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import (
-  preparation,
+  optimizers,
+  program,
   sharding,
   state,
   step,
@@ -46,7 +47,7 @@ def test_state_exchange_and_work_of_a_split_program(toys):
   config = small()
   config.training.mesh.update(dict(data=4, fsdp=2, fsdp_min_size=8))
   mesh = sharding.make_mesh(**config.training.mesh)
-  found = estimate.of(config, preparation.Program.of(config, mesh))
+  found = estimate.of(config, program.Program.of(config, mesh))
   assert found.networks == {'generator': 15, 'critic': 32}
   # Every array of 8 numbers or more is halved: 4x3 and 3x8 and 8, not the bias of 3.
   assert found.state['parameters'] == (4 * 47, 4 * (6 + 3 + 12 + 4))
@@ -87,7 +88,7 @@ def test_a_batch_has_the_shapes_of_the_pipeline():
     batches = pipeline.make(config.data, 0, inputs=inputs)
     real = next(batches)
     batches.close()
-    made = preparation.batch_shapes(config.data, inputs)
+    made = program.batch_shapes(config.data, inputs)
     del mesh
     assert {k: (v.shape, v.dtype) for k, v in real.items()} == {
       k: (v.shape, v.dtype) for k, v in made.items()
@@ -123,11 +124,11 @@ def test_forms_are_those_of_the_devices_that_are_compiled_for(platform, form):
     return toy.forward(*args)
 
   recipe = toy.recipe(toy.Phase('joint', -1, forward, (toy.GENERATOR,)))
-  optimizers = preparation.optimizers.make_optimizers(
+  txs = optimizers.make_optimizers(
     {'generator': dict(name='sgd', learning_rate=0.1)}, recipe.optimizers
   )
-  begun = state.create(recipe, optimizers, (), jax.random.key(0), toy.batch())
-  train_step = step.make_train_step(recipe, optimizers, replicated=types.SimpleNamespace(mesh=mesh))
+  begun = state.create(recipe, txs, (), jax.random.key(0), toy.batch())
+  train_step = step.make_train_step(recipe, txs, replicated=types.SimpleNamespace(mesh=mesh))
   jax.eval_shape(
     lambda *a: train_step(*a, recipe.plan(0)), begun, {}, toy.batch(), jax.random.key(0)
   )
@@ -149,9 +150,9 @@ def test_a_program_that_does_not_fit_is_said_so(words, toys, monkeypatch):
     def compile(self):
       raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {words}')
 
-  monkeypatch.setattr(preparation.Program, 'lower', lambda self, plan: TooLarge())
+  monkeypatch.setattr(program.Program, 'lower', lambda self, plan: TooLarge())
   config = small()
-  found = estimate.of(config, preparation.Program.of(config, sharding.make_mesh()), here=False)
+  found = estimate.of(config, program.Program.of(config, sharding.make_mesh()), here=False)
   shown = estimate.text(found)
   assert '31.200 GiB or more: DOES NOT FIT into 15.8' in shown and 'data.batch_size' in shown
 

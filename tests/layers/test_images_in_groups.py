@@ -8,7 +8,7 @@ import pytest
 from jaxinpaint import arrays
 from jaxinpaint.layers import level_attention, region_affinity
 from jaxinpaint.losses import contextual
-from jaxinpaint.training import program, sharding
+from jaxinpaint.training import collectives, sharding
 
 SHAPES = {
   'region_affinity': ((8, 8, 4),),
@@ -44,8 +44,8 @@ def test_each_device_goes_through_its_own_images(name):
   host = given(name, 16)
   placed = [jax.device_put(x, sharding.batch_sharding(mesh, x.ndim)) for x in host]
   compiled = gradient(name, 8).lower(*placed).compile()
-  found = program.collectives(compiled)
-  assert [c.kind for c in found] == ['all-reduce'], program.summary(found)
+  found = collectives.collectives(compiled)
+  assert [c.kind for c in found] == ['all-reduce'], collectives.summary(found)
   assert found[0].bytes == 4  # the sum of the images' losses
   value, slope = compiled(*placed)
   wanted_value, wanted_slope = gradient(name, 1)(*host)

@@ -7,6 +7,7 @@ import pytest
 from test_completeness import CONFIGS, get_config
 
 from jaxinpaint import systems
+from jaxinpaint.evaluation.watch import Watch
 from jaxinpaint.training import loop, preparation
 
 
@@ -16,7 +17,7 @@ def test_a_quicktest_trains_every_phase(path, tmp_path):
   config = get_config(path, 'quicktest')
   config.training.log_every = 1
   recipe = systems.make_recipe(config)
-  state = loop.train(config, tmp_path / 'run')
+  state = loop.train(config, tmp_path / 'run', watch=Watch)
   assert int(state.step) == preparation.total_steps(config, recipe)
   lines = [json.loads(s) for s in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   seen = {name for line in lines for name in line}

@@ -32,9 +32,9 @@ def run(recipe, batches):
   for i, batch in enumerate(batches):
     arguments = (current, {}, batch, jax.random.key(1))
     plan = recipe.plan(i)
-    known = programs.has(batch, plan)
-    program = programs.get(*arguments, plan)
-    assert known == (program in found)
+    program = programs.find(batch, plan)
+    assert (program is None) or program in found
+    program = program or programs.compile(*arguments, plan)
     current, _ = program.run(*arguments)
     found.append(program)
   return current, found, programs
@@ -91,7 +91,7 @@ def test_flops_are_of_all_devices_and_0_where_the_compiler_does_not_say(told, wa
     trace = lower = compile = lambda self, *_: self
     cost_analysis = lambda self: told
 
-  program = Programs(Step(), toy.recipe(), devices=8).get(0, {}, {}, 0, toy.recipe().plan(0))
+  program = Programs(Step(), toy.recipe(), devices=8).compile(0, {}, {}, 0, toy.recipe().plan(0))
   assert program.flops == want and program.useful_flops == 2 * 8
 
 

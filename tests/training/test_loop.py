@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxinpaint.evaluation.watch import Watch
 from jaxinpaint.runtime import faults, locks
 from jaxinpaint.training import (
   checkpoints,
@@ -185,7 +186,7 @@ def changed(**fields):
 )
 def test_bad_input_is_named_before_any_training(tmp_path, fields, message):
   with pytest.raises(faults.ConfigurationError, match=message):
-    loop.train(changed(**fields), tmp_path / 'run')
+    loop.train(changed(**fields), tmp_path / 'run', watch=Watch)
   assert not (tmp_path / 'run' / 'checkpoints').exists()
 
 

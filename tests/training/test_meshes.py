@@ -25,7 +25,7 @@ from jaxinpaint.recipe import (
   Update,
 )
 from jaxinpaint.runtime import distributed
-from jaxinpaint.training import preparation, program, sharding, state, step
+from jaxinpaint.training import collectives, preparation, sharding, state, step
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MESHES = (
@@ -65,21 +65,21 @@ def compiled_step(tmp_path, **mesh):
 
 def test_a_data_parallel_step_exchanges_its_gradients_once(tmp_path):
   run, compiled = compiled_step(tmp_path, data=8)
-  found = program.collectives(compiled)
+  found = collectives.collectives(compiled)
   # Generator and discriminator are updated from one state, so their gradients travel together.
-  assert [c.kind for c in found] == ['all-reduce'], program.summary(found)
+  assert [c.kind for c in found] == ['all-reduce'], collectives.summary(found)
   # As docs/scaling.md counts them; beside them travel the terms of the losses, a number each.
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   wanted = scaling.gradient_bytes({n: count(p) for n, p in run.state.params.items()})
   assert abs(found[0].bytes - wanted) < 1000, (found[0].bytes, wanted)
-  assert not program.host_transfers(compiled)
+  assert not collectives.host_transfers(compiled)
 
 
 def test_a_step_over_image_rows_exchanges_rows_on_the_devices(tmp_path):
   _, compiled = compiled_step(tmp_path, data=2, spatial=4)
-  found = program.collectives(compiled)
-  assert any(c.kind == 'collective-permute' for c in found), program.summary(found)
-  assert not program.host_transfers(compiled)
+  found = collectives.collectives(compiled)
+  assert any(c.kind == 'collective-permute' for c in found), collectives.summary(found)
+  assert not collectives.host_transfers(compiled)
 
 
 @pytest.mark.slow
@@ -92,9 +92,9 @@ def test_every_plan_of_a_data_parallel_step_exchanges_its_gradients_once(system,
   run.checkpoints.close()
   for plan in dict.fromkeys(run.recipe.plan(i) for i in range(config.training.steps)):
     compiled = run.train_step.lower(run.state, run.constants, batch, run.rng, plan).compile()
-    found = program.collectives(compiled)
-    assert {c.kind for c in found} == {'all-reduce'}, program.summary(found)
-    assert not program.host_transfers(compiled)
+    found = collectives.collectives(compiled)
+    assert {c.kind for c in found} == {'all-reduce'}, collectives.summary(found)
+    assert not collectives.host_transfers(compiled)
     updates = [u for u in run.recipe.phases[plan.phase].updates if u.name in plan.updates]
     # A critic's gradient travels twice, as the summands of real and of generated pictures: XLA (on
     # CPU) sums over devices before it adds them.
@@ -105,7 +105,7 @@ def test_every_plan_of_a_data_parallel_step_exchanges_its_gradients_once(system,
     size = {u: 4 * sum(x.size for x in leaves(parts)) for u, parts in trained.items()}
     gradients = sum(times[u] * size[u] for u in updates)
     rest = sum(c.bytes for c in found) - gradients
-    print(system, plan.updates, program.summary(found), f'{gradients} bytes of gradients')
+    print(system, plan.updates, collectives.summary(found), f'{gradients} bytes of gradients')
     # A bias whose summands cancel does not travel.
     assert -0.01 * gradients < rest
     if system == 'deepfillv1':
@@ -127,14 +127,14 @@ def test_what_is_not_wanted_is_seen():
   split = jax.NamedSharding(mesh, jax.P('data'))
   x = jax.ShapeDtypeStruct((8, 32), jnp.float32, sharding=split)
   whole = functools.partial(jax.lax.with_sharding_constraint, shardings=sharding.replicated(mesh))
-  (gather,) = program.collectives(jax.jit(lambda x: whole(x) * 2).lower(x).compile())
+  (gather,) = collectives.collectives(jax.jit(lambda x: whole(x) * 2).lower(x).compile())
   assert gather.kind == 'all-gather' and gather.largest == 8 * 32 and gather.bytes == 1024
 
   def tells(x):
     jax.debug.callback(lambda y: None, x.sum())
     return x
 
-  assert program.host_transfers(jax.jit(tells).lower(x).compile())
+  assert collectives.host_transfers(jax.jit(tells).lower(x).compile())
 
 
 class _Normalised(nn.Module):

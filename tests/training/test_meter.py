@@ -57,8 +57,8 @@ def test_a_steps_time_runs_from_result_to_result(clock):
 def test_what_is_not_training_is_not_counted(clock):
   meter = meter_lib.Meter(batch_size=1, clock=clock)
   take(meter, clock, 1.0, under_way=0)
-  clock.now += 50  # an evaluation
-  meter.resume()
+  with meter.paused():
+    clock.now += 50  # an evaluation
   take(meter, clock, 3.0, under_way=0)
   _, speed = meter.read()
   assert speed['speed/step_ms'] == pytest.approx(2000)
@@ -71,8 +71,9 @@ def test_what_is_not_training_is_not_counted(clock):
 
 def test_data_wait_is_a_share_of_the_steps_time(clock):
   meter = meter_lib.Meter(batch_size=1, clock=clock)
-  meter.waited(0.5)
-  take(meter, clock, 2.0, under_way=0)
+  with meter.waiting():
+    clock.now += 0.5
+  take(meter, clock, 1.5, under_way=0)
   assert meter.read()[1]['speed/data_wait'] == pytest.approx(0.25)
   take(meter, clock, 2.0, under_way=0)
   assert meter.read()[1]['speed/data_wait'] == 0
@@ -80,11 +81,11 @@ def test_data_wait_is_a_share_of_the_steps_time(clock):
 
 def test_the_wait_for_the_batch_of_a_step_that_is_compiled_counts(clock):
   meter = meter_lib.Meter(batch_size=1, clock=clock)
-  clock.now += 3.0
-  meter.waited(3.0)
+  with meter.waiting():
+    clock.now += 3.0
   meter.ready()  # nothing is under way
-  clock.now += 100.0  # compilation
-  meter.skip(100.0)
+  with meter.paused():
+    clock.now += 100.0  # compilation
   take(meter, clock, 1.0, under_way=0)
   _, speed = meter.read()
   assert speed['speed/step_ms'] == pytest.approx(4000)

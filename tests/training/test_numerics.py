@@ -11,12 +11,13 @@ import test_loop as runs
 import toy
 from PIL import Image
 
+from jaxinpaint import systems
+from jaxinpaint.data import pipeline
 from jaxinpaint.runtime import faults
 from jaxinpaint.training import (
   checkpoints,
   loop,
   numerics,
-  preparation,
   state,
   step,
 )
@@ -32,12 +33,12 @@ def small(**training):
 
 @pytest.fixture(autouse=True)
 def toy_networks(monkeypatch):
-  monkeypatch.setattr(preparation.systems, 'make_recipe', lambda config: toy.recipe())
+  monkeypatch.setattr(systems, 'make_recipe', lambda config: toy.recipe())
 
 
 def sick_at(monkeypatch, *steps, data_seed=None):
   """Makes the first pixel of batches NaN at these steps, for the data of one seed only."""
-  make = preparation.pipeline.make
+  make = pipeline.make
 
   def poisoned(config, seed, *, start_step=0, **kwargs):
     for number, batch in enumerate(make(config, seed, start_step=start_step, **kwargs), start_step):
@@ -54,7 +55,7 @@ def sick_at(monkeypatch, *steps, data_seed=None):
     def __next__(self):
       return next(self._iterator)
 
-  monkeypatch.setattr(preparation.pipeline, 'make', Batches)
+  monkeypatch.setattr(pipeline, 'make', Batches)
 
 
 def test_stop_names_everything_writes_the_batch_and_saves_nothing(tmp_path, monkeypatch):
@@ -140,7 +141,7 @@ def test_rollback_goes_back_takes_other_data_and_resumes_to_the_bit(tmp_path, mo
   assert (tmp_path / 'straight' / 'sick' / '3').is_dir()
   # A run that never was sick has other numbers from the checkpoint on, and the same before.
   monkeypatch.undo()
-  monkeypatch.setattr(preparation.systems, 'make_recipe', lambda config: toy.recipe())
+  monkeypatch.setattr(systems, 'make_recipe', lambda config: toy.recipe())
   healthy = loop.train(config(steps=6), tmp_path / 'healthy')
   leaves = lambda s: jax.tree.leaves(jax.device_get(s.params))
   assert any((a != b).any() for a, b in zip(leaves(straight), leaves(healthy), strict=True))

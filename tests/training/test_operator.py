@@ -8,6 +8,7 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 import toy
 from test_loop import small
@@ -17,6 +18,7 @@ from jaxinpaint.recipe import Phase
 from jaxinpaint.runtime import faults
 from jaxinpaint.training import loop
 from jaxinpaint.training.profiling import Profiler
+from jaxinpaint.training.run import Run
 
 PHASES = (
   Phase('warm-up', 2, toy.forward, (toy.GENERATOR,)),
@@ -89,16 +91,61 @@ def test_a_run_of_several_phases_shows_its_numbers_and_warns_of_nothing(tmp_path
 
 
 def test_a_batch_of_another_shape_warns_in_the_loop(tmp_path, config, caplog, monkeypatch):
-  original = loop._next_batch
+  original = Run.next_batch
 
-  def smaller(run, done, rollbacks):
-    rows = original(run, done, rollbacks)
-    return {k: v[:1] for k, v in rows.items()} if done == 4 else rows
+  def smaller(run):
+    rows = original(run)
+    return {k: v[:1] for k, v in rows.items()} if run.done == 4 else rows
 
-  monkeypatch.setattr(loop, '_next_batch', smaller)
+  monkeypatch.setattr(Run, 'next_batch', smaller)
   loop.train(config, tmp_path)
   (text,) = [m for m in caplog.messages if 'compiled again' in m]
   assert "phase 'joint'" in text and 'image is uint8[1,40,40,3] and was uint8[2,40,40,3]' in text
+
+
+class Watch:
+  """In the place of `evaluation.watch.Watch`: says what it was asked for."""
+
+  def __init__(self, recipe, config, workdir):
+    self.asked = []
+
+  def evaluate(self, step, state, constants):
+    self.asked.append(('evaluate', step, int(state.step)))
+    return {'psnr': 20.0 + step}
+
+  def samples(self, step, state, constants):
+    self.asked.append(('samples', step, int(state.step)))
+    return np.zeros((8, 8, 3), np.uint8)
+
+  def final(self, step, state, constants):
+    self.asked.append(('final', step, int(state.step)))
+
+
+def test_the_loop_asks_for_evaluations_and_pictures_and_writes_them(tmp_path, config):
+  watches = []
+
+  def watch(*arguments):
+    watches.append(Watch(*arguments))
+    return watches[-1]
+
+  config.training.update(dict(steps=5, evaluate_every=2, sample_every=3))
+  config.checkpoint.update(dict(every=100, best='psnr'))
+  config.evaluation.at_end = True
+  loop.train(config, tmp_path, watch=watch)
+  (watch,) = watches
+  assert watch.asked == [
+    *(('samples', 0, 0), ('evaluate', 2, 2), ('samples', 3, 3), ('evaluate', 4, 4)),
+    *(('evaluate', 5, 5), ('samples', 5, 5), ('final', 5, 5)),
+  ]
+  seen = {
+    line['step']: line['evaluation/psnr'] for line in lines(tmp_path) if 'evaluation/psnr' in line
+  }
+  assert seen == {2: 22.0, 4: 24.0, 5: 25.0}
+  # What was evaluated is kept.
+  saved = [line['step'] for line in lines(tmp_path, 'starts.jsonl') if line['event'] == 'saved']
+  assert saved == [2, 4, 5]
+  (events,) = (tmp_path / 'tb').iterdir()
+  assert b'samples' in events.read_bytes()
 
 
 def test_goodput_goes_on_over_a_kill(tmp_path, config):
