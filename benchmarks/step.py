@@ -21,6 +21,7 @@ from absl import app, flags
 
 from benchmarks import measure
 from jaxinpaint import systems
+from jaxinpaint.recipe import Variables
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, state, step
 
@@ -82,7 +83,8 @@ def measure_system(system):
   params, stats = jax.jit(recipe.init)(jax.random.key(0), batch)
 
   def run(params, batch):
-    return recipe.phases[0].forward(params, stats, {}, batch, jax.random.key(0))[0]['out']
+    forward = recipe.phases[0].forward
+    return forward(Variables(params, stats), {}, batch, jax.random.key(0))[0]['out']
 
   def loss(params, batch):
     return jnp.abs(run(params, batch) - batch['image']).mean()
@@ -93,7 +95,7 @@ def measure_system(system):
       m = measure.measure(function, params, batch, repeats=REPEATS.value)
       yield what, m.seconds, m.compile_seconds, m.temporary_mib, m.flops, work
   if 'step' in WHAT.value:
-    yield 'step', *whole_step(recipe, batch, recipe.load_constants(True)), 3 * useful
+    yield 'step', *whole_step(recipe, batch, recipe.load_constants()), 3 * useful
 
 
 def main(argv):

@@ -56,34 +56,29 @@ def recipe_of(system: str) -> Recipe:
 def networks_of(system: str) -> tuple[dict[str, int], tuple[str, ...]]:
   """{network: its number of parameters} in the published configuration, and those for inference."""
   recipe = recipe_of(system)
-  params, _ = jax.eval_shape(recipe.init, jax.random.key(0), _batch())
+  params = recipe.shapes().params
   counts = {n: int(parameter_overview.count_parameters(params[n])) for n in recipe.networks}
-  return counts, recipe.predict_networks
+  return counts, recipe.inference.networks
 
 
 def gflops_of(system: str) -> float:
   """Of `predict` on one image of 256 x 256."""
-  recipe = recipe_of(system)
-  batch = _batch()
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
-  further = {
-    name: jax.ShapeDtypeStruct(shape, np.float32)
-    for name, shape in inputs.shapes(recipe.inputs, (1, SIDE, SIDE)).items()
-  }
-  predict = lambda params, stats, image, mask, further: recipe.predict(
-    params, stats, {}, image, mask, jax.random.key(0), **further
+  inference = recipe_of(system).inference
+  shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
+  extra = inputs.shapes(inference.inputs, (1, SIDE, SIDE))
+  predict = lambda variables, image, mask, extra: inference.predict(
+    variables, {}, image, mask, jax.random.key(0), **extra
   )
-  arguments = (params, stats, batch['image'], batch['mask'], further)
-  return measure.useful_flops(predict, *arguments) / 1e9
-
-
-def _batch() -> dict[str, jax.ShapeDtypeStruct]:
-  shape = lambda *s, dtype=np.float32: jax.ShapeDtypeStruct(s, dtype)
-  return {
-    'image': shape(1, SIDE, SIDE, 3),
-    'mask': shape(1, SIDE, SIDE, 1),
-    'id': shape(1, dtype=np.int32),
-  }
+  return (
+    measure.useful_flops(
+      predict,
+      inference.shapes(),
+      shape(1, SIDE, SIDE, 3),
+      shape(1, SIDE, SIDE, 1),
+      {name: shape(*s) for name, s in extra.items()},
+    )
+    / 1e9
+  )
 
 
 def golden_errors(file: pathlib.Path) -> dict[str, float]:

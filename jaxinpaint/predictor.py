@@ -1,7 +1,7 @@
 """A system as a predictor of the evaluation: compiled once, at any size, on all local devices."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,52 +11,51 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinpaint import arrays
 from jaxinpaint.data import inputs
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Constants, Inference, Variables
 
 
 class Model:
-  """`recipe.output`, compiled once per shape, for whatever weights it is bound to.
+  """`Inference.output`, compiled once per shape, for whatever weights it is bound to.
 
   A batch is split over the local devices, each of which has the weights whole; weights are brought
   there from any sharding. A batch that the devices do not divide is filled up with copies of its
   last row, which are cut off again.
 
-  A recipe that samples is run image by image (vmap), each with random numbers of (seed, number of
+  A system that samples is run image by image (vmap), each with random numbers of (seed, number of
   the image, number of the sample), so that an image's output does not depend on its batch.
 
   Args:
-    recipe: of the system.
+    inference: of the system.
     seed: of the random numbers of systems that sample.
     devices: default all of this process.
   """
 
-  def __init__(self, recipe: Recipe, seed: int = 0, devices: Sequence[Any] | None = None):
+  def __init__(self, inference: Inference, seed: int = 0, devices: Sequence[Any] | None = None):
     """See the class."""
-    self._recipe = recipe
+    self._inference = inference
     devices = list(jax.local_devices() if devices is None else devices)
     mesh = Mesh(np.array(devices), ('batch',))
     self._count = len(devices)
     self._split = NamedSharding(mesh, PartitionSpec('batch'))
     self._whole = NamedSharding(mesh, PartitionSpec())
-    self._output = jax.jit(_one_by_one(recipe.output) if recipe.samples else _whole(recipe.output))
-    self._pictures = jax.jit(_whole(recipe.pictures)) if recipe.pictures else None
+    alone = _one_by_one if inference.samples else _whole
+    self._output = jax.jit(alone(inference.output))
+    self._pictures = jax.jit(_whole(inference.pictures)) if inference.pictures else None
     self._rng = jax.device_put(jax.random.key(seed), self._whole)
     self._seed = seed
 
-  def bind(
-    self, params: Mapping[str, Any], stats: Mapping[str, Any], constants: Mapping[str, Any]
-  ) -> 'Bound':
+  def bind(self, variables: Variables, constants: Constants) -> 'Bound':
     """A predictor with these weights; sides are padded to what the networks take and cropped back.
 
     On several processes all must call this where arrays are sharded across processes.
     """
-    return Bound(self, self._weights(params, stats, constants))
+    return Bound(self, self._weights(variables, constants))
 
   def bind_pictures(
-    self, params: Mapping[str, Any], stats: Mapping[str, Any], constants: Mapping[str, Any]
+    self, variables: Variables, constants: Constants
   ) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-    """As `bind`, for `recipe.pictures`: (image, mask) -> {name: f32[B,H,W,1 or 3]}."""
-    weights = self._weights(params, stats, constants)
+    """As `bind`, for `Inference.pictures`: (image, mask) -> {name: f32[B,H,W,1 or 3]}."""
+    weights = self._weights(variables, constants)
 
     def pictures(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
       ids = np.arange(len(image), dtype=np.int32)
@@ -67,7 +66,7 @@ class Model:
   @property
   def samples(self) -> bool:
     """Whether the system draws random numbers."""
-    return self._recipe.samples
+    return self._inference.samples
 
   def output(
     self, weights: Any, image: np.ndarray, mask: np.ndarray, ids: np.ndarray, sample: int
@@ -86,12 +85,12 @@ class Model:
   ) -> Any:
     """What a compiled function makes of a batch, on the host, without any padding."""
     n, height, width = image.shape[:3]
-    sides = (self._recipe.multiple, self._recipe.min_side)
+    sides = (self._inference.multiple, self._inference.min_side)
     rows = np.minimum(np.arange(-(-n // self._count) * self._count), n - 1)
     padded = [
       np.asarray(arrays.pad_to_multiple(np.asarray(x)[rows], *sides)) for x in (image, mask)
     ]
-    further = inputs.compute(self._recipe.inputs, *padded)
+    further = inputs.compute(self._inference.inputs, *padded)
     ids = np.asarray(ids, np.int32)[rows]
     *padded, ids, further = jax.device_put((*padded, ids, further), self._split)
     output = function(weights, *padded, self._rng, ids, np.int32(sample), further)
@@ -99,17 +98,16 @@ class Model:
 
   def fingerprint(self, weights: Any) -> str:
     """SHA-256 of the weights, with whatever else an output depends on."""
-    digest = hashlib.sha256(f'{self._recipe.inputs} {self._seed}'.encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+    digest = hashlib.sha256(f'{self._inference.inputs} {self._seed}'.encode())
+    variables, constants = weights
+    for path, leaf in jax.tree_util.tree_leaves_with_path((*variables, constants)):
       leaf = np.asarray(leaf)
       digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode())
       digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
-  def _weights(self, params: Any, stats: Any, constants: Any) -> tuple[Any, Any, Any]:
-    names = self._recipe.predict_networks
-    pick = lambda tree: {n: tree[n] for n in names if n in tree}
-    return self._local((pick(params), pick(stats), dict(constants)))
+  def _weights(self, variables: Variables, constants: Constants) -> tuple[Variables, Constants]:
+    return self._local((variables.pick(self._inference.networks), dict(constants)))
 
   def _local(self, tree: Any) -> Any:
     def bring(x: Any) -> Any:

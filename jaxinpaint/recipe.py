@@ -1,32 +1,263 @@
-"""What a system tells the train loop: its networks' forward passes, losses and schedule, as data.
+"""What a published system is to the rest of the library: how it is run and how it is trained.
 
-A system is a `Recipe`. A recipe is a sequence of `Phase`s (GLCIC trains three, most train one), a
-phase is one forward pass and the `Update`s that follow from it, and an update is one loss, the
-networks that it trains and the optimizer that steps them. Nothing here knows of devices, files or
-optimizer states.
+`Inference` runs a system: its networks, one function from a damaged image to an output, and what
+images it takes. Evaluation, inpainting and export need nothing else. `Recipe` is an `Inference` and
+its training: a sequence of `Phase`s (GLCIC trains in three, most systems in one). A phase is one
+forward pass and the `Update`s that follow from it. An update is one loss, the networks that it
+trains, and the optimizer that steps them. Nothing here knows devices, files or optimizer states.
 
+  inference = Inference(networks=('generator',), init=init, output=output, multiple=8)
   phase = Phase('joint', steps=-1, forward=forward, updates=(generator, discriminator))
-  recipe = Recipe(networks=('generator', 'discriminator'), init=init, phases=(phase,), ...)
+  recipe = Recipe(inference, ('generator', 'discriminator'), init=init_all, phases=(phase,))
 
-The words used in the signatures below:
-  params     {network: its parameters}
-  stats      {network: its other collections: batch statistics, spectral-norm vectors}
-  constants  {name: parameters of a frozen network}, e.g. {'vgg': ...}; never trained or saved
-  batch      {'image': f32[B,H,W,3] in [0,1], 'mask': f32[B,H,W,1] 1 = hole, 'id': i32[B]}, and the
-             recipe's further `inputs`, f32[B,H,W,C]
-  outputs    whatever `forward` made; differentiable leaves are float arrays
+The callables are described by protocols (`Init`, `Output`, `Forward`, `Loss`, ...). All of them but
+`LoadConstants` and `Start` are pure and are traced by jax. Their arguments are positional.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 import jax
 import numpy as np
 
 from jaxinpaint import arrays
 
-Tree = Mapping[str, Any]
+# Trees are nested dicts of arrays. Their leaves are arrays or tracers, or ShapeDtypeStructs.
+Params = Mapping[str, Any]  # {network: its parameters}
+Stats = Mapping[str, Any]  # {network: {collection: tree}}: batch statistics, spectral-norm vectors
+Constants = Mapping[str, Any]  # {name: parameters of a frozen network}; never trained or saved
+Metrics = Mapping[str, jax.Array]  # {term: f32[]}
+# 'image' f32[B,H,W,3] in [0,1], 'mask' f32[B,H,W,1] with 1 = hole, 'id' i32[B], and the extra
+# inputs that the system reads, f32[B,H,W,C] each.
+Batch = Mapping[str, jax.Array]
+Outputs = Mapping[str, Any]  # of a forward pass; losses differentiate with respect to float arrays
+
+
+class Variables(NamedTuple):
+  """The parameters and statistics of several networks; a pytree.
+
+  Attributes:
+    params: {network: its parameters}.
+    stats: {network: its other collections}; networks without any are absent.
+  """
+
+  params: Params
+  stats: Stats
+
+  def of(self, network: str) -> dict[str, Any]:
+    """{'params': ..., other collections}: what flax's `apply` takes for one network."""
+    return {'params': self.params[network], **self.stats.get(network, {})}
+
+  def pick(self, networks: tuple[str, ...]) -> 'Variables':
+    """Only these networks, as far as they are here."""
+    params, stats = ({n: tree[n] for n in networks if n in tree} for tree in self)
+    return Variables(params, stats)
+
+  def with_params(self, params: Params) -> 'Variables':
+    """The same with other parameters for the networks in `params`."""
+    return self._replace(params={**self.params, **params})
+
+  def with_stats(self, stats: Stats) -> 'Variables':
+    """The same after a pass that changed the collections in `stats`; the others stay."""
+    changed = {n: {**self.stats.get(n, {}), **collections} for n, collections in stats.items()}
+    return self._replace(stats={**self.stats, **changed})
+
+  def at_rest(self, *networks: str) -> 'Variables':
+    """The same numbers, but no gradient reaches the parameters of these networks."""
+    return self.with_params({n: jax.lax.stop_gradient(self.params[n]) for n in networks})
+
+
+class Init(Protocol):
+  """Random variables of several networks."""
+
+  def __call__(self, rng: jax.Array, batch: Batch, /) -> Variables:
+    """Draws them; traced, so it may run sharded or abstractly.
+
+    Args:
+      rng: key.
+      batch: holds image, mask and id only, of any legal size. Networks that are bound to one image
+        size take that size from the config.
+    """
+    ...
+
+
+class Output(Protocol):
+  """A system's output for damaged images."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    constants: Constants,
+    image: jax.Array,
+    mask: jax.Array,
+    rng: jax.Array,
+    /,
+    **inputs: jax.Array,
+  ) -> jax.Array:
+    """The networks' whole output, before the known pixels are pasted back.
+
+    Args:
+      variables: of `Inference.networks` at least.
+      constants: of `Inference.load_constants` at least.
+      image: f32[B,H,W,3] in [0,1]; its values inside the hole must not matter.
+      mask: f32[B,H,W,1], 1 = hole.
+      rng: key, for systems that sample.
+      **inputs: f32[B,H,W,C] for each name in `Inference.inputs`.
+
+    Returns:
+      f32[B,H,W,3] in [0,1].
+    """
+    ...
+
+
+class Pictures(Protocol):
+  """What else a system can show: a coarse result, edges, where attention looks."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    constants: Constants,
+    image: jax.Array,
+    mask: jax.Array,
+    rng: jax.Array,
+    /,
+    **inputs: jax.Array,
+  ) -> Mapping[str, jax.Array]:
+    """{name: f32[B,H,W,1 or 3] in [0,1]}; arguments as `Output`."""
+    ...
+
+
+class Forward(Protocol):
+  """One training pass of the networks that a phase's losses judge."""
+
+  def __call__(
+    self, variables: Variables, constants: Constants, batch: Batch, rng: jax.Array, /
+  ) -> tuple[Outputs, Stats]:
+    """(outputs, {network: the collections that this pass changed})."""
+    ...
+
+
+class Aux(TypedDict):
+  """What a loss returns beside its value.
+
+  metrics: logged; 'total' is the value itself.
+  stats: {network: collections that the loss's own passes changed}; may be left out.
+  """
+
+  metrics: Metrics
+  stats: NotRequired[Stats]
+
+
+class Loss(Protocol):
+  """What one update minimises."""
+
+  def __call__(
+    self,
+    variables: Variables,
+    constants: Constants,
+    outputs: Outputs,
+    batch: Batch,
+    rng: jax.Array,
+    /,
+  ) -> tuple[jax.Array, Aux]:
+    """(value f32[], what is logged and changed).
+
+    Args:
+      variables: of all networks, as the updates before this one left them.
+      constants: of `Recipe.load_constants`.
+      outputs: of the phase's forward pass. Gradients flow through them into the networks that the
+        update trains.
+      batch: the batch of that pass.
+      rng: key, another one for each update and repeat.
+    """
+    ...
+
+
+class LoadConstants(Protocol):
+  """Frozen networks that are read from files."""
+
+  def __call__(self) -> Constants:
+    """Reads them; called once, before any compilation.
+
+    Raises:
+      OSError: a file is missing; the message says where to put it.
+    """
+    ...
+
+
+class Start(Protocol):
+  """Weights from other files that a new run begins with."""
+
+  def __call__(self) -> Variables:
+    """Whole networks or parts of their trees; called once, before the first step.
+
+    Raises:
+      OSError: a file is missing.
+    """
+    ...
+
+
+def _no_variables() -> Variables:
+  return Variables({}, {})
+
+
+def _shapes(init: Init, min_side: int, multiple: int) -> Variables:
+  side = -(-max(min_side, 64) // multiple) * multiple
+  batch = {
+    'image': jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
+    'mask': jax.ShapeDtypeStruct((1, side, side, 1), np.float32),
+    'id': jax.ShapeDtypeStruct((1,), np.int32),
+  }
+  return jax.eval_shape(init, jax.random.key(0), batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+  """A published system, ready to complete images.
+
+  Attributes:
+    networks: the networks that `output` and `pictures` read.
+    init: random variables of these networks.
+    output: completes images.
+    load_constants: frozen networks that `output` reads.
+    multiple: image sides must be a multiple of this number ...
+    min_side: ... and at least this long.
+    inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training they
+      are made from the whole image, at inference from its known pixels.
+    samples: whether `output` depends on rng, and gives another completion for each key.
+    pictures: what else is worth seeing; None: nothing.
+  """
+
+  networks: tuple[str, ...]
+  init: Init
+  output: Output
+  load_constants: LoadConstants = dict
+  multiple: int = 1
+  min_side: int = 1
+  inputs: tuple[str, ...] = ()
+  samples: bool = False
+  pictures: Pictures | None = None
+
+  def shapes(self) -> Variables:
+    """jax.ShapeDtypeStructs of `networks`, to check weights against."""
+    return _shapes(self.init, self.min_side, self.multiple)
+
+  def predict(
+    self,
+    variables: Variables,
+    constants: Constants,
+    image: jax.Array,
+    mask: jax.Array,
+    rng: jax.Array,
+    **inputs: jax.Array,
+  ) -> jax.Array:
+    """The completed image f32[B,H,W,3]: `output` in the hole, `image` to the bit elsewhere.
+
+    Arguments as `Output`.
+    """
+    out = self.output(variables, constants, image, mask, rng, **inputs)
+    return arrays.compose(out, image, mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +267,17 @@ class Update:
   Attributes:
     name: prefix of its metrics ('generator', 'critic').
     trains: networks that get gradients here; all others are constants to this loss.
-    loss: (params, stats, constants, outputs, batch, rng) -> (scalar, {'metrics': {term: scalar},
-      'stats': {network: changed collections}}). 'stats' may be left out.
+    loss: what is minimised.
     optimizer: name of an entry of `config.optimizers`; updates that share one train the same
       networks.
     every: run at every n-th step of the phase only (lazy regularisation).
     repeat: run n times in a step (several critic steps), on the same batch.
-    fresh_forward: draw a forward pass of its own although the phase shares one.
+    fresh_forward: run a forward pass of its own although the phase shares one.
   """
 
   name: str
   trains: tuple[str, ...]
-  loss: Callable[..., tuple[Any, dict]]
+  loss: Loss
   optimizer: str
   every: int = 1
   repeat: int = 1
@@ -67,7 +297,7 @@ class Phase:
   Attributes:
     name: shown in logs.
     steps: its length; -1: to the end of training (the last phase only).
-    forward: (params, stats, constants, batch, rng) -> (outputs, {network: changed collections}).
+    forward: the pass that the updates' losses judge.
     updates: run in this order; an update sees the parameters that the ones before it left.
     share_forward: True: one forward pass, of the parameters before the step, feeds every update.
       False: a fresh one for each (StyleGAN).
@@ -75,7 +305,7 @@ class Phase:
 
   name: str
   steps: int
-  forward: Callable[..., tuple[Any, dict]]
+  forward: Forward
   updates: tuple[Update, ...]
   share_forward: bool = True
 
@@ -88,55 +318,29 @@ class Plan:
   updates: tuple[str, ...]
 
 
-def _no_constants(training: bool) -> dict:
-  return {}
-
-
-def _nothing() -> dict:
-  return {}
-
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """A published system, ready to be trained, evaluated and run.
+  """A published system, ready to be trained.
 
   Attributes:
-    networks: the names under which parameters are kept.
-    init: (rng, batch) -> (params, stats); traced, so it may run sharded or abstractly. Of a batch
-      it gets image, mask and id only, and of any legal size: networks bound to one image size take
-      that size from the config.
+    inference: how it is run, during training and after it.
+    networks: all networks, those of `inference` and the critics.
+    init: random variables of all of them.
     phases: in order of training.
-    output: (params, stats, constants, image, mask, rng, **inputs) -> f32[B,H,W,3] in [0,1], the
-      networks' whole output, before the known pixels are pasted back (`predict` does that).
-    predict_networks: the networks that `output` reads; only these are restored for inference.
-    load_constants: (training) -> constants; reads files, so it is called once, before any
-      compilation, with training=False where only `predict` is wanted.
-    start: () -> {'params': {network: tree}, 'stats': {network: tree}}: weights of other files that
-      a new run begins with instead of random ones (a pretrained generator), whole networks or parts
-      of their trees; called once, before the first step. config.init_from comes after it.
-    pretrained: networks that config.init_from has to bring, where training would be in vain else.
-    multiple: image sides that the networks take are multiples of it ...
-    min_side: ... and at least this long.
-    inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training
-      they are made of the whole image, for `predict` of what is known.
-    samples: `output` depends on rng, and gives another completion for each key.
-    pictures: as `predict` -> {name: f32[B,H,W,1 or 3] in [0,1]}: what else is worth seeing (a
-      coarse result, edges, where attention looks), columns of the sample grids.
+    load_constants: frozen networks that training reads, those of `inference` included.
+    start: weights that a new run begins with instead of random ones, a pretrained generator for
+      instance. config.init_from is applied after it.
+    pretrained: networks that config.init_from must provide; training them from scratch would be
+      useless.
   """
 
+  inference: Inference
   networks: tuple[str, ...]
-  init: Callable[..., tuple[dict, dict]]
+  init: Init
   phases: tuple[Phase, ...]
-  output: Callable[..., Any]
-  predict_networks: tuple[str, ...] = ('generator',)
-  load_constants: Callable[[bool], dict] = _no_constants
-  start: Callable[[], dict] = _nothing
+  load_constants: LoadConstants = dict
+  start: Start = _no_variables
   pretrained: tuple[str, ...] = ()
-  multiple: int = 1
-  min_side: int = 1
-  inputs: tuple[str, ...] = ()
-  samples: bool = False
-  pictures: Callable[..., dict[str, Any]] | None = None
 
   def __post_init__(self):
     owner: dict[str, tuple[str, ...]] = {}
@@ -155,35 +359,9 @@ class Recipe:
             f'{owner[update.optimizer]} and {update.trains} (update {update.name!r})'
           )
 
-  def shapes(self) -> tuple[Tree, Tree]:
-    """jax.ShapeDtypeStructs of (params, stats) of all networks; they are of no image's size."""
-    side = -(-max(self.min_side, 64) // self.multiple) * self.multiple
-    batch = {
-      'image': jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
-      'mask': jax.ShapeDtypeStruct((1, side, side, 1), np.float32),
-      'id': jax.ShapeDtypeStruct((1,), np.int32),
-    }
-    return jax.eval_shape(self.init, jax.random.key(0), batch)
-
-  def predict(
-    self, params: Tree, stats: Tree, constants: Tree, image: Any, mask: Any, rng: Any, **inputs: Any
-  ) -> Any:
-    """The completed image: `output` in the hole, `image` to the bit wherever mask == 0.
-
-    Args:
-      params: see the module, as the next two.
-      stats: of `predict_networks`.
-      constants: of `load_constants`.
-      image: f32[B,H,W,3] in [0,1].
-      mask: f32[B,H,W,1], 1 = hole.
-      rng: key of the random numbers of systems that sample.
-      **inputs: f32[B,H,W,C], one for each of `inputs`.
-
-    Returns:
-      f32[B,H,W,3] in [0,1].
-    """
-    out = self.output(params, stats, constants, image, mask, rng, **inputs)
-    return arrays.compose(out, image, mask)
+  def shapes(self) -> Variables:
+    """jax.ShapeDtypeStructs of all networks."""
+    return _shapes(self.init, self.inference.min_side, self.inference.multiple)
 
   @property
   def optimizers(self) -> dict[str, tuple[str, ...]]:

@@ -80,9 +80,9 @@ def narrow_glcic():
     rng = np.random.default_rng(0)
     # Numbers of any kind: compiling `init` takes longer than all that is measured with them.
     numbers = lambda x: rng.uniform(0.01, 0.1, x.shape).astype(x.dtype)
-    params, stats = jax.tree.map(numbers, shapes)
+    variables = jax.tree.map(numbers, shapes)
     pick = lambda tree: {'generator': tree['generator']}
-    store.save(path, 'glcic', config, pick(params), pick(stats))
-    return params['generator']
+    store.save(path, 'glcic', config, pick(variables.params), pick(variables.stats))
+    return variables.params['generator']
 
   return write

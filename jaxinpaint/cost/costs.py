@@ -36,7 +36,7 @@ from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.layers import operations
 from jaxinpaint.masks import spec as data_masks
-from jaxinpaint.recipe import Plan, Recipe
+from jaxinpaint.recipe import Constants, Inference, Plan, Recipe, Variables
 from jaxinpaint.runtime import memory
 from jaxinpaint.training import checkpoints, preparation, sharding
 from jaxinpaint.training import config as config_lib
@@ -96,27 +96,25 @@ def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None
   """
   say('stage', 'loading')
   trained = rows.load(row)
-  recipe = systems.make_recipe(trained.config)
+  inference = systems.inference(trained.config)
   device = jax.local_devices()[0]
-  pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
-  weights = jax.device_put(
-    (pick(trained.params), pick(trained.stats), recipe.load_constants(False)), device
-  )
-  say('values', {'parameters': count(weights[0]), 'size': size})
+  variables = trained.variables.pick(inference.networks)
+  weights = jax.device_put((variables, inference.load_constants()), device)
+  say('values', {'parameters': count(variables.params), 'size': size})
   max_batch = max_batch or (8 if device.platform == 'cpu' else 64)
 
   say('stage', 'batch 1')
-  batch = pictures(1, size, recipe)
-  say('values', {'gflops': gflops(recipe, weights, batch)})
+  batch = pictures(1, size, inference)
+  say('values', {'gflops': gflops(inference, weights, batch)})
   with _without_cache():
     begun = time.perf_counter()
-    compiled = _compile(recipe, weights, batch)
+    compiled = _compile(inference, weights, batch)
     say('values', {'compile_seconds': time.perf_counter() - begun})
   costs = compiled.cost_analysis() or {}
   costs = costs[0] if isinstance(costs, list) else costs
   if 'flops' in costs:
     say('values', {'compiled_gflops': float(costs['flops']) / 1e9})
-  best = {1: _seconds(_runner(recipe, weights, compiled, batch), repeats)}
+  best = {1: _seconds(_runner(inference, weights, compiled, batch), repeats)}
   say('values', {'seconds_per_image': best[1], 'host_gb': memory.host_peak_gb()})
   say('values', _device_memory(device, compiled))
   say('values', {'best_batch': 1, 'seconds_per_image_best_batch': best[1], 'largest_batch': 1})
@@ -124,12 +122,12 @@ def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None
   n = 2
   while n <= max_batch:
     say('stage', f'batch {n}')
-    batch = pictures(n, size, recipe)
+    batch = pictures(n, size, inference)
     try:
-      compiled = _compile(recipe, weights, batch)
+      compiled = _compile(inference, weights, batch)
       if _planned(compiled) > _free_bytes(device):
         raise MemoryError
-      best[n] = _seconds(_runner(recipe, weights, compiled, batch), _BATCH_REPEATS) / n
+      best[n] = _seconds(_runner(inference, weights, compiled, batch), _BATCH_REPEATS) / n
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
       if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
         raise
@@ -214,45 +212,45 @@ def count(params: Mapping[str, Any]) -> int:
   return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
 
 
-def gflops(recipe: Recipe, weights: tuple[Any, Any, Any], batch: tuple) -> float:
+def gflops(inference: Inference, weights: tuple[Variables, Constants], batch: tuple) -> float:
   """Of `predict` on a batch of `pictures`: see `layers.operations.useful_flops`."""
   image, mask, further = batch
-  run = lambda weights, image, mask, further: recipe.predict(
+  run = lambda weights, image, mask, further: inference.predict(
     *weights, image, mask, jax.random.key(0), **further
   )
   return operations.useful_flops(run, weights, image, mask, further) / 1e9
 
 
-def pictures(n: int, size: int, recipe: Recipe | None = None) -> tuple:
+def pictures(n: int, size: int, inference: Inference | None = None) -> tuple:
   """(image f32[n,S,S,3] with an empty hole, mask f32[n,S,S,1]): photographs of the sample.
 
-  With a recipe they are padded to the sides that it takes, and its further inputs come third.
+  With a system they are padded to the sides that it takes, and its further inputs come third.
   """
   found = pipeline.evaluation_set('sample', 'test', size=size)
   image = arrays.to_float(np.stack([found[i % len(found)][0] for i in range(n)]))
   square = data_masks.make(f'center:{HOLE}')(np.random.default_rng(0), size, size)
   mask = np.repeat(square.astype(np.float32)[None, ..., None], n, axis=0)
   image = np.where(mask > 0, np.float32(0), image)
-  if recipe is None:
+  if inference is None:
     return image, mask
-  sides = (recipe.multiple, recipe.min_side)
+  sides = (inference.multiple, inference.min_side)
   image, mask = (np.asarray(arrays.pad_to_multiple(x, *sides)) for x in (image, mask))
-  return image, mask, inputs.compute(recipe.inputs, image, mask)
+  return image, mask, inputs.compute(inference.inputs, image, mask)
 
 
-def _compile(recipe: Recipe, weights: Any, batch: tuple) -> Any:
+def _compile(inference: Inference, weights: Any, batch: tuple) -> Any:
   image, mask, further = batch
-  run = jax.jit(recipe.predict)
+  run = jax.jit(inference.predict)
   return run.lower(*weights, image, mask, jax.random.key(0), **further).compile()
 
 
-def _runner(recipe: Recipe, weights: Any, compiled: Any, batch: tuple) -> Callable[[], Any]:
+def _runner(inference: Inference, weights: Any, compiled: Any, batch: tuple) -> Callable[[], Any]:
   """From arrays of the host to an array of the host, the further inputs made anew."""
   image, mask, _ = batch
   key = jax.random.key(0)
 
   def run() -> np.ndarray:
-    further = inputs.compute(recipe.inputs, image, mask)
+    further = inputs.compute(inference.inputs, image, mask)
     return np.asarray(compiled(*weights, image, mask, key, **further))
 
   return run

@@ -1,7 +1,7 @@
 """Extra inputs that some systems read beside image and mask: edges and gray, made on the host.
 
-A recipe names them (`Recipe.inputs`), the pipeline puts them into every batch under the name before
-the colon, and evaluation and inference hand them to `predict` as keyword arguments.
+A system names them (`Inference.inputs`), the pipeline puts them into every batch under the name
+before the colon, and evaluation and inference hand them to `predict` as keyword arguments.
 
   'canny'          edges of Canny's detector, sigma 2
   'canny:sigma=3'  another width of the smoothing, in pixels

@@ -7,14 +7,13 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from jaxinpaint import systems
 from jaxinpaint.predictor import Bound, Model
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Inference, Variables
 from jaxinpaint.training import checkpoints
 from jaxinpaint.weights import store
 
@@ -25,15 +24,13 @@ class Trained:
 
   Attributes:
     config: of the system.
-    params: {network: parameters}.
-    stats: {network: statistics}.
+    variables: of its networks.
     origin: where they come from.
     output: the default folder of a report about it.
   """
 
   config: ConfigDict
-  params: Mapping[str, Any]
-  stats: Mapping[str, Any]
+  variables: Variables
   origin: str
   output: pathlib.Path
 
@@ -46,9 +43,9 @@ class Trained:
     Raises:
       ValueError: the weights are not those of the networks, or the config is of no known system.
     """
-    recipe = systems.make_recipe(self.config)
-    _check_weights(self, recipe)
-    return Model(recipe, seed).bind(self.params, self.stats, recipe.load_constants(False))
+    inference = systems.inference(self.config)
+    _check_weights(self, inference)
+    return Model(inference, seed).bind(self.variables, inference.load_constants())
 
 
 def split(rows: Sequence[str]) -> dict[str, str]:
@@ -106,9 +103,9 @@ def from_workdir(workdir: str | os.PathLike, step: int | None) -> Trained:
   workdir = pathlib.Path(workdir).expanduser()
   if not workdir.is_dir():
     raise FileNotFoundError(f'--workdir {workdir} does not exist: give the folder of a run')
-  config, params, stats, step = checkpoints.restore_for_inference(workdir, step)
+  config, variables, step = checkpoints.restore_for_inference(workdir, step)
   output = workdir / 'evaluation' / str(step)
-  return Trained(config, params, stats, f'{workdir}, step {step}', output)
+  return Trained(config, variables, f'{workdir}, step {step}', output)
 
 
 def from_weights(path: str | os.PathLike) -> Trained:
@@ -116,14 +113,12 @@ def from_weights(path: str | os.PathLike) -> Trained:
   path = pathlib.Path(path).expanduser()
   stored = store.load(path)
   output = pathlib.Path('runs') / 'evaluation' / path.name.removesuffix('.safetensors')
-  return Trained(stored.config, stored.params, stored.stats, str(path), output)
+  variables = Variables(stored.params, stored.stats)
+  return Trained(stored.config, variables, str(path), output)
 
 
-def _check_weights(trained: Trained, recipe: Recipe) -> None:
+def _check_weights(trained: Trained, inference: Inference) -> None:
   """Raises ValueError when the arrays are not those that the system's networks read."""
-  params, stats = recipe.shapes()
-  pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
-  stored = store.Stored(
-    trained.config.system, trained.config, pick(trained.params), pick(trained.stats), {}
-  )
-  store.check_shapes(stored, pick(params), pick(stats))
+  own = trained.variables.pick(inference.networks)
+  stored = store.Stored(trained.config.system, trained.config, own.params, own.stats, {})
+  store.check_shapes(stored, *inference.shapes())

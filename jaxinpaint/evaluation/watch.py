@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from jaxinpaint.masks import sets
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.predictor import Model
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Constants, Inference
 from jaxinpaint.report import grids
 from jaxinpaint.report.results import Example, Results
 from jaxinpaint.runtime import atomic
@@ -62,7 +62,7 @@ class Watch:
   """What a train loop shows of the model: sample grids, quick evaluations, the last one.
 
   Args:
-    recipe: of the system.
+    inference: of the system.
     config: of the run.
     workdir: gets samples/STEP.png and evaluation/STEP/.
 
@@ -70,12 +70,11 @@ class Watch:
     ValueError, OSError: see `check`.
   """
 
-  def __init__(self, recipe: Recipe, config: ConfigDict, workdir: pathlib.Path):
+  def __init__(self, inference: Inference, config: ConfigDict, workdir: pathlib.Path):
     """See the class."""
     check(config)
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self._recipe = recipe
-    self._model = Model(recipe, SEED)
+    self._model = Model(inference, SEED)
     self._on: MaskedImages | None = None
 
   def _spec(self, row: str, predict: Predictor, count: int) -> EvaluationSpec:
@@ -93,7 +92,7 @@ class Watch:
       batch_size=self._config.evaluation.batch_size,
     )
 
-  def evaluate(self, step: int, state: Any, constants: Mapping[str, Any]) -> dict[str, float]:
+  def evaluate(self, step: int, state: Any, constants: Constants) -> dict[str, float]:
     """Means over config.evaluation.quick_count images.
 
     Metrics that need networks of features are left out. All processes call it.
@@ -101,12 +100,12 @@ class Watch:
     Args:
       step: of the state.
       state: TrainState; averaged parameters are used where there are any.
-      constants: of the recipe.
+      constants: of the recipe; more than `Inference` reads do no harm.
 
     Returns:
       {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
     """
-    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    predict = self._model.bind(state.averaged, constants)
     spec = self._spec('model', predict, self._config.evaluation.quick_count)
     results = evaluate(spec, share=True, examples=0, progress=False)
     (b,) = results.bins
@@ -117,17 +116,16 @@ class Watch:
       logging.info('step %d, held-out images: %s', step, shown)
     return means
 
-  def samples(self, step: int, state: Any, constants: Mapping[str, Any]) -> np.ndarray | None:
+  def samples(self, step: int, state: Any, constants: Constants) -> np.ndarray | None:
     """A grid of the first test images, written to samples/STEP.png; all processes call it.
 
-    Its columns: input | mask | output | what the recipe's `pictures` draws | truth.
+    Its columns: input | mask | output | what the system's `pictures` draws | truth.
 
     Returns:
       The grid, uint8[H, W, 3]; None on all processes but the first.
     """
-    weights = (state.params | state.ema, state.stats, constants)
-    predict = self._model.bind(*weights)
-    draw = self._model.bind_pictures(*weights)
+    predict = self._model.bind(state.averaged, constants)
+    draw = self._model.bind_pictures(state.averaged, constants)
     if jax.process_index() != 0:
       return None
     count = self._config.training.sample_count
@@ -141,9 +139,9 @@ class Watch:
     )
     return np.asarray(picture)
 
-  def final(self, step: int, state: Any, constants: Mapping[str, Any]) -> Results:
+  def final(self, step: int, state: Any, constants: Constants) -> Results:
     """The whole evaluation beside the classical fills, in evaluation/STEP/, and on the terminal."""
-    predict = self._model.bind(state.params | state.ema, state.stats, constants)
+    predict = self._model.bind(state.averaged, constants)
     wanted = ImagesSpec.of_config(self._config)
     spec = EvaluationSpec(
       {self._config.system: predict, **classical.PREDICTORS},

@@ -176,6 +176,18 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
   return tree['params']['vgg']
 
 
+def load_down_to(
+  layers: Sequence[str], depth: int, file: str | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+  """The parameters that the deepest of `layers` needs; arguments and errors as `load`."""
+  names = layer_names(depth)
+  used = names[: max(map(names.index, layers)) + 1]
+  params = load(depth, file)
+  return {
+    conv: params[conv] for conv in (n.replace('relu', 'conv') for n in used) if conv in params
+  }
+
+
 def torchvision_entries(depth: int, network: str = 'vgg') -> list[mapping.Entry]:
   """Where the keys of torchvision's convolutions go, below `network`."""
   names = [n.replace('relu', 'conv') for n in layer_names(depth) if n.startswith('relu')]

@@ -97,7 +97,7 @@ def inpaint_files(
   """
   found = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
   report = Report()
-  if pictures is not None and not inpainter.recipe.pictures:
+  if pictures is not None and not inpainter.inference.pictures:
     raise InpaintError(f'{inpainter.name} has no pictures to show besides its output')
   say = say or functools.partial(tqdm.tqdm.write, file=sys.stderr)
 

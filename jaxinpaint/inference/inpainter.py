@@ -1,6 +1,6 @@
 """Arrays in, arrays out: one system with its weights, for images of any size.
 
-  inpainter = Inpainter(recipe, params, stats, constants, name='mesff')
+  inpainter = Inpainter(inference, variables, constants, name='mesff')
   completed = inpainter(image, mask)           # one image
   completed = inpainter(images, masks)         # a batch, or a list of images of different sizes
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxinpaint import arrays
 from jaxinpaint.data import inputs
 from jaxinpaint.inference import blend as blend_lib
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Constants, Inference, Variables
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones: memory follows
 # pixels, not images.
@@ -40,7 +40,7 @@ class Inpainter:
 
   Attributes:
     name: of the system and its weights, for messages.
-    recipe: of the system.
+    inference: of the system.
     batch_size: images of up to 512 x 512 that run at once; of larger ones proportionally fewer.
     seed: of systems that draw random numbers; a result also depends on the images beside it in the
       batch then.
@@ -56,10 +56,9 @@ class Inpainter:
 
   def __init__(
     self,
-    recipe: Recipe,
-    params: dict[str, Any],
-    stats: dict[str, Any],
-    constants: dict[str, Any],
+    inference: Inference,
+    variables: Variables,
+    constants: Constants,
     *,
     name: str,
     batch_size: int = 8,
@@ -68,7 +67,7 @@ class Inpainter:
     pad_to: int = 1,
     blend: str = 'none',
   ):
-    """See the class; params, stats and constants are what `recipe.predict` takes.
+    """See the class; variables and constants are what `inference.predict` takes.
 
     Raises:
       InpaintError: batch_size, max_side or pad_to is out of range, or blend unknown.
@@ -77,17 +76,17 @@ class Inpainter:
       raise InpaintError(f'batch_size {batch_size} must be at least 1')
     if pad_to < 1:
       raise InpaintError(f'pad_to {pad_to} must be at least 1')
-    least = max(recipe.min_side, recipe.multiple, 8)
+    least = max(inference.min_side, inference.multiple, 8)
     if max_side is not None and max_side < least:
       raise InpaintError(f'max_side {max_side} must be at least {least}, or None for no limit')
     if blend not in blend_lib.KINDS:
       raise InpaintError(f'blend {blend!r} must be one of: {", ".join(blend_lib.KINDS)}')
-    self.name, self.recipe, self.blend = name, recipe, blend
+    self.name, self.inference, self.blend = name, inference, blend
     self.batch_size, self.seed = batch_size, seed
     self.max_side, self.pad_to = max_side, pad_to
-    self._state = jax.device_put((dict(params), dict(stats), dict(constants)))
-    self._predict = jax.jit(recipe.predict)
-    self._pictures = jax.jit(recipe.pictures) if recipe.pictures else None
+    self._state = jax.device_put((variables, dict(constants)))
+    self._predict = jax.jit(inference.predict)
+    self._pictures = jax.jit(inference.pictures) if inference.pictures else None
 
   def __repr__(self) -> str:
     return f'Inpainter({self.name!r}, batch_size={self.batch_size}, max_side={self.max_side})'
@@ -193,8 +192,8 @@ class Inpainter:
       yield from self._flush(waiting, shape, ran)
 
   def _padded(self, hole: np.ndarray) -> tuple[int, int]:
-    multiple = math.lcm(self.recipe.multiple, self.pad_to)
-    least = max(self.recipe.min_side, 1)
+    multiple = math.lcm(self.inference.multiple, self.pad_to)
+    least = max(self.inference.min_side, 1)
     height, width = (-(-max(n, least) // multiple) * multiple for n in hole.shape)
     return height, width
 
@@ -228,7 +227,7 @@ class Inpainter:
 
   def _call(self, function: Callable, images: np.ndarray, masks: np.ndarray) -> Any:
     size, height, width, _ = images.shape
-    further = inputs.compute(self.recipe.inputs, images, masks)
+    further = inputs.compute(self.inference.inputs, images, masks)
     try:
       outputs = function(*self._state, images, masks, jax.random.key(self.seed), **further)
       return jax.block_until_ready(outputs)

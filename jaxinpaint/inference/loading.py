@@ -6,7 +6,7 @@ import pathlib
 
 from jaxinpaint import systems
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Inference, Variables
 from jaxinpaint.weights import store
 
 # Files that hold weights, but not as this library stores them.
@@ -44,35 +44,31 @@ def load(
   options = dict(batch_size=batch_size, seed=seed, max_side=max_side, pad_to=pad_to)
   options['blend'] = blend
   if path.is_dir():
-    config, params, stats, name = _from_workdir(path, step)
-    recipe = systems.make_recipe(config)
+    config, variables, name = _from_workdir(path, step)
+    inference = systems.inference(config)
   elif step is not None:
     raise InpaintError(f'step {step} was given, but {path} is no workdir: leave it out')
   else:
     stored = _from_file(path)
     try:
-      recipe = systems.make_recipe(stored.config)
+      inference = systems.inference(stored.config)
     except ValueError as error:  # an unknown system or field: of another version, or edited
       raise store.StoreError(
         f'the configuration in {path.with_suffix(".json")} is not one that this version knows: '
         f'{error}. Import or save the weights anew.'
       ) from error
-    check_fit(stored, recipe, path)
-    params, stats, name = stored.params, stored.stats, f'{stored.system} ({path.name})'
-  constants = recipe.load_constants(False)
-  networks = recipe.predict_networks
-  params = {n: params[n] for n in networks if n in params}
-  stats = {n: stats[n] for n in networks if n in stats}
-  return Inpainter(recipe, params, stats, constants, name=name, **options)
+    check_fit(stored, inference, path)
+    variables, name = Variables(stored.params, stored.stats), f'{stored.system} ({path.name})'
+  variables = variables.pick(inference.networks)
+  return Inpainter(inference, variables, inference.load_constants(), name=name, **options)
 
 
-def check_fit(stored: store.Stored, recipe: Recipe, path: pathlib.Path) -> None:
-  """Raises StoreError when the weights are not those of the networks that `predict` reads."""
-  params, stats = recipe.shapes()
-  pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
-  part = dataclasses.replace(stored, params=pick(stored.params), stats=pick(stored.stats))
+def check_fit(stored: store.Stored, inference: Inference, path: pathlib.Path) -> None:
+  """Raises StoreError when the weights are not those of the networks that `output` reads."""
+  own = Variables(stored.params, stored.stats).pick(inference.networks)
+  part = dataclasses.replace(stored, params=own.params, stats=own.stats)
   try:
-    store.check_shapes(part, pick(params), {n: s for n, s in pick(stats).items() if s})
+    store.check_shapes(part, *inference.shapes())
   except store.StoreError as error:
     raise store.StoreError(f'{path}: {error}') from error
 
@@ -87,8 +83,8 @@ def _from_workdir(path: pathlib.Path, step: int | None):
     raise InpaintError(
       f'{path} is no workdir of a training run (it has no folder checkpoints){hint}'
     )
-  config, params, stats, step = checkpoints.restore_for_inference(path, step)
-  return config, params, stats, f'{config.system} ({path.name}, step {step})'
+  config, variables, step = checkpoints.restore_for_inference(path, step)
+  return config, variables, f'{config.system} ({path.name}, step {step})'
 
 
 def _from_file(path: pathlib.Path) -> store.Stored:

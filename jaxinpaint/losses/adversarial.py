@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxinpaint import arrays
 from jaxinpaint.losses.reconstruction import absolute_difference
@@ -84,6 +85,22 @@ KINDS = {
   'least_squares_on_sigmoid': least_squares_on_sigmoid,
   'wasserstein': wasserstein,
 }
+
+
+def binary_cross_entropy(
+  logits: jax.Array, target: jax.Array | float, *, limit: float | None = None
+) -> jax.Array:
+  """Mean of the binary cross-entropy of sigmoid(logits) with `target`; f32[].
+
+  Args:
+    logits: of any shape.
+    target: in [0,1], of the same shape or a number.
+    limit: of each element's value; PyTorch's BCELoss clamps the logarithm at -100, so 100. None: no
+      limit.
+  """
+  target = jnp.broadcast_to(jnp.asarray(target, jnp.float32), logits.shape)
+  values = optax.sigmoid_binary_cross_entropy(_f32(logits), target)
+  return (values if limit is None else jnp.minimum(values, limit)).mean()
 
 
 def _input_gradient(critic: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

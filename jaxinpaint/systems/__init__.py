@@ -1,8 +1,8 @@
 """The published systems, one folder each, found by name.
 
-A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `make(config)`) and
-`published.py` (the key map of the published checkpoints). Nothing else in the library names a
-system.
+A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `inference(config)`,
+`make(config)`) and `published.py` (the key map of the published checkpoints). Nothing else in the
+library names a system.
 """
 
 import functools
@@ -10,9 +10,10 @@ import importlib
 import importlib.util
 import pathlib
 from types import ModuleType
-from typing import Any
 
-from jaxinpaint.recipe import Recipe
+from ml_collections import ConfigDict
+
+from jaxinpaint.recipe import Inference, Recipe
 from jaxinpaint.weights import importer
 
 
@@ -33,15 +34,27 @@ def module(system: str, part: str) -> ModuleType:
   return importlib.import_module(f'jaxinpaint.systems.{system}.{part}')
 
 
-def default_config(system: str) -> Any:
+def default_config(system: str) -> ConfigDict:
   """ConfigDict(system, dtype, model, loss) with the system's published settings."""
   return module(system, 'recipe').default_config()
 
 
-def make_recipe(config: Any) -> Recipe:
-  """The recipe of `config.system`, from config.model, config.loss and config.dtype.
+def inference(config: ConfigDict) -> Inference:
+  """How `config.system` is run, from config.model and config.dtype alone.
 
-  Sections of the schedule that a weights file does not keep (config.phases) are the published ones.
+  Raises:
+    ValueError: an unknown system, or a field that makes no sense; names it.
+  """
+  return module(config.system, 'recipe').inference(config)
+
+
+def make_recipe(config: ConfigDict) -> Recipe:
+  """How `config.system` is run and trained, from config.model, loss, phases and dtype.
+
+  Sections that a weights file does not keep (config.phases) are the published ones.
+
+  Raises:
+    ValueError: an unknown system, or a field that makes no sense; names it.
   """
   absent = {k: v for k, v in default_config(config.system).items() if k not in config}
   if absent:

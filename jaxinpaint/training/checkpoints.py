@@ -22,6 +22,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
+from jaxinpaint.recipe import Variables
 from jaxinpaint.runtime.faults import StorageError, of_the_runtime
 from jaxinpaint.training import checksums
 from jaxinpaint.training import config as config_lib
@@ -338,15 +339,15 @@ def _first_line(error: BaseException) -> str:
 
 def restore_for_inference(
   workdir: str | pathlib.Path, step: int | None = None
-) -> tuple[ConfigDict, dict[str, Any], dict[str, Any], int]:
-  """What `predict` needs of a run: averaged parameters where the run keeps averages.
+) -> tuple[ConfigDict, Variables, int]:
+  """What `Inference` needs of a run: averaged parameters where the run keeps averages.
 
   Args:
     workdir: of a run.
     step: which checkpoint; None: the newest.
 
   Returns:
-    (config, params, stats, step), on the default device.
+    (config, variables, step), on the default device.
 
   Raises:
     CheckpointError: no such checkpoint, with those there are.
@@ -366,7 +367,7 @@ def restore_for_inference(
     checksums.verify(path, ('meta', 'params', 'ema', 'stats'))
     meta = read_meta(path)
     config = ConfigDict(meta['config'])
-    networks = systems.make_recipe(config).predict_networks
+    networks = systems.inference(config).networks
     params = _read_networks(path / 'params', networks)
     if (path / 'ema').is_dir():
       params |= _read_networks(path / 'ema', networks)
@@ -379,11 +380,11 @@ def restore_for_inference(
   missing = [n for n in networks if n not in params]
   if missing:
     raise CheckpointError(f'checkpoint {path} lacks the networks {missing}')
-  return config, params, {n: stats.get(n, {}) for n in networks if n in stats}, step
+  return config, Variables(params, stats), step
 
 
-def read_weights(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """{'params': ..., 'stats': ...} of all networks of the newest checkpoint, averages merged in."""
+def read_weights(workdir: str | pathlib.Path) -> Variables:
+  """Of all networks of the newest checkpoint, averages merged in."""
   folder = pathlib.Path(workdir).absolute() / 'checkpoints'
   steps = list_steps(folder)
   if not steps:
@@ -395,10 +396,7 @@ def read_weights(workdir: str | pathlib.Path) -> dict[str, Any]:
   except checksums.Damaged as error:
     raise CheckpointError(f'{error}; other steps in {folder}: {steps[:-1]}') from error
   items = {n: _read_networks(path / n, None) for n in wanted}
-  return {
-    'params': items['params'] | items.get('ema', {}),
-    'stats': items.get('stats', {}),
-  }
+  return Variables(items['params'] | items.get('ema', {}), items.get('stats', {}))
 
 
 def _read_networks(path: pathlib.Path, networks: tuple[str, ...] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Recipe, Variables
 from jaxinpaint.training import checkpoints
 from jaxinpaint.training.state import TrainState
 from jaxinpaint.weights import store
@@ -34,8 +34,8 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
     found = checkpoints.read_weights(path)
   else:
     stored = store.load(path)
-    found = {'params': stored.params, 'stats': stored.stats}
-  shared = [n for n in recipe.networks if n in found['params']]
+    found = Variables(stored.params, stored.stats)
+  shared = [n for n in recipe.networks if n in found.params]
   if not shared:
     raise ValueError(
       f'config.init_from {path} holds {sorted(found["params"])}, none of the networks of this '
@@ -49,19 +49,19 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
     )
   params = {
     **state.params,
-    **{n: _fit(path, n, found['params'][n], state.params[n]) for n in shared},
+    **{n: _fit(path, n, found.params[n], state.params[n]) for n in shared},
   }
   stats = dict(state.stats)
   for n in shared:
-    if n in found['stats'] and n in stats:
-      stats[n] = _fit(path, n, found['stats'][n], stats[n])
+    if n in found.stats and n in stats:
+      stats[n] = _fit(path, n, found.stats[n], stats[n])
   for n in recipe.networks:
     logging.info('%s: %s', n, f'from {path}' if n in shared else 'new')
   ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
   return state.replace(params=params, stats=stats, ema=ema)
 
 
-def merge(found: Mapping[str, Any], state: TrainState) -> TrainState:
+def merge(found: Variables, state: TrainState) -> TrainState:
   """`state` with the parts of its parameters and statistics that `found` holds.
 
   Args:
@@ -71,10 +71,10 @@ def merge(found: Mapping[str, Any], state: TrainState) -> TrainState:
   Raises:
     ValueError: `found` has an array that the state lacks, or one of another shape.
   """
-  if not found:
+  if not (found.params or found.stats):
     return state
-  params = _graft(state.params, found.get('params', {}), 'params')
-  stats = _graft(state.stats, found.get('stats', {}), 'stats')
+  params = _graft(state.params, found.params, 'params')
+  stats = _graft(state.stats, found.stats, 'stats')
   ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
   return state.replace(params=params, stats=stats, ema=ema)
 

@@ -15,7 +15,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Inference
 from jaxinpaint.runtime import faults, locks
 from jaxinpaint.training import numerics, preparation, sharding
 from jaxinpaint.training.clock import Clock
@@ -29,7 +29,7 @@ def train(
   config: ConfigDict,
   workdir: str | pathlib.Path,
   *,
-  watch: Callable[[Recipe, ConfigDict, pathlib.Path], Watch] | None = None,
+  watch: Callable[[Inference, ConfigDict, pathlib.Path], Watch] | None = None,
   profile: tuple[int, int] | None = None,
 ) -> TrainState:
   """Trains, or continues to train, until `config.training.steps` steps are done.

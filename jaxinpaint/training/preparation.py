@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import jaxinpaint
 from jaxinpaint.data import pipeline
 from jaxinpaint.masks import spec
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Inference, Recipe
 from jaxinpaint.runtime import atomic, distributed, faults, locks
 from jaxinpaint.runtime.environment import commit
 from jaxinpaint.training import config as config_lib
@@ -43,7 +43,7 @@ def prepare(
   config: ConfigDict,
   workdir: pathlib.Path,
   alone: contextlib.ExitStack | None = None,
-  watch: Callable[[Recipe, ConfigDict, pathlib.Path], Watch] | None = None,
+  watch: Callable[[Inference, ConfigDict, pathlib.Path], Watch] | None = None,
 ) -> Run:
   """Everything before the first step; whatever the user can get wrong fails here.
 
@@ -62,10 +62,10 @@ def prepare(
   program = Program.of(config, mesh)
   recipe = program.recipe
   distributed.announce(mesh)
-  watched = watch(recipe, config, workdir) if watch else None
+  watched = watch(recipe.inference, config, workdir) if watch else None
   own_rows = sharding.local_rows(config.data.batch_size, mesh)
-  pipeline.check(config.data, config.seed, inputs=recipe.inputs, rows=own_rows)
-  constants = recipe.load_constants(True)
+  pipeline.check(config.data, config.seed, inputs=recipe.inference.inputs, rows=own_rows)
+  constants = recipe.load_constants()
 
   _check_workdir(workdir)
   checkpoints = Checkpoints(

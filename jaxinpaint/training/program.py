@@ -41,7 +41,7 @@ class Program:
   def constants(self) -> Any:
     """ShapeDtypeStructs of the frozen networks that training reads; their files are not needed."""
     with shapes.only():
-      found = self.recipe.load_constants(True)
+      found = self.recipe.load_constants()
     return _placed(found, sharding.replicated(self.mesh))
 
   @property
@@ -111,7 +111,7 @@ class Program:
     )
     batch = {
       k: _placed(s, sharding.batch_sharding(mesh, s.ndim))
-      for k, s in batch_shapes(config.data, recipe.inputs).items()
+      for k, s in batch_shapes(config.data, recipe.inference.inputs).items()
     }
     return cls(recipe, mesh, create, _placed(abstract, placed), batch, train_step)
 

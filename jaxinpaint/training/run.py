@@ -154,7 +154,7 @@ def stream(
     config.data,
     numerics.seed_after(config.seed, rollbacks),
     start_step=start,
-    inputs=recipe.inputs,
+    inputs=recipe.inference.inputs,
     rows=sharding.local_rows(config.data.batch_size, mesh),
   )
 

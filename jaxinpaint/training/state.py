@@ -1,14 +1,13 @@
 """Everything that training changes, as one pytree."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Batch, Params, Recipe, Stats, Variables
 
 
 @flax.struct.dataclass
@@ -24,10 +23,20 @@ class TrainState:
   """
 
   step: jax.Array
-  params: Mapping[str, Any]
-  stats: Mapping[str, Any]
-  opt: Mapping[str, Any]
-  ema: Mapping[str, Any]
+  params: Params
+  stats: Stats
+  opt: Mapping[str, optax.OptState]
+  ema: Params
+
+  @property
+  def variables(self) -> Variables:
+    """The parameters that are trained, and the statistics."""
+    return Variables(self.params, self.stats)
+
+  @property
+  def averaged(self) -> Variables:
+    """The same with averaged parameters where averages are kept: what is evaluated."""
+    return self.variables.with_params(self.ema)
 
 
 def create(
@@ -35,7 +44,7 @@ def create(
   optimizers: Mapping[str, optax.GradientTransformation],
   ema_networks: tuple[str, ...],
   rng: jax.Array,
-  batch: Mapping[str, jax.Array],
+  batch: Batch,
 ) -> TrainState:
   """The state before the first step; traced, so that it can be created sharded or abstractly.
 

@@ -17,34 +17,36 @@ import optax
 from jaxinpaint import arrays
 from jaxinpaint.layers import conv, rows
 from jaxinpaint.recipe import (
+  Batch,
+  Constants,
+  Metrics,
+  Outputs,
+  Params,
   Phase,
   Plan,
   Recipe,
   Update,
+  Variables,
 )
 from jaxinpaint.training.state import TrainState
-
-
-def _merge(stats: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-  return {**stats, **{network: {**stats.get(network, {}), **v} for network, v in new.items()}}
 
 
 def _run_update(
   state: TrainState,
   update: Update,
-  shared: tuple[Any, Callable],
-  constants: Any,
-  batch: Any,
+  shared: tuple[Outputs, Callable],
+  constants: Constants,
+  batch: Batch,
   optimizer: optax.GradientTransformation,
   rng: jax.Array,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
   """One optimizer step; returns the state after it and {term: value}."""
   outputs, pullback = shared
   trained = {n: state.params[n] for n in update.trains}
 
   def loss(trained, outputs):
-    params = {**state.params, **trained}
-    return update.loss(params, state.stats, constants, outputs, batch, rng)
+    variables = state.variables.with_params(trained)
+    return update.loss(variables, constants, outputs, batch, rng)
 
   (_, aux), (direct, cotangent) = jax.value_and_grad(
     loss, argnums=(0, 1), has_aux=True, allow_int=True
@@ -57,31 +59,32 @@ def _run_update(
     'grad_norm': optax.global_norm(grads),
     'update_norm': optax.global_norm(changes),
   }
-  state = state.replace(
-    params={**state.params, **optax.apply_updates(trained, changes)},
-    stats=_merge(state.stats, aux.get('stats', {})),
-    opt={**state.opt, update.optimizer: opt},
-  )
-  return state, metrics
+  variables = state.variables.with_params(optax.apply_updates(trained, changes))
+  variables = variables.with_stats(aux.get('stats', {}))
+  return _with(state, variables, opt={**state.opt, update.optimizer: opt}), metrics
+
+
+def _with(state: TrainState, variables: Variables, **others: Any) -> TrainState:
+  return state.replace(params=variables.params, stats=variables.stats, **others)
 
 
 def _run_phase(
   state: TrainState,
   phase: Phase,
   active: tuple[str, ...],
-  constants: Any,
-  batch: Any,
+  constants: Constants,
+  batch: Batch,
   optimizers: Mapping[str, optax.GradientTransformation],
   rng: jax.Array,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
   """All active updates of one step, in the phase's order."""
   rng_forward, rng_updates = jax.random.split(rng)
   before = state.params
 
-  def forward(params, stats, key):
-    run = lambda p: phase.forward(p, stats, constants, batch, key)
-    outputs, pullback, new_stats = jax.vjp(run, params, has_aux=True)
-    return (outputs, pullback), new_stats
+  def forward(state, params, key):
+    run = lambda p: phase.forward(Variables(p, state.stats), constants, batch, key)
+    outputs, pullback, changed = jax.vjp(run, params, has_aux=True)
+    return (outputs, pullback), _with(state, state.variables.with_stats(changed))
 
   shared = None
   metrics = {}
@@ -94,13 +97,11 @@ def _run_phase(
       rng_update = jax.random.fold_in(jax.random.fold_in(rng_updates, index), repeat)
       if phase.share_forward and not update.fresh_forward:
         if shared is None:
-          shared, stats = forward(before, state.stats, rng_forward)
-          state = state.replace(stats=_merge(state.stats, stats))
+          shared, state = forward(state, before, rng_forward)
         own = shared
       else:
         rng_update, key = jax.random.split(rng_update)
-        own, stats = forward(state.params, state.stats, key)
-        state = state.replace(stats=_merge(state.stats, stats))
+        own, state = forward(state, state.params, key)
       optimizer = optimizers[update.optimizer]
       state, terms = _run_update(state, update, own, constants, batch, optimizer, rng_update)
       metrics |= {f'{update.name}/{k}': v.astype(jnp.float32) for k, v in terms.items()}
@@ -117,7 +118,7 @@ def make_train_step(
   constants_sharding: Any = None,
   replicated: Any = None,
   draw_masks: Callable[[jax.Array, int, int], jax.Array] | None = None,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
   """Compiles lazily: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
 
   `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
@@ -186,7 +187,7 @@ def make_train_step(
   return train_step
 
 
-def _average(average: Any, params: Any, decay: float, moves: Any) -> Any:
+def _average(average: Params, params: Params, decay: float, moves: Any) -> Any:
   decay = jnp.where(moves, decay, 1.0)
   return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(e.dtype), average, params)
 
@@ -195,7 +196,7 @@ def _floats(tree: Any) -> list[jax.Array]:
   return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-def nonfinite_terms(metrics: Mapping[str, Any]) -> list[str]:
+def nonfinite_terms(metrics: Metrics) -> list[str]:
   """Names ('update/term') of the metrics that are NaN or infinite, losses before norms."""
   bad = [k for k, v in metrics.items() if k != 'finite' and not bool(jnp.isfinite(v))]
   return sorted(bad, key=lambda k: (k.endswith('_norm'), k.endswith('/total'), k))

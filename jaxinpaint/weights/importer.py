@@ -134,7 +134,7 @@ def _convert(
   files: Mapping[pathlib.Path, Any], format: mapping.Format, config: ConfigDict, recipe: Recipe
 ) -> dict[str, dict]:
   entries = tuple(format.entries(config.model))
-  expected = dict(zip(('params', 'stats'), recipe.shapes(), strict=True))
+  expected = recipe.shapes()._asdict()
   tree: dict[str, dict] = {'params': {}, 'stats': {}}
   owner: dict[str, pathlib.Path] = {}
   for path, content in files.items():
@@ -153,7 +153,7 @@ def _convert(
         owner[network] = path
       for kind in tree:
         tree[kind].update(part[kind])
-  lacking = [n for n in recipe.predict_networks if n not in tree['params']]
+  lacking = [n for n in recipe.inference.networks if n not in tree['params']]
   if lacking and not format.partial:
     raise mapping.MappingError(
       f'the files hold {", ".join(sorted(owner)) or "no network"}, but not the '

@@ -5,7 +5,7 @@ holds the format version, system, configuration, source, parameter counts, and t
 safetensors file. Both are written under a temporary name and then renamed.
 
   stored = store.load('misf_places2.safetensors')
-  recipe = systems.make_recipe(stored.config)
+  inference = systems.inference(stored.config)
 """
 
 import dataclasses

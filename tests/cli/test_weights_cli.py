@@ -12,7 +12,7 @@ from torch_bytes import call, emit, tensor, write_stream, write_zip
 
 from jaxinpaint import systems
 from jaxinpaint.cli import weights as cli
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Inference, Recipe, Variables
 from jaxinpaint.runtime import digest
 from jaxinpaint.weights import importer, mapping, store
 
@@ -26,7 +26,7 @@ def _init(rng, batch):
     'discriminator': {'conv': {'kernel': jnp.zeros((1, 1, 3, 4))}},
   }
   stats = {'discriminator': {'spectral': {'conv': {'u': jnp.zeros(4), 'v': jnp.zeros(3)}}}}
-  return params, stats
+  return Variables(params, stats)
 
 
 def _entries(model):
@@ -56,7 +56,7 @@ TOY = {
       {'system': 'toy', 'dtype': 'float32', 'model': {'bias': False}, 'loss': {}}
     ).lock(),
     make=lambda config: Recipe(
-      ('generator', 'discriminator'), _init, phases=(), output=lambda *_: None
+      Inference(('generator',), _init, lambda *_: None), ('generator', 'discriminator'), _init, ()
     ),
   ),
 }

@@ -108,7 +108,7 @@ def test_frozen_networks_need_no_files(monkeypatch):
     assert count(lpips.load('alex')['trunk']) == 2_469_696  # of AlexNet's convolutions
     assert arcface.load()['params']['out_dense']['kernel'].shape == (7 * 7 * 512, 512)
     recipe = systems.make_recipe(config_lib.base('mesff'))
-    assert set(recipe.load_constants(True)) == {'vgg'}
+    assert set(recipe.load_constants()) == {'vgg'}
   with pytest.raises(AssertionError, match='asked for'):
     vgg.load(16)
 

@@ -13,12 +13,7 @@ from jaxinpaint import systems
 from jaxinpaint.cli import resources as command
 from jaxinpaint.cost import costs, resources
 from jaxinpaint.layers import conv, operations
-from jaxinpaint.recipe import (
-  Phase,
-  Plan,
-  Recipe,
-  Update,
-)
+from jaxinpaint.recipe import Inference, Phase, Plan, Recipe, Update
 from jaxinpaint.report.resources import RESOURCES, shown
 from jaxinpaint.runtime import memory
 from jaxinpaint.training import config as config_lib
@@ -44,17 +39,17 @@ def test_flops_are_those_of_the_plain_convolutions_on_every_backend():
 def test_parameters_and_operations_are_the_zoos(system):
   # Both are of the published networks at 256 x 256; docs/zoo.json was made by another path.
   known = json.loads((ROOT / 'docs' / 'zoo.json').read_text())[system]
-  recipe = zoo.recipe_of(system)
-  batch = costs.pictures(1, 256, recipe)
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), zoo._batch())
-  pick = lambda tree: {n: tree[n] for n in recipe.predict_networks if n in tree}
-  weights = (pick(params), pick(stats), {})
-  assert costs.count(weights[0]) == sum(known['parameters'][n] for n in recipe.predict_networks)
-  assert costs.gflops(recipe, weights, batch) == pytest.approx(known['gflops'], abs=0.005)
+  inference = zoo.recipe_of(system).inference
+  batch = costs.pictures(1, 256, inference)
+  variables = inference.shapes()
+  assert costs.count(variables.params) == sum(known['parameters'][n] for n in inference.networks)
+  assert costs.gflops(inference, (variables, {}), batch) == pytest.approx(
+    known['gflops'], abs=0.005
+  )
 
 
 def recipe_of(*phases):
-  return Recipe(('g', 'd'), lambda *a: ({}, {}), phases, lambda *a: None)
+  return Recipe(Inference(('g',), None, None), ('g', 'd'), None, phases)
 
 
 def update(name, trains, every=1):
@@ -78,9 +73,9 @@ def test_the_hole_is_empty_and_the_sides_are_the_networks():
   assert image.shape == (3, 50, 50, 3) and mask.mean() == pytest.approx(0.25, abs=0.01)
   assert not image[mask[..., 0] > 0].any() and image[mask[..., 0] == 0].any()
   assert not np.array_equal(image[0], image[1])
-  recipe = systems.make_recipe(systems.default_config('edgeconnect'))
-  padded, _, further = costs.pictures(1, 50, recipe)
-  assert padded.shape[1] % recipe.multiple == 0 and padded.shape[1] >= 50
+  inference = systems.inference(systems.default_config('edgeconnect'))
+  padded, _, further = costs.pictures(1, 50, inference)
+  assert padded.shape[1] % inference.multiple == 0 and padded.shape[1] >= 50
   assert set(further) == {'canny'} and further['canny'].shape == padded.shape[:3] + (1,)
 
 

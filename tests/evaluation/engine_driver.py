@@ -19,7 +19,7 @@ from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
-from jaxinpaint.recipe import Phase, Recipe
+from jaxinpaint.recipe import Inference, Variables
 
 SIZE = 24
 BINS = ['10-20', '20-40']
@@ -29,21 +29,21 @@ IMAGES = 10
 def misf():
   config = systems.default_config('misf')
   config.model.update(dict(width=4, blocks=1))
-  recipe = systems.make_recipe(config)
+  inference = systems.inference(config)
   batch = {
     'image': np.zeros((1, SIZE, SIZE, 3), np.float32),
     'mask': np.zeros((1, SIZE, SIZE, 1), np.float32),
     'id': np.zeros(1, np.int32),
   }
-  return Model(recipe).bind(*recipe.init(jax.random.key(0), batch), {})
+  return Model(inference).bind(inference.init(jax.random.key(0), batch), {})
 
 
 def sampling():
-  def output(params, stats, constants, image, mask, rng):
+  def output(variables, constants, image, mask, rng):
     return jax.random.uniform(rng, image.shape)
 
-  recipe = Recipe(('generator',), None, (Phase('joint', -1, None, ()),), output, samples=True)
-  return Model(recipe, seed=3).bind({'generator': {}}, {}, {})
+  inference = Inference(('generator',), None, output, samples=True)
+  return Model(inference, seed=3).bind(Variables({'generator': {}}, {}), {})
 
 
 class Counting:

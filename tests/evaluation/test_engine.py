@@ -16,7 +16,7 @@ from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Metric
 from jaxinpaint.predictor import Model
-from jaxinpaint.recipe import Phase, Recipe
+from jaxinpaint.recipe import Inference, Variables
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
 PSNR = Metric('psnr', 'PSNR', 'psnr', {'data_range': 255}, 'higher', 3)
@@ -35,15 +35,13 @@ def masks_of(bins=BINS, side=24):
   return sets.make('strokes', bins, side, side)
 
 
-def recipe_of(output, **fields):
-  return Recipe(('generator',), None, (Phase('joint', -1, None, ()),), output, **fields)
+def bound(output, devices=None, params=None, **fields):
+  inference = Inference(('generator',), None, output, **fields)
+  variables = Variables({'generator': params or {}}, {})
+  return Model(inference, seed=5, devices=devices).bind(variables, {})
 
 
-def bound(output, devices=None, **fields):
-  return Model(recipe_of(output, **fields), seed=5, devices=devices).bind({'generator': {}}, {}, {})
-
-
-def half(params, stats, constants, image, mask, rng):
+def half(variables, constants, image, mask, rng):
   return 0.5 * image + 0.25 * mask
 
 
@@ -80,7 +78,7 @@ def test_raw_and_composite_of_one_output(photographs):
 
 
 def test_a_raw_output_must_be_finite(photographs):
-  broken = bound(lambda p, s, c, image, mask, rng: image + jnp.where(mask == 0, jnp.nan, 0))
+  broken = bound(lambda v, c, image, mask, rng: image + jnp.where(mask == 0, jnp.nan, 0))
   with pytest.raises(EvaluationError, match='NaN or infinity'):
     measured({'x': broken}, images_of(photographs), masks_of(), protocol_of(PSNR))
 
@@ -164,7 +162,7 @@ def test_missing_networks_leave_no_number(photographs):
   assert all(set(r.values) == {'psnr'} for r in results.records) and not results.set_values
 
 
-def uniform(params, stats, constants, image, mask, rng):
+def uniform(variables, constants, image, mask, rng):
   return jax.random.uniform(rng, image.shape)
 
 
@@ -191,9 +189,9 @@ def test_a_system_that_samples(deep, photographs):
   assert runs[2].not_computed['spread'].endswith('pass --samples 5')
 
 
-def convolutions(params, stats, constants, image, mask, rng):
+def convolutions(variables, constants, image, mask, rng):
   x = jnp.concatenate([image, mask], -1)
-  for k in params['generator']:
+  for k in variables.params['generator']:
     x = jnp.tanh(jax.lax.conv_general_dilated(
       x, k, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     ))  # fmt: skip
@@ -208,8 +206,7 @@ def test_one_device_and_eight_give_the_same_numbers(photographs):
     for i, o in itertools.pairwise(widths)
   ]
   rows = [
-    {'net': Model(recipe_of(convolutions), devices=devices).bind({'generator': kernels}, {}, {})}
-    for devices in (jax.devices()[:1], jax.devices())
+    {'net': bound(convolutions, devices, kernels)} for devices in (jax.devices()[:1], jax.devices())
   ]
   protocol = protocols.get('seed000')
   runs = [measured(r, images_of(photographs), masks_of(), protocol, batch_size=3) for r in rows]

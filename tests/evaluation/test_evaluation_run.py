@@ -23,26 +23,26 @@ from jaxinpaint.evaluation.spec import ImagesSpec
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Model
-from jaxinpaint.recipe import Phase, Recipe
+from jaxinpaint.recipe import Inference, Variables
 from jaxinpaint.report import published, tables
 from jaxinpaint.runtime import locks
 from jaxinpaint.training import checkpoints
+from jaxinpaint.training.state import TrainState
 from jaxinpaint.weights import store
 
 SIZE = 30  # not a multiple of what the toy's network takes
 
 
-def toy_recipe(config=None):
+def toy_inference(config=None):
   def init(rng, batch):
-    return {'generator': {'colour': jnp.zeros(3)}}, {}
+    return Variables({'generator': {'colour': jnp.zeros(3)}}, {})
 
-  def predict(params, stats, constants, image, mask, rng):
+  def output(variables, constants, image, mask, rng):
     arrays.check_multiple(*image.shape[1:3], 8, 32)
-    colour = 0.5 + params['generator']['colour']
+    colour = 0.5 + variables.params['generator']['colour']
     return arrays.compose(jnp.broadcast_to(colour, image.shape), image, mask)
 
-  phase = Phase('joint', -1, None, ())
-  return Recipe(('generator',), init, (phase,), predict, multiple=8, min_side=32)
+  return Inference(('generator',), init, output, multiple=8, min_side=32)
 
 
 def toy_config():
@@ -69,7 +69,7 @@ PARAMS = {'generator': {'colour': np.zeros(3, np.float32)}}
 
 @pytest.fixture
 def toy(monkeypatch):
-  monkeypatch.setattr(systems, 'make_recipe', toy_recipe)
+  monkeypatch.setattr(systems, 'inference', toy_inference)
   return toy_config()
 
 
@@ -163,7 +163,7 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
 
   def restore(workdir, step=None):
     restored['step'] = step
-    return config, PARAMS, {}, step or 7
+    return config, Variables(PARAMS, {}), step or 7
 
   monkeypatch.setattr(checkpoints, 'restore_for_inference', restore)
   results = command.prepare(flags(workdir=tmp_path, step=3)).run()
@@ -308,13 +308,13 @@ def test_weights_that_do_not_fit_the_networks(toy, folder, tmp_path):
 
 
 def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
-  recipe, traced = toy_recipe(), []
+  inference, traced = toy_inference(), []
 
-  def output(params, stats, constants, image, mask, rng):
+  def output(variables, constants, image, mask, rng):
     traced.append(image.shape)
-    return recipe.output(params, stats, constants, image, mask, rng)
+    return inference.output(variables, constants, image, mask, rng)
 
-  model = Model(dataclasses.replace(recipe, output=output))
+  model = Model(dataclasses.replace(inference, output=output))
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
   images = np.stack([p[:30, :40] for p in photographs]).astype(np.float32) / 255
   mask = np.zeros((3, 30, 40, 1), np.float32)
@@ -322,22 +322,25 @@ def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
   for value in (0.0, 0.25):
     colour = jax.device_put(np.full(3, value, np.float32), jax.NamedSharding(mesh, jax.P()))
     other = jax.device_put(np.zeros((8, 2), np.float32), jax.NamedSharding(mesh, jax.P('data')))
-    bound = model.bind({'generator': {'colour': colour, 'other': other}, 'critic': {}}, {}, {})
+    params = {'generator': {'colour': colour, 'other': other}, 'critic': {}}
+    bound = model.bind(Variables(params, {}), {})
     output = bound(images, mask, np.arange(3, dtype=np.int32))
     np.testing.assert_array_equal(output, np.where(mask > 0, np.float32(0.5 + value), images))
   assert traced == [(8, 32, 40, 3)], 'three images on eight devices'
 
 
-class State:
-  params = {'generator': {'colour': jnp.full(3, 9.0)}}
-  stats = {}
-  ema = {'generator': {'colour': jnp.zeros(3)}}
+STATE = TrainState(
+  step=jnp.int32(4),
+  params={'generator': {'colour': jnp.full(3, 9.0)}},
+  stats={},
+  opt={},
+  ema={'generator': {'colour': jnp.zeros(3)}},
+)
 
 
 def test_watch(toy, tmp_path, capsys):
-  recipe = toy_recipe()
-  watcher = watch.Watch(recipe, toy, tmp_path)
-  means = watcher.evaluate(4, State, {})
+  watcher = watch.Watch(toy_inference(), toy, tmp_path)
+  means = watcher.evaluate(4, STATE, {})
   assert {'psnr', 'ssim', 'l1_percent', 'hole_psnr'} <= means.keys()
   # The averaged parameters paint the hole gray; the others would paint it white.
   images = dataclasses.replace(ImagesSpec.of_config(toy), count=4).load().images
@@ -348,11 +351,11 @@ def test_watch(toy, tmp_path, capsys):
   assert b.label == '0-60'
   assert means['psnr'] == pytest.approx(fill.summary('m', b, 'psnr').mean, rel=1e-12)
 
-  shown = watcher.samples(4, State, {})
+  shown = watcher.samples(4, STATE, {})
   picture = cv2.imread(str(tmp_path / 'samples' / '0000004.png'))[..., ::-1]
   np.testing.assert_array_equal(picture, shown)
 
-  results = watcher.final(4, State, {})
+  results = watcher.final(4, STATE, {})
   assert results.count == 5 and (tmp_path / 'evaluation' / '4' / 'report.md').exists()
   printed = capsys.readouterr().out
   assert 'Telea' in printed and 'toy beats all classical fills in none of the 24 means.' in printed

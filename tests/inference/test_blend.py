@@ -79,7 +79,7 @@ def test_an_inpainter_blends_and_known_pixels_stay_to_the_bit(dtype, max_side):
   if dtype == np.uint8:
     image = (image * 255 + 0.5).astype(np.uint8)
   hole = spec.make('strokes:0.1-0.3')(np.random.default_rng(0), 41, 75) > 0
-  white = lambda p, s, c, image, mask, rng: jnp.ones_like(image)
+  white = lambda v, c, image, mask, rng: jnp.ones_like(image)
   got = toy_system.inpainter(white, blend='poisson', max_side=max_side)(image, hole)
   assert got.dtype == dtype
   np.testing.assert_array_equal(got[~hole], image[~hole])

@@ -62,9 +62,9 @@ def test_one_file(tmp_path):
 def test_pictures_are_written_beside_and_never_over_a_file(tmp_path):
   save(tmp_path / 'in' / 'sub' / 'a.jpg')
   save_mask(tmp_path / 'm.png')
-  draw = lambda params, stats, constants, image, mask, rng: {'coarse': image, 'where': mask}
-  recipe = toy_system.recipe(multiple=8, min_side=16, pictures=draw)
-  painter = Inpainter(recipe, toy_system.params(), {}, {}, name='toy')
+  draw = lambda variables, constants, image, mask, rng: {'coarse': image, 'where': mask}
+  inference = toy_system.inference(multiple=8, min_side=16, pictures=draw)
+  painter = Inpainter(inference, toy_system.variables(), {}, name='toy')
   arguments = (painter, tmp_path / 'in', tmp_path / 'm.png', tmp_path / 'out')
   folder = tmp_path / 'seen'
   report = inpaint_files(*arguments, pictures=folder, say=print)
@@ -290,10 +290,10 @@ def test_outputs_that_would_collide(desk):
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-  recipe = toy_system.recipe(multiple=8)
-  monkeypatch.setattr(systems, 'make_recipe', lambda config: recipe)
+  inference = toy_system.inference(multiple=8)
+  monkeypatch.setattr(systems, 'inference', lambda config: inference)
   config = {'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}}
-  return store.save(tmp_path / 'toy.safetensors', 'toy', config, toy_system.params())
+  return store.save(tmp_path / 'toy.safetensors', 'toy', config, *toy_system.variables())
 
 
 def test_load_a_weights_file(weights):
@@ -318,8 +318,8 @@ def test_load_a_workdir(weights, tmp_path):
   saver = Checkpoints(tmp_path / 'run', keep=2)
   config = ConfigDict({'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}})
   for step, colour in ((3, (0.0, 0.0, 0.0)), (5, (1.0, 1.0, 1.0))):
-    params = jax.tree.map(jnp.asarray, toy_system.params(colour))
-    ema = jax.tree.map(jnp.asarray, toy_system.params(toy_system.COLOUR)) if step == 5 else {}
+    params = jax.tree.map(jnp.asarray, toy_system.variables(colour).params)
+    ema = jax.tree.map(jnp.asarray, toy_system.variables().params) if step == 5 else {}
     saver.save(TrainState(jnp.int32(step), params, {}, {}, ema), config, {})
   saver.close()
   image = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
@@ -351,7 +351,7 @@ def test_load_refuses_what_is_no_weights(weights, tmp_path):
 
 def test_weights_of_an_unknown_system(tmp_path):
   config = {'system': 'nothing', 'dtype': 'float32', 'model': {}, 'loss': {}}
-  path = store.save(tmp_path / 'a.safetensors', 'nothing', config, toy_system.params())
+  path = store.save(tmp_path / 'a.safetensors', 'nothing', config, *toy_system.variables())
   with pytest.raises(store.StoreError, match=r"a\.json .*unknown system 'nothing'.*mesff"):
     loading.load(path)
 

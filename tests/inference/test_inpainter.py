@@ -32,7 +32,7 @@ def test_any_size_and_type_keeps_known_pixels_to_the_bit(size, dtype):
 
 def test_known_pixels_survive_a_network_that_changes_them():
   image = noise(20, 13, 3)
-  out = toy_system.inpainter(lambda p, s, c, image, mask, rng: jnp.ones_like(image))(
+  out = toy_system.inpainter(lambda v, c, image, mask, rng: jnp.ones_like(image))(
     image, toy_system.hole(20, 13)
   )
   known = toy_system.hole(20, 13) == 0
@@ -42,7 +42,7 @@ def test_known_pixels_survive_a_network_that_changes_them():
 def test_the_network_gets_padded_sizes_and_no_hole_content():
   seen = []
 
-  def predict(params, stats, constants, image, mask, rng):
+  def predict(variables, constants, image, mask, rng):
     seen.append(image.shape)
     return image + mask * 0.5
 
@@ -55,7 +55,7 @@ def test_the_network_gets_padded_sizes_and_no_hole_content():
 
 
 def test_padding_never_shows_a_hole_as_known():
-  def predict(params, stats, constants, image, mask, rng):
+  def predict(variables, constants, image, mask, rng):
     bad = ((image[..., :1] == 0) & (mask == 0)).any()
     return jnp.where(bad, 1.0, 0.25) * jnp.ones_like(image)
 
@@ -67,7 +67,7 @@ def test_padding_never_shows_a_hole_as_known():
 def test_equal_padded_shapes_compile_once_and_results_keep_their_order():
   traces = []
 
-  def predict(params, stats, constants, image, mask, rng):
+  def predict(variables, constants, image, mask, rng):
     traces.append(image.shape)
     mean = (image * (1 - mask)).sum((1, 2), keepdims=True) / (1 - mask).sum((1, 2), keepdims=True)
     return arrays.compose(jnp.broadcast_to(mean, image.shape), image, mask)
@@ -90,7 +90,7 @@ def test_equal_padded_shapes_compile_once_and_results_keep_their_order():
 def test_large_images_run_in_smaller_batches():
   shapes = []
 
-  def predict(params, stats, constants, image, mask, rng):
+  def predict(variables, constants, image, mask, rng):
     shapes.append(image.shape[0])
     return image
 
@@ -144,7 +144,7 @@ def test_an_empty_mask_runs_nothing():
 def test_max_side_reduces_only_what_the_network_sees():
   seen = []
 
-  def predict(params, stats, constants, image, mask, rng):
+  def predict(variables, constants, image, mask, rng):
     seen.append(image.shape)
     return arrays.compose(jnp.full_like(image, 0.5), image, mask)
 
@@ -191,7 +191,7 @@ def test_wrong_arrays_get_a_sentence(image, mask, words):
 
 
 def test_a_network_that_diverged_is_reported():
-  run = toy_system.inpainter(lambda p, s, c, image, mask, rng: image / 0 * mask)
+  run = toy_system.inpainter(lambda v, c, image, mask, rng: image / 0 * mask)
   with pytest.raises(InpaintError, match='toy gave values that are not finite'):
     run(noise(16, 16, 3), toy_system.hole(16, 16))
 
@@ -205,7 +205,7 @@ def test_options_out_of_range(options):
 def test_the_seed_decides_random_systems():
   import jax
 
-  def predict(params, stats, constants, image, mask, rng):
+  def predict(variables, constants, image, mask, rng):
     return arrays.compose(jax.random.uniform(rng, image.shape), image, mask)
 
   image, mask = noise(16, 16, 3), toy_system.hole(16, 16)
@@ -216,13 +216,13 @@ def test_the_seed_decides_random_systems():
 def test_pictures_have_the_images_size_and_read_what_is_known():
   seen = {}
 
-  def draw(params, stats, constants, image, mask, rng, canny):
+  def draw(variables, constants, image, mask, rng, canny):
     seen['shapes'] = image.shape, mask.shape, canny.shape
     return {'edges': canny, 'input': image}
 
   fields = dict(multiple=8, min_side=16, inputs=('canny:sigma=1',), pictures=draw)
-  predict = lambda params, stats, constants, image, mask, rng, canny: image
-  run = Inpainter(toy_system.recipe(predict, **fields), toy_system.params(), {}, {}, name='toy')
+  predict = lambda variables, constants, image, mask, rng, canny: image
+  run = Inpainter(toy_system.inference(predict, **fields), toy_system.variables(), {}, name='toy')
   image = np.random.default_rng(0).integers(0, 256, (21, 30, 3), np.uint8)
   mask = toy_system.hole(21, 30)
   drawn = run.pictures(image, mask)

@@ -5,29 +5,28 @@ import numpy as np
 from PIL import Image
 
 from jaxinpaint.inference.inpainter import Inpainter
-from jaxinpaint.recipe import Phase, Recipe
+from jaxinpaint.recipe import Inference, Variables
 
 COLOUR = (0.2, 0.6, 0.8)
 
 
-def recipe(output=None, **fields) -> Recipe:
-  def paint(params, stats, constants, image, mask, rng):
-    return jnp.broadcast_to(params['generator']['colour'], image.shape)
+def inference(output=None, **fields) -> Inference:
+  def paint(variables, constants, image, mask, rng):
+    return jnp.broadcast_to(variables.params['generator']['colour'], image.shape)
 
   def init(rng, batch):
-    return {'generator': {'colour': jnp.zeros(3)}, 'discriminator': {'w': jnp.zeros(2)}}, {}
+    return Variables({'generator': {'colour': jnp.zeros(3)}}, {})
 
-  phases = (Phase('joint', -1, lambda *a: ({}, {}), ()),)
-  return Recipe(('generator', 'discriminator'), init, phases, output or paint, **fields)
+  return Inference(('generator',), init, output or paint, **fields)
 
 
-def params(colour=COLOUR):
-  return {'generator': {'colour': np.asarray(colour, np.float32)}}
+def variables(colour=COLOUR) -> Variables:
+  return Variables({'generator': {'colour': np.asarray(colour, np.float32)}}, {})
 
 
 def inpainter(output=None, multiple=8, min_side=16, **options) -> Inpainter:
   return Inpainter(
-    recipe(output, multiple=multiple, min_side=min_side), params(), {}, {}, name='toy', **options
+    inference(output, multiple=multiple, min_side=min_side), variables(), {}, name='toy', **options
   )
 
 

@@ -29,7 +29,7 @@ def batch(size=32):
 
 
 def weights(recipe, data):
-  """(params, stats) drawn by numpy: compiling `recipe.init` takes longer than all it is for."""
+  """Variables drawn by numpy: compiling `recipe.init` takes longer than all it is for."""
   rng = np.random.default_rng(0)
 
   def draw(path, x):
@@ -45,9 +45,9 @@ def weights(recipe, data):
 def start(recipe, data):
   """(the initial state, the train step), with plain gradient descent everywhere."""
   txs = {name: optax.sgd(1e-3) for name in recipe.optimizers}
-  params, stats = weights(recipe, data)
-  opt = {k: txs[k].init({n: params[n] for n in ns}) for k, ns in recipe.optimizers.items()}
-  state = state_lib.TrainState(jnp.zeros((), jnp.int32), params, stats, opt, {})
+  variables = weights(recipe, data)
+  opt = {k: txs[k].init(variables.pick(n).params) for k, n in recipe.optimizers.items()}
+  state = state_lib.TrainState(jnp.zeros((), jnp.int32), *variables, opt, {})
   return state, step_lib.make_train_step(recipe, txs)
 
 
@@ -84,8 +84,8 @@ def write_published(path, init, entries, network, key):
 
   `key`: of the file's dict under which the state dict is; None: the file is the state dict.
   """
-  params, stats = jax.eval_shape(init, jax.random.key(0), abstract_batch())
-  tree = {'params': {network: params[network]}, 'stats': {network: stats.get(network, {})}}
+  variables = jax.eval_shape(init, jax.random.key(0), abstract_batch())
+  tree = variables.pick((network,))._asdict()
   value = lambda p, x: np.full(x.shape, float(p[-1].key == 'bias'), np.float32)
   tree = jax.tree_util.tree_map_with_path(value, tree)
   state = mapping.export(tree, [e for e in entries if e.network == network])

@@ -33,7 +33,7 @@ def batch():
 @pytest.fixture(scope='module')
 def pieces(batch):
   recipe = systems.make_recipe(small())
-  return recipe, *jax.jit(recipe.init)(jax.random.key(1), batch)
+  return recipe, jax.jit(recipe.init)(jax.random.key(1), batch)
 
 
 def test_default_config_is_the_published_one():
@@ -53,10 +53,10 @@ def test_default_config_is_the_published_one():
 
 def test_the_recipe_takes_its_least_side_from_the_rates():
   recipe = systems.make_recipe(small())
-  assert (recipe.multiple, recipe.min_side) == (4, 36)
+  assert (recipe.inference.multiple, recipe.inference.min_side) == (4, 36)
   config = small()
   config.model.rates = (1, 2)
-  assert systems.make_recipe(config).min_side == 12
+  assert systems.make_recipe(config).inference.min_side == 12
   config.model.rates = (1, 0)
   with pytest.raises(ValueError, match=r'config\.model\.rates \(1, 0\) must be'):
     systems.make_recipe(config)
@@ -64,25 +64,23 @@ def test_the_recipe_takes_its_least_side_from_the_rates():
 
 @pytest.mark.parametrize('kind', ['soft_mask', 'soft_mask_released', 'non_saturating'])
 def test_losses_are_of_the_completed_image_and_as_their_kind_says(kind, pieces, batch):
-  _, params, stats = pieces
+  _, variables = pieces
   recipe = systems.make_recipe(small(adversarial_kind=kind))
   generator, discriminator = recipe.phases[0].updates
   out = jnp.clip(batch['image'] + 0.25, 0, 1)
   seen = {}
 
   def logits(x):
-    variables = {'params': params['discriminator'], **seen}
-    found, new = networks.Discriminator(width=4).apply(
-      variables, x, train=True, mutable=['spectral']
-    )
+    own = {'params': variables.params['discriminator'], **seen}
+    found, new = networks.Discriminator(width=4).apply(own, x, train=True, mutable=['spectral'])
     seen.update(new)
     return found[0]
 
   run = lambda update: jax.jit(
-    lambda out: update.loss(params, stats, {}, {'out': out}, batch, jax.random.key(0))[1]['metrics']
+    lambda out: update.loss(variables, {}, {'out': out}, batch, jax.random.key(0))[1]['metrics']
   )(out)
   got = run(generator)
-  seen.update(stats['discriminator'])
+  seen.update(variables.stats['discriminator'])
   comp = arrays.compose(out, batch['image'], batch['mask'])
   fake = logits(comp)
   if kind == 'non_saturating':
@@ -97,7 +95,7 @@ def test_losses_are_of_the_completed_image_and_as_their_kind_says(kind, pieces, 
   np.testing.assert_allclose(got['total'], got['l1'] + got['adversarial'], rtol=1e-5)
 
   got = run(discriminator)
-  seen.update(stats['discriminator'])
+  seen.update(variables.stats['discriminator'])
   real, fake = logits(batch['image']), logits(comp)
   if kind == 'non_saturating':
     want = adversarial.non_saturating.discriminator(real, fake)
@@ -125,23 +123,24 @@ def test_a_step_moves_both_networks(batch):
 
 def test_the_generator_leaves_the_discriminator_alone(pieces, batch):
   """The released code's leak: the generator's adversarial gradient in the discriminator's step."""
-  recipe, params, stats = pieces
+  recipe, variables = pieces
   discriminator = recipe.phases[0].updates[1]
 
   def total(own, out):
-    rest = {**params, 'discriminator': own}
-    return discriminator.loss(rest, stats, {}, {'out': out}, batch, jax.random.key(0))[0]
+    judging = variables.with_params({'discriminator': own})
+    return discriminator.loss(judging, {}, {'out': out}, batch, jax.random.key(0))[0]
 
-  to_own, to_out = jax.jit(jax.grad(total, (0, 1)))(params['discriminator'], batch['image'] / 2)
+  own = variables.params['discriminator']
+  to_own, to_out = jax.jit(jax.grad(total, (0, 1)))(own, batch['image'] / 2)
   assert not np.asarray(to_out).any()
   assert np.asarray(to_own['conv5']['kernel']).any()
   assert recipe.phases[0].updates[0].trains == ('generator',)
 
 
 def test_predict_keeps_known_pixels_and_takes_other_shapes(pieces, batch):
-  recipe, params, stats = pieces
+  recipe, variables = pieces
   image, mask = batch['image'][:, :36], batch['mask'][:, :36]
-  got = jax.jit(recipe.predict)(params, stats, {}, image, mask, jax.random.key(0))
+  got = jax.jit(recipe.inference.predict)(variables, {}, image, mask, jax.random.key(0))
   known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
   np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(image)[known])
   assert np.abs(np.asarray(got - image)[~known]).max() > 0
@@ -150,8 +149,8 @@ def test_predict_keeps_known_pixels_and_takes_other_shapes(pieces, batch):
 def test_published_files_are_imported_and_others_refused(tmp_path):
   config = systems.default_config('aotgan')
   recipe = systems.make_recipe(config)
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), importer_batch())
-  tree = {'params': params, 'stats': stats}
+  variables = jax.eval_shape(recipe.init, jax.random.key(0), importer_batch())
+  tree = variables._asdict()
   tree = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), tree)
   tree['params']['generator']['decoder2']['bias'] += np.arange(3, dtype=np.float32)
   for name, entries in (

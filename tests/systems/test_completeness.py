@@ -68,17 +68,18 @@ def test_a_config_builds_and_plans(path, variant):
     'image': jax.ShapeDtypeStruct((1, size, size, 3), np.float32),
     'mask': jax.ShapeDtypeStruct((1, size, size, 1), np.float32),
   }
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), batch)
-  assert set(params) == set(recipe.networks)
+  variables = jax.eval_shape(recipe.init, jax.random.key(0), batch)
+  assert set(variables.params) == set(recipe.networks)
   further = {
     name: jax.ShapeDtypeStruct(shape, np.float32)
-    for name, shape in inputs.shapes(recipe.inputs, (1, size, size)).items()
+    for name, shape in inputs.shapes(recipe.inference.inputs, (1, size, size)).items()
   }
-  arguments = (params, stats, {}, batch['image'], batch['mask'], jax.random.key(0))
-  completed = jax.eval_shape(recipe.predict, *arguments, **further)
+  arguments = (variables, {}, batch['image'], batch['mask'], jax.random.key(0))
+  inference = recipe.inference
+  completed = jax.eval_shape(inference.predict, *arguments, **further)
   assert completed.shape == (1, size, size, 3) and completed.dtype == np.float32
-  pictures = jax.eval_shape(recipe.pictures, *arguments, **further) if recipe.pictures else {}
-  for name, picture in pictures.items():
+  pictures = inference.pictures or (lambda *a, **k: {})
+  for name, picture in jax.eval_shape(pictures, *arguments, **further).items():
     assert picture.shape in ((1, size, size, 1), (1, size, size, 3)), name
   assert recipe.plan(0).phase == 0
   if recipe.steps is not None:

@@ -7,6 +7,7 @@ import torch_bytes
 
 from jaxinpaint import systems
 from jaxinpaint.features import vgg
+from jaxinpaint.losses import adversarial
 from jaxinpaint.systems.ctsdg import networks, published, recipe
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, state, step
@@ -76,7 +77,7 @@ def test_losses_and_gradients(case):
   run = lambda *x: networks.Discriminator().apply(variables, *x)
   real = run(batch['image'], get('gray'), get('edge'))
   fake = run(unit(get('output')), get('gray'))
-  entropy = recipe.cross_entropy
+  entropy = adversarial.binary_cross_entropy
   judged = entropy(real['logits'], 1.0) + entropy(fake['logits'], 0.0)
   judged += entropy(real['edges'], get('edge')) + entropy(fake['edges'], get('edge'))
   goldens.assert_close(judged, data['dis_loss'], what='discriminator')
@@ -104,7 +105,7 @@ def test_parameter_counts_are_the_published_ones():
   params, _ = jax.eval_shape(made.init, jax.random.key(0), batch)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   assert count(params['generator']) == 52_147_789
-  assert made.multiple == made.min_side == 128
+  assert made.inference.multiple == made.inference.min_side == 128
 
 
 def test_a_step_trains_both_networks_and_moves_their_statistics(batch):
@@ -130,10 +131,10 @@ def test_a_step_trains_both_networks_and_moves_their_statistics(batch):
 
 def test_norms_rest_while_fine_tuning(batch):
   made = systems.make_recipe(small())
-  params, stats = made.init(jax.random.key(0), batch)
-  forward = jax.jit(lambda p, s: made.phases[1].forward(p, s, {}, batch, None)[1])
-  changed = forward(params, stats)['generator']
-  pairs = zip(jax.tree.leaves(changed), jax.tree.leaves(stats['generator']), strict=True)
+  variables = made.init(jax.random.key(0), batch)
+  forward = jax.jit(lambda v: made.phases[1].forward(v, {}, batch, None)[1])
+  changed = forward(variables)['generator']
+  pairs = zip(jax.tree.leaves(changed), jax.tree.leaves(variables.stats['generator']), strict=True)
   assert not any((a != b).any() for a, b in pairs)
   assert {u.optimizer for u in made.phases[1].updates} == {
     'generator_finetuning',
@@ -143,14 +144,14 @@ def test_norms_rest_while_fine_tuning(batch):
 
 def test_predict_keeps_known_pixels_and_shows_its_streams(batch):
   made = systems.make_recipe(small())
-  params, stats = made.init(jax.random.key(0), batch)
+  variables = made.init(jax.random.key(0), batch)
   further = {name: batch[name] for name in ('canny', 'gray')}
-  arguments = (params, stats, {}, batch['image'], batch['mask'], jax.random.key(0))
-  out = np.asarray(jax.jit(made.predict)(*arguments, **further))
+  arguments = (variables, {}, batch['image'], batch['mask'], jax.random.key(0))
+  out = np.asarray(jax.jit(made.inference.predict)(*arguments, **further))
   known = batch['mask'][..., 0] == 0
   np.testing.assert_array_equal(out[known], batch['image'][known])
   assert np.isfinite(out).all() and (out[~known] != batch['image'][~known]).any()
-  drawn = jax.eval_shape(made.pictures, *arguments, **further)
+  drawn = jax.eval_shape(made.inference.pictures, *arguments, **further)
   assert {n: p.shape[-1] for n, p in drawn.items()} == {'edges': 1, 'texture': 3}
 
 
@@ -161,7 +162,7 @@ def test_predict_keeps_known_pixels_and_shows_its_streams(batch):
     ('model', 'canny_sigma', 0.0, 'canny_sigma 0.0 must be above 0'),
     ('loss', 'hole', -1.0, r'loss.hole -1.0 must be finite and >= 0'),
     ('loss', 'vgg_layers', ('relu1_1',), 'vgg_layers .* must be among'),
-    ('phases', 'training', -1, 'training -1 must be >= 0 steps'),
+    ('phases', 'training', -1, 'training -1 must be a number of steps'),
   ],
 )
 def test_bad_settings_are_named(section, field, value, message):
@@ -182,9 +183,9 @@ def test_published_files_are_imported_and_others_refused(tmp_path):
   made = systems.make_recipe(systems.default_config('ctsdg'))
   shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
   one = dict(image=shape(1, 128, 128, 3), mask=shape(1, 128, 128, 1))
-  params, stats = jax.eval_shape(made.init, jax.random.key(0), one)
+  variables = jax.eval_shape(made.init, jax.random.key(0), one)
   # Broadcast zeros: 60 million parameters that take no memory until they are written.
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float16), {'params': params, 'stats': stats})
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float16), variables._asdict())
   file = {k: np.array(v, np.float32) for k, v in mapping.export(zeros, entries).items()}
   file['texture_branch.features.0.0.weight_orig'] = np.zeros(3, np.float32)
   write(tmp_path / 'ctsdg.pt', file)

@@ -6,6 +6,7 @@ import pytest
 
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import reconstruction
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems.deepfillv1 import networks, recipe
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
@@ -30,10 +31,10 @@ def batch(size=SIZE):
 
 def filled(made, data):
   """Parameters of a recipe, without compiling its initialisation."""
-  shapes, stats = jax.eval_shape(made.init, jax.random.key(1), data)
+  shapes = jax.eval_shape(made.init, jax.random.key(1), data)
   rng = np.random.default_rng(1)
   draw = lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape) * 0.1, jnp.float32)
-  return jax.tree.map(draw, shapes), stats
+  return jax.tree.map(draw, shapes)
 
 
 def changed(old, new):
@@ -44,13 +45,13 @@ def changed(old, new):
 def test_each_update_trains_its_networks():
   made = systems.make_recipe(small(phases=dict(coarse=1, joint=-1), critic_steps=2))
   optimizers = {name: optax.adam(1e-3) for name in made.optimizers}
-  params, stats = filled(made, batch())
+  variables = filled(made, batch())
   state = state_lib.TrainState(
     step=jnp.zeros((), jnp.int32),
-    params=params,
-    stats=stats,
+    params=variables.params,
+    stats=variables.stats,
     opt={
-      name: optimizers[name].init({n: params[n] for n in trained})
+      name: optimizers[name].init(variables.pick(trained).params)
       for name, trained in made.optimizers.items()
     },
     ema={},
@@ -111,7 +112,7 @@ def generator_terms(data, outputs, **loss):
   made = systems.make_recipe(small(adversarial=0.0, **loss))
   update = made.phases[0].updates[0]
   assert update.every == 1 and made.networks == ('generator',)
-  total, aux = update.loss({}, {}, {}, outputs, data, jax.random.key(0))
+  total, aux = update.loss(Variables({}, {}), {}, outputs, data, jax.random.key(0))
   return float(total), {k: float(v) for k, v in aux['metrics'].items()}
 
 
@@ -141,51 +142,52 @@ def test_reconstruction_terms_by_hand():
   assert np.isfinite(generator_terms(everything, outputs)[0])
 
 
-def critic_terms(params, outputs, data, **loss):
+def critic_terms(variables, outputs, data, **loss):
   made = systems.make_recipe(small(**loss))
   update = made.phases[0].updates[0]
-  run = jax.jit(lambda p: update.loss(p, {}, {}, outputs, data, jax.random.key(3)))
-  return {k: float(v) for k, v in run(params)[1]['metrics'].items()}
+  run = jax.jit(lambda v: update.loss(v, {}, outputs, data, jax.random.key(3)))
+  return {k: float(v) for k, v in run(variables)[1]['metrics'].items()}
 
 
 def test_critics_see_completed_images_and_penalties_the_hole():
   data = batch()
   made = systems.make_recipe(small())
-  params, _ = filled(made, data)
+  variables = filled(made, data)
   out = jax.random.uniform(jax.random.key(4), data['image'].shape)
   outputs = {'coarse': out, 'out': out}
-  terms = critic_terms(params, outputs, data)
+  terms = critic_terms(variables, outputs, data)
   critic = networks.critics('official', 4)['global_critic']
-  score = lambda x: critic.apply({'params': params['global_critic']}, x)
+  score = lambda x: critic.apply(variables.of('global_critic'), x)
   fake = arrays.compose(out, data['image'], data['mask'])
   want = float(score(fake).mean() - score(data['image']).mean())
   assert terms['wasserstein_global'] == pytest.approx(want, abs=1e-5)
-  everywhere = critic_terms(params, outputs, data, gp_masked=False)
+  everywhere = critic_terms(variables, outputs, data, gp_masked=False)
   assert terms['slope_global'] < everywhere['slope_global']
   # Only the hole of the output reaches the critics.
   other = jnp.where(data['mask'] == 1, out, 0.0)
-  again = critic_terms(params, {'coarse': out, 'out': other}, data)
+  again = critic_terms(variables, {'coarse': out, 'out': other}, data)
   assert again == pytest.approx(terms, rel=1e-5)
 
 
 def test_predict_pictures_and_known_pixels():
   made = systems.make_recipe(small())
   data = batch()
-  params, stats = filled(made, data)
+  variables = filled(made, data)
   image, mask = data['image'][:, :24], data['mask'][:, :24]
-  arguments = (params, stats, {}, image, mask, jax.random.key(0))
-  got = jax.jit(made.predict)(*arguments)
+  arguments = (variables, {}, image, mask, jax.random.key(0))
+  got = jax.jit(made.inference.predict)(*arguments)
   known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
   np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(image)[known])
-  pictures = jax.jit(made.pictures)(*arguments)
+  pictures = jax.jit(made.inference.pictures)(*arguments)
   assert set(pictures) == {'coarse', 'attention'}
   for picture in pictures.values():
     assert picture.shape == image.shape
     assert float(picture.min()) >= 0 and float(picture.max()) <= 1
   np.testing.assert_array_equal(np.asarray(pictures['coarse'])[known], np.asarray(image)[known])
   baseline = systems.make_recipe(small(model=dict(use_attention=False)))
-  shapes, _ = jax.eval_shape(baseline.init, jax.random.key(1), data)
-  drawn = jax.eval_shape(baseline.pictures, shapes, {}, {}, image, mask, jax.random.key(0))
+  drawn = jax.eval_shape(
+    baseline.inference.pictures, baseline.shapes(), {}, image, mask, jax.random.key(0)
+  )
   assert set(drawn) == {'coarse'}
 
 
@@ -195,7 +197,7 @@ def test_images_of_another_size_than_the_critics_are_refused():
   data = batch(40)
   outputs = {'coarse': data['image'], 'out': data['image']}
   with pytest.raises(ValueError, match='32 x 32, the batch has 40 x 40: set config'):
-    jax.eval_shape(lambda: loss({}, {}, {}, outputs, data, jax.random.key(0)))
+    jax.eval_shape(lambda: loss(Variables({}, {}), {}, outputs, data, jax.random.key(0)))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_images_of_another_size_than_the_critics_are_refused():
     (lambda c: c.loss.update(critic_batches='new'), "'fresh', 'same'"),
     (lambda c: c.loss.update(ae=-1.0), 'config.loss.ae -1.0 must be finite and >= 0'),
     (lambda c: c.loss.update(discount=0.0), 'config.loss.discount 0.0'),
-    (lambda c: c.phases.update(joint=0), 'coarse=0, joint=0'),
+    (lambda c: c.phases.update(joint=0), 'phases: all .* are 0: nothing to train'),
     (lambda c: c.model.update(local_size=64), 'local_size 64 exceeds model.image_size 32'),
     (lambda c: c.loss.update(l1=0.0, ae=0.0, adversarial=0.0), 'nothing to train'),
   ],

@@ -31,7 +31,7 @@ def small(phases=(1, 1, 1), model=(), **loss):
 @pytest.fixture(scope='module')
 def pieces():
   recipe = systems.make_recipe(small())
-  return recipe, *cases.weights(recipe, cases.batch())
+  return recipe, cases.weights(recipe, cases.batch())
 
 
 def test_default_config_is_the_released_one():
@@ -51,7 +51,8 @@ def test_default_config_is_the_released_one():
   assert loss.l1_over_mask_mean and loss.joint == 'inpainting'
   assert not config.model.composite_edges
   recipe = systems.make_recipe(config)
-  assert recipe.inputs == ('canny:sigma=2',) and (recipe.multiple, recipe.min_side) == (4, 12)
+  made = recipe.inference
+  assert made.inputs == ('canny:sigma=2',) and (made.multiple, made.min_side) == (4, 12)
   assert [p.name for p in recipe.phases] == ['edge', 'inpainting', 'joint']
 
 
@@ -76,7 +77,7 @@ def test_each_phase_trains_its_own():
 
 
 def test_a_phase_paints_what_it_trains(pieces):
-  recipe, params, stats = pieces
+  recipe, variables = pieces
   data = cases.batch()
   for phase, made, turned in zip(
     recipe.phases,
@@ -84,7 +85,7 @@ def test_a_phase_paints_what_it_trains(pieces):
     ({'edge_generator'}, set(), set()),
     strict=True,
   ):
-    outputs, changed = jax.eval_shape(phase.forward, params, stats, {}, data, None)
+    outputs, changed = jax.eval_shape(phase.forward, variables, {}, data, None)
     assert set(outputs) == made and set(changed) == turned
 
 
@@ -99,26 +100,26 @@ def test_a_step_moves_all_networks_and_their_vectors():
 
 
 def test_gradients_reach_the_edge_generator_only_end_to_end(pieces):
-  _, params, stats = pieces
+  _, variables = pieces
   data = cases.batch()
   reached = {}
   for joint in edge_guided.JOINT:
     phase = systems.make_recipe(small((0, 0, 1), joint=joint)).phases[0]
-    out = lambda p, run=phase.forward: run(p, stats, {}, data, None)[0]['out'].sum()
-    gradient = jax.jit(lambda p, out=out: jax.grad(out)(p)['edge_generator'])(params)
+    out = lambda p, run=phase.forward: run(variables.with_params(p), {}, data, None)[0]['out'].sum()
+    gradient = jax.jit(lambda p, out=out: jax.grad(out)(p)['edge_generator'])(variables.params)
     reached[joint] = any(np.asarray(g).any() for g in jax.tree.leaves(gradient))
   assert reached == {'inpainting': False, 'both': False, 'end_to_end': True}
 
 
 def test_edge_losses_are_of_the_gray_picture_with_its_edges(pieces):
-  recipe, params, stats = pieces
+  recipe, variables = pieces
   data = cases.batch()
   drawn = jnp.full_like(data['canny'], 0.25)
   drawing, judging = recipe.phases[0].updates
   run = lambda update: jax.jit(
-    lambda drawn: update.loss(params, stats, {}, {'edges': drawn}, data, None)[1]['metrics']
+    lambda drawn: update.loss(variables, {}, {'edges': drawn}, data, None)[1]['metrics']
   )(drawn)
-  own = {'params': params['edge_discriminator'], **stats['edge_discriminator']}
+  own = variables.of('edge_discriminator')
   network = PatchDiscriminator(width=4)
   gray = edge_generators.gray(data['image'])
 
@@ -135,7 +136,7 @@ def test_edge_losses_are_of_the_gray_picture_with_its_edges(pieces):
   np.testing.assert_allclose(got['adversarial'], want, rtol=1e-5)
   want = 10 * sum(jnp.abs(f - r).mean() for f, r in zip(fake, real, strict=True))
   np.testing.assert_allclose(got['feature_matching'], want, rtol=1e-5)
-  own.update(stats['edge_discriminator'])
+  own.update(variables.stats['edge_discriminator'])
   real, fake = see(data['canny'], True)[0], see(drawn, True)[0]
   want = adversarial.non_saturating.discriminator(real, fake)
   got = run(judging)
@@ -153,19 +154,24 @@ def test_precision_and_recall_are_those_of_the_hole():
 
 
 def test_at_inference_edges_are_drawn_everywhere_unless_asked(pieces):
-  recipe, params, stats = pieces
+  recipe, variables = pieces
   data = cases.batch()
-  composited = systems.make_recipe(small(model={'composite_edges': True}))
+  plain = recipe.inference
+  composited = systems.inference(small(model={'composite_edges': True}))
   image, mask, canny = (data[k][:, :20] for k in ('image', 'mask', 'canny'))
 
   @jax.jit
   def run(image):
-    call = lambda f, image: f(params, stats, {}, image, mask, None, canny=canny)
-    shown = [call(r.pictures, image)['edges'] for r in (recipe, composited)]
+    call = lambda f, image: f(variables, {}, image, mask, None, canny=canny)
+    shown = [call(r.pictures, image)['edges'] for r in (plain, composited)]
     other = jnp.where(mask == 1, 0.5, image)
     return *shown, *(
       call(f, x)
-      for f, x in ((recipe.predict, image), (composited.predict, image), (recipe.predict, other))
+      for f, x in (
+        (plain.predict, image),
+        (composited.predict, image),
+        (plain.predict, other),
+      )
     )
 
   drawn, pasted, first, second, other = map(np.asarray, run(image))
@@ -181,7 +187,7 @@ def test_at_inference_edges_are_drawn_everywhere_unless_asked(pieces):
 
 
 def test_the_hole_is_white_to_the_generators(pieces):
-  _, params, _ = pieces
+  _, variables = pieces
   data = cases.batch()
   white = jnp.where(data['mask'] == 1, 1.0, data['image'])
   network = edge_generators.InpaintGenerator(4, 0)
@@ -190,7 +196,7 @@ def test_the_hole_is_white_to_the_generators(pieces):
   def run():
     args = ((data['image'], data['mask']), (white, 0 * data['mask']))
     return [
-      network.apply({'params': params['generator']}, image, data['canny'], mask)['out']
+      network.apply(variables.of('generator'), image, data['canny'], mask)['out']
       for image, mask in args
     ]
 

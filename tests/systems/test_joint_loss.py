@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxinpaint import systems
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import reconstruction
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
@@ -48,14 +49,15 @@ def test_the_hole_alone_can_be_weighted(batch):
   recipe = make(small(l1=0.0, l1_hole=2.0, adversarial=0.0))
   outputs = {'out': jnp.zeros_like(batch['image'])}
   loss = recipe.phases[0].updates[0].loss
-  total, aux = loss({}, {}, {}, outputs, batch, jax.random.key(0))
+  total, aux = loss(Variables({}, {}), {}, outputs, batch, jax.random.key(0))
   image, hole = np.asarray(batch['image']), np.asarray(batch['mask'])[..., 0] == 1
   assert float(total) == pytest.approx(2 * image[hole].mean(), rel=1e-6)
   assert set(aux['metrics']) == {'l1_hole', 'total'}
 
 
 def make(config):
-  return joint_loss.make(config, Generator, multiple=4, min_side=8)
+  inference = joint_loss.inference(config, Generator, multiple=4, min_side=8)
+  return joint_loss.make(config, inference, Generator)
 
 
 @pytest.fixture(scope='module')
@@ -77,8 +79,8 @@ def vgg_params():
 
 def pieces(config, batch):
   recipe = make(config)
-  params, stats = jax.jit(recipe.init)(jax.random.key(0), batch)
-  return recipe, params, stats
+  variables = jax.jit(recipe.init)(jax.random.key(0), batch)
+  return recipe, variables
 
 
 def changed(a, b):
@@ -92,7 +94,8 @@ def test_a_recipe_plans_both_updates_in_order():
     'generator': ('generator',),
     'discriminator': ('discriminator',),
   }
-  assert (recipe.multiple, recipe.min_side, recipe.predict_networks) == (4, 8, ('generator',))
+  made = recipe.inference
+  assert (made.multiple, made.min_side, made.networks) == (4, 8, ('generator',))
   assert recipe.steps is None
 
 
@@ -121,21 +124,22 @@ def test_a_step_moves_both_networks_and_takes_three_power_iterations(batch):
 
 
 def test_each_update_has_gradients_only_for_what_it_trains(batch):
-  recipe, params, stats = pieces(small(), batch)
+  recipe, start = pieces(small(), batch)
   (phase,) = recipe.phases
 
   @jax.jit
   def gradients(params):
     def loss_of(update):
       def loss(params):
-        outputs, _ = phase.forward(params, stats, {}, batch, jax.random.key(0))
-        return update.loss(params, stats, {}, outputs, batch, jax.random.key(0))[0]
+        variables = start.with_params(params)
+        outputs, _ = phase.forward(variables, {}, batch, jax.random.key(0))
+        return update.loss(variables, {}, outputs, batch, jax.random.key(0))[0]
 
       return loss
 
     return {u.name: jax.grad(loss_of(u))(params) for u in phase.updates}
 
-  found = gradients(params)
+  found = gradients(start.params)
   zero = lambda tree: all((x == 0).all() for x in jax.tree.leaves(tree))
   # The discriminator's loss must not reach the generator; the generator's does reach the
   # discriminator's weights, and the engine leaves them out because they are not in `trains`.
@@ -147,19 +151,19 @@ def test_each_update_has_gradients_only_for_what_it_trains(batch):
 @pytest.mark.parametrize('style_on_hole', (False, True))
 def test_terms_are_the_losses_and_sum_to_the_total(batch, vgg_params, style_on_hole):
   config = small(perceptual=0.1, style=250.0, style_on_hole=style_on_hole)
-  recipe, params, stats = pieces(config, batch)
+  recipe, variables = pieces(config, batch)
   constants = {'vgg': vgg_params}
 
   @jax.jit
-  def run(params):
-    outputs, _ = recipe.phases[0].forward(params, stats, constants, batch, jax.random.key(0))
+  def run(variables):
+    outputs, _ = recipe.phases[0].forward(variables, constants, batch, jax.random.key(0))
     found = {
-      u.name: u.loss(params, stats, constants, outputs, batch, jax.random.key(0))
+      u.name: u.loss(variables, constants, outputs, batch, jax.random.key(0))
       for u in recipe.phases[0].updates
     }
     return outputs['out'], found
 
-  out, found = run(params)
+  out, found = run(variables)
   total, aux = found['generator']
   metrics = aux['metrics']
   assert set(metrics) == {'l1', 'adversarial', 'perceptual', 'style', 'total'}
@@ -191,22 +195,22 @@ def test_terms_are_the_losses_and_sum_to_the_total(batch, vgg_params, style_on_h
 def test_what_the_discriminator_is_shown(batch):
   seen = {}
   for choice in ('out', 'comp'):
-    recipe, params, stats = pieces(small(discriminator_input=choice), batch)
+    recipe, variables = pieces(small(discriminator_input=choice), batch)
     update = recipe.phases[0].updates[1]
     far = {'out': jnp.where(batch['mask'] == 1, batch['image'], 0.0)}  # differs outside the hole
-    run = jax.jit(lambda o: update.loss(params, stats, {}, o, batch, jax.random.key(0))[1])  # noqa: B023
+    run = jax.jit(lambda o: update.loss(variables, {}, o, batch, jax.random.key(0))[1])  # noqa: B023
     same, other = (run(o)['metrics']['fake'] for o in ({'out': batch['image']}, far))
     seen[choice] = bool(same == other)
   assert seen == {'out': False, 'comp': True}
 
 
 def test_a_weight_of_zero_removes_the_term_and_what_it_needs(batch):
-  recipe, params, stats = pieces(small(adversarial=0.0), batch)
-  assert recipe.networks == tuple(params) == ('generator',) and stats == {}
+  recipe, variables = pieces(small(adversarial=0.0), batch)
+  assert recipe.networks == tuple(variables.params) == ('generator',) and variables.stats == {}
   assert recipe.plan(0).updates == ('generator',)
-  assert recipe.load_constants(True) == {}
+  assert recipe.load_constants() == {}
   loss = recipe.phases[0].updates[0].loss
-  total, aux = loss(params, stats, {}, {'out': batch['image'] + 0.5}, batch, jax.random.key(0))
+  total, aux = loss(variables, {}, {'out': batch['image'] + 0.5}, batch, jax.random.key(0))
   assert set(aux['metrics']) == {'l1', 'total'} and aux['stats'] == {}
   assert total == pytest.approx(0.5)
 
@@ -221,9 +225,9 @@ def test_constants_are_loaded_for_training_only_and_only_what_is_used(monkeypatc
 
   monkeypatch.setattr(vgg, 'load', load)
   recipe = make(small(style=250.0))
-  assert recipe.load_constants(False) == {} and asked == []
-  assert list(recipe.load_constants(True)['vgg']) == ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2']
-  make(small(perceptual=0.1, vgg_file='mine.pth')).load_constants(True)
+  assert recipe.inference.load_constants() == {} and asked == []
+  assert list(recipe.load_constants()['vgg']) == ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2']
+  make(small(perceptual=0.1, vgg_file='mine.pth')).load_constants()
   assert asked == [(16, None), (16, 'mine.pth')]
 
 
@@ -233,7 +237,7 @@ def test_without_vgg_weights_the_error_says_where_they_go(monkeypatch, tmp_path)
   monkeypatch.setattr(vgg, 'PUBLISHED', {16: nowhere, 19: nowhere})
   recipe = make(small(style=250.0))
   with pytest.raises(hub.DownloadError, match=r'127.0.0.1:9/vgg16.*') as error:
-    recipe.load_constants(True)
+    recipe.load_constants()
   assert str(tmp_path) in str(error.value)
 
 
@@ -241,9 +245,10 @@ def test_without_vgg_weights_the_error_says_where_they_go(monkeypatch, tmp_path)
 def test_predict_leaves_known_pixels_to_the_bit(batch, dtype):
   config = small()
   config.dtype = dtype
-  recipe, params, stats = pieces(config, batch)
-  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
-  got = jax.jit(recipe.predict)(params, stats, {}, batch['image'], batch['mask'], jax.random.key(0))
+  recipe, variables = pieces(config, batch)
+  assert {x.dtype for x in jax.tree.leaves(variables.params)} == {jnp.dtype('float32')}
+  predict = jax.jit(recipe.inference.predict)
+  got = predict(variables, {}, batch['image'], batch['mask'], jax.random.key(0))
   known = np.broadcast_to(np.asarray(batch['mask']) == 0, got.shape)
   assert got.dtype == jnp.float32 and got.shape == batch['image'].shape
   np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(batch['image'])[known])
@@ -256,14 +261,14 @@ def test_bfloat16_computes_another_output_and_float32_losses(batch):
   for dtype in ('float32', 'bfloat16'):
     config = small()
     config.dtype = dtype
-    recipe, params, stats = pieces(config, batch)
+    recipe, variables = pieces(config, batch)
 
-    def run(params, recipe=recipe, stats=stats):
-      outputs, _ = recipe.phases[0].forward(params, stats, {}, batch, jax.random.key(0))
+    def run(variables, recipe=recipe):
+      outputs, _ = recipe.phases[0].forward(variables, {}, batch, jax.random.key(0))
       update = recipe.phases[0].updates[0]
-      return outputs['out'], update.loss(params, stats, {}, outputs, batch, jax.random.key(0))
+      return outputs['out'], update.loss(variables, {}, outputs, batch, jax.random.key(0))
 
-    outs[dtype], (total, aux) = jax.jit(run)(params)
+    outs[dtype], (total, aux) = jax.jit(run)(variables)
     assert outs[dtype].dtype == total.dtype == jnp.float32
     assert all(v.dtype == jnp.float32 for v in aux['metrics'].values())
   difference = np.abs(np.asarray(outs['float32']) - np.asarray(outs['bfloat16']))
@@ -324,6 +329,6 @@ def test_kinds_of_gan_differ(kind, batch):
     init = jax.eval_shape(recipe.init, jax.random.key(1), batch)
     fill = jax.tree.map(lambda s: 0.3 * jnp.ones(s.shape), init)
     update = recipe.phases[0].updates[1]
-    run = jax.jit(lambda o: update.loss(*fill, {}, o, batch, jax.random.key(0))[0])  # noqa: B023
+    run = jax.jit(lambda o: update.loss(fill, {}, o, batch, jax.random.key(0))[0])  # noqa: B023
     values[name] = float(run({'out': batch['image']}))
   assert len(set(values.values())) == len(values)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import structural_similarity
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems._shared import edge_guided
 from jaxinpaint.systems.jpgnet import networks, published
 from jaxinpaint.weights import importer, mapping, store
@@ -26,7 +27,7 @@ def small(phases=(0, 0, 0, 1, 1), **model):
 @pytest.fixture(scope='module')
 def pieces():
   recipe = systems.make_recipe(small())
-  return recipe, *cases.weights(recipe, cases.batch())
+  return recipe, cases.weights(recipe, cases.batch())
 
 
 def test_default_config_is_the_released_one():
@@ -39,8 +40,9 @@ def test_default_config_is_the_released_one():
   assert (config.loss.kpn_l1, config.loss.kpn_ssim) == (1.0, 0.2)
   recipe = systems.make_recipe(config)
   assert [p.name for p in recipe.phases] == ['edge', 'inpainting', 'joint', 'kpn1', 'kpn2']
-  assert set(recipe.predict_networks) == {'edge_generator', 'generator', 'kpn1', 'kpn2'}
-  assert recipe.inputs == ('canny:sigma=2',) and (recipe.multiple, recipe.min_side) == (16, 16)
+  made = recipe.inference
+  assert set(made.networks) == {'edge_generator', 'generator', 'kpn1', 'kpn2'}
+  assert made.inputs == ('canny:sigma=2',) and (made.multiple, made.min_side) == (16, 16)
 
 
 def test_the_last_phase_trains_the_fusion_and_the_others_rest():
@@ -56,7 +58,7 @@ def test_the_loss_is_l1_less_a_fifth_of_ssim(pieces):
   data = cases.batch()
   (update,) = pieces[0].phases[0].updates
   out = data['image'] + 0.25
-  total, aux = update.loss({}, {}, {}, {'out': out}, data, None)
+  total, aux = update.loss(Variables({}, {}), {}, {'out': out}, data, None)
   want = 0.25 - 0.2 * structural_similarity.ssim(out, data['image'])
   np.testing.assert_allclose([total, aux['metrics']['l1']], [want, 0.25], rtol=1e-5)
 
@@ -69,23 +71,23 @@ def test_the_generative_part_is_trained_by_its_own_phases():
 
 
 def test_completion_is_the_fusion_of_both_results(pieces):
-  recipe, params, stats = pieces
+  recipe, variables = pieces
   data = cases.batch()
   image, mask = data['image'], data['mask']
   kpn = networks.FilteringNetwork(4)
 
   @jax.jit
   def run():
-    call = lambda f, image: f(params, stats, {}, image, mask, None, canny=data['canny'])
-    shown = call(recipe.pictures, image)
+    call = lambda f, image: f(variables, {}, image, mask, None, canny=data['canny'])
+    shown = call(recipe.inference.pictures, image)
     damaged = image * (1 - mask)
-    first = kpn.apply({'params': params['kpn1']}, damaged, damaged)
+    first = kpn.apply(variables.of('kpn1'), damaged, damaged)
     filtered = arrays.compose(first['out'], image, mask)
     pair = jnp.concatenate([shown['generated'], filtered], -1)
     x = jnp.concatenate([pair, first['kernels'], networks.uncertainty_map(first['kernels'])], -1)
-    out = kpn.apply({'params': params['kpn2']}, x, pair)['out']
-    other = call(recipe.predict, jnp.where(mask == 1, 0.5, image))
-    return shown, filtered, out, call(recipe.predict, image), other
+    out = kpn.apply(variables.of('kpn2'), x, pair)['out']
+    other = call(recipe.inference.predict, jnp.where(mask == 1, 0.5, image))
+    return shown, filtered, out, call(recipe.inference.predict, image), other
 
   shown, filtered, out, got, other = run()
   assert set(shown) == {'edges', 'generated', 'filtered', 'uncertainty'}
@@ -99,25 +101,25 @@ def test_completion_is_the_fusion_of_both_results(pieces):
 
 @pytest.mark.parametrize('over', networks.UNCERTAINTY)
 def test_the_uncertainty_is_stretched_as_the_config_says(over, pieces, monkeypatch):
-  _, params, stats = pieces
+  _, variables = pieces
   data, asked = cases.batch(), []
   monkeypatch.setattr(
     networks, 'uncertainty_map', lambda kernels, over: asked.append(over) or kernels[..., :1]
   )
-  predict = systems.make_recipe(small(uncertainty=over)).predict
-  run = lambda image: predict(params, stats, {}, image, data['mask'], None, canny=data['canny'])
+  predict = systems.make_recipe(small(uncertainty=over)).inference.predict
+  run = lambda image: predict(variables, {}, image, data['mask'], None, canny=data['canny'])
   jax.eval_shape(run, data['image'])
   assert asked == [over]
 
 
 def test_parts_can_be_left_out():
   alone = systems.make_recipe(small((0, 0, 0, 1, 0), generative='none'))
-  assert alone.networks == alone.predict_networks == ('kpn1',) and alone.inputs == ()
+  assert alone.networks == alone.inference.networks == ('kpn1',) and alone.inference.inputs == ()
   data = cases.batch()
-  params, stats = jax.eval_shape(alone.init, jax.random.key(0), data)
-  args = (params, stats, {}, data['image'], data['mask'], jax.random.key(0))
-  assert jax.eval_shape(alone.predict, *args).shape == data['image'].shape
-  assert set(jax.eval_shape(alone.pictures, *args)) == {'filtered', 'uncertainty'}
+  variables = jax.eval_shape(alone.init, jax.random.key(0), data)
+  args = (variables, {}, data['image'], data['mask'], jax.random.key(0))
+  assert jax.eval_shape(alone.inference.predict, *args).shape == data['image'].shape
+  assert set(jax.eval_shape(alone.inference.pictures, *args)) == {'filtered', 'uncertainty'}
   binary = systems.make_recipe(small((0, 0, 0, 1, 0), fusion='binary'))
   assert set(binary.networks) == GENERATIVE | {'kpn1'}
   for model in (dict(generative='none'), dict(fusion='binary')):
@@ -150,11 +152,11 @@ def test_every_parameter_and_vector_is_mapped_once(attention):
   config = systems.default_config('jpgnet')
   config.model.update(dict(blocks=1, channel_attention=attention, spatial_attention=attention))
   init = systems.make_recipe(config).init
-  params, stats = jax.eval_shape(init, jax.random.key(0), cases.abstract_batch())
+  variables = jax.eval_shape(init, jax.random.key(0), cases.abstract_batch())
   path = lambda p: tuple(k.key for k in p)
   leaves = jax.tree_util.tree_leaves_with_path
-  want = {('params', *path(p)) for p, _ in leaves(params)}
-  want |= {('stats', *path(p)) for p, _ in leaves(stats)}
+  want = {('params', *path(p)) for p, _ in leaves(variables.params)}
+  want |= {('stats', *path(p)) for p, _ in leaves(variables.stats)}
   found = [e.target for e in published.entries(config.model)]
   assert len(found) == len(set(found)) and set(found) == want
 

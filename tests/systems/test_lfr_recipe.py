@@ -6,6 +6,7 @@ import torch_bytes
 from absl import logging
 
 from jaxinpaint import systems
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems.lfr import published
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import initial, optimizers, state, step
@@ -35,7 +36,7 @@ def batch():
 @pytest.fixture(scope='module')
 def made(batch):
   recipe = systems.make_recipe(small())
-  return recipe, *jax.jit(recipe.init)(jax.random.key(0), batch)
+  return recipe, jax.jit(recipe.init)(jax.random.key(0), batch)
 
 
 def moved(before, after):
@@ -63,30 +64,31 @@ def test_each_phase_trains_its_networks_and_stylegan_never_moves(batch):
 
 
 def test_predict_keeps_known_pixels_and_takes_other_sizes(made, batch):
-  recipe, params, stats = made
+  recipe, variables = made
   image, mask = batch['image'][:1, :, :32], batch['mask'][:1, :, :32]
-  arguments = (params, stats, {}, image, mask, jax.random.key(0))
-  out = np.asarray(jax.jit(recipe.predict)(*arguments))
+  arguments = (variables, {}, image, mask, jax.random.key(0))
+  out = np.asarray(jax.jit(recipe.inference.predict)(*arguments))
   known = mask[..., 0] == 0
   np.testing.assert_array_equal(out[known], image[known])
   hidden = np.where(mask > 0, 7.0, image)
-  again = jax.jit(recipe.predict)(params, stats, {}, hidden, mask, jax.random.key(0))
+  again = jax.jit(recipe.inference.predict)(variables, {}, hidden, mask, jax.random.key(0))
   np.testing.assert_array_equal(out, again)
-  assert recipe.predict_networks == ('stylegan', 'encoder', 'texture')
-  (name,) = jax.eval_shape(recipe.pictures, *arguments)
+  assert recipe.inference.networks == ('stylegan', 'encoder', 'texture')
+  (name,) = jax.eval_shape(recipe.inference.pictures, *arguments)
   assert 'untrained' in name
 
 
 def test_a_stand_in_is_said_and_the_ablation_has_none(monkeypatch):
   said = []
   monkeypatch.setattr(logging, 'warning', lambda text, *a: said.append(text % a))
-  systems.make_recipe(small()).load_constants(False)
+  systems.inference(small()).load_constants()
   assert 'untrained StyleGAN2 of 64 pixels stands in' in said[0]
   config = small(structure=False, attention_from=(6, 6, 6))
   config.phases.structure = 0
   recipe = systems.make_recipe(config)
-  recipe.load_constants(False)
-  assert len(said) == 1 and recipe.networks == ('texture', 'critic') and recipe.pictures is None
+  recipe.inference.load_constants()
+  assert len(said) == 1 and recipe.networks == ('texture', 'critic')
+  assert recipe.inference.pictures is None
 
 
 def test_fresh_critic_batches_step_the_generator_every_so_often():
@@ -108,9 +110,8 @@ def published_file(path, size=64, style_dim=16, drop=()):
     stylegan_channel_multiplier=1,
     style_dim=style_dim,
   )
-  recipe = systems.make_recipe(config)
-  params, stats = jax.eval_shape(recipe.init, jax.random.key(0), {})
-  tree = jax.tree.map(lambda s: np.ones(s.shape, np.float32), {'params': params, 'stats': stats})
+  shapes = systems.make_recipe(config).shapes()
+  tree = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes._asdict())
   arrays = mapping.export(tree, published.psp_entries(config.model))
   storages, nested = {}, {'opts': {'output_size': size}, 'state_dict': {}}
   for i, (key, array) in enumerate(arrays.items()):
@@ -125,7 +126,7 @@ def published_file(path, size=64, style_dim=16, drop=()):
   return config
 
 
-def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatch):
+def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, batch, monkeypatch):
   config = published_file(tmp_path / 'psp.pt')
   monkeypatch.setattr(
     systems, 'default_config', lambda system: config.copy_and_resolve_references()
@@ -134,7 +135,7 @@ def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatc
   assert set(store.load(out).params) == {'encoder', 'stylegan'}
   recipe = systems.make_recipe(config)
   txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
-  current = jax.jit(lambda k: state.create(recipe, txs, (), k, {}))(jax.random.key(0))
+  current = jax.jit(lambda k: state.create(recipe, txs, (), k, batch))(jax.random.key(0))
   started = initial.load(out, current, recipe)
   assert (started.stats['stylegan']['buffers']['latent_avg'] == 1).all()
   assert not moved(current.params['texture'], started.params['texture'])
@@ -147,20 +148,17 @@ def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatc
 
 
 def test_parts_of_networks_are_grafted_and_others_refused(made):
-  _, params, stats = made
-  current = state.TrainState(jnp.asarray(0), params, stats, {}, {})
-  found = {
-    'params': {
-      'encoder': {'lateral1': {'bias': np.ones_like(params['encoder']['lateral1']['bias'])}}
-    }
-  }
-  merged = initial.merge(found, current)
+  _, variables = made
+  current = state.TrainState(jnp.asarray(0), *variables, {}, {})
+  part = lambda **layers: Variables({'encoder': layers}, {})
+  bias = np.ones_like(variables.params['encoder']['lateral1']['bias'])
+  merged = initial.merge(part(lateral1={'bias': bias}), current)
   assert (merged.params['encoder']['lateral1']['bias'] == 1).all()
-  assert merged.params['encoder']['lateral2'] is params['encoder']['lateral2']
+  assert merged.params['encoder']['lateral2'] is variables.params['encoder']['lateral2']
   with pytest.raises(ValueError, match='params/encoder has no lateral9'):
-    initial.merge({'params': {'encoder': {'lateral9': {}}}}, current)
+    initial.merge(part(lateral9={}), current)
   with pytest.raises(ValueError, match=r'lateral1/bias: \(3,\) in the file'):
-    initial.merge({'params': {'encoder': {'lateral1': {'bias': np.ones(3)}}}}, current)
+    initial.merge(part(lateral1={'bias': np.ones(3)}), current)
 
 
 @pytest.mark.parametrize(

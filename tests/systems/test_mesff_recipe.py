@@ -45,16 +45,16 @@ def test_the_published_networks_and_losses_fit_together(dtype):
   config.dtype = dtype
   recipe = systems.make_recipe(config)
   batch, key = shapes(64), jax.random.key(0)
-  params, stats = jax.eval_shape(recipe.init, key, batch)
+  variables = jax.eval_shape(recipe.init, key, batch)
   init = vgg.VGG(16, ('pool3',)).init
   constants = {'vgg': jax.eval_shape(init, key, batch['image'])['params']}
-  outputs, _ = jax.eval_shape(recipe.phases[0].forward, params, stats, constants, batch, key)
+  outputs, _ = jax.eval_shape(recipe.phases[0].forward, variables, constants, batch, key)
   assert outputs['out'].shape == batch['image'].shape and outputs['out'].dtype == np.float32
   terms = {}
   for update in recipe.phases[0].updates:
-    _, aux = jax.eval_shape(update.loss, params, stats, constants, outputs, batch, key)
+    _, aux = jax.eval_shape(update.loss, variables, constants, outputs, batch, key)
     terms[update.name] = set(aux['metrics'])
-    assert jax.tree.structure(aux['stats']) == jax.tree.structure(stats)
+    assert jax.tree.structure(aux['stats']) == jax.tree.structure(variables.stats)
   assert terms == {
     'generator': {'l1', 'adversarial', 'perceptual', 'style', 'total'},
     'discriminator': {'real', 'fake', 'total'},
@@ -63,14 +63,15 @@ def test_the_published_networks_and_losses_fit_together(dtype):
 
 def test_predict_paints_the_hole_and_leaves_known_pixels_to_the_bit():
   recipe = systems.make_recipe(small(bottleneck='none'))  # compiled in a third of the time
-  assert (recipe.multiple, recipe.min_side, recipe.predict_networks) == (4, 36, ('generator',))
+  made = recipe.inference
+  assert (made.multiple, made.min_side, made.networks) == (4, 36, ('generator',))
   rng = np.random.default_rng(0)
   image = rng.random((1, 36, 40, 3), dtype=np.float32)
   mask = (rng.random((1, 36, 40, 1)) < 0.3).astype(np.float32)
   batch = {'image': image, 'mask': mask, 'id': np.zeros(1, np.int32)}
   draw = lambda s: rng.normal(0, 0.1, s.shape).astype(s.dtype)
-  params, stats = jax.tree.map(draw, jax.eval_shape(recipe.init, jax.random.key(0), batch))
-  got = np.asarray(jax.jit(recipe.predict)(params, stats, {}, image, mask, jax.random.key(0)))
+  variables = jax.tree.map(draw, jax.eval_shape(recipe.init, jax.random.key(0), batch))
+  got = np.asarray(jax.jit(recipe.inference.predict)(variables, {}, image, mask, jax.random.key(0)))
   known = np.broadcast_to(mask == 0, got.shape)
   np.testing.assert_array_equal(got[known], image[known])
   assert got.dtype == np.float32 and (got[~known] != image[~known]).mean() > 0.9
@@ -89,4 +90,4 @@ def test_ablations_have_fewer_parameters(switch):
 
 def test_the_quicktest_needs_no_vgg():
   recipe = systems.make_recipe(small())
-  assert recipe.load_constants(True) == {} and 'discriminator' in recipe.networks
+  assert recipe.load_constants() == {} and 'discriminator' in recipe.networks

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint import systems
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.misf import networks
 
@@ -40,21 +41,23 @@ def test_l1_is_divided_by_the_mean_of_the_masks():
   data = batch()
   loss = recipe.phases[0].updates[0].loss
   outputs = {'out': data['image'] + 0.25}
-  total, _ = loss({}, {}, {}, outputs, data, jax.random.key(0))
+  total, _ = loss(Variables({}, {}), {}, outputs, data, jax.random.key(0))
   assert total == pytest.approx(0.25 / (64 / (2 * 32 * 32)), rel=1e-5)
-  total, _ = loss({}, {}, {}, outputs, data | {'mask': 0 * data['mask']}, jax.random.key(0))
+  total, _ = loss(
+    Variables({}, {}), {}, outputs, data | {'mask': 0 * data['mask']}, jax.random.key(0)
+  )
   assert np.isfinite(total)
 
 
 def test_predict_takes_other_shapes_than_squares():
   recipe = systems.make_recipe(small())
   data = batch()
-  params, stats = jax.jit(recipe.init)(jax.random.key(1), data)
+  variables = jax.jit(recipe.init)(jax.random.key(1), data)
   image, mask = data['image'][:, :20], data['mask'][:, :20]
-  got = jax.jit(recipe.predict)(params, stats, {}, image, mask, jax.random.key(0))
+  got = jax.jit(recipe.inference.predict)(variables, {}, image, mask, jax.random.key(0))
   known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
   np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(image)[known])
-  assert recipe.multiple == 4 and recipe.min_side == 12
+  assert recipe.inference.multiple == 4 and recipe.inference.min_side == 12
 
 
 def test_images_too_small_for_the_discriminator_are_refused():

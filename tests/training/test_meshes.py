@@ -19,11 +19,7 @@ import pytest
 
 from benchmarks import scaling
 from jaxinpaint.layers import norm
-from jaxinpaint.recipe import (
-  Phase,
-  Recipe,
-  Update,
-)
+from jaxinpaint.recipe import Inference, Phase, Recipe, Update, Variables
 from jaxinpaint.runtime import distributed
 from jaxinpaint.training import collectives, preparation, sharding, state, step
 
@@ -151,23 +147,22 @@ def test_batch_norm_is_of_the_global_batch():
   network = _Normalised()
 
   def init(rng, batch):
-    variables = network.init(rng, batch['image'])
-    return {'net': variables['params']}, {'net': {'batch_stats': variables['batch_stats']}}
+    made = network.init(rng, batch['image'])
+    return Variables({'net': made['params']}, {'net': {'batch_stats': made['batch_stats']}})
 
-  def forward(params, stats, constants, batch, rng):
-    outputs, new = network.apply(
-      {'params': params['net'], **stats['net']}, batch['image'], mutable=['batch_stats']
-    )
+  def forward(variables, constants, batch, rng):
+    outputs, new = network.apply(variables.of('net'), batch['image'], mutable=['batch_stats'])
     return outputs, {'net': new}
 
-  def loss(params, stats, constants, outputs, batch, rng):
+  def loss(variables, constants, outputs, batch, rng):
     first, second = (y.mean((1, 2, 3)) for y in outputs)
     # Own statistics of 2 images would make of these 16 means pairs that sum to nothing.
     terms = {f'{name}{i}': m[i] for name, m in (('a', first), ('b', second)) for i in range(16)}
     return (first * batch['id']).mean() + (second**2).mean(), {'metrics': terms}
 
   update = Update('net', ('net',), loss, 'net')
-  recipe = Recipe(('net',), init, (Phase('only', -1, forward, (update,)),), lambda *a: a[3])
+  inference = Inference(('net',), init, lambda variables, constants, image, *rest: image)
+  recipe = Recipe(inference, ('net',), init, (Phase('only', -1, forward, (update,)),))
   rng = np.random.default_rng(0)
   brightness = np.arange(16).reshape(16, 1, 1, 1) // 2
   images = (rng.uniform(0, 0.1, (16, 4, 6, 3)) + 0.1 * brightness).astype(np.float32)

@@ -111,8 +111,8 @@ def test_skip_goes_on_and_resumes_to_the_bit(tmp_path, monkeypatch, caplog):
 
 
 def test_a_new_statistic_that_is_not_finite_makes_a_step_sick():
-  def forward(params, stats, constants, batch, rng):
-    outputs, _ = toy.forward(params, stats, constants, batch, rng)
+  def forward(variables, constants, batch, rng):
+    outputs, _ = toy.forward(variables, constants, batch, rng)
     return outputs, {'generator': {'batch_stats': {'mean': jnp.full((3,), jnp.nan)}}}
 
   recipe = toy.recipe(toy.Phase('joint', -1, forward, (toy.GENERATOR,)))

@@ -24,10 +24,10 @@ BATCH, STEPS, SIZE = 8, 6, 16
 
 
 def init(rng, batch):
-  params, stats = toy.init(rng, batch)
+  variables = toy.init(rng, batch)
   rows = {name: jnp.zeros((STEPS, BATCH), jnp.int32) for name in ('id', 'image', 'mask')}
-  stats['generator'] |= {'seen': rows | {'steps': jnp.zeros((), jnp.int32)}}
-  return params, stats
+  variables.stats['generator'] |= {'seen': rows | {'steps': jnp.zeros((), jnp.int32)}}
+  return variables
 
 
 def _sum(x, scale):
@@ -37,9 +37,9 @@ def _sum(x, scale):
   return (x * places).sum((1, 2, 3))
 
 
-def forward(params, stats, constants, batch, rng):
-  outputs, new = toy.forward(params, stats, constants, batch, rng)
-  seen = stats['generator']['seen']
+def forward(variables, constants, batch, rng):
+  outputs, new = toy.forward(variables, constants, batch, rng)
+  seen = variables.stats['generator']['seen']
   step = seen['steps']
   given = dict(id=batch['id'], image=_sum(batch['image'], 255), mask=_sum(batch['mask'], 1))
   rows = {name: seen[name].at[step].set(value) for name, value in given.items()}
@@ -48,10 +48,13 @@ def forward(params, stats, constants, batch, rng):
 
 
 def recipe():
-  from jaxinpaint.recipe import Phase, Recipe
+  from jaxinpaint.recipe import Inference, Phase, Recipe
 
   joint = Phase('joint', -1, forward, (toy.GENERATOR, toy.CRITIC))
-  return Recipe(('generator', 'critic'), init, (joint,), lambda *args, **kw: args[3])
+  inference = Inference(
+    ('generator',), init, lambda variables, constants, image, *rest, **kw: image
+  )
+  return Recipe(inference, ('generator', 'critic'), init, (joint,))
 
 
 def folder(path, count=11):

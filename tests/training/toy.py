@@ -3,12 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint import arrays
-from jaxinpaint.recipe import (
-  Phase,
-  Recipe,
-  Update,
-)
+from jaxinpaint.recipe import Inference, Phase, Recipe, Update, Variables
 
 
 def init(rng, batch):
@@ -17,7 +12,7 @@ def init(rng, batch):
     'generator': {'w': 0.1 * jax.random.normal(keys[0], (4, 3)), 'b': jnp.zeros((3,))},
     'critic': {'w': 0.1 * jax.random.normal(keys[1], (3, 8)), 'v': jnp.full((8,), 0.1)},
   }
-  return params, {'generator': {'batch_stats': {'mean': jnp.zeros((3,))}}}
+  return Variables(params, {'generator': {'batch_stats': {'mean': jnp.zeros((3,))}}})
 
 
 def generate(params, image, mask):
@@ -31,30 +26,30 @@ def criticise(params, x):
   return jnp.tanh(x @ p['w']) @ p['v']
 
 
-def forward(params, stats, constants, batch, rng):
-  out = generate(params, batch['image'], batch['mask'])
-  mean = 0.9 * stats['generator']['batch_stats']['mean'] + 0.1 * out.mean((0, 1, 2))
+def forward(variables, constants, batch, rng):
+  out = generate(variables.params, batch['image'], batch['mask'])
+  mean = 0.9 * variables.stats['generator']['batch_stats']['mean'] + 0.1 * out.mean((0, 1, 2))
   noise = jax.random.normal(rng, ())
   outputs = {'out': out, 'noise': noise}
   return outputs, {'generator': {'batch_stats': {'mean': jax.lax.stop_gradient(mean)}}}
 
 
-def generator_loss(params, stats, constants, outputs, batch, rng):
+def generator_loss(variables, constants, outputs, batch, rng):
   l1 = jnp.abs(outputs['out'] - batch['image']).mean()
-  adversarial = -0.1 * criticise(params, outputs['out']).mean()
+  adversarial = -0.1 * criticise(variables.params, outputs['out']).mean()
   total = l1 + adversarial
   return total, {'metrics': {'l1': l1, 'adversarial': adversarial, 'total': total}}
 
 
-def critic_loss(params, stats, constants, outputs, batch, rng):
+def critic_loss(variables, constants, outputs, batch, rng):
   jitter = 1e-3 * jax.random.normal(rng, batch['image'].shape)
-  fake = criticise(params, outputs['out'] + jitter).mean()
-  real = criticise(params, batch['image']).mean()
+  fake = criticise(variables.params, outputs['out'] + jitter).mean()
+  real = criticise(variables.params, batch['image']).mean()
   return fake - real, {'metrics': {'total': fake - real}}
 
 
-def predict(params, stats, constants, image, mask, rng):
-  return arrays.compose(generate(params, image, mask), image, mask)
+def output(variables, constants, image, mask, rng):
+  return generate(variables.params, image, mask)
 
 
 GENERATOR = Update('generator', ('generator',), generator_loss, 'generator')
@@ -63,7 +58,8 @@ CRITIC = Update('critic', ('critic',), critic_loss, 'critic')
 
 def recipe(*phases: Phase) -> Recipe:
   phases = phases or (Phase('joint', -1, forward, (GENERATOR, CRITIC)),)
-  return Recipe(('generator', 'critic'), init, phases, predict)
+  inference = Inference(('generator',), lambda *a: init(*a).pick(('generator',)), output)
+  return Recipe(inference, ('generator', 'critic'), init, phases)
 
 
 def batch(rows: int = 8, size: int = 8, seed: int = 0) -> dict:

@@ -24,11 +24,9 @@ the hole, thresholded at 1/2, stand beside them.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -38,16 +36,17 @@ from jaxinpaint.layers import edge_generators
 from jaxinpaint.layers.edge_generators import EdgeGenerator, InpaintGenerator, gray
 from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.losses import adversarial
-from jaxinpaint.recipe import Phase, Update
-from jaxinpaint.systems._shared import joint_loss
+from jaxinpaint.recipe import Batch, Forward, Loss, Phase, Update, Variables
+from jaxinpaint.systems._shared import checks, joint_loss, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
 
 PHASES = ('edge', 'inpainting', 'joint')
 JOINT = ('inpainting', 'both', 'end_to_end')
 ADVERSARIAL_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
 EDGE_WEIGHTS = ('edge_adversarial', 'edge_feature_matching')
 EDGE_FIELDS = (*EDGE_WEIGHTS, 'joint')
-PREDICT_NETWORKS = ('edge_generator', 'generator')
-MIN_TRAINING_SIDE = 24  # below it the patch discriminators have no output
+GENERATORS = ('edge_generator', 'generator')
 
 
 def default_model() -> dict[str, Any]:
@@ -96,12 +95,12 @@ def quicktest(config: ConfigDict) -> None:
 
 
 def inputs(model: ConfigDict) -> tuple[str, ...]:
-  """`Recipe.inputs`: Canny's edges."""
+  """`Inference.inputs`: Canny's edges."""
   return (f'canny:sigma={model.sigma:g}',)
 
 
-def make_networks(model: ConfigDict, loss: ConfigDict, dtype: Any) -> dict[str, nn.Module]:
-  """The networks by name; a discriminator whose loss has no weight is left out."""
+def make_generators(model: ConfigDict, dtype: Any) -> dict[str, Any]:
+  """The networks that complete pictures, by name."""
   shared = dict(
     width=model.width,
     blocks=model.blocks,
@@ -109,105 +108,97 @@ def make_networks(model: ConfigDict, loss: ConfigDict, dtype: Any) -> dict[str, 
     kernel_init=joint_loss.KERNEL_INITS[model.kernel_init],
     dtype=dtype,
   )
-  networks = {
+  return {
     'edge_generator': EdgeGenerator(use_spectral_norm=model.use_spectral_norm, **shared),
     'generator': InpaintGenerator(**shared),
   }
-  judge = PatchDiscriminator(width=loss.discriminator_width, dtype=dtype)
+
+
+def make_discriminators(loss: ConfigDict, dtype: Any) -> dict[str, Any]:
+  """Their discriminators by name; one whose loss has no weight is left out."""
+  networks = {}
+  discriminator = PatchDiscriminator(width=loss.discriminator_width, dtype=dtype)
   if loss.edge_adversarial or loss.edge_feature_matching:
-    networks['edge_discriminator'] = judge
+    networks['edge_discriminator'] = discriminator
   if loss.adversarial:
-    networks['discriminator'] = judge
+    networks['discriminator'] = discriminator
   return networks
 
 
-def init(networks: Mapping[str, nn.Module], rng: jax.Array, batch: Mapping[str, Any]):
-  """(params, stats) of `make_networks`; of the batch only its height and width matter.
+def arguments(networks: Networks, height: int, width: int) -> dict[str, tuple[modules.Shape, ...]]:
+  """{network: shapes of its arguments}, for `modules.initializer`.
 
   Raises:
     ValueError: images too small for a discriminator.
   """
-  height, width = batch['image'].shape[1:3]
-  if min(height, width) < MIN_TRAINING_SIDE and len(networks) > len(PREDICT_NETWORKS):
-    raise ValueError(
-      f'images of {height} x {width} leave the patch discriminators nothing to judge: train with '
-      f'config.data.size >= {MIN_TRAINING_SIDE}'
-    )
-  of = lambda channels: jnp.zeros((1, height, width, channels))
-  arguments = {
+  if {'edge_discriminator', 'discriminator'} & set(networks):
+    joint_loss.check_judged(height, width)
+  of = lambda channels: (height, width, channels)
+  return {
     'edge_generator': (of(1), of(1), of(1)),
     'generator': (of(3), of(1), of(1)),
     'edge_discriminator': (of(2),),
     'discriminator': (of(3),),
   }
-  params, stats = {}, {}
-  for name, key in zip(networks, jax.random.split(rng, len(networks)), strict=True):
-    found = networks[name].init(key, *arguments[name])
-    params[name] = found['params']
-    if 'spectral' in found:
-      stats[name] = {'spectral': found['spectral']}
-  return params, stats
 
 
-def _apply(network: nn.Module, name: str, params: Any, stats: Any, *args: Any, train: bool):
-  """What the network gives, and {name: its statistics} where it has changed them."""
-  own = stats.get(name, {})
-  variables = {'params': params[name], **own}
-  if not (train and own):
-    return network.apply(variables, *args), {}
-  found, changed = network.apply(variables, *args, train=True, mutable=list(own))
-  return found, {name: changed}
+def paint(
+  networks: Networks, *, composite_edges: bool
+) -> Callable[[Variables, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+  """How both generators complete a picture.
 
+  Args:
+    networks: of `make_generators`.
+    composite_edges: around the hole the edges are Canny's; else all of them are drawn.
 
-def paint(networks: Mapping[str, nn.Module], *, composite_edges: bool) -> Callable:
-  """(params, stats, image, mask, canny) -> (f32[B,H,W,3] in [0,1] not composited, the edges
-  f32[B,H,W,1] it follows), by both generators at rest.
-
-  `composite_edges`: around the hole the edges are Canny's; else all of them are drawn.
+  Returns:
+    (variables, image, mask, canny) -> (output f32[B,H,W,3] in [0,1], not pasted; the edges
+    f32[B,H,W,1] it follows).
   """
 
-  def run(params, stats, image, mask, canny):
-    draw = functools.partial(_apply, networks['edge_generator'], 'edge_generator', train=False)
-    edges = draw(params, stats, gray(image), canny, mask)[0]['edges']
+  def run(variables, image, mask, canny):
+    drawn = modules.run(networks, 'edge_generator', variables, gray(image), canny, mask)
+    edges = drawn['edges']
     if composite_edges:
       edges = edge_generators.complete_edges(edges, canny, mask)
-    args = (image, edges, mask)
-    found, _ = _apply(networks['generator'], 'generator', params, stats, *args, train=False)
-    return found['out'], edges
+    return modules.run(networks, 'generator', variables, image, edges, mask)['out'], edges
 
   return run
 
 
 def make_phases(
-  networks: Mapping[str, nn.Module], loss: ConfigDict, lengths: Mapping[str, int], dtype: Any
+  networks: Networks, loss: ConfigDict, lengths: Mapping[str, int], dtype: Any
 ) -> tuple[Phase, ...]:
-  """The phases that have steps, in order."""
+  """The phases that have steps, in order.
+
+  Args:
+    networks: of `make_generators` and `make_discriminators`.
+    loss: config.loss.
+    lengths: {phase: steps}; may have more phases than these.
+    dtype: of the computation.
+  """
   picture_loss = ConfigDict({k: loss[k] for k in joint_loss.LOSS_FIELDS})
-  colours = joint_loss.generator_loss(picture_loss, networks, dtype)
-  paint_alone = [Update('generator', ('generator',), colours, 'generator')]
-  judge = []
+  painting = joint_loss.generator_loss(picture_loss, networks, dtype)
+  picture = [Update('generator', ('generator',), painting, 'generator')]
+  judging = []
   if 'discriminator' in networks:
-    judging = joint_loss.discriminator_loss(picture_loss, networks['discriminator'])
-    judge.append(Update('discriminator', ('discriminator',), judging, 'discriminator'))
+    judge = joint_loss.discriminator_loss(picture_loss, networks)
+    judging.append(Update('discriminator', ('discriminator',), judge, 'discriminator'))
   edges = []
   if 'edge_discriminator' in networks:
-    eye = networks['edge_discriminator']
-    drawing = _edge_generator_loss(loss, eye)
-    judging = _edge_discriminator_loss(loss, eye)
-    edges.append(Update('edge_generator', ('edge_generator',), drawing, 'edge_generator'))
-    edges.append(
-      Update('edge_discriminator', ('edge_discriminator',), judging, 'edge_discriminator')
-    )
-  both = Update('generators', PREDICT_NETWORKS, colours, 'end_to_end')
-  together = {
-    'inpainting': [*paint_alone, *judge],
-    'both': [*paint_alone, *judge, *edges],
-    'end_to_end': [both, *judge],
+    draw, judge = _edge_generator_loss(loss, networks), _edge_discriminator_loss(loss, networks)
+    edges.append(Update('edge_generator', ('edge_generator',), draw, 'edge_generator'))
+    edges.append(Update('edge_discriminator', ('edge_discriminator',), judge, 'edge_discriminator'))
+  end_to_end = Update('generators', GENERATORS, painting, 'end_to_end')
+  joint = {
+    'inpainting': [*picture, *judging],
+    'both': [*picture, *judging, *edges],
+    'end_to_end': [end_to_end, *judging],
   }
   updates = {
     'edge': edges,
-    'inpainting': [*paint_alone, *judge],
-    'joint': together[loss.joint],
+    'inpainting': [*picture, *judging],
+    'joint': joint[loss.joint],
   }
   return tuple(
     Phase(name, lengths[name], _forward(networks, name, loss.joint), tuple(updates[name]))
@@ -216,76 +207,79 @@ def make_phases(
   )
 
 
-def _forward(networks: Mapping[str, nn.Module], phase: str, joint: str) -> Callable:
+def _forward(networks: Networks, phase: str, joint: str) -> Forward:
   """'edges' f32[B,H,W,1] and 'out' f32[B,H,W,3], where the phase has them."""
 
-  def draw(params, stats, batch, train):
-    args = (gray(batch['image']), batch['canny'], batch['mask'])
-    network = networks['edge_generator']
-    found, changed = _apply(network, 'edge_generator', params, stats, *args, train=train)
-    return found['edges'], changed
+  def draw(variables, batch, train):
+    args = ('edge_generator', variables, gray(batch['image']), batch['canny'], batch['mask'])
+    if not train:
+      return modules.run(networks, *args)['edges'], {}
+    outputs, changed = modules.train_pass(networks, *args)
+    return outputs['edges'], changed
 
-  def colour(params, stats, batch, edges):
-    args = (batch['image'], edges, batch['mask'])
-    found, _ = _apply(networks['generator'], 'generator', params, stats, *args, train=True)
-    return found['out']
+  def paint_along(variables, batch, edges):
+    outputs, _ = modules.train_pass(
+      networks, 'generator', variables, batch['image'], edges, batch['mask']
+    )
+    return outputs['out']
 
-  def edge_forward(params, stats, constants, batch, rng):
-    edges, changed = draw(params, stats, batch, True)
+  def edge_forward(variables, constants, batch, rng):
+    edges, changed = draw(variables, batch, True)
     return {'edges': edges}, changed
 
-  def inpainting_forward(params, stats, constants, batch, rng):
-    return {'out': colour(params, stats, batch, batch['canny'])}, {}
+  def inpainting_forward(variables, constants, batch, rng):
+    return {'out': paint_along(variables, batch, batch['canny'])}, {}
 
-  def joint_forward(params, stats, constants, batch, rng):
-    edges, changed = draw(params, stats, batch, joint != 'inpainting')
+  def joint_forward(variables, constants, batch, rng):
+    edges, changed = draw(variables, batch, joint != 'inpainting')
     shown = edges if joint == 'end_to_end' else lax.stop_gradient(edges)
     shown = edge_generators.complete_edges(shown, batch['canny'], batch['mask'])
-    return {'edges': edges, 'out': colour(params, stats, batch, shown)}, changed
+    return {'edges': edges, 'out': paint_along(variables, batch, shown)}, changed
 
   return {'edge': edge_forward, 'inpainting': inpainting_forward, 'joint': joint_forward}[phase]
 
 
-def _judge_edges(network: nn.Module, params: Any, stats: Any, batch: Any, edges: Any, train: bool):
-  """(logits, features), and the statistics after it; the gray picture is shown undamaged."""
-  x = jnp.concatenate([gray(batch['image']), edges], -1)
-  found, changed = _apply(network, 'edge_discriminator', params, stats, x, train=train)
-  return found, {**stats, **changed}
+def _beside_gray(batch: Batch, edges: jax.Array) -> jax.Array:
+  """What the edge discriminator sees: the undamaged gray picture, and edges."""
+  return jnp.concatenate([gray(batch['image']), edges], -1)
 
 
-def _edge_generator_loss(loss: ConfigDict, network: nn.Module) -> Callable:
+def _edge_generator_loss(loss: ConfigDict, networks: Networks) -> Loss:
   gan = adversarial.KINDS[loss.adversarial_kind]
 
-  def loss_of(params, stats, constants, outputs, batch, rng):
+  def loss_of(variables, constants, outputs, batch, rng):
     edges = outputs['edges']
-    (logits, fake), stats = _judge_edges(network, params, stats, batch, edges, True)
+    (logits, fake), changed = modules.train_pass(
+      networks, 'edge_discriminator', variables, _beside_gray(batch, edges)
+    )
     metrics = {}
     if loss.edge_adversarial:
       metrics['adversarial'] = loss.edge_adversarial * gan.generator(logits)
     if loss.edge_feature_matching:
-      (_, real), _ = _judge_edges(network, params, stats, batch, batch['canny'], False)
+      _, real = modules.run(
+        networks,
+        'edge_discriminator',
+        variables.with_stats(changed),
+        _beside_gray(batch, batch['canny']),
+      )
       value = adversarial.feature_matching(fake, real)
       metrics['feature_matching'] = loss.edge_feature_matching * value
-    total = sum(metrics.values())
-    metrics |= {'total': total, **precision_and_recall(edges, batch['canny'], batch['mask'])}
-    kept = {'edge_discriminator': stats['edge_discriminator']}
-    return total, {'metrics': metrics, 'stats': kept}
+    shown = precision_and_recall(edges, batch['canny'], batch['mask'])
+    return total(metrics, changed, shown)
 
   return loss_of
 
 
-def _edge_discriminator_loss(loss: ConfigDict, network: nn.Module) -> Callable:
+def _edge_discriminator_loss(loss: ConfigDict, networks: Networks) -> Loss:
   gan = adversarial.KINDS[loss.adversarial_kind]
 
-  def loss_of(params, stats, constants, outputs, batch, rng):
-    fake_edges = lax.stop_gradient(outputs['edges'])
-    (real, _), stats = _judge_edges(network, params, stats, batch, batch['canny'], True)
-    (fake, _), stats = _judge_edges(network, params, stats, batch, fake_edges, True)
-    terms = gan.discriminator(real, fake)
-    metrics = {'real': terms[0] / 2, 'fake': terms[1] / 2}
-    total = metrics['real'] + metrics['fake']
-    kept = {'edge_discriminator': stats['edge_discriminator']}
-    return total, {'metrics': {**metrics, 'total': total}, 'stats': kept}
+  def loss_of(variables, constants, outputs, batch, rng):
+    drawn = lax.stop_gradient(outputs['edges'])
+    judge = functools.partial(modules.train_pass, networks, 'edge_discriminator')
+    (real, _), changed = judge(variables, _beside_gray(batch, batch['canny']))
+    (fake, _), changed = judge(variables.with_stats(changed), _beside_gray(batch, drawn))
+    real_term, fake_term = gan.discriminator(real, fake)
+    return total({'real': real_term / 2, 'fake': fake_term / 2}, changed)
 
   return loss_of
 
@@ -310,39 +304,29 @@ def precision_and_recall(
   return {'precision': over(drawn.sum()), 'recall': over(true.sum())}
 
 
-def check(config: ConfigDict, default: ConfigDict) -> None:
+def check_model(config: ConfigDict) -> None:
+  """Raises ValueError, naming the field, for a dtype or networks that make no sense."""
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
+  checks.one_of('model.kernel_init', config.model.kernel_init, joint_loss.KERNEL_INITS)
+  if not config.model.sigma > 0:
+    raise ValueError(f'config.model.sigma {config.model.sigma} must be above 0: 2 as published')
+
+
+def check_training(loss: ConfigDict, phases: ConfigDict, last: str = 'joint') -> None:
   """Raises ValueError, naming the field, for what could only fail later, or train nonsense.
 
   Args:
-    config: reads dtype, model, loss and phases.
-    default: the system's, which has every field that there is.
+    loss: config.loss.
+    phases: config.phases.
+    last: name of the last phase.
   """
-  joint_loss.one_of('dtype', config.dtype, joint_loss.DTYPES)
-  for section in ('model', 'loss', 'phases'):
-    joint_loss.check_fields(section, config[section], default[section])
-    missing = sorted(set(default[section]) - set(config[section]))
-    if missing:
-      raise ValueError(
-        f"config.{section} lacks {missing}: start from the system's default_config()"
-      )
-  model, loss = config.model, config.loss
-  joint_loss.one_of('model.kernel_init', model.kernel_init, joint_loss.KERNEL_INITS)
-  if not model.sigma > 0:
-    raise ValueError(f'config.model.sigma {model.sigma} must be above 0: 2 as published')
   joint_loss.check_loss(ConfigDict({k: loss[k] for k in joint_loss.LOSS_FIELDS}))
-  joint_loss.one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)
-  joint_loss.one_of('loss.joint', loss.joint, JOINT)
-  for name in EDGE_WEIGHTS:
-    if not (math.isfinite(loss[name]) and loss[name] >= 0):
-      raise ValueError(f'config.loss.{name} {loss[name]!r} must be finite and >= 0')
-  *_, last = config.phases
-  for name, steps in config.phases.items():
-    if steps < (-1 if name == last else 0):
-      raise ValueError(f'config.phases.{name} {steps} must be a number of steps (0: none)')
-  if not any(config.phases.values()):
-    raise ValueError('config.phases: all are 0: nothing to train')
+  checks.one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)
+  checks.one_of('loss.joint', loss.joint, JOINT)
+  checks.weights(loss, EDGE_WEIGHTS, needed=False)
+  checks.phases(phases, last)
   if not any(loss[name] for name in EDGE_WEIGHTS) and (
-    config.phases.edge or (config.phases.joint and loss.joint == 'both')
+    phases.edge or (phases.joint and loss.joint == 'both')
   ):
     raise ValueError(
       f'config.loss: {" and ".join(EDGE_WEIGHTS)} are 0, so that nothing trains the edges: set '

@@ -26,8 +26,8 @@ Differs from the released code:
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.recipe import Recipe
-from jaxinpaint.systems._shared import joint_loss
+from jaxinpaint.recipe import Inference, Recipe
+from jaxinpaint.systems._shared import checks, joint_loss
 from jaxinpaint.systems.aotgan import networks
 
 
@@ -61,18 +61,18 @@ def default_config() -> ConfigDict:
   return ConfigDict(dict(system='aotgan', dtype='float32', model=model, loss=loss))
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
   rates = tuple(config.model.rates)
-  if not rates or any(isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in rates):
-    raise ValueError(f'config.model.rates {rates} must be dilations of 1 or more, at least one')
-  return joint_loss.make(
-    config,
-    networks.Generator,
-    multiple=networks.MULTIPLE,
-    min_side=networks.min_side(rates),
-    discriminator=networks.Discriminator,
+  checks.dilations('model.rates', rates)
+  return joint_loss.inference(
+    config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.min_side(rates)
   )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense."""
+  return joint_loss.make(config, inference(config), networks.Generator, networks.Discriminator)
 
 
 def quicktest(config: ConfigDict) -> None:

@@ -27,27 +27,36 @@ update and twice in its own, which is of the output that the generator had befor
 Logged terms carry their weights, so they sum to 'total'.
 """
 
-import math
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from ml_collections import ConfigDict
 
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import perceptual
+from jaxinpaint.losses.adversarial import binary_cross_entropy
 from jaxinpaint.losses.reconstruction import absolute_difference
 from jaxinpaint.recipe import (
+  Batch,
+  Constants,
+  Forward,
+  Inference,
+  Loss,
+  Outputs,
   Phase,
   Recipe,
   Update,
 )
+from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.ctsdg import networks as networks_lib
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VGG_DEPTH = 16
 WEIGHTS = ('hole', 'valid', 'perceptual', 'style', 'adversarial', 'intermediate')
 
@@ -79,82 +88,60 @@ def default_config() -> ConfigDict:
   return ConfigDict(sections)
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense.
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  model = _model(config)
+  networks = {'generator': _generator(config)}
 
-  A term of weight 0 is not built: without `perceptual` and `style` no VGG is loaded, without
-  `adversarial` there is no discriminator. A phase of 0 steps is left out.
-  """
-  _check(config)
-  loss = config.loss
-  # A run saved before a field existed was of its default.
-  model = default_config().model
-  model.update(config.model)
-  dtype = DTYPES[config.dtype]
-  fields = {name: model[name] for name in ('width', 'levels', 'use_bigff', 'use_cfa')}
-  generator = networks_lib.Generator(**fields, dtype=dtype)
-  networks = {'generator': generator}
-  if loss.adversarial:
-    networks['discriminator'] = networks_lib.Discriminator(model.discriminator_width, dtype=dtype)
-  judge = _judge(networks['discriminator']) if loss.adversarial else None
+  def output(variables, constants, image, mask, rng, *, canny, gray):
+    return modules.run(networks, 'generator', variables, image, mask, canny, gray)['out']
 
-  def apply(params, stats, image, mask, canny, gray, **settings):
-    variables = {'params': params['generator'], **stats['generator']}
-    return generator.apply(variables, image, mask, canny, gray, **settings)
-
-  def forward(frozen_norms):
-    def run(params, stats, constants, batch, rng):
-      found, changed = apply(
-        params,
-        stats,
-        *(batch[name] for name in ('image', 'mask', 'canny', 'gray')),
-        train=True,
-        frozen_norms=frozen_norms,
-        mutable=['batch_stats'],
-      )
-      names = ('out', 'projected_image', 'projected_edge')
-      return {name: found[name] for name in names}, {'generator': changed}
-
-    return run
-
-  def output(params, stats, constants, image, mask, rng, canny, gray):
-    found = apply(params, stats, image, mask, canny, gray)
-    return found['out']
-
-  def pictures(params, stats, constants, image, mask, rng, canny, gray):
-    found = apply(params, stats, image, mask, canny, gray)
+  def pictures(variables, constants, image, mask, rng, *, canny, gray):
+    outputs = modules.run(networks, 'generator', variables, image, mask, canny, gray)
     return {
-      'edges': jax.nn.sigmoid(found['projected_edge']),
-      'texture': found['projected_image'],
+      'edges': jax.nn.sigmoid(outputs['projected_edge']),
+      'texture': outputs['projected_image'],
     }
 
-  updates = lambda suffix: tuple(
-    Update(name, (name,), function, name + suffix)
-    for name, function in (
-      ('generator', _generator_loss(loss, judge, dtype)),
-      ('discriminator', _discriminator_loss(judge)),
-    )
-    if name in networks
-  )
-  phases = tuple(
-    Phase(name, config.phases[name], forward(frozen), updates(suffix))
-    for name, frozen, suffix in (
-      ('training', False, ''),
-      ('finetuning', True, '_finetuning'),
-    )
-    if config.phases[name]
-  )
   wrapped = int(model.wrapped_gray)
-  return Recipe(
-    networks=tuple(networks),
-    init=_init(networks, model),
-    phases=phases,
+  return Inference(
+    networks=('generator',),
+    init=modules.initializer(networks, _arguments),
     output=output,
-    load_constants=_load_constants(loss),
     multiple=2**model.levels,
     min_side=2**model.levels,
     inputs=(f'canny:sigma={model.canny_sigma},wrapped={wrapped}', f'gray:wrapped={wrapped}'),
     pictures=pictures,
+  )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense.
+
+  A term of weight 0 is not built: without `perceptual` and `style` no VGG is loaded, without
+  `adversarial` there is no discriminator. A phase of 0 steps is left out.
+  """
+  running = inference(config)
+  _check_training(config)
+  loss, dtype = config.loss, modules.DTYPES[config.dtype]
+  networks = {'generator': _generator(config)}
+  losses = {'generator': _generator_loss(loss, networks, dtype)}
+  if loss.adversarial:
+    width = _model(config).discriminator_width
+    networks['discriminator'] = networks_lib.Discriminator(width, dtype=dtype)
+    losses['discriminator'] = _discriminator_loss(networks)
+
+  phases = []
+  for name, frozen_norms, suffix in (('training', False, ''), ('finetuning', True, '_finetuning')):
+    updates = tuple(Update(n, (n,), loss_of, n + suffix) for n, loss_of in losses.items())
+    forward = _forward(networks, frozen_norms=frozen_norms)
+    phases.append(Phase(name, config.phases[name], forward, updates))
+  return Recipe(
+    running,
+    networks=tuple(networks),
+    init=modules.initializer(networks, _arguments),
+    phases=tuple(phase for phase in phases if phase.steps),
+    load_constants=functools.partial(_load_constants, loss),
   )
 
 
@@ -166,45 +153,50 @@ def quicktest(config: ConfigDict) -> None:
   config.training.steps = sum(config.phases.values())
 
 
-def _init(networks: dict[str, Any], model: ConfigDict) -> Callable:
-  def init(rng, batch):
-    rngs = dict(zip(networks, jax.random.split(rng, len(networks)), strict=True))
-    height, width = batch['image'].shape[1:3]
-    image, one = jnp.zeros((1, height, width, 3)), jnp.zeros((1, height, width, 1))
-    found = {'generator': networks['generator'].init(rngs['generator'], image, one, one, one)}
-    if 'discriminator' in networks:
-      found['discriminator'] = networks['discriminator'].init(rngs['discriminator'], image, one)
-    params = {name: variables['params'] for name, variables in found.items()}
-    stats = {
-      name: {k: v for k, v in variables.items() if k != 'params'}
-      for name, variables in found.items()
-    }
-    return params, stats
-
-  return init
+def _model(config: ConfigDict) -> ConfigDict:
+  """config.model, checked."""
+  known = default_config().model
+  checks.known_fields('model', config.model, known)
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
+  # A run saved before a field existed was of its default.
+  model = known
+  model.update(config.model)
+  if not 2 <= model.levels <= 7:
+    raise ValueError(f'config.model.levels {model.levels!r} must be 2 to 7')
+  if model.canny_sigma <= 0:
+    raise ValueError(f'config.model.canny_sigma {model.canny_sigma!r} must be above 0')
+  return model
 
 
-def _judge(discriminator: Any) -> Callable:
-  """(params, stats, image, gray, edges) -> (what the discriminator returns, stats after it)."""
+def _generator(config: ConfigDict) -> nn.Module:
+  model = _model(config)
+  fields = {name: model[name] for name in ('width', 'levels', 'use_bigff', 'use_cfa')}
+  return networks_lib.Generator(**fields, dtype=modules.DTYPES[config.dtype])
 
-  def judge(params, stats, image, gray, edges=None):
-    variables = {'params': params['discriminator'], **stats['discriminator']}
-    found, changed = discriminator.apply(
-      variables, image, gray, edges, train=True, mutable=['batch_stats', 'spectral']
+
+def _arguments(height: int, width: int) -> dict[str, tuple[modules.Shape, ...]]:
+  image, one = (height, width, 3), (height, width, 1)
+  return {'generator': (image, one, one, one), 'discriminator': (image, one)}
+
+
+def _forward(networks: Networks, *, frozen_norms: bool) -> Forward:
+  def forward(variables, constants, batch, rng):
+    shown = (batch[name] for name in ('image', 'mask', 'canny', 'gray'))
+    outputs, changed = modules.train_pass(
+      networks, 'generator', variables, *shown, frozen_norms=frozen_norms
     )
-    return found, {**stats, 'discriminator': {**stats['discriminator'], **changed}}
+    names = ('out', 'projected_image', 'projected_edge')
+    return {name: outputs[name] for name in names}, changed
 
-  return judge
-
-
-def cross_entropy(logits: jax.Array, target: jax.Array | float) -> jax.Array:
-  """f32[]: mean of the binary cross-entropy of sigmoid(logits) with `target` in [0, 1]."""
-  target = jnp.broadcast_to(jnp.asarray(target, jnp.float32), logits.shape)
-  return optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target).mean()
+  return forward
 
 
 def generator_terms(
-  loss: ConfigDict, outputs: Any, batch: Any, features: Callable | None, judged: Any
+  loss: ConfigDict,
+  outputs: Outputs,
+  batch: Batch,
+  features: Callable[[jax.Array], Mapping[str, jax.Array]],
+  judged: Mapping[str, jax.Array] | None,
 ) -> dict[str, jax.Array]:
   """{term: its value without weight}, of images in [-1, 1] as the code's.
 
@@ -213,7 +205,7 @@ def generator_terms(
     outputs: of the generator.
     batch: with 'canny' and 'gray'.
     features: image f32[B,H,W,3] in [-1, 1] -> {VGG layer: features}.
-    judged: what the discriminator returns for the output.
+    judged: what the discriminator returns for the output; None without one.
   """
   mask, edges = batch['mask'], batch['canny']
   out, image, projected = (
@@ -226,27 +218,28 @@ def generator_terms(
   if loss.valid:
     terms['valid'] = ((1 - mask) * difference).mean()
   if loss.perceptual or loss.style:
-    found = [features(x) for x in (out, jnp.where(mask > 0, out, image), image)]
+    *made, wanted = (features(x) for x in (out, jnp.where(mask > 0, out, image), image))
     for name, function in (('perceptual', perceptual.perceptual), ('style', perceptual.style)):
       if loss[name]:
-        terms[name] = sum(function(x, found[2]) for x in found[:2])
+        terms[name] = sum(function(x, wanted) for x in made)
   if loss.adversarial:
-    adversarial = cross_entropy(judged['logits'], 1.0)
-    terms['adversarial'] = adversarial + cross_entropy(judged['edges'], edges)
+    adversarial = binary_cross_entropy(judged['logits'], 1.0)
+    terms['adversarial'] = adversarial + binary_cross_entropy(judged['edges'], edges)
   if loss.intermediate:
-    of_edges = cross_entropy(outputs['projected_edge'], edges)
+    of_edges = binary_cross_entropy(outputs['projected_edge'], edges)
     terms['intermediate'] = of_edges + absolute_difference(projected, image).mean()
   return terms
 
 
-def _generator_loss(loss: ConfigDict, judge: Callable | None, dtype: Any) -> Callable:
+def _generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
   layers = tuple(loss.vgg_layers)
 
-  def generator_loss(params, stats, constants, outputs, batch, rng):
+  def generator_loss(variables, constants, outputs, batch, rng):
     judged, changed = None, {}
-    if judge:
-      judged, new = judge(params, stats, outputs['out'], batch['gray'])
-      changed = {'discriminator': new['discriminator']}
+    if loss.adversarial:
+      judged, changed = modules.train_pass(
+        networks, 'discriminator', variables, outputs['out'], batch['gray']
+      )
 
     def features(image):
       # VGG takes [0, 1] where it is to normalise, else whatever it is given.
@@ -256,73 +249,46 @@ def _generator_loss(loss: ConfigDict, judge: Callable | None, dtype: Any) -> Cal
       )
 
     terms = generator_terms(loss, outputs, batch, features, judged)
-    metrics = {name: loss[name] * value for name, value in terms.items()}
-    metrics['total'] = sum(metrics.values())
-    return metrics['total'], {'metrics': metrics, 'stats': changed}
+    return total({name: loss[name] * value for name, value in terms.items()}, changed)
 
   return generator_loss
 
 
-def _discriminator_loss(judge: Callable | None) -> Callable:
-  def discriminator_loss(params, stats, constants, outputs, batch, rng):
+def _discriminator_loss(networks: Networks) -> Loss:
+  judge = functools.partial(modules.train_pass, networks, 'discriminator')
+
+  def discriminator_loss(variables, constants, outputs, batch, rng):
     gray, edges = batch['gray'], batch['canny']
-    real, stats = judge(params, stats, batch['image'], gray, edges)
-    fake, stats = judge(params, stats, lax.stop_gradient(outputs['out']), gray)
+    real, changed = judge(variables, batch['image'], gray, edges)
+    out = lax.stop_gradient(outputs['out'])
+    fake, changed = judge(variables.with_stats(changed), out, gray)
     metrics = {
-      'real': cross_entropy(real['logits'], 1.0),
-      'fake': cross_entropy(fake['logits'], 0.0),
-      'edges': cross_entropy(real['edges'], edges) + cross_entropy(fake['edges'], edges),
+      'real': binary_cross_entropy(real['logits'], 1.0),
+      'fake': binary_cross_entropy(fake['logits'], 0.0),
+      'edges': binary_cross_entropy(real['edges'], edges)
+      + binary_cross_entropy(fake['edges'], edges),
     }
-    metrics['total'] = sum(metrics.values())
-    changed = {'discriminator': stats['discriminator']}
-    return metrics['total'], {'metrics': metrics, 'stats': changed}
+    return total(metrics, changed)
 
   return discriminator_loss
 
 
-def _load_constants(loss: ConfigDict) -> Callable:
-  def load(training):
-    """{'vgg': its parameters}, or {} where nothing looks at features."""
-    if not training or not (loss.perceptual or loss.style):
-      return {}
-    params = vgg.load(VGG_DEPTH, loss.vgg_file or None)
-    # pool3 is the third block's: its convolutions and those before are enough.
-    deepest = max(name[4] for name in loss.vgg_layers)
-    return {'vgg': {name: p for name, p in params.items() if name[4] <= deepest}}
-
-  return load
+def _load_constants(loss: ConfigDict) -> Constants:
+  """{'vgg': its parameters}, or {} where nothing looks at features."""
+  if not (loss.perceptual or loss.style):
+    return {}
+  return {'vgg': vgg.load_down_to(loss.vgg_layers, VGG_DEPTH, loss.vgg_file or None)}
 
 
-def _check(config: ConfigDict) -> None:
+def _check_training(config: ConfigDict) -> None:
   """Raises ValueError for what could only fail later, or train nonsense."""
-  known = default_config()
-  for section in ('model', 'loss', 'phases'):
-    extra = sorted(set(config[section]) - set(known[section]))
-    lacking = sorted(set(known[section]) - set(config[section]))
-    if extra or (lacking and section != 'model'):
-      raise ValueError(
-        f'config.{section}: unknown {extra or "none"}, missing {lacking or "none"}; it has: '
-        f'{", ".join(sorted(known[section]))}'
-      )
-  if config.dtype not in DTYPES:
-    raise ValueError(f'config.dtype {config.dtype!r} must be one of: {", ".join(DTYPES)}')
-  model = {**known.model, **config.model}
-  if not 2 <= model['levels'] <= 7:
-    raise ValueError(f'config.model.levels {model["levels"]!r} must be 2 to 7')
-  if model['canny_sigma'] <= 0:
-    raise ValueError(f'config.model.canny_sigma {model["canny_sigma"]!r} must be above 0')
-  loss = config.loss
-  for name in WEIGHTS:
-    if not (math.isfinite(loss[name]) and loss[name] >= 0):
-      raise ValueError(f'config.loss.{name} {loss[name]!r} must be finite and >= 0 (0: not built)')
-  if not any(loss[name] for name in WEIGHTS):
-    raise ValueError(f'config.loss: all weights ({", ".join(WEIGHTS)}) are 0: nothing to train')
+  known, loss = default_config(), config.loss
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], known[section])
+  checks.weights(loss, WEIGHTS)
   pools = tuple(f'pool{i}' for i in range(1, 6))
   if (loss.perceptual or loss.style) and not (
     set(loss.vgg_layers) and set(loss.vgg_layers) <= set(pools)
   ):
     raise ValueError(f'config.loss.vgg_layers {tuple(loss.vgg_layers)} must be among {pools}')
-  for name in config.phases:
-    least = -1 if name == 'finetuning' else 0
-    if config.phases[name] < least:
-      raise ValueError(f'config.phases.{name} {config.phases[name]} must be >= {least} steps')
+  checks.phases(config.phases, last='finetuning')

@@ -29,10 +29,9 @@ Differs from the reference code:
   - `gp_masked=False, l1_on='comp', ae_over_known=False` are the port's readings.
 """
 
-import functools
-import math
-from typing import Any
+from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -40,14 +39,12 @@ from ml_collections import ConfigDict
 from jaxinpaint import arrays
 from jaxinpaint.layers import contextual_attention
 from jaxinpaint.losses import adversarial, reconstruction
-from jaxinpaint.recipe import (
-  Phase,
-  Recipe,
-  Update,
-)
-from jaxinpaint.systems.deepfillv1 import networks
+from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
+from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
+from jaxinpaint.systems.deepfillv1 import networks as networks_lib
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 CRITICS = ('local_critic', 'global_critic')
 WEIGHTS = ('l1', 'l1_coarse', 'ae', 'adversarial', 'global_weight', 'gradient_penalty')
 
@@ -97,87 +94,90 @@ def quicktest(config: ConfigDict) -> None:
   config.training.steps = 5
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`.
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  _check_model(config)
+  networks = {'generator': _generator(config)}
 
-  Raises:
-    ValueError: fields and values that make no sense, by name.
-  """
-  _check(config)
-  model, loss = config.model.to_dict(), config.loss
-  critics = networks.critics(
-    model.pop('critic'), model.pop('critic_width'), model['channel_order'], DTYPES[config.dtype]
-  )
-  sizes = {'global_critic': model.pop('image_size'), 'local_critic': model.pop('local_size')}
-  generator = networks.Generator(**model, dtype=DTYPES[config.dtype])
-  if not loss.adversarial:
-    critics = {}
+  def output(variables, constants, image, mask, rng):
+    return modules.run(networks, 'generator', variables, image, mask)['out']
 
-  def init(rng, batch):
-    rngs = jax.random.split(rng, 3)
-    image = jnp.zeros((1, *batch['image'].shape[1:]))
-    params = {'generator': generator.init(rngs[0], image, image[..., :1])['params']}
-    for (name, critic), key in zip(critics.items(), rngs[1:], strict=False):
-      size = sizes[name]
-      params[name] = critic.init(key, jnp.zeros((1, size, size, 3)))['params']
-    return params, {}
-
-  def forward(params, stats, constants, batch, rng, *, coarse_only=False):
-    found = generator.apply(
-      {'params': params['generator']},
-      batch['image'],
-      batch['mask'],
-      train=True,
-      coarse_only=coarse_only,
-    )
-    return {name: found[name] for name in ('coarse', 'out')}, {}
-
-  def output(params, stats, constants, image, mask, rng):
-    found = generator.apply({'params': params['generator']}, image, mask)
-    return found['out']
-
-  def pictures(params, stats, constants, image, mask, rng):
-    found = generator.apply({'params': params['generator']}, image, mask)
-    drawn = {'coarse': arrays.compose(found['coarse'], image, mask)}
-    if model['use_attention']:
+  def pictures(variables, constants, image, mask, rng):
+    outputs = modules.run(networks, 'generator', variables, image, mask)
+    drawn = {'coarse': arrays.compose(outputs['coarse'], image, mask)}
+    if config.model.use_attention:
       size = image.shape[1:3]
-      drawn['attention'] = contextual_attention.offset_picture(found['index'], *size)
+      drawn['attention'] = contextual_attention.offset_picture(outputs['index'], *size)
     return drawn
 
-  size = sizes['local_critic']
-  fresh = loss.critic_batches == 'fresh'
-  generator_update = Update(
-    'generator',
-    ('generator',),
-    _generator_loss(loss, critics, sizes, coarse_only=False),
-    'generator',
-    every=loss.critic_steps if fresh and critics else 1,
-  )
-  joint: tuple[Update, ...] = (generator_update,)
-  if critics:
-    exact = networks.critics(
-      config.model.critic, config.model.critic_width, config.model.channel_order
-    )
-    critic_loss = _critic_loss(loss, critics, exact, size)
-    repeat = 1 if fresh else loss.critic_steps
-    joint = (Update('critic', CRITICS, critic_loss, 'critic', repeat=repeat), *joint)
-  phases = []
-  if config.phases.coarse:
-    coarse_loss = _generator_loss(loss, {}, sizes, coarse_only=True)
-    update = Update('coarse', ('generator',), coarse_loss, 'generator')
-    alone = functools.partial(forward, coarse_only=True)
-    phases.append(Phase('coarse', config.phases.coarse, alone, (update,)))
-  if config.phases.joint:
-    phases.append(Phase('joint', config.phases.joint, forward, joint))
-  return Recipe(
-    networks=('generator', *critics),
-    init=init,
-    phases=tuple(phases),
+  return Inference(
+    networks=('generator',),
+    init=modules.initializer(networks, _arguments(config)),
     output=output,
-    multiple=networks.MULTIPLE,
-    min_side=networks.MIN_SIDE,
+    multiple=networks_lib.MULTIPLE,
+    min_side=networks_lib.MIN_SIDE,
     pictures=pictures,
   )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense."""
+  running = inference(config)
+  _check_training(config)
+  model, loss, steps = config.model, config.loss, config.phases
+  networks = {'generator': _generator(config)}
+  if loss.adversarial:
+    networks |= networks_lib.critics(
+      model.critic, model.critic_width, model.channel_order, modules.DTYPES[config.dtype]
+    )
+  fresh = loss.critic_batches == 'fresh'
+  painting = _generator_loss(config, networks, coarse_only=False)
+  every = loss.critic_steps if fresh and loss.adversarial else 1
+  joint = [Update('generator', ('generator',), painting, 'generator', every=every)]
+  if loss.adversarial:
+    repeat = 1 if fresh else loss.critic_steps
+    joint.insert(
+      0, Update('critic', CRITICS, _critic_loss(config, networks), 'critic', repeat=repeat)
+    )
+  coarse_loss = _generator_loss(config, networks, coarse_only=True)
+  coarse = Update('coarse', ('generator',), coarse_loss, 'generator')
+  phases = (
+    Phase('coarse', steps.coarse, _forward(networks, coarse_only=True), (coarse,)),
+    Phase('joint', steps.joint, _forward(networks, coarse_only=False), tuple(joint)),
+  )
+  return Recipe(
+    running,
+    networks=tuple(networks),
+    init=modules.initializer(networks, _arguments(config)),
+    phases=tuple(phase for phase in phases if phase.steps),
+  )
+
+
+def _generator(config: ConfigDict) -> nn.Module:
+  of_critics = ('critic', 'critic_width', 'image_size', 'local_size')
+  fields = {name: value for name, value in config.model.items() if name not in of_critics}
+  return networks_lib.Generator(**fields, dtype=modules.DTYPES[config.dtype])
+
+
+def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
+  square = lambda side: (side, side, 3)
+  sizes = {'local_critic': config.model.local_size, 'global_critic': config.model.image_size}
+
+  def arguments(height, width):
+    critics = {name: (square(side),) for name, side in sizes.items()}
+    return {'generator': ((height, width, 3), (height, width, 1)), **critics}
+
+  return arguments
+
+
+def _forward(networks: Networks, *, coarse_only: bool) -> Forward:
+  def forward(variables, constants, batch, rng):
+    outputs, changed = modules.train_pass(
+      networks, 'generator', variables, batch['image'], batch['mask'], coarse_only=coarse_only
+    )
+    return {name: outputs[name] for name in ('coarse', 'out')}, changed
+
+  return forward
 
 
 def hole_corner(mask: jax.Array, size: int) -> jax.Array:
@@ -210,10 +210,10 @@ def crop(x: jax.Array, corner: jax.Array, size: int) -> jax.Array:
   return jax.vmap(one)(x, corner)
 
 
-def _check_size(image: jax.Array, sizes: dict[str, int], critics: Any) -> None:
+def _check_size(image: jax.Array, model: ConfigDict, *, judged: bool) -> None:
   height, width = image.shape[1:3]
-  side, local = sizes['global_critic'], sizes['local_critic']
-  if critics and (height, width) != (side, side):
+  side, local = model.image_size, model.local_size
+  if judged and (height, width) != (side, side):
     raise ValueError(
       f'the critics are built for images of {side} x {side}, the batch has {height} x {width}: set '
       f'config.model.image_size to config.data.size (and model.local_size to half of it)'
@@ -222,16 +222,15 @@ def _check_size(image: jax.Array, sizes: dict[str, int], critics: Any) -> None:
     raise ValueError(f'config.model.local_size {local} exceeds the images, {height} x {width}')
 
 
-def _generator_loss(loss: ConfigDict, critics: Any, sizes: dict[str, int], *, coarse_only: bool):
-  """The generator's update; the first stage's terms alone with `coarse_only`."""
-  stages = (
-    (('coarse', loss.l1_coarse),) if coarse_only else (('coarse', loss.l1_coarse), ('out', 1))
-  )
-  size = sizes['local_critic']
+def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool) -> Loss:
+  """The generator's update; with `coarse_only` the first stage's terms, without the critics."""
+  loss, size = config.loss, config.model.local_size
+  judged = bool(loss.adversarial) and not coarse_only
+  stages = [('coarse', loss.l1_coarse)] + ([] if coarse_only else [('out', 1)])
 
-  def generator_loss(params, stats, constants, outputs, batch, rng):
+  def generator_loss(variables, constants, outputs, batch, rng):
     image, mask = batch['image'], batch['mask']
-    _check_size(image, sizes, critics)
+    _check_size(image, config.model, judged=judged)
     known = 1 - mask
     corner = hole_corner(mask, size)
     patch = lambda x: crop(x, corner, size)
@@ -247,102 +246,91 @@ def _generator_loss(loss: ConfigDict, critics: Any, sizes: dict[str, int], *, co
       if loss.ae:
         value = reconstruction.l1(out, image, known) / share
         metrics[f'ae_{name}'] = 2 * loss.ae * factor * value
-    if critics:
+    if judged:
       fake = arrays.compose(outputs['out'], image, mask)
       for name, x, weight in (
         ('local_critic', patch(fake), 1.0),
         ('global_critic', fake, loss.global_weight),
       ):
-        scores = critics[name].apply({'params': params[name]}, x)
+        scores = modules.run(networks, name, variables, x)
         value = adversarial.wasserstein.generator(scores)
         metrics[f'adversarial_{name.partition("_")[0]}'] = loss.adversarial * weight * value
-    total = sum(metrics.values())
-    return total, {'metrics': {**metrics, 'total': total}}
+    return total(metrics)
 
   return generator_loss
 
 
-def _critic_loss(loss: ConfigDict, critics: Any, exact: Any, size: int):
-  """Both critics' update; `exact`: the same networks in float32, for the gradient penalty."""
+def _critic_loss(config: ConfigDict, networks: Networks) -> Loss:
+  """Both critics' update."""
+  loss, size = config.loss, config.model.local_size
+  # The gradient penalty is computed in float32.
+  exact = {name: networks[name].clone(dtype=jnp.float32) for name in CRITICS}
 
-  def critic_loss(params, stats, constants, outputs, batch, rng):
+  def critic_loss(variables, constants, outputs, batch, rng):
     image, mask = batch['image'], batch['mask']
     fake = jax.lax.stop_gradient(arrays.compose(outputs['out'], image, mask))
     corner = hole_corner(mask, size)
     patch = lambda x: crop(x, corner, size)
-    metrics = {}
+    metrics, slopes = {}, {}
     rngs = jax.random.split(rng)
     for name, real, made, hole, key in (
       ('local_critic', patch(image), patch(fake), patch(mask), rngs[0]),
       ('global_critic', image, fake, mask, rngs[1]),
     ):
-      short, variables = name.partition('_')[0], {'params': params[name]}
+      short = name.partition('_')[0]
       # Each real image beside its fake: one after the other, a batch that is split over devices
       # would have to move.
       both = jnp.stack([real, made], 1)
-      scores = critics[name].apply(variables, both.reshape(-1, *real.shape[1:]))
+      scores = modules.run(networks, name, variables, both.reshape(-1, *real.shape[1:]))
       scores = scores.reshape(len(real), 2, *scores.shape[1:])
       terms = adversarial.wasserstein.discriminator(scores[:, 0], scores[:, 1])
       metrics[f'wasserstein_{short}'] = sum(terms)
       if loss.gradient_penalty:
         # The gradient in [-1, 1], which is the networks' own range, is half that in [0, 1].
-        judge = lambda x, name=name, variables=variables: exact[name].apply(variables, (x + 1) / 2)
-        penalty, slopes = adversarial.gradient_penalty(
+        judge = lambda x, name=name: modules.run(exact, name, variables, (x + 1) / 2)
+        penalty, slope = adversarial.gradient_penalty(
           judge, real * 2 - 1, made * 2 - 1, key, mask=hole if loss.gp_masked else None
         )
         metrics[f'penalty_{short}'] = loss.gradient_penalty * penalty
-        metrics[f'slope_{short}'] = slopes.mean()
-    total = sum(v for k, v in metrics.items() if not k.startswith('slope'))
-    return total, {'metrics': {**metrics, 'total': total}}
+        slopes[f'slope_{short}'] = slope.mean()
+    return total(metrics, shown=slopes)
 
   return critic_loss
 
 
-def _check(config: ConfigDict) -> None:
-  """Raises ValueError for what `make` could only fail on later, or train nonsense with."""
-  known = default_config()
-  for section in ('model', 'loss', 'phases'):
-    got, want = set(config[section]), set(known[section])
-    if got != want:
-      raise ValueError(
-        f'config.{section}: unknown {sorted(got - want) or "none"}, missing '
-        f'{sorted(want - got) or "none"}; it has: {", ".join(sorted(want))}'
-      )
-  model, loss, phases = config.model, config.loss, config.phases
-  choices = {
-    'dtype': (config.dtype, DTYPES),
-    'model.padding': (model.padding, ('same', 'symmetric')),
-    'model.resize': (model.resize, ('align_corners', 'floor')),
-    'model.mask_steps': (model.mask_steps, (1, 2)),
-    'model.key_norm': (model.key_norm, ('max', 'sum')),
-    'model.channel_order': (model.channel_order, ('rgb', 'bgr')),
-    'model.critic': (model.critic, ('official', 'port')),
-    'loss.l1_on': (loss.l1_on, ('out', 'comp')),
-    'loss.critic_batches': (loss.critic_batches, ('fresh', 'same')),
-  }
-  for name, (value, allowed) in choices.items():
-    if value not in allowed:
-      raise ValueError(f'config.{name} {value!r} must be one of: {", ".join(map(repr, allowed))}')
-  for name in WEIGHTS:
-    weight = loss[name]
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-      raise ValueError(f'config.loss.{name} {weight!r} must be a number (a weight; 0: not built)')
-    if weight < 0 or not math.isfinite(weight):
-      raise ValueError(f'config.loss.{name} {weight!r} must be finite and >= 0 (0: not built)')
-  if not (loss.l1 or loss.ae or loss.adversarial):
-    raise ValueError('config.loss: l1, ae and adversarial are 0: nothing to train')
-  if not 0 < loss.discount <= 1:
-    raise ValueError(f'config.loss.discount {loss.discount!r} must be in (0, 1] (1: no discount)')
-  counts = {f'model.{n}': model[n] for n in ('width', 'critic_width', 'image_size', 'local_size')}
-  for name, value in {**counts, 'loss.critic_steps': loss.critic_steps}.items():
-    if not isinstance(value, int) or value < 1:
-      raise ValueError(f'config.{name} {value!r} must be an integer of at least 1')
+def _check_model(config: ConfigDict) -> None:
+  """Raises ValueError for networks that make no sense."""
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
+  for name, choices in (
+    ('padding', ('same', 'symmetric')),
+    ('resize', ('align_corners', 'floor')),
+    ('mask_steps', (1, 2)),
+    ('key_norm', ('max', 'sum')),
+    ('channel_order', ('rgb', 'bgr')),
+    ('critic', ('official', 'port')),
+  ):
+    checks.one_of(f'model.{name}', model[name], choices)
+  for name in ('width', 'critic_width', 'image_size', 'local_size'):
+    checks.count(f'model.{name}', model[name])
   if model.local_size > model.image_size:
     raise ValueError(
       f'config.model.local_size {model.local_size} exceeds model.image_size {model.image_size}'
     )
-  if phases.coarse < 0 or phases.joint < -1 or not (phases.coarse or phases.joint):
-    raise ValueError(
-      f'config.phases coarse={phases.coarse}, joint={phases.joint}: coarse must be >= 0, joint '
-      '>= -1 (to the end), and not both 0'
-    )
+
+
+def _check_training(config: ConfigDict) -> None:
+  """Raises ValueError for what could only fail later, or train nonsense."""
+  known, loss = default_config(), config.loss
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], known[section])
+  checks.one_of('loss.l1_on', loss.l1_on, ('out', 'comp'))
+  checks.one_of('loss.critic_batches', loss.critic_batches, ('fresh', 'same'))
+  checks.weights(loss, WEIGHTS, needed=False)
+  if not (loss.l1 or loss.ae or loss.adversarial):
+    raise ValueError('config.loss: l1, ae and adversarial are 0: nothing to train')
+  if not 0 < loss.discount <= 1:
+    raise ValueError(f'config.loss.discount {loss.discount!r} must be in (0, 1] (1: no discount)')
+  checks.count('loss.critic_steps', loss.critic_steps)
+  checks.phases(config.phases, last='joint')

@@ -31,8 +31,8 @@ import functools
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.recipe import Recipe
-from jaxinpaint.systems._shared import edge_guided, joint_loss
+from jaxinpaint.recipe import Inference, Recipe
+from jaxinpaint.systems._shared import checks, edge_guided, joint_loss, modules
 from jaxinpaint.systems.edgeconnect import networks as networks_lib
 
 
@@ -44,31 +44,47 @@ def default_config() -> ConfigDict:
   return ConfigDict(dict(system='edgeconnect', dtype='float32') | sections)
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
-  edge_guided.check(config, default_config())
-  model, loss = config.model, config.loss
-  dtype = joint_loss.DTYPES[config.dtype]
-  networks = edge_guided.make_networks(model, loss, dtype)
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  checks.same_fields('model', config.model, edge_guided.default_model())
+  edge_guided.check_model(config)
+  model = config.model
+  networks = edge_guided.make_generators(model, modules.DTYPES[config.dtype])
   paint = edge_guided.paint(networks, composite_edges=model.composite_edges)
 
-  def output(params, stats, constants, image, mask, rng, *, canny):
-    return paint(params, stats, image, mask, canny)[0]
+  def output(variables, constants, image, mask, rng, *, canny):
+    return paint(variables, image, mask, canny)[0]
 
-  def pictures(params, stats, constants, image, mask, rng, *, canny):
-    return {'edges': paint(params, stats, image, mask, canny)[1]}
+  def pictures(variables, constants, image, mask, rng, *, canny):
+    return {'edges': paint(variables, image, mask, canny)[1]}
 
-  return Recipe(
+  return Inference(
     networks=tuple(networks),
-    init=functools.partial(edge_guided.init, networks),
-    phases=edge_guided.make_phases(networks, loss, config.phases, dtype),
+    init=modules.initializer(networks, functools.partial(edge_guided.arguments, networks)),
     output=output,
-    predict_networks=edge_guided.PREDICT_NETWORKS,
-    load_constants=functools.partial(joint_loss.load_constants, loss),
     multiple=networks_lib.MULTIPLE,
     min_side=networks_lib.MIN_SIDE,
     inputs=edge_guided.inputs(model),
     pictures=pictures,
+  )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense."""
+  running, loss, dtype = inference(config), config.loss, modules.DTYPES[config.dtype]
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], default_config()[section])
+  edge_guided.check_training(loss, config.phases)
+  networks = {
+    **edge_guided.make_generators(config.model, dtype),
+    **edge_guided.make_discriminators(loss, dtype),
+  }
+  return Recipe(
+    running,
+    networks=tuple(networks),
+    init=modules.initializer(networks, functools.partial(edge_guided.arguments, networks)),
+    phases=edge_guided.make_phases(networks, loss, config.phases, dtype),
+    load_constants=functools.partial(joint_loss.load_constants, loss),
   )
 
 

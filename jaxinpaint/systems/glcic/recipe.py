@@ -43,8 +43,8 @@ Differs from the reference code (otenim/GLCIC-PyTorch):
     leave the generator without an opponent; the survey's configuration has them on.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -53,21 +53,20 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import windows
-from jaxinpaint.recipe import (
-  Phase,
-  Recipe,
-  Update,
-)
+from jaxinpaint.losses.adversarial import binary_cross_entropy
+from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
+from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.glcic import networks
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VARIANTS = ('pytorch', 'tf')
 # config.model.discriminator: convolutions of its branch for the whole image.
 GLOBAL_LAYERS = {'celeba': 5, 'places2': 6}
 _LOCAL_LAYERS = 5
 # What the least sides are that unpadded 5 x 5 convolutions of stride 2 leave a pixel of.
 _TF_LEAST = {5: 125, 6: 253}
-_BCE_LIMIT = 100.0  # PyTorch's clamp of the logarithm
+cross_entropy = functools.partial(binary_cross_entropy, limit=100.0)  # PyTorch's clamp
 
 
 def default_config() -> ConfigDict:
@@ -93,49 +92,52 @@ def default_config() -> ConfigDict:
   return ConfigDict(dict(system='glcic', dtype='float32', model=model, loss=loss, phases=phases))
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`.
-
-  Raises:
-    ValueError: an unknown field or a value that makes no sense; names it and what it may be.
-  """
-  _check(config)
-  model, steps = config.model, config.phases
-  tf = model.variant == 'tf'
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  _check_model(config)
   nets = {'generator': _generator(config)}
-  if config.loss.alpha and (steps.discriminator or steps.joint):
-    nets['discriminator'] = _discriminator(config)
-  completion = _forward(config, nets, judged=False)
-  judged = _forward(config, nets, judged=True)
-  update = lambda name, loss: Update(name, (name,), loss, name)
-  alone = update('generator', _generator_loss(config, {}, scale=1.0))
-  phases = [Phase('completion', steps.completion, completion, (alone,))]
-  if 'discriminator' in nets:
-    weight = config.loss.alpha if tf else 0.5
-    judge = update('discriminator', _discriminator_loss(nets['discriminator'], weight))
-    phases.append(Phase('discriminator', steps.discriminator, judged, (judge,)))
-    weight = config.loss.alpha * (1.0 if tf else 0.5)
-    judge = update('discriminator', _discriminator_loss(nets['discriminator'], weight))
-    both = [judge] if config.loss.discriminator_in_joint else []
-    both.append(update('generator', _generator_loss(config, nets, scale=1.0 if tf else 0.5)))
-    phases.append(Phase('joint', steps.joint, judged, tuple(both)))
-  else:
-    phases.append(Phase('joint', steps.joint, completion, (alone,)))
 
-  def init(rng, batch):
-    return _init(config, nets, rng, batch)
+  def output(variables, constants, image, mask, rng):
+    return modules.run(nets, 'generator', variables, image, mask)['out']
 
-  def output(params, stats, constants, image, mask, rng):
-    found = nets['generator'].apply(_variables(params, stats, 'generator'), image, mask)
-    return found['out']
-
-  return Recipe(
-    networks=tuple(nets),
-    init=init,
-    phases=tuple(phase for phase in phases if phase.steps),
+  return Inference(
+    networks=('generator',),
+    init=modules.initializer(nets, _arguments(config)),
     output=output,
     multiple=networks.MULTIPLE,
     min_side=networks.MIN_SIDE,
+  )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense."""
+  running = inference(config)
+  _check_training(config)
+  loss, steps, tf = config.loss, config.phases, config.model.variant == 'tf'
+  nets = {'generator': _generator(config)}
+  if loss.alpha and (steps.discriminator or steps.joint):
+    nets['discriminator'] = _discriminator(config)
+  completion = _forward(config, nets, judged=False)
+  update = lambda name, loss: Update(name, (name,), loss, name)
+  alone = update('generator', _generator_loss(config, nets, scale=1.0, judged=False))
+  phases = [Phase('completion', steps.completion, completion, (alone,))]
+  if 'discriminator' in nets:
+    judged = _forward(config, nets, judged=True)
+    judge = update('discriminator', _discriminator_loss(nets, loss.alpha if tf else 0.5))
+    phases.append(Phase('discriminator', steps.discriminator, judged, (judge,)))
+    half = 1.0 if tf else 0.5
+    both = []
+    if loss.discriminator_in_joint:
+      both.append(update('discriminator', _discriminator_loss(nets, loss.alpha * half)))
+    both.append(update('generator', _generator_loss(config, nets, scale=half, judged=True)))
+    phases.append(Phase('joint', steps.joint, judged, tuple(both)))
+  else:
+    phases.append(Phase('joint', steps.joint, completion, (alone,)))
+  return Recipe(
+    running,
+    networks=tuple(nets),
+    init=modules.initializer(nets, _arguments(config)),
+    phases=tuple(phase for phase in phases if phase.steps),
   )
 
 
@@ -154,7 +156,7 @@ def quicktest(config: ConfigDict) -> None:
 
 
 def _generator(config: ConfigDict) -> nn.Module:
-  model, dtype = config.model, DTYPES[config.dtype]
+  model, dtype = config.model, modules.DTYPES[config.dtype]
   if model.variant == 'tf':
     return networks.TFGenerator(width=model.width, dtype=dtype)
   mpv = tuple(float(v) for v in model.mpv)
@@ -166,7 +168,7 @@ def _discriminator(config: ConfigDict) -> nn.Module:
   fields = dict(
     width=model.discriminator_width,
     features=model.discriminator_features,
-    dtype=DTYPES[config.dtype],
+    dtype=modules.DTYPES[config.dtype],
   )
   if model.variant == 'tf':
     return networks.TFDiscriminator(separate_heads=model.separate_heads, **fields)
@@ -174,55 +176,39 @@ def _discriminator(config: ConfigDict) -> nn.Module:
   return networks.Discriminator(global_layers=GLOBAL_LAYERS[model.discriminator], **fields)
 
 
-def _variables(params: Mapping[str, Any], stats: Mapping[str, Any], network: str) -> dict[str, Any]:
-  return {'params': params[network], **stats.get(network, {})}
+def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
+  square = lambda side: (side, side, 3)
+  judged = square(config.model.local_size), square(config.model.image_size)
+
+  def arguments(height, width):
+    return {'generator': ((height, width, 3), (height, width, 1)), 'discriminator': judged}
+
+  return arguments
 
 
-def _init(config: ConfigDict, nets: Mapping[str, nn.Module], rng: jax.Array, batch: Any):
-  """Parameters and statistics; of the batch only its height and width matter."""
-  height, width = batch['image'].shape[1:3]
-  image = jnp.zeros((1, height, width, 3))
-  square = lambda side: jnp.zeros((1, side, side, 3))
-  given = {
-    'generator': (image, image[..., :1]),
-    'discriminator': (square(config.model.local_size), square(config.model.image_size)),
-  }
-  params, stats = {}, {}
-  for key, (name, net) in zip(jax.random.split(rng, len(nets)), nets.items(), strict=True):
-    variables = dict(net.init(key, *given[name]))
-    params[name] = variables.pop('params')
-    if variables:
-      stats[name] = variables
-  return params, stats
-
-
-def _forward(config: ConfigDict, nets: Mapping[str, nn.Module], judged: bool) -> Callable:
+def _forward(config: ConfigDict, nets: Networks, *, judged: bool) -> Forward:
   """One pass of the generator; with `judged` also the parts that the discriminator is shown.
 
   Outputs: 'out'; 'local', a part of it; 'real_local', a part of the real image.
   """
   model, tf = config.model, config.model.variant == 'tf'
 
-  def forward(params, stats, constants, batch, rng):
+  def forward(variables, constants, batch, rng):
     image, mask = batch['image'], batch['mask']
     if 'discriminator' in nets:  # in every phase: not only after days of the first
       _check_size(image, model.image_size)
-    found, changed = nets['generator'].apply(
-      _variables(params, stats, 'generator'), image, mask, train=True, mutable=['batch_stats']
-    )
-    out = arrays.compose(found['out'], image, mask) if tf else found['out']
-    outputs = {'out': out}
-    if judged and tf:
+    outputs, changed = modules.train_pass(nets, 'generator', variables, image, mask)
+    out = arrays.compose(outputs['out'], image, mask) if tf else outputs['out']
+    if not judged:
+      return {'out': out}, changed
+    if tf:
       box = _widened(windows.hole_box(mask), config.loss.margin, image.shape[1:3])
       cut = lambda x: windows.cut_resized(x, box, model.local_size)
-      outputs |= {'local': cut(out), 'real_local': cut(image)}
-    elif judged:
-      size, keys = model.local_size, jax.random.split(rng)
-      window = windows.window_on_hole(keys[0], mask, size)
-      outputs['local'] = windows.cut(out, window, size)
-      window = windows.random_window(keys[1], mask, size)
-      outputs['real_local'] = windows.cut(image, window, size)
-    return outputs, {'generator': dict(changed)} if changed else {}
+      return {'out': out, 'local': cut(out), 'real_local': cut(image)}, changed
+    size, keys = model.local_size, jax.random.split(rng)
+    local = windows.cut(out, windows.window_on_hole(keys[0], mask, size), size)
+    real_local = windows.cut(image, windows.random_window(keys[1], mask, size), size)
+    return {'out': out, 'local': local, 'real_local': real_local}, changed
 
   return forward
 
@@ -237,12 +223,6 @@ def _widened(box: tuple[jax.Array, ...], margin: int, size: tuple[int, int]) -> 
   )
 
 
-def cross_entropy(logits: jax.Array, real: bool) -> jax.Array:
-  """Binary cross-entropy of the logits' sigmoid with 1 (real) or 0, at most 100; f32[], a mean."""
-  logits = logits.astype(jnp.float32)
-  return jnp.minimum(jax.nn.softplus(-logits if real else logits), _BCE_LIMIT).mean()
-
-
 def completion_loss(out: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
   """Mean over all elements, known ones included, of ((out - image) * mask)^2; f32[]; eq. 2.
 
@@ -255,42 +235,35 @@ def completion_loss(out: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Ar
   return jnp.square(difference * mask).mean()
 
 
-def _judge(discriminator: nn.Module, params: Any, stats: Any, local: jax.Array, whole: jax.Array):
-  """Its findings, and {'discriminator': its statistics} where they moved."""
-  variables = _variables(params, stats, 'discriminator')
-  found, changed = discriminator.apply(variables, local, whole, train=True, mutable=['batch_stats'])
-  return found, {'discriminator': dict(changed)} if changed else {}
+def _discriminator_loss(nets: Networks, weight: float) -> Loss:
+  judge = functools.partial(modules.train_pass, nets, 'discriminator')
 
-
-def _discriminator_loss(discriminator: nn.Module, weight: float) -> Callable:
-  def discriminator_loss(params, stats, constants, outputs, batch, rng):
+  def discriminator_loss(variables, constants, outputs, batch, rng):
     fake = jax.lax.stop_gradient(outputs)
     # Two calls, not one of a double batch: each is normalised by its own statistics.
-    found, changed = _judge(discriminator, params, stats, fake['local'], fake['out'])
-    fake_term = weight * cross_entropy(found['fake'], real=False)
-    stats = {**stats, **changed}
-    found, changed = _judge(discriminator, params, stats, outputs['real_local'], batch['image'])
-    real_term = weight * cross_entropy(found['real'], real=True)
-    metrics = {'fake': fake_term, 'real': real_term, 'total': fake_term + real_term}
-    return metrics['total'], {'metrics': metrics, 'stats': changed}
+    judged, changed = judge(variables, fake['local'], fake['out'])
+    fake_term = weight * cross_entropy(judged['fake'], 0.0)
+    variables = variables.with_stats(changed)
+    judged, changed = judge(variables, outputs['real_local'], batch['image'])
+    return total({'fake': fake_term, 'real': weight * cross_entropy(judged['real'], 1.0)}, changed)
 
   return discriminator_loss
 
 
-def _generator_loss(config: ConfigDict, nets: Mapping[str, nn.Module], scale: float) -> Callable:
-  """scale * MSE, and with a discriminator among `nets` scale * alpha * its judgement."""
-  discriminator = nets.get('discriminator')
+def _generator_loss(config: ConfigDict, nets: Networks, *, scale: float, judged: bool) -> Loss:
+  """scale * MSE; with `judged` also scale * alpha * the discriminator's judgement."""
   mse_weight = scale * (4.0 if config.model.variant == 'tf' else 1.0)  # of values in [-1, 1]
   weight = scale * config.loss.alpha
 
-  def generator_loss(params, stats, constants, outputs, batch, rng):
+  def generator_loss(variables, constants, outputs, batch, rng):
     mse = completion_loss(outputs['out'], batch['image'], batch['mask'])
     metrics, changed = {'mse': mse_weight * mse}, {}
-    if discriminator is not None:
-      found, changed = _judge(discriminator, params, stats, outputs['local'], outputs['out'])
-      metrics['adversarial'] = weight * cross_entropy(found['fake'], real=True)
-    total = sum(metrics.values())
-    return total, {'metrics': {**metrics, 'total': total}, 'stats': changed}
+    if judged:
+      found, changed = modules.train_pass(
+        nets, 'discriminator', variables, outputs['local'], outputs['out']
+      )
+      metrics['adversarial'] = weight * cross_entropy(found['fake'], 1.0)
+    return total(metrics, changed)
 
   return generator_loss
 
@@ -303,43 +276,20 @@ def _check_size(image: jax.Array, size: int) -> None:
     )
 
 
-def _check(config: ConfigDict) -> None:
-  known = default_config()
-  for section in ('model', 'loss', 'phases'):
-    for name in config[section]:
-      if name not in known[section]:
-        choices = ', '.join(sorted(known[section]))
-        raise ValueError(f'config.{section} has no {name!r}; it has: {choices}')
-    missing = sorted(set(known[section]) - set(config[section]))
-    if missing:
-      raise ValueError(
-        f"config.{section} lacks {missing}: start from the system's default_config()"
-      )
-  _one_of('dtype', config.dtype, DTYPES)
-  _one_of('model.variant', config.model.variant, VARIANTS)
-  _one_of('model.discriminator', config.model.discriminator, GLOBAL_LAYERS)
-  mpv = tuple(config.model.mpv)
+def _check_model(config: ConfigDict) -> None:
+  """Raises ValueError for networks that make no sense."""
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
+  checks.one_of('model.variant', model.variant, VARIANTS)
+  checks.one_of('model.discriminator', model.discriminator, GLOBAL_LAYERS)
+  mpv = tuple(model.mpv)
   if len(mpv) != 3 or not all(0 <= v <= 1 for v in mpv):
     raise ValueError(f'config.model.mpv {mpv} must be red, green and blue in [0, 1]')
   for name in ('width', 'discriminator_width', 'discriminator_features'):
-    if config.model[name] < 2:
-      raise ValueError(f'config.model.{name} {config.model[name]} must be at least 2')
-  if config.loss.alpha < 0:
-    raise ValueError(f'config.loss.alpha {config.loss.alpha} must be >= 0 (0: no discriminator)')
-  if config.loss.margin < 0:
-    raise ValueError(f'config.loss.margin {config.loss.margin} must be >= 0')
-  steps = config.phases
-  for name in steps:
-    if steps[name] < (-1 if name == 'joint' else 0):
-      least = '>= 0, or -1: to the end of training' if name == 'joint' else '>= 0'
-      raise ValueError(f'config.phases.{name} {steps[name]} must be {least}')
-  if not any(steps.values()):
-    raise ValueError(f'config.phases: all ({", ".join(steps)}) have 0 steps: nothing to train')
-  if steps.discriminator and not config.loss.alpha:
-    raise ValueError(
-      'config.loss.alpha=0 leaves out the discriminator: set config.phases.discriminator=0 too'
-    )
-  _check_sizes(config.model)
+    if model[name] < 2:
+      raise ValueError(f'config.model.{name} {model[name]} must be at least 2')
+  _check_sizes(model)
 
 
 def _check_sizes(model: ConfigDict) -> None:
@@ -363,6 +313,17 @@ def _check_sizes(model: ConfigDict) -> None:
     )
 
 
-def _one_of(name: str, value: Any, choices: Any) -> None:
-  if value not in choices:
-    raise ValueError(f'config.{name} {value!r} must be one of: {", ".join(map(repr, choices))}')
+def _check_training(config: ConfigDict) -> None:
+  """Raises ValueError for what could only fail later, or train nonsense."""
+  known, loss = default_config(), config.loss
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], known[section])
+  if loss.alpha < 0:
+    raise ValueError(f'config.loss.alpha {loss.alpha} must be >= 0 (0: no discriminator)')
+  if loss.margin < 0:
+    raise ValueError(f'config.loss.margin {loss.margin} must be >= 0')
+  checks.phases(config.phases, last='joint')
+  if config.phases.discriminator and not loss.alpha:
+    raise ValueError(
+      'config.loss.alpha=0 leaves out the discriminator: set config.phases.discriminator=0 too'
+    )

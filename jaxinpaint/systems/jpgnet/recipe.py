@@ -27,23 +27,20 @@ The lengths of the phases kpn1 and kpn2 are ours.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
 from jaxinpaint.losses import reconstruction, structural_similarity
-from jaxinpaint.recipe import (
-  Phase,
-  Recipe,
-  Update,
-)
-from jaxinpaint.systems._shared import edge_guided, joint_loss
+from jaxinpaint.recipe import Constants, Inference, Init, Loss, Phase, Recipe, Update
+from jaxinpaint.systems._shared import checks, edge_guided, joint_loss, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.jpgnet import networks as networks_lib
 
 GENERATIVE = ('edgeconnect', 'none')
@@ -74,63 +71,65 @@ def default_config() -> ConfigDict:
   return ConfigDict(sections)
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
-  _check(config)
-  model, loss, lengths = config.model, config.loss, config.phases
-  dtype = joint_loss.DTYPES[config.dtype]
-  generative = model.generative != 'none'
-  painters = edge_guided.make_networks(model, loss, dtype) if generative else {}
-  kpn = networks_lib.FilteringNetwork(
-    width=model.kpn_width,
-    kernel_size=model.kernel_size,
-    rates=tuple(model.rates),
-    channel_attention=model.channel_attention,
-    spatial_attention=model.spatial_attention,
-    kernel_init=KPN_INITS[model.kpn_init],
-    dtype=dtype,
-  )
-  fused = generative and model.fusion == 'predictive'
-  filters = ('kpn1', 'kpn2') if fused else ('kpn1',)
-  complete = _complete(painters, kpn, model)
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  _check_model(config)
+  model = config.model
+  painters, filters = _painters(config), _filters(config)
+  networks = {**painters, **filters}
+  complete = _complete(networks, model)
 
-  def output(params, stats, constants, image, mask, rng, **inputs):
-    found = complete(params, stats, image, mask, **inputs)
-    return jnp.clip(found['out'], 0, 1)
+  def output(variables, constants, image, mask, rng, **inputs):
+    return jnp.clip(complete(variables, image, mask, **inputs)['out'], 0, 1)
 
-  def pictures(params, stats, constants, image, mask, rng, **inputs):
-    found = complete(params, stats, image, mask, **inputs)
+  def pictures(variables, constants, image, mask, rng, **inputs):
+    outputs = complete(variables, image, mask, **inputs)
     names = ('edges', 'generated', 'filtered', 'uncertainty')
-    return {name: jnp.clip(found[name], 0, 1) for name in names if name in found}
+    return {name: jnp.clip(outputs[name], 0, 1) for name in names if name in outputs}
 
-  def filtering(params, stats, constants, batch, rng):
-    damaged = batch['image'] * (1 - batch['mask'])
-    return {'out': kpn.apply({'params': params['kpn1']}, damaged, damaged, train=True)['out']}, {}
+  return Inference(
+    networks=tuple(networks),
+    init=_initializer(painters, filters),
+    output=output,
+    multiple=networks_lib.MULTIPLE,
+    min_side=networks_lib.MIN_SIDE,
+    inputs=edge_guided.inputs(model) if painters else (),
+    pictures=pictures,
+  )
 
-  def fusion(params, stats, constants, batch, rng):
-    resting = {name: p for name, p in params.items() if name != 'kpn2'}
-    params = {**lax.stop_gradient(resting), 'kpn2': params['kpn2']}
-    inputs = {'canny': batch['canny']} if generative else {}
-    return {'out': complete(params, stats, batch['image'], batch['mask'], **inputs)['out']}, {}
 
-  phases = ()
-  if generative:
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense."""
+  running = inference(config)
+  _check_training(config)
+  model, loss, lengths, dtype = config.model, config.loss, config.phases, _dtype(config)
+  painters, filters = _painters(config), _filters(config)
+  complete = _complete({**painters, **filters}, model)
+  phases: tuple[Phase, ...] = ()
+  if painters:
+    painters |= edge_guided.make_discriminators(loss, dtype)
     phases += edge_guided.make_phases(painters, loss, lengths, dtype)
+
+  def filtering(variables, constants, batch, rng):
+    damaged = batch['image'] * (1 - batch['mask'])
+    outputs, changed = modules.train_pass(filters, 'kpn1', variables, damaged, damaged)
+    return {'out': outputs['out']}, changed
+
+  def fusion(variables, constants, batch, rng):
+    variables = variables.at_rest(*(name for name in variables.params if name != 'kpn2'))
+    inputs = {'canny': batch['canny']} if painters else {}
+    return {'out': complete(variables, batch['image'], batch['mask'], **inputs)['out']}, {}
+
   for name, forward in (('kpn1', filtering), ('kpn2', fusion)):
     if name in filters and lengths[name]:
       update = Update(name, (name,), _filtering_loss(loss), name)
       phases += (Phase(name, lengths[name], forward, (update,)),)
   return Recipe(
+    running,
     networks=(*painters, *filters),
-    init=_init(painters, kpn, filters),
+    init=_initializer(painters, filters),
     phases=phases,
-    output=output,
-    predict_networks=(*(edge_guided.PREDICT_NETWORKS if generative else ()), *filters),
-    load_constants=functools.partial(_load_constants, loss, lengths, generative),
-    multiple=networks_lib.MULTIPLE,
-    min_side=networks_lib.MIN_SIDE,
-    inputs=edge_guided.inputs(model) if generative else (),
-    pictures=pictures,
+    load_constants=functools.partial(_load_constants, loss, lengths, bool(painters)),
   )
 
 
@@ -140,90 +139,118 @@ def quicktest(config: ConfigDict) -> None:
   edge_guided.quicktest(config)
 
 
-def _init(painters: Mapping[str, nn.Module], kpn: nn.Module, filters: tuple[str, ...]) -> Callable:
-  def init(rng, batch):
-    height, width = batch['image'].shape[1:3]
-    rng_painters, *rngs = jax.random.split(rng, 1 + len(filters))
-    params, stats = edge_guided.init(painters, rng_painters, batch) if painters else ({}, {})
-    of = lambda channels: jnp.zeros((1, height, width, channels))
-    taps = kpn.kernel_size**2
+def _dtype(config: ConfigDict) -> Any:
+  return modules.DTYPES[config.dtype]
+
+
+def _painters(config: ConfigDict) -> dict[str, nn.Module]:
+  """The generative part."""
+  if config.model.generative == 'none':
+    return {}
+  return edge_guided.make_generators(config.model, _dtype(config))
+
+
+def _filters(config: ConfigDict) -> dict[str, nn.Module]:
+  """The predictive filtering, and the fusion where it is a network."""
+  model = config.model
+  network = networks_lib.FilteringNetwork(
+    width=model.kpn_width,
+    kernel_size=model.kernel_size,
+    rates=tuple(model.rates),
+    channel_attention=model.channel_attention,
+    spatial_attention=model.spatial_attention,
+    kernel_init=KPN_INITS[model.kpn_init],
+    dtype=_dtype(config),
+  )
+  fused = model.generative != 'none' and model.fusion == 'predictive'
+  return {'kpn1': network, 'kpn2': network} if fused else {'kpn1': network}
+
+
+def _initializer(painters: Networks, filters: Networks) -> Init:
+  taps = filters['kpn1'].kernel_size ** 2
+
+  def arguments(height, width):
+    of = lambda channels: (height, width, channels)
     # Two pictures, the kernels of the first network and their uncertainty; filtered are the two.
-    arguments = {'kpn1': (of(3), of(3)), 'kpn2': (of(2 * 3 + 3 * taps + 1), of(6))}
-    for name, key in zip(filters, rngs, strict=True):
-      params[name] = kpn.init(key, *arguments[name])['params']
-    return params, stats
+    own = {'kpn1': (of(3), of(3)), 'kpn2': (of(2 * 3 + 3 * taps + 1), of(6))}
+    return {**edge_guided.arguments(painters, height, width), **own}
 
-  return init
+  def keys(rng, count):
+    rng_painters, *rngs = jax.random.split(rng, 1 + len(filters))
+    return [*jax.random.split(rng_painters, len(painters)), *rngs]
+
+  return modules.initializer({**painters, **filters}, arguments, keys)
 
 
-def _complete(painters: Mapping[str, nn.Module], kpn: nn.Module, model: ConfigDict) -> Callable:
-  """(params, stats, image, mask, canny) -> 'out' f32[B,H,W,3], neither pasted nor clipped, and what
-  it came from; all networks at rest."""
-  paint = edge_guided.paint(painters, composite_edges=model.composite_edges) if painters else None
+def _complete(networks: Networks, model: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
+  """(variables, image, mask, canny) -> 'out' f32[B,H,W,3], neither pasted nor clipped, and what it
+  came from; all networks are at rest."""
+  generative = model.generative != 'none'
+  paint = edge_guided.paint(networks, composite_edges=model.composite_edges)
 
-  def run(params, stats, image, mask, *, canny=None):
+  def run(variables, image, mask, *, canny=None):
     damaged = image * (1 - mask)
-    first = kpn.apply({'params': params['kpn1']}, damaged, damaged)
+    first = modules.run(networks, 'kpn1', variables, damaged, damaged)
     uncertainty = networks_lib.uncertainty_map(first['kernels'], model.uncertainty)
     filtered = arrays.compose(first['out'], image, mask)
-    found = {'filtered': filtered, 'uncertainty': uncertainty}
-    if not paint:
-      return {**found, 'out': filtered}
-    out, edges = paint(params, stats, image, mask, canny)
+    outputs = {'filtered': filtered, 'uncertainty': uncertainty}
+    if not generative:
+      return {**outputs, 'out': filtered}
+    out, edges = paint(variables, image, mask, canny)
     generated = arrays.compose(out, image, mask)
-    found |= {'edges': edges, 'generated': generated}
+    outputs |= {'edges': edges, 'generated': generated}
     if model.fusion == 'binary':
-      return {**found, 'out': networks_lib.binary_fusion(generated, filtered, uncertainty)}
+      return {**outputs, 'out': networks_lib.binary_fusion(generated, filtered, uncertainty)}
     pair = jnp.concatenate([generated, filtered], -1)
     x = jnp.concatenate([pair, first['kernels'], uncertainty], -1)
-    return {**found, 'out': kpn.apply({'params': params['kpn2']}, x, pair)['out']}
+    return {**outputs, 'out': modules.run(networks, 'kpn2', variables, x, pair)['out']}
 
   return run
 
 
-def _filtering_loss(loss: ConfigDict) -> Callable:
-  def loss_of(params, stats, constants, outputs, batch, rng):
+def _filtering_loss(loss: ConfigDict) -> Loss:
+  def loss_of(variables, constants, outputs, batch, rng):
     out, image = outputs['out'], batch['image']
     metrics = {}
     if loss.kpn_l1:
       metrics['l1'] = loss.kpn_l1 * reconstruction.l1(out, image)
     if loss.kpn_ssim:
       metrics['ssim'] = -loss.kpn_ssim * structural_similarity.ssim(out, image)
-    total = sum(metrics.values())
-    return total, {'metrics': {**metrics, 'total': total}}
+    return total(metrics)
 
   return loss_of
 
 
-def _load_constants(
-  loss: ConfigDict, lengths: ConfigDict, generative: bool, training: bool
-) -> dict[str, Any]:
+def _load_constants(loss: ConfigDict, lengths: ConfigDict, generative: bool) -> Constants:
   """VGG, if a phase is trained that looks at its features."""
   needed = generative and (lengths.inpainting or lengths.joint)
-  return joint_loss.load_constants(loss, training and bool(needed))
+  return joint_loss.load_constants(loss) if needed else {}
 
 
-def _check(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
-  edge_guided.check(config, default_config())
-  model, loss, phases = config.model, config.loss, config.phases
+def _check_model(config: ConfigDict) -> None:
+  """Raises ValueError for networks that make no sense."""
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
+  edge_guided.check_model(config)
   for name, choices in (
     ('generative', GENERATIVE),
     ('fusion', FUSION),
     ('uncertainty', networks_lib.UNCERTAINTY),
     ('kpn_init', KPN_INITS),
   ):
-    joint_loss.one_of(f'model.{name}', model[name], choices)
+    checks.one_of(f'model.{name}', model[name], choices)
   if model.kernel_size < 1 or model.kernel_size % 2 == 0:
     raise ValueError(f'config.model.kernel_size {model.kernel_size} must be odd')
-  rates = tuple(model.rates)
-  if not rates or any(isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in rates):
-    raise ValueError(f'config.model.rates {rates} must be dilations of 1 or more, at least one')
-  for name in ('kpn_l1', 'kpn_ssim'):
-    if not 0 <= loss[name] < float('inf'):
-      raise ValueError(f'config.loss.{name} {loss[name]!r} must be finite and >= 0')
-  if not (loss.kpn_l1 or loss.kpn_ssim):
-    raise ValueError('config.loss: kpn_l1 and kpn_ssim are 0: nothing to train')
+  checks.dilations('model.rates', model.rates)
+
+
+def _check_training(config: ConfigDict) -> None:
+  """Raises ValueError for what could only fail later, or train nonsense."""
+  model, loss, phases = config.model, config.loss, config.phases
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], default_config()[section])
+  edge_guided.check_training(loss, phases, last='kpn2')
+  checks.weights(loss, ('kpn_l1', 'kpn_ssim'))
   absent = []
   if model.generative == 'none':
     absent = [*edge_guided.PHASES, 'kpn2']

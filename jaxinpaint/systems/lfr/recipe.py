@@ -34,7 +34,7 @@ Ablations (table 3): `structure=False, attention_from=(6, 6, 6)`, and the latter
 Logged terms carry their weights, so they sum to 'total'.
 """
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,20 +51,29 @@ from jaxinpaint.layers.stylegan2_networks import latent_count
 from jaxinpaint.losses import adversarial
 from jaxinpaint.losses.reconstruction import absolute_difference
 from jaxinpaint.recipe import (
+  Batch,
+  Constants,
+  Inference,
+  Loss,
+  Outputs,
   Phase,
   Recipe,
+  Stats,
   Update,
+  Variables,
 )
+from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.lfr import networks, published_parts
 from jaxinpaint.systems.lfr.encoder import Encoder
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VGG_DEPTH = 16
 STAND_IN = dict(size=64, max_channels=64, mlp_layers=2)  # of the untrained StyleGAN2
-WEIGHTS = {
-  'structure': ('l2', 'lpips', 'id', 'structure_hole', 'structure_valid'),
-  'texture': ('perceptual', 'adversarial', 'l1', 'gradient_penalty'),
-}
+WEIGHTS = (
+  *('l2', 'lpips', 'id', 'structure_hole', 'structure_valid'),  # of the structure
+  *('perceptual', 'adversarial', 'l1', 'gradient_penalty'),  # of the texture
+)
 
 
 def default_config() -> ConfigDict:
@@ -110,70 +119,75 @@ def default_config() -> ConfigDict:
   return ConfigDict(dict(system='lfr', dtype='float32', model=model, loss=loss, phases=phases))
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense.
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  _check_model(config)
+  model, nets = config.model, _generators(config)
+  splice = _splice(nets, model)
 
-  A loss of weight 0 is not built and needs no file; a phase of 0 steps is left out.
-  """
-  _check(config)
-  model, loss, dtype = config.model, config.loss, DTYPES[config.dtype]
-  nets = _networks(model, loss, dtype)
-  structure = _structure(nets, model) if model.structure else None
-  known = lambda image, mask: jnp.where(mask > 0, 0.5, image)  # C: 0 in [-1, 1]
+  def output(variables, constants, image, mask, rng):
+    spliced = splice(variables, image, mask)
+    return jnp.clip(modules.run(nets, 'texture', variables, spliced, mask)['out'], 0, 1)
 
-  def splice(params, stats, image, mask):
-    if structure is None:
-      return known(image, mask)
-    found, _ = structure(params, stats, image, mask)
-    return arrays.compose(jnp.clip(found, 0, 1), image, mask)
-
-  def forward_structure(params, stats, constants, batch, rng):
-    out, changed = structure(params, stats, batch['image'], batch['mask'], rng)
-    return {'out': out}, {'encoder': changed}
-
-  def forward_texture(params, stats, constants, batch, rng):
-    image, mask = batch['image'], batch['mask']
-    frozen = {n: lax.stop_gradient(p) if n != 'texture' else p for n, p in params.items()}
-    spliced = lax.stop_gradient(splice(frozen, stats, image, mask))
-    out = nets['texture'].apply({'params': params['texture']}, spliced, mask)['out']
-    return {'out': out}, {}
-
-  def output(params, stats, constants, image, mask, rng):
-    spliced = splice(params, stats, image, mask)
-    out = nets['texture'].apply({'params': params['texture']}, spliced, mask)['out']
-    return jnp.clip(out, 0, 1)
-
-  def pictures(params, stats, constants, image, mask, rng):
+  def pictures(variables, constants, image, mask, rng):
+    structure, _ = _structure(nets, model)(variables, image, mask)
     label = 'structure' if model.stylegan_file else 'structure-untrained-stylegan2'
-    return {label: jnp.clip(structure(params, stats, image, mask)[0], 0, 1)}
+    return {label: jnp.clip(structure, 0, 1)}
 
-  fresh = loss.critic_batches == 'fresh'
-  phases = []
-  if model.structure and config.phases.structure:
-    update = Update('structure', ('encoder',), _structure_loss(loss, dtype), 'structure')
-    phases.append(Phase('structure', config.phases.structure, forward_structure, (update,)))
-  if config.phases.texture:
-    updates = []
-    if 'critic' in nets:
-      critic = _critic_loss(loss, nets['critic'])
-      repeat = 1 if fresh else loss.critic_steps
-      updates.append(Update('critic', ('critic',), critic, 'critic', repeat=repeat))
-    every = loss.critic_steps if fresh and 'critic' in nets else 1
-    painting = _texture_loss(loss, nets.get('critic'), dtype)
-    updates.append(Update('texture', ('texture',), painting, 'texture', every=every))
-    phases.append(Phase('texture', config.phases.texture, forward_texture, tuple(updates)))
-  return Recipe(
+  return Inference(
     networks=tuple(nets),
-    init=_init(nets, model),
-    phases=tuple(phases),
+    init=modules.initializer(nets, _arguments(nets, model)),
     output=output,
-    predict_networks=tuple(n for n in nets if n != 'critic'),
-    load_constants=_load_constants(loss, model),
-    start=_start(nets, model),
-    pretrained=('stylegan',) if model.structure and model.stylegan_file == 'init_from' else (),
+    load_constants=functools.partial(_warn_of_stand_in, model),
     multiple=networks.MULTIPLE,
     min_side=networks.MULTIPLE,
     pictures=pictures if model.structure else None,
+  )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense.
+
+  A loss of weight 0 is not built and needs no file; a phase of 0 steps is left out.
+  """
+  running = inference(config)
+  _check_training(config)
+  model, loss, steps = config.model, config.loss, config.phases
+  nets, dtype = _generators(config), modules.DTYPES[config.dtype]
+  splice = _splice(nets, model)
+  if loss.adversarial:
+    nets['critic'] = networks.Critic(model.critic_size, model.critic_width, dtype)
+
+  def forward_structure(variables, constants, batch, rng):
+    out, changed = _structure(nets, model)(variables, batch['image'], batch['mask'], rng)
+    return {'out': out}, changed
+
+  def forward_texture(variables, constants, batch, rng):
+    variables = variables.at_rest(*(name for name in variables.params if name != 'texture'))
+    spliced = lax.stop_gradient(splice(variables, batch['image'], batch['mask']))
+    return {'out': modules.run(nets, 'texture', variables, spliced, batch['mask'])['out']}, {}
+
+  phases = []
+  if model.structure and steps.structure:
+    update = Update('structure', ('encoder',), _structure_loss(loss, dtype), 'structure')
+    phases.append(Phase('structure', steps.structure, forward_structure, (update,)))
+  if steps.texture:
+    fresh, every, updates = loss.critic_batches == 'fresh', 1, []
+    if 'critic' in nets:
+      every, repeat = (loss.critic_steps, 1) if fresh else (1, loss.critic_steps)
+      critic = _critic_loss(loss, nets)
+      updates.append(Update('critic', ('critic',), critic, 'critic', repeat=repeat))
+    painting = _texture_loss(loss, nets, dtype)
+    updates.append(Update('texture', ('texture',), painting, 'texture', every=every))
+    phases.append(Phase('texture', steps.texture, forward_texture, tuple(updates)))
+  return Recipe(
+    running,
+    networks=tuple(nets),
+    init=modules.initializer(nets, _arguments(nets, model)),
+    phases=tuple(phases),
+    load_constants=functools.partial(_load_constants, loss, model),
+    start=functools.partial(_start, nets, model),
+    pretrained=('stylegan',) if model.structure and model.stylegan_file == 'init_from' else (),
   )
 
 
@@ -189,8 +203,10 @@ def quicktest(config: ConfigDict) -> None:
   config.training.steps = sum(config.phases.values())
 
 
-def _networks(model: ConfigDict, loss: ConfigDict, dtype: Any) -> dict[str, Any]:
-  nets = {}
+def _generators(config: ConfigDict) -> dict[str, Any]:
+  """All networks but the critic."""
+  model, dtype = config.model, modules.DTYPES[config.dtype]
+  nets: dict[str, Any] = {}
   if model.structure:
     published = dict(
       size=model.stylegan_size,
@@ -214,36 +230,31 @@ def _networks(model: ConfigDict, loss: ConfigDict, dtype: Any) -> dict[str, Any]
     softmax_scale=model.softmax_scale,
     dtype=dtype,
   )
-  if loss.adversarial:
-    nets['critic'] = networks.Critic(model.critic_size, model.critic_width, dtype)
   return nets
 
 
-def _init(nets: dict[str, Any], model: ConfigDict) -> Callable:
-  def init(rng, batch):
-    rngs = dict(zip(nets, jax.random.split(rng, len(nets)), strict=True))
-    image = jnp.zeros((1, 64, 64, 3))
-    judged = jnp.zeros((1, model.critic_size, model.critic_size, 3))
-    inputs = {'critic': (judged,), 'texture': (image, image[..., :1])}
+def _arguments(
+  nets: dict[str, Any], model: ConfigDict
+) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
+  def arguments(height, width):
+    critic, side = model.critic_size, model.size
+    shapes = {'critic': ((critic, critic, 3),), 'texture': ((64, 64, 3), (64, 64, 1))}
     if 'encoder' in nets:
-      inputs['encoder'] = (jnp.zeros((1, model.size, model.size, nets['encoder'].in_channels)),)
-      inputs['stylegan'] = (jnp.zeros((1, nets['encoder'].styles, model.style_dim)),)
-    found = {name: net.init(rngs[name], *inputs[name]) for name, net in nets.items()}
-    params = {name: variables['params'] for name, variables in found.items()}
-    stats = {n: {k: v for k, v in f.items() if k != 'params'} for n, f in found.items()}
-    return params, {n: s for n, s in stats.items() if s}
+      encoder = nets['encoder']
+      shapes['encoder'] = ((side, side, encoder.in_channels),)
+      shapes['stylegan'] = ((encoder.styles, model.style_dim),)
+    return shapes
 
-  return init
+  return arguments
 
 
-def _structure(nets: dict[str, Any], model: ConfigDict) -> Callable:
-  """(params, stats, image, mask, rng or None) -> (structure in about [0,1], encoder's new stats).
+def _structure(nets: dict[str, Any], model: ConfigDict) -> Callable[..., tuple[jax.Array, Stats]]:
+  """(variables, image, mask, rng or None) -> (structure in about [0,1], changed statistics).
 
   With `rng` it trains: batch statistics and random noise.
   """
-  encoder, stylegan = nets['encoder'], nets['stylegan']
 
-  def structure(params, stats, image, mask, rng=None):
+  def structure(variables, image, mask, rng=None):
     height, width = image.shape[1:3]
     side = (model.size, model.size)
     hole = mask.astype(jnp.float32)
@@ -254,16 +265,15 @@ def _structure(nets: dict[str, Any], model: ConfigDict) -> Callable:
       x = jnp.where(hole > 0, 0.0, x)
     if model.mask_channel:
       x = jnp.concatenate([x, hole], -1)
-    variables = {'params': params['encoder'], **stats['encoder']}
-    changed = {}
     if rng is None:
-      codes = encoder.apply(variables, x)
+      noise = dict(noise='stored')
+      codes, changed = modules.run(nets, 'encoder', variables, x), {}
     else:
-      codes, changed = encoder.apply(variables, x, train=True, mutable=['batch_stats'])
-    average = stats['stylegan']['buffers']['latent_avg']
-    variables = {'params': lax.stop_gradient(params['stylegan']), **stats['stylegan']}
-    noise = dict(noise='stored') if rng is None else dict(noise='random', rngs={'noise': rng})
-    out = (stylegan.apply(variables, codes + average, **noise) + 1) / 2
+      noise = dict(noise='random', rngs={'noise': rng})
+      codes, changed = modules.train_pass(nets, 'encoder', variables, x)
+    codes = codes + variables.stats['stylegan']['buffers']['latent_avg']
+    out = modules.run(nets, 'stylegan', variables.at_rest('stylegan'), codes, **noise)
+    out = (out + 1) / 2
     if out.shape[1] > model.size:
       out = arrays.adaptive_avg_pool(out, *side)
     return arrays.resize_bilinear(out, height, width), changed
@@ -271,8 +281,20 @@ def _structure(nets: dict[str, Any], model: ConfigDict) -> Callable:
   return structure
 
 
-def _structure_loss(loss: ConfigDict, dtype: Any) -> Callable:
-  def structure_loss(params, stats, constants, outputs, batch, rng):
+def _splice(nets: dict[str, Any], model: ConfigDict) -> Callable[..., jax.Array]:
+  """(variables, image, mask) -> the picture with the structure in its hole, gray without one."""
+
+  def splice(variables, image, mask):
+    if not model.structure:
+      return jnp.where(mask > 0, 0.5, image)  # C: 0 in [-1, 1]
+    structure, _ = _structure(nets, model)(variables, image, mask)
+    return arrays.compose(jnp.clip(structure, 0, 1), image, mask)
+
+  return splice
+
+
+def _structure_loss(loss: ConfigDict, dtype: Any) -> Loss:
+  def structure_loss(variables, constants, outputs, batch, rng):
     out, image, mask = outputs['out'], batch['image'], batch['mask']
     difference = 2 * absolute_difference(out, image)
     terms = {
@@ -282,137 +304,105 @@ def _structure_loss(loss: ConfigDict, dtype: Any) -> Callable:
       'structure_hole': lambda: (mask * difference).mean(),
       'structure_valid': lambda: ((1 - mask) * difference).mean(),
     }
-    metrics = {name: loss[name] * term() for name, term in terms.items() if loss[name]}
-    metrics['total'] = sum(metrics.values())
-    return metrics['total'], {'metrics': metrics}
+    return total({name: loss[name] * term() for name, term in terms.items() if loss[name]})
 
   return structure_loss
 
 
-def _pasted(outputs: Any, batch: Any) -> jax.Array:
+def _pasted(outputs: Outputs, batch: Batch) -> jax.Array:
   """The completed image in [-1, 1], where the critic sees it."""
   return 2 * jnp.where(batch['mask'] > 0, outputs['out'], batch['image']) - 1
 
 
-def _texture_loss(loss: ConfigDict, critic: Any, dtype: Any) -> Callable:
+def _texture_loss(loss: ConfigDict, nets: Networks, dtype: Any) -> Loss:
   layers = tuple(loss.vgg_layers)
 
-  def texture_loss(params, stats, constants, outputs, batch, rng):
+  def texture_loss(variables, constants, outputs, batch, rng):
     out, image = outputs['out'], batch['image']
     metrics = {}
     if loss.perceptual:
       see = lambda x: vgg.apply(constants['vgg'], x, layers, depth=VGG_DEPTH, dtype=dtype)
-      found, wanted = see(out), see(image)
-      metrics['perceptual'] = sum(jnp.square(found[n] - wanted[n]).mean() for n in layers)
-    if critic is not None:
-      judged = critic.apply({'params': params['critic']}, _pasted(outputs, batch))
+      made, wanted = see(out), see(image)
+      metrics['perceptual'] = sum(jnp.square(made[n] - wanted[n]).mean() for n in layers)
+    if 'critic' in nets:
+      judged = modules.run(nets, 'critic', variables, _pasted(outputs, batch))
       metrics['adversarial'] = -judged.mean()
     if loss.l1:
       metrics['l1'] = 2 * absolute_difference(out, image).mean()
-    metrics = {name: loss[name] * value for name, value in metrics.items()}
-    metrics['total'] = sum(metrics.values())
-    return metrics['total'], {'metrics': metrics}
+    return total({name: loss[name] * value for name, value in metrics.items()})
 
   return texture_loss
 
 
-def _critic_loss(loss: ConfigDict, critic: Any) -> Callable:
-  exact = critic.clone(dtype=jnp.float32)  # the penalty's
+def _critic_loss(loss: ConfigDict, nets: Networks) -> Loss:
+  exact = {'critic': nets['critic'].clone(dtype=jnp.float32)}  # the penalty's
 
-  def critic_loss(params, stats, constants, outputs, batch, rng):
-    variables = {'params': params['critic']}
+  def critic_loss(variables, constants, outputs, batch, rng):
+    judge = lambda x, nets=nets: modules.run(nets, 'critic', variables, x)
     fake, real = lax.stop_gradient(_pasted(outputs, batch)), 2 * batch['image'] - 1
-    terms = adversarial.wasserstein.discriminator(
-      critic.apply(variables, real), critic.apply(variables, fake)
-    )
-    metrics = {'wasserstein': sum(terms)}
+    metrics = {'wasserstein': sum(adversarial.wasserstein.discriminator(judge(real), judge(fake)))}
+    shown = {}
     if loss.gradient_penalty:
       penalty, slopes = adversarial.gradient_penalty(
-        lambda x: exact.apply(variables, x),
+        functools.partial(judge, nets=exact),
         real,
         fake,
         rng,
         mask=batch['mask'] if loss.gp_masked else None,
       )
       metrics['penalty'] = loss.gradient_penalty * penalty
-    total = sum(metrics.values())
-    if loss.gradient_penalty:
-      metrics['slope'] = slopes.mean()
-    return total, {'metrics': {**metrics, 'total': total}}
+      shown['slope'] = slopes.mean()
+    return total(metrics, shown=shown)
 
   return critic_loss
 
 
-def _load_constants(loss: ConfigDict, model: ConfigDict) -> Callable:
-  def load(training):
-    """Frozen networks of the losses that have a weight."""
-    found = {}
-    if model.structure and not model.stylegan_file:
-      logging.warning(
-        'An untrained StyleGAN2 of %d pixels stands in for the pretrained one: set '
-        'config.model.stylegan_file to a file of rosinality/stylegan2-pytorch or pSp. What this '
-        'run gives says nothing of the system.',
-        STAND_IN['size'],
-      )
-    if not training:
-      return found
-    if loss.perceptual:
-      deepest = max(name[4] for name in loss.vgg_layers)
-      params = vgg.load(VGG_DEPTH, loss.vgg_file or None)
-      found['vgg'] = {name: p for name, p in params.items() if name[4] <= deepest}
-    if model.structure and loss.lpips:
-      found['lpips'] = lpips.load(
-        'alex', loss.lpips_trunk_file or None, loss.lpips_heads_file or None
-      )
-    if model.structure and loss.id:
-      found['arcface'] = arcface.load(loss.arcface_file or None)
-    return found
-
-  return load
-
-
-def _start(nets: dict[str, Any], model: ConfigDict) -> Callable:
-  def start():
-    """StyleGAN2 and the encoder's body, where files of theirs are named."""
-    params, stats = {}, {}
-    if 'stylegan' not in nets:
-      return {}
-    if model.stylegan_file and model.stylegan_file != 'init_from':
-      found = published_parts.load_generator(model.stylegan_file, nets['stylegan'])
-      params['stylegan'] = found['params']
-      stats['stylegan'] = {'buffers': found['buffers']}
-    if model.encoder_file:
-      body = arcface.load(model.encoder_file)
-      params['encoder'], stats['encoder'] = published_parts.body_of(
-        body, nets['encoder'].in_channels
-      )
-    return {'params': params, 'stats': stats}
-
-  return start
-
-
-def _check(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
-  known = default_config()
-  for section in ('model', 'loss', 'phases'):
-    extra = sorted(set(config[section]) - set(known[section]))
-    lacking = sorted(set(known[section]) - set(config[section]))
-    if extra or lacking:
-      raise ValueError(
-        f'config.{section}: unknown {extra or "none"}, missing {lacking or "none"}; it has: '
-        f'{", ".join(sorted(known[section]))}'
-      )
-  model, loss, phases = config.model, config.loss, config.phases
-  if config.dtype not in DTYPES:
-    raise ValueError(f'config.dtype {config.dtype!r} must be one of: {", ".join(DTYPES)}')
-  for name in (*WEIGHTS['structure'], *WEIGHTS['texture']):
-    if not (math.isfinite(loss[name]) and loss[name] >= 0):
-      raise ValueError(f'config.loss.{name} {loss[name]!r} must be finite and >= 0 (0: not built)')
-  if loss.critic_batches not in ('fresh', 'same') or loss.critic_steps < 1:
-    raise ValueError(
-      f"config.loss.critic_batches {loss.critic_batches!r} must be 'fresh' or 'same', critic_steps "
-      f'{loss.critic_steps!r} at least 1'
+def _warn_of_stand_in(model: ConfigDict) -> Constants:
+  """No constants; logs a warning when StyleGAN2 is not the pretrained one."""
+  if model.structure and not model.stylegan_file:
+    logging.warning(
+      'An untrained StyleGAN2 of %d pixels stands in for the pretrained one: set '
+      'config.model.stylegan_file to a file of rosinality/stylegan2-pytorch or pSp. What this '
+      'run gives says nothing of the system.',
+      STAND_IN['size'],
     )
+  return {}
+
+
+def _load_constants(loss: ConfigDict, model: ConfigDict) -> Constants:
+  """Frozen networks of the losses that have a weight."""
+  constants = dict(_warn_of_stand_in(model))
+  if loss.perceptual:
+    constants['vgg'] = vgg.load_down_to(loss.vgg_layers, VGG_DEPTH, loss.vgg_file or None)
+  if model.structure and loss.lpips:
+    constants['lpips'] = lpips.load(
+      'alex', loss.lpips_trunk_file or None, loss.lpips_heads_file or None
+    )
+  if model.structure and loss.id:
+    constants['arcface'] = arcface.load(loss.arcface_file or None)
+  return constants
+
+
+def _start(nets: dict[str, Any], model: ConfigDict) -> Variables:
+  """StyleGAN2 and the encoder's body, where files of theirs are named."""
+  params, stats = {}, {}
+  if 'stylegan' not in nets:
+    return Variables(params, stats)
+  if model.stylegan_file and model.stylegan_file != 'init_from':
+    stylegan = published_parts.load_generator(model.stylegan_file, nets['stylegan'])
+    params['stylegan'] = stylegan['params']
+    stats['stylegan'] = {'buffers': stylegan['buffers']}
+  if model.encoder_file:
+    body = arcface.load(model.encoder_file)
+    params['encoder'], stats['encoder'] = published_parts.body_of(body, nets['encoder'].in_channels)
+  return Variables(params, stats)
+
+
+def _check_model(config: ConfigDict) -> None:
+  """Raises ValueError for networks that make no sense."""
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
   if len(model.attention_from) != 3 or not all(4 <= a <= 6 for a in model.attention_from):
     raise ValueError(
       f'config.model.attention_from {tuple(model.attention_from)} must be three of the levels 4 to '
@@ -422,7 +412,16 @@ def _check(config: ConfigDict) -> None:
     raise ValueError(f'config.model.size {model.size} must be a power of two, at least 16')
   if model.critic_size % 64 or model.critic_size < 64:
     raise ValueError(f'config.model.critic_size {model.critic_size} must be a multiple of 64')
-  if phases.structure < 0 or phases.texture < -1:
-    raise ValueError(f'config.phases {phases.to_dict()} must be numbers of steps')
-  if phases.structure and not model.structure:
+
+
+def _check_training(config: ConfigDict) -> None:
+  """Raises ValueError for what could only fail later, or train nonsense."""
+  known, loss = default_config(), config.loss
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], known[section])
+  checks.weights(loss, WEIGHTS, needed=False)
+  checks.one_of('loss.critic_batches', loss.critic_batches, ('fresh', 'same'))
+  checks.count('loss.critic_steps', loss.critic_steps)
+  checks.phases(config.phases, last='texture')
+  if config.phases.structure and not config.model.structure:
     raise ValueError('config.model.structure=False: set config.phases.structure=0 too')

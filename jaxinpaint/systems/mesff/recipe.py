@@ -15,7 +15,7 @@ Differs from the paper, where it cannot be taken by its word:
 
 from ml_collections import ConfigDict
 
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Inference, Recipe
 from jaxinpaint.systems._shared import joint_loss
 from jaxinpaint.systems.mesff import networks
 
@@ -58,11 +58,16 @@ def default_config() -> ConfigDict:
   return ConfigDict(dict(system='mesff', dtype='float32', model=model, loss=loss))
 
 
-def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense."""
-  return joint_loss.make(
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  return joint_loss.inference(
     config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
   )
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for fields that make no sense."""
+  return joint_loss.make(config, inference(config), networks.Generator)
 
 
 def quicktest(config: ConfigDict) -> None:

@@ -33,10 +33,11 @@ discriminators' next step; eq. 5 is not halved or weighted, which Adadelta hardl
 Logged terms carry their weights, so they sum to 'total'.
 """
 
-import math
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -44,14 +45,12 @@ from ml_collections import ConfigDict
 
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial, contextual
-from jaxinpaint.recipe import (
-  Phase,
-  Recipe,
-  Update,
-)
+from jaxinpaint.recipe import Constants, Forward, Inference, Loss, Phase, Recipe, Update
+from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import Term, sum_of, total
 from jaxinpaint.systems.seresnet_cx import networks as networks_lib
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 VGG_DEPTH = 16
 CHOICES = {
   'adv_form': ('paper', 'log'),
@@ -90,57 +89,60 @@ def default_config() -> ConfigDict:
   return ConfigDict(sections)
 
 
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  _check_model(config)
+  networks = {'generator': _generator(config)}
+
+  def output(variables, constants, image, mask, rng):
+    return modules.run(networks, 'generator', variables, image, mask)['out']
+
+  return Inference(
+    networks=('generator',),
+    init=modules.initializer(networks, _arguments(config)),
+    output=output,
+    multiple=networks_lib.MULTIPLE,
+    min_side=networks_lib.MULTIPLE,
+  )
+
+
 def make(config: ConfigDict) -> Recipe:
-  """The recipe of `config`; raises ValueError for fields and values that make no sense.
+  """How it is run and trained; raises ValueError for fields that make no sense.
 
   A loss of weight 0 is not built: without `adversarial` there is no discriminator, without
   `contextual` no VGG. A phase of 0 steps is left out.
   """
-  _check(config)
-  model, loss = config.model, config.loss
-  dtype = DTYPES[config.dtype]
-  shared = dict(use_se_resnet=model.use_se_resnet, se_reduction=model.se_reduction, dtype=dtype)
-  generator = networks_lib.Generator(width=model.width, mask_channel=model.mask_channel, **shared)
-  networks = {'generator': generator}
+  running = inference(config)
+  _check_training(config)
+  loss, dtype = config.loss, modules.DTYPES[config.dtype]
+  networks = {'generator': _generator(config)}
   if loss.adversarial:
-    networks['discriminator'] = networks_lib.Discriminator(
-      width=model.discriminator_width,
-      features=model.discriminator_features,
-      tail_stride=model.disc_tail_stride,
-      **shared,
-    )
+    networks['discriminator'] = _discriminator(config)
 
-  def output(params, stats, constants, image, mask, rng):
-    variables = {'params': params['generator'], **stats['generator']}
-    return generator.apply(variables, image, mask)['out']
-
-  judge = None
+  judging: tuple[Update, ...] = ()
   if loss.adversarial:
-    judge = _judge(networks['discriminator'])
-    judging = Update('discriminator', ('discriminator',), _judging_loss(judge), 'discriminator')
-  painting = lambda terms: Update('generator', ('generator',), _sum(terms), 'generator')
+    judge = _discriminator_loss(networks)
+    judging = (Update('discriminator', ('discriminator',), judge, 'discriminator'),)
+  painting = lambda terms: Update('generator', ('generator',), sum_of(terms), 'generator')
   content = [_content_term(loss)]
   context = [_contextual_term(loss, dtype)] if loss.contextual else []
-  adversary = [_adversarial_term(loss, judge)] if judge else []
+  adversary = [_adversarial_term(loss, networks)] if loss.adversarial else []
   early = content + (context if loss.contextual_in_completion else [])
   updates = {
     'completion': (painting(early),),
-    'discriminator': (judging,) if judge else (),
-    'joint': ((judging,) if judge else ()) + (painting(content + adversary + context),),
+    'discriminator': judging,
+    'joint': (*judging, painting(content + adversary + context)),
   }
-  phases = tuple(
-    Phase(name, steps, _forward(generator, model, judge, name), updates[name])
-    for name, steps in ((name, config.phases[name]) for name in updates)
-    if steps
-  )
   return Recipe(
+    running,
     networks=tuple(networks),
-    init=_init(networks, model),
-    phases=phases,
-    output=output,
-    load_constants=_load_constants(loss),
-    multiple=networks_lib.MULTIPLE,
-    min_side=networks_lib.MULTIPLE,
+    init=modules.initializer(networks, _arguments(config)),
+    phases=tuple(
+      Phase(name, config.phases[name], _forward(networks, config.model, name), updates[name])
+      for name in updates
+      if config.phases[name]
+    ),
+    load_constants=functools.partial(_load_constants, loss),
   )
 
 
@@ -151,6 +153,39 @@ def quicktest(config: ConfigDict) -> None:
   config.loss.contextual = 0.0
   config.phases.update({name: 2 if steps else 0 for name, steps in config.phases.items()})
   config.training.steps = sum(config.phases.values())
+
+
+def _generator(config: ConfigDict) -> nn.Module:
+  model = config.model
+  return networks_lib.Generator(
+    width=model.width,
+    mask_channel=model.mask_channel,
+    use_se_resnet=model.use_se_resnet,
+    se_reduction=model.se_reduction,
+    dtype=modules.DTYPES[config.dtype],
+  )
+
+
+def _discriminator(config: ConfigDict) -> nn.Module:
+  model = config.model
+  return networks_lib.Discriminator(
+    width=model.discriminator_width,
+    features=model.discriminator_features,
+    tail_stride=model.disc_tail_stride,
+    use_se_resnet=model.use_se_resnet,
+    se_reduction=model.se_reduction,
+    dtype=modules.DTYPES[config.dtype],
+  )
+
+
+def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
+  square = lambda side: (side, side, 3)
+  judged = square(config.model.local_size), square(config.model.global_size)
+
+  def arguments(height, width):
+    return {'generator': ((height, width, 3), (height, width, 1)), 'discriminator': judged}
+
+  return arguments
 
 
 def hole_area(rng: jax.Array, mask: jax.Array, side: int) -> tuple[jax.Array, jax.Array]:
@@ -183,36 +218,17 @@ def areas(image: jax.Array, start: tuple[jax.Array, jax.Array], side: int) -> ja
   return jax.vmap(cut)(image, *start)
 
 
-def _init(networks: Mapping[str, Any], model: ConfigDict) -> Callable:
-  def init(rng, batch):
-    height, width = batch['image'].shape[1:3]
-    rngs = dict(zip(networks, jax.random.split(rng, len(networks)), strict=True))
-    image = jnp.zeros((1, height, width, 3))
-    inputs = {
-      'generator': (image, image[..., :1]),
-      'discriminator': tuple(
-        jnp.zeros((1, n, n, 3)) for n in (model.local_size, model.global_size)
-      ),
-    }
-    found = {name: net.init(rngs[name], *inputs[name]) for name, net in networks.items()}
-    stats = {name: {'batch_stats': v['batch_stats']} for name, v in found.items()}
-    return {name: v['params'] for name, v in found.items()}, stats
-
-  return init
-
-
-def _forward(generator: Any, model: ConfigDict, judge: Callable | None, phase: str) -> Callable:
+def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
   """The generator's pass, and where the local discriminator will look."""
+  judged = 'discriminator' in networks
 
-  def forward(params, stats, constants, batch, rng):
+  def forward(variables, constants, batch, rng):
     image, mask = batch['image'], batch['mask']
-    params = params['generator']
     if phase == 'discriminator':
-      params = lax.stop_gradient(params)
-    variables = {'params': params, **stats['generator']}
-    found, changed = generator.apply(variables, image, mask, train=True, mutable=['batch_stats'])
+      variables = variables.at_rest('generator')
+    found, changed = modules.train_pass(networks, 'generator', variables, image, mask)
     outputs = {'out': found['out']}
-    if judge:
+    if judged:
       size = model.global_size
       # In every phase, so that a wrong size is known before the first is over.
       if image.shape[1:3] != (size, size):
@@ -221,7 +237,7 @@ def _forward(generator: Any, model: ConfigDict, judge: Callable | None, phase: s
           f'which is built for {size} x {size}: set config.data.size and config.model.global_size '
           'to the same number, and config.model.local_size to about 0.6 of it'
         )
-    if judge and phase != 'completion':
+    if judged and phase != 'completion':
       key_fake, key_real = jax.random.split(rng)
       outputs['fake_area'] = hole_area(key_fake, mask, model.local_size)
       last = size - model.local_size
@@ -229,58 +245,28 @@ def _forward(generator: Any, model: ConfigDict, judge: Callable | None, phase: s
       outputs['real_area'] = (drawn[0], drawn[1])
       outputs['fake_local'] = areas(found['out'], outputs['fake_area'], model.local_size)
       outputs['real_local'] = areas(image, outputs['real_area'], model.local_size)
-    return outputs, {'generator': changed}
+    return outputs, changed
 
   return forward
 
 
-def _judge(discriminator: Any) -> Callable:
-  """(params, stats, local, whole) -> (logits, stats after it)."""
-
-  def judge(params, stats, local, whole):
-    variables = {'params': params['discriminator'], **stats['discriminator']}
-    found, changed = discriminator.apply(
-      variables, local, whole, train=True, mutable=['batch_stats']
-    )
-    return found['logits'], {**stats, 'discriminator': changed}
-
-  return judge
-
-
-def _judging_loss(judge: Callable) -> Callable:
+def _discriminator_loss(networks: Networks) -> Loss:
   """Eq. 5; fakes first, so the running statistics move in the port's order."""
+  judge = functools.partial(modules.train_pass, networks, 'discriminator')
 
-  def loss(params, stats, constants, outputs, batch, rng):
+  def loss(variables, constants, outputs, batch, rng):
     fake_local, fake = lax.stop_gradient((outputs['fake_local'], outputs['out']))
-    fake_logits, stats = judge(params, stats, fake_local, fake)
-    real_logits, stats = judge(params, stats, outputs['real_local'], batch['image'])
-    terms = adversarial.non_saturating.discriminator(real_logits, fake_logits)
-    metrics = {'real': terms[0], 'fake': terms[1], 'total': terms[0] + terms[1]}
-    return metrics['total'], {
-      'metrics': metrics,
-      'stats': {'discriminator': stats['discriminator']},
-    }
+    fakes, changed = judge(variables, fake_local, fake)
+    reals, changed = judge(variables.with_stats(changed), outputs['real_local'], batch['image'])
+    real_term, fake_term = adversarial.non_saturating.discriminator(
+      reals['logits'], fakes['logits']
+    )
+    return total({'real': real_term, 'fake': fake_term}, changed)
 
   return loss
 
 
-def _sum(terms: list[Callable]) -> Callable:
-  """The generator's loss. A term is (params, stats, constants, outputs, batch) -> ({name: weighted
-  value}, changed stats)."""
-
-  def loss(params, stats, constants, outputs, batch, rng):
-    metrics, changed = {}, {}
-    for term in terms:
-      values, new = term(params, stats, constants, outputs, batch)
-      metrics |= values
-      changed |= new
-    total = sum(metrics.values())
-    return total, {'metrics': {**metrics, 'total': total}, 'stats': changed}
-
-  return loss
-
-
-def _content_term(loss: ConfigDict) -> Callable:
+def _content_term(loss: ConfigDict) -> Term:
   """Eq. 2: the mean over all elements, whatever the region's share of them."""
   region = {
     'hole': lambda mask: mask,
@@ -288,81 +274,57 @@ def _content_term(loss: ConfigDict) -> Callable:
     'all': jnp.ones_like,
   }[loss.content_region]
 
-  def term(params, stats, constants, outputs, batch):
+  def term(variables, constants, outputs, batch):
     error = (outputs['out'] - batch['image']) * region(batch['mask'])
     return {'content': jnp.square(error).mean()}, {}
 
   return term
 
 
-def _adversarial_term(loss: ConfigDict, judge: Callable) -> Callable:
+def _adversarial_term(loss: ConfigDict, networks: Networks) -> Term:
   """Eq. 1."""
   gan = {
     'paper': lambda logits: -jax.nn.sigmoid(logits).mean(),
     'log': adversarial.non_saturating.generator,
   }[loss.adv_form]
 
-  def term(params, stats, constants, outputs, batch):
-    logits, stats = judge(params, stats, outputs['fake_local'], outputs['out'])
-    changed = {'discriminator': stats['discriminator']}
-    return {'adversarial': loss.adversarial * gan(logits)}, changed
+  def term(variables, constants, outputs, batch):
+    judged, changed = modules.train_pass(
+      networks, 'discriminator', variables, outputs['fake_local'], outputs['out']
+    )
+    return {'adversarial': loss.adversarial * gan(judged['logits'])}, changed
 
   return term
 
 
-def _contextual_term(loss: ConfigDict, dtype: Any) -> Callable:
+def _contextual_term(loss: ConfigDict, dtype: Any) -> Term:
   """Eq. 6, the sum over the layers."""
   layers = tuple(loss.cx_layers)
 
   def features(constants, image):
     return vgg.apply(constants['vgg'], image, layers, depth=VGG_DEPTH, dtype=dtype)
 
-  def term(params, stats, constants, outputs, batch):
-    found = features(constants, outputs['out'])
-    wanted = features(constants, batch['image'])
-    pair = (found, wanted) if loss.cx_roles == 'reference' else (wanted, found)
+  def term(variables, constants, outputs, batch):
+    made, wanted = features(constants, outputs['out']), features(constants, batch['image'])
+    pair = (made, wanted) if loss.cx_roles == 'reference' else (wanted, made)
     values = (contextual.contextual_loss(pair[0][n], pair[1][n], h=loss.cx_h) for n in layers)
     return {'contextual': loss.contextual * sum(values)}, {}
 
   return term
 
 
-def _load_constants(loss: ConfigDict) -> Callable:
-  def load(training):
-    """{'vgg': its parameters down to the deepest layer in use}, or {}."""
-    if not training or not loss.contextual:
-      return {}
-    params = vgg.load(VGG_DEPTH, loss.vgg_file or None)
-    names = vgg.layer_names(VGG_DEPTH)
-    used = names[: max(map(names.index, loss.cx_layers)) + 1]
-    return {'vgg': {n: params[n] for n in (u.replace('relu', 'conv') for u in used) if n in params}}
-
-  return load
+def _load_constants(loss: ConfigDict) -> Constants:
+  """{'vgg': its parameters down to the deepest layer in use}, or {}."""
+  if not loss.contextual:
+    return {}
+  return {'vgg': vgg.load_down_to(loss.cx_layers, VGG_DEPTH, loss.vgg_file or None)}
 
 
-def _check(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
-  known = default_config()
-  model, loss, phases = config.model, config.loss, config.phases
-  for section in ('model', 'loss', 'phases'):
-    extra, lacking = (sorted(a) for a in _differences(config[section], known[section]))
-    if extra or lacking:
-      raise ValueError(
-        f'config.{section}: unknown {extra or "none"}, missing {lacking or "none"}; it has: '
-        f'{", ".join(sorted(known[section]))}'
-      )
-  if config.dtype not in DTYPES:
-    raise ValueError(f'config.dtype {config.dtype!r} must be one of: {", ".join(DTYPES)}')
-  for name, choices in CHOICES.items():
-    value = loss[name]
-    for one in (value,) if isinstance(value, str) else value:
-      if one not in choices:
-        raise ValueError(f'config.loss.{name} {one!r} must be one of: {", ".join(choices)}')
-  for name in ('adversarial', 'contextual', 'cx_h'):
-    if not (math.isfinite(loss[name]) and loss[name] >= 0):
-      raise ValueError(f'config.loss.{name} {loss[name]!r} must be finite and >= 0')
-  if loss.contextual and not (loss.cx_layers and loss.cx_h):
-    raise ValueError('config.loss.contextual needs cx_layers and a positive cx_h, or to be 0')
+def _check_model(config: ConfigDict) -> None:
+  """Raises ValueError for networks that make no sense."""
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
   if model.disc_tail_stride not in (1, 2):
     raise ValueError(f'config.model.disc_tail_stride {model.disc_tail_stride!r} must be 1 or 2')
   if not 16 <= model.local_size <= model.global_size:
@@ -370,16 +332,23 @@ def _check(config: ConfigDict) -> None:
       f'config.model.local_size {model.local_size} must be at least 16 and at most global_size '
       f'({model.global_size})'
     )
-  for name in phases:
-    least = -1 if name == 'joint' else 0
-    if phases[name] < least:
-      raise ValueError(f'config.phases.{name} {phases[name]} must be a number of steps (0: none)')
-  if not loss.adversarial and phases.discriminator:
+
+
+def _check_training(config: ConfigDict) -> None:
+  """Raises ValueError for what could only fail later, or train nonsense."""
+  known, loss = default_config(), config.loss
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], known[section])
+  for name, choices in CHOICES.items():
+    value = loss[name]
+    for one in (value,) if isinstance(value, str) else value:
+      checks.one_of(f'loss.{name}', one, choices)
+  checks.weights(loss, ('adversarial', 'contextual', 'cx_h'), needed=False)
+  if loss.contextual and not (loss.cx_layers and loss.cx_h):
+    raise ValueError('config.loss.contextual needs cx_layers and a positive cx_h, or to be 0')
+  checks.phases(config.phases, last='joint')
+  if not loss.adversarial and config.phases.discriminator:
     raise ValueError(
       'config.loss.adversarial=0 leaves out the discriminators: set '
       'config.phases.discriminator=0 too'
     )
-
-
-def _differences(a: Any, b: Any) -> tuple[set, set]:
-  return set(a) - set(b), set(b) - set(a)

@@ -1,0 +1,66 @@
+"""Flax modules as the networks of a recipe: how they are initialised and run.
+
+`networks` is everywhere {name: module}; a name is the key of the network's variables.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint.recipe import Batch, Init, Stats, Variables
+
+Networks = Mapping[str, nn.Module]
+Shape = tuple[int, ...]
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # config.dtype: of the computation
+
+
+def initializer(
+  networks: Networks,
+  arguments: Callable[[int, int], Mapping[str, tuple[Shape, ...]]],
+  keys: Callable[[jax.Array, int], Any] = jax.random.split,
+) -> Init:
+  """`Recipe.init` or `Inference.init` of these networks.
+
+  A network's values depend on its place among `networks`, not on those that follow. So a recipe
+  whose critics come last starts its other networks as its `inference` does.
+
+  Args:
+    networks: to be initialised.
+    arguments: (height, width) of a batch -> {network: shapes of its arguments, without the batch};
+      may name more networks.
+    keys: (key, count) -> a key for each network.
+  """
+
+  def init(rng: jax.Array, batch: Batch) -> Variables:
+    height, width = batch['image'].shape[1:3]
+    shapes = arguments(height, width)
+    params, stats = {}, {}
+    for name, key in zip(networks, keys(rng, len(networks)), strict=True):
+      zeros = [jnp.zeros((1, *shape)) for shape in shapes[name]]
+      collections = dict(networks[name].init(key, *zeros))
+      params[name] = collections.pop('params')
+      if collections:
+        stats[name] = collections
+    return Variables(params, stats)
+
+  return init
+
+
+def run(networks: Networks, name: str, variables: Variables, *args: Any, **settings: Any) -> Any:
+  """What a network returns when it is not trained: statistics are read and stay."""
+  return networks[name].apply(variables.of(name), *args, **settings)
+
+
+def train_pass(
+  networks: Networks, name: str, variables: Variables, *args: Any, **settings: Any
+) -> tuple[Any, Stats]:
+  """What a network returns in training, and {name: the collections that this pass changed}."""
+  own = list(variables.stats.get(name, {}))
+  outputs, changed = networks[name].apply(
+    variables.of(name), *args, train=True, mutable=own, **settings
+  )
+  return outputs, {name: changed} if changed else {}
