@@ -177,8 +177,11 @@ class Loss(Protocol):
 class LoadConstants(Protocol):
   """Frozen networks that are read from files."""
 
-  def __call__(self) -> Constants:
+  def __call__(self, *, shapes_only: bool = False) -> Constants:
     """Reads them; called once, before any compilation.
+
+    Args:
+      shapes_only: give jax.ShapeDtypeStructs and read no file, for estimates.
 
     Raises:
       OSError: a file is missing; the message says where to put it.
@@ -196,6 +199,10 @@ class Start(Protocol):
       OSError: a file is missing.
     """
     ...
+
+
+def _no_constants(*, shapes_only: bool = False) -> Constants:
+  return {}
 
 
 def _no_variables() -> Variables:
@@ -232,7 +239,7 @@ class Inference:
   networks: tuple[str, ...]
   init: Init
   output: Output
-  load_constants: LoadConstants = dict
+  load_constants: LoadConstants = _no_constants
   multiple: int = 1
   min_side: int = 1
   inputs: tuple[str, ...] = ()
@@ -338,7 +345,7 @@ class Recipe:
   networks: tuple[str, ...]
   init: Init
   phases: tuple[Phase, ...]
-  load_constants: LoadConstants = dict
+  load_constants: LoadConstants = _no_constants
   start: Start = _no_variables
   pretrained: tuple[str, ...] = ()
 

@@ -28,7 +28,6 @@ from jaxinpaint import arrays
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
 from jaxinpaint.layers.squeeze_excite import batch_norm
 from jaxinpaint.weights import hub, mapping, reader
-from jaxinpaint.weights import shapes as shapes_lib
 
 SIDE = 112  # of the pictures that the network was trained on
 FILE = 'model_ir_se50.pth'
@@ -146,18 +145,19 @@ def convert(state: Mapping[str, np.ndarray]) -> dict[str, dict]:
   }
 
 
-def load(file: str | os.PathLike | None = None) -> dict[str, dict]:
+def load(file: str | os.PathLike | None = None, *, shapes_only: bool = False) -> dict[str, dict]:
   """Variables of the network: {'params': ..., 'batch_stats': ...}, float32.
 
   Args:
     file: with the keys of model_ir_se50.pth, in any form that `weights.reader` reads; None: from
       the cache.
+    shapes_only: give jax.ShapeDtypeStructs and read no file, for estimates.
 
   Raises:
     ValueError: the file holds another network.
     FileNotFoundError: as `require`.
   """
-  if shapes_lib.wanted():
+  if shapes_only:
     return _shapes()
   path = require(file)
   try:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from jaxinpaint.features import vgg
 from jaxinpaint.layers.conv import Conv
-from jaxinpaint.weights import hub, mapping, reader, shapes
+from jaxinpaint.weights import hub, mapping, reader
 
 CHANNELS = {
   'alex': (64, 192, 384, 256, 256),
@@ -290,6 +290,8 @@ def load(
   net: str,
   trunk_file: str | os.PathLike | None = None,
   heads_file: str | os.PathLike | None = None,
+  *,
+  shapes_only: bool = False,
 ) -> dict[str, dict]:
   """Parameters {'trunk': ..., 'heads': {'lin0': f32[c], ...}}, float32.
 
@@ -300,12 +302,13 @@ def load(
       torchvision's, from the cache or its address.
     heads_file: lpips/weights/v0.1/NET.pth, or the same whole state dict. None: the authors', from
       the cache or its address.
+    shapes_only: give jax.ShapeDtypeStructs and read no file, for estimates.
 
   Raises:
     ValueError: a file holds something else.
     FileNotFoundError, hub.DownloadError: as `require`.
   """
-  if shapes.wanted():
+  if shapes_only:
     return {part: _shapes(net, part) for part in ('trunk', 'heads')}
   trunk_path, heads_path = require(net, trunk_file, heads_file)
   return {

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint.weights import hub, mapping, reader
-from jaxinpaint.weights import shapes as shapes_lib
 
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
@@ -139,7 +138,9 @@ def require(depth: int, file: str | None = None) -> pathlib.Path:
   return hub.download(url, digest)
 
 
-def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]]:
+def load(
+  depth: int, file: str | None = None, *, shapes_only: bool = False
+) -> dict[str, dict[str, np.ndarray]]:
   """Parameters of VGG`depth`: {'conv1_1': {'kernel': [3,3,in,out], 'bias': [out]}, ...}, float32.
 
   Args:
@@ -147,6 +148,7 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
     file: any file that `weights.reader` reads with torchvision's keys (features.0.weight, ...;
       classifier.* is not read), or a safetensors file with conv1_1/kernel, conv1_1/bias, ...
       None: torchvision's own, from the cache or its published address, checked by SHA-256.
+    shapes_only: give jax.ShapeDtypeStructs and read no file, for estimates.
 
   Raises:
     ValueError: the file's keys or shapes are not VGG`depth`'s.
@@ -157,7 +159,7 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
     jax.random.key(0),
     jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
   )
-  if shapes_lib.wanted():
+  if shapes_only:
     return shapes['params']
   path = require(depth, file)
   convolutions = [n.replace('relu', 'conv') for n in layer_names(depth) if n.startswith('relu')]
@@ -177,12 +179,12 @@ def load(depth: int, file: str | None = None) -> dict[str, dict[str, np.ndarray]
 
 
 def load_down_to(
-  layers: Sequence[str], depth: int, file: str | None = None
+  layers: Sequence[str], depth: int, file: str | None = None, *, shapes_only: bool = False
 ) -> dict[str, dict[str, np.ndarray]]:
   """The parameters that the deepest of `layers` needs; arguments and errors as `load`."""
   names = layer_names(depth)
   used = names[: max(map(names.index, layers)) + 1]
-  params = load(depth, file)
+  params = load(depth, file, shapes_only=shapes_only)
   return {
     conv: params[conv] for conv in (n.replace('relu', 'conv') for n in used) if conv in params
   }

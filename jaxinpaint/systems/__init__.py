@@ -2,7 +2,7 @@
 
 A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `inference(config)`,
 `make(config)`) and `published.py` (the key map of the published checkpoints). Nothing else in the
-library names a system.
+library names a system. May import features, data and the floors below.
 """
 
 import functools

@@ -14,7 +14,6 @@ from jaxinpaint.data import inputs
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Plan, Recipe
 from jaxinpaint.training import optimizers, sharding, state, step
-from jaxinpaint.weights import shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +39,8 @@ class Program:
   @functools.cached_property
   def constants(self) -> Any:
     """ShapeDtypeStructs of the frozen networks that training reads; their files are not needed."""
-    with shapes.only():
-      found = self.recipe.load_constants()
-    return _placed(found, sharding.replicated(self.mesh))
+    shapes = self.recipe.load_constants(shapes_only=True)
+    return _placed(shapes, sharding.replicated(self.mesh))
 
   @property
   def rng(self) -> jax.ShapeDtypeStruct:

@@ -24,7 +24,7 @@ from jaxinpaint.training import (
   state,
   step,
 )
-from jaxinpaint.weights import hub, shapes
+from jaxinpaint.weights import hub
 
 
 def small(**data):
@@ -102,13 +102,16 @@ def test_frozen_networks_need_no_files(monkeypatch):
   monkeypatch.setattr(hub, 'download', absent)
   monkeypatch.setattr(hub, 'cache_folder', absent)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  with shapes.only():
-    assert count(vgg.load(16)) == 14_714_688  # of the convolutions, Simonyan and Zisserman's D
-    assert count(lpips.load('alex')['heads']) == 64 + 192 + 384 + 256 + 256
-    assert count(lpips.load('alex')['trunk']) == 2_469_696  # of AlexNet's convolutions
-    assert arcface.load()['params']['out_dense']['kernel'].shape == (7 * 7 * 512, 512)
-    recipe = systems.make_recipe(config_lib.base('mesff'))
-    assert set(recipe.load_constants()) == {'vgg'}
+  # The convolutions of Simonyan and Zisserman's D, and of AlexNet.
+  assert count(vgg.load(16, shapes_only=True)) == 14_714_688
+  alex = lpips.load('alex', shapes_only=True)
+  assert count(alex['trunk']) == 2_469_696
+  assert count(alex['heads']) == 64 + 192 + 384 + 256 + 256
+  face = arcface.load(shapes_only=True)
+  assert face['params']['out_dense']['kernel'].shape == (7 * 7 * 512, 512)
+  for name, networks in (('mesff', {'vgg'}), ('ctsdg', {'vgg'}), ('seresnet_cx', {'vgg'})):
+    recipe = systems.make_recipe(config_lib.base(name))
+    assert set(recipe.load_constants(shapes_only=True)) == networks
   with pytest.raises(AssertionError, match='asked for'):
     vgg.load(16)
 

@@ -291,7 +291,7 @@ def _vgg_terms(loss: ConfigDict, dtype: Any) -> Term:
   return term
 
 
-def load_constants(loss: ConfigDict) -> Constants:
+def load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
   """{'vgg': its parameters down to the deepest layer in use}, or {}.
 
   Raises:
@@ -301,7 +301,8 @@ def load_constants(loss: ConfigDict) -> Constants:
   layers += (*loss.style_layers,) * bool(loss.style)
   if not layers:
     return {}
-  return {'vgg': vgg.load_down_to(layers, VGG_DEPTHS[loss.vgg], loss.vgg_file or None)}
+  depth, file = VGG_DEPTHS[loss.vgg], loss.vgg_file or None
+  return {'vgg': vgg.load_down_to(layers, depth, file, shapes_only=shapes_only)}
 
 
 def check_loss(loss: ConfigDict) -> None:

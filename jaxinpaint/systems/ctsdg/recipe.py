@@ -273,11 +273,12 @@ def _discriminator_loss(networks: Networks) -> Loss:
   return discriminator_loss
 
 
-def _load_constants(loss: ConfigDict) -> Constants:
+def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
   """{'vgg': its parameters}, or {} where nothing looks at features."""
   if not (loss.perceptual or loss.style):
     return {}
-  return {'vgg': vgg.load_down_to(loss.vgg_layers, VGG_DEPTH, loss.vgg_file or None)}
+  file = loss.vgg_file or None
+  return {'vgg': vgg.load_down_to(loss.vgg_layers, VGG_DEPTH, file, shapes_only=shapes_only)}
 
 
 def _check_training(config: ConfigDict) -> None:

@@ -221,10 +221,12 @@ def _filtering_loss(loss: ConfigDict) -> Loss:
   return loss_of
 
 
-def _load_constants(loss: ConfigDict, lengths: ConfigDict, generative: bool) -> Constants:
+def _load_constants(
+  loss: ConfigDict, lengths: ConfigDict, generative: bool, *, shapes_only: bool = False
+) -> Constants:
   """VGG, if a phase is trained that looks at its features."""
   needed = generative and (lengths.inpainting or lengths.joint)
-  return joint_loss.load_constants(loss) if needed else {}
+  return joint_loss.load_constants(loss, shapes_only=shapes_only) if needed else {}
 
 
 def _check_model(config: ConfigDict) -> None:

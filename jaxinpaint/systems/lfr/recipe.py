@@ -357,7 +357,7 @@ def _critic_loss(loss: ConfigDict, nets: Networks) -> Loss:
   return critic_loss
 
 
-def _warn_of_stand_in(model: ConfigDict) -> Constants:
+def _warn_of_stand_in(model: ConfigDict, *, shapes_only: bool = False) -> Constants:
   """No constants; logs a warning when StyleGAN2 is not the pretrained one."""
   if model.structure and not model.stylegan_file:
     logging.warning(
@@ -369,17 +369,18 @@ def _warn_of_stand_in(model: ConfigDict) -> Constants:
   return {}
 
 
-def _load_constants(loss: ConfigDict, model: ConfigDict) -> Constants:
+def _load_constants(loss: ConfigDict, model: ConfigDict, *, shapes_only: bool = False) -> Constants:
   """Frozen networks of the losses that have a weight."""
   constants = dict(_warn_of_stand_in(model))
   if loss.perceptual:
-    constants['vgg'] = vgg.load_down_to(loss.vgg_layers, VGG_DEPTH, loss.vgg_file or None)
-  if model.structure and loss.lpips:
-    constants['lpips'] = lpips.load(
-      'alex', loss.lpips_trunk_file or None, loss.lpips_heads_file or None
+    constants['vgg'] = vgg.load_down_to(
+      loss.vgg_layers, VGG_DEPTH, loss.vgg_file or None, shapes_only=shapes_only
     )
+  if model.structure and loss.lpips:
+    trunk, heads = loss.lpips_trunk_file or None, loss.lpips_heads_file or None
+    constants['lpips'] = lpips.load('alex', trunk, heads, shapes_only=shapes_only)
   if model.structure and loss.id:
-    constants['arcface'] = arcface.load(loss.arcface_file or None)
+    constants['arcface'] = arcface.load(loss.arcface_file or None, shapes_only=shapes_only)
   return constants
 
 

@@ -313,11 +313,12 @@ def _contextual_term(loss: ConfigDict, dtype: Any) -> Term:
   return term
 
 
-def _load_constants(loss: ConfigDict) -> Constants:
+def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
   """{'vgg': its parameters down to the deepest layer in use}, or {}."""
   if not loss.contextual:
     return {}
-  return {'vgg': vgg.load_down_to(loss.cx_layers, VGG_DEPTH, loss.vgg_file or None)}
+  file = loss.vgg_file or None
+  return {'vgg': vgg.load_down_to(loss.cx_layers, VGG_DEPTH, file, shapes_only=shapes_only)}
 
 
 def _check_model(config: ConfigDict) -> None:
