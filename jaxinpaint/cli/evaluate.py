@@ -18,6 +18,7 @@ Exit codes: 0; 1 with a sentence; 2 wrong flags.
 from collections.abc import Sequence
 
 from jaxinpaint.cli import command_line, experiments
+from jaxinpaint.runtime import activity
 
 
 def _parser() -> command_line.Parser:
@@ -84,10 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser.parse_args(argv)
   config = experiments.load(parser, given)
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
-  from absl import logging
+  with activity.shown('Loading jax and the library'):
+    from absl import logging
 
-  from jaxinpaint.cli import evaluation
-  from jaxinpaint.runtime import distributed
+    from jaxinpaint.cli import evaluation
+    from jaxinpaint.runtime import distributed
 
   command_line.setup_logging()
   try:

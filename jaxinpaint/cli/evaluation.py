@@ -29,7 +29,7 @@ from jaxinpaint.metrics import deep, protocols
 from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import files, published
 from jaxinpaint.report.results import Results
-from jaxinpaint.runtime import locks
+from jaxinpaint.runtime import activity, locks
 from jaxinpaint.training import checkpoints
 
 # What the command shows as a sentence, without a traceback.
@@ -81,7 +81,8 @@ def prepare(given: argparse.Namespace, config: ConfigDict | None = None) -> Prep
 
 
 def _prepare_rows(given: argparse.Namespace, config: ConfigDict | None) -> Prepared:
-  trained, stored = _rows(given, config)
+  with activity.shown('Loading the weights'):
+    trained, stored = _rows(given, config)
   fills = classical.choose(given.fills if given.classical else ['none'])
   names = [*trained, *stored, *fills]
   baseline = _baseline(names, given.baseline)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxinpaint.cli import command_line
+from jaxinpaint.runtime import activity
 
 COMMAND = 'jaxinpaint inpaint'
 
@@ -115,9 +116,10 @@ def run(
     pictures: folder for what the system shows besides its output.
   """
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
-  from jaxinpaint.inference import files, loading, pairs
-  from jaxinpaint.inference.inpainter import InpaintError
-  from jaxinpaint.weights.store import StoreError
+  with activity.shown('Loading jax and the library'):
+    from jaxinpaint.inference import files, loading, pairs
+    from jaxinpaint.inference.inpainter import InpaintError
+    from jaxinpaint.weights.store import StoreError
 
   errors: tuple[type[Exception], ...] = (*files.USER_ERRORS, StoreError)
   if workdir is not None:
@@ -131,15 +133,16 @@ def run(
       raise InpaintError(f'there is no workdir {workdir}: give the --workdir of a training run')
     # Paths first: they are checked in no time, and loading takes seconds.
     pairs.find(image, mask, output, overwrite=overwrite, format=format)
-    inpainter = loading.load(
-      weights if weights is not None else workdir,
-      step=step,
-      batch_size=batch_size,
-      max_side=max_side,
-      pad_to=pad_to,
-      blend=blend,
-      seed=seed,
-    )
+    with activity.shown('Loading the weights'):
+      inpainter = loading.load(
+        weights if weights is not None else workdir,
+        step=step,
+        batch_size=batch_size,
+        max_side=max_side,
+        pad_to=pad_to,
+        blend=blend,
+        seed=seed,
+      )
     report = files.inpaint_files(
       inpainter,
       image,

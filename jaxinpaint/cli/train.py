@@ -23,6 +23,7 @@ import os
 from collections.abc import Sequence
 
 from jaxinpaint.cli import command_line, experiments
+from jaxinpaint.runtime import activity
 
 
 def _parser() -> command_line.Parser:
@@ -71,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   faulthandler.enable()
   config = experiments.load(parser, given)
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
-  from jaxinpaint.evaluation.watch import Watch
-  from jaxinpaint.runtime import compilation_cache, distributed, faults
-  from jaxinpaint.training import loop
+  with activity.shown('Loading jax and the library'):
+    from jaxinpaint.evaluation.watch import Watch
+    from jaxinpaint.runtime import compilation_cache, distributed, faults
+    from jaxinpaint.training import loop
 
   workdir = given.workdir or os.path.join('runs', experiments.name(given.config))
   command_line.setup_logging()

@@ -11,7 +11,7 @@ import jax
 from absl import logging
 
 from jaxinpaint.recipe import Plan
-from jaxinpaint.runtime import chips
+from jaxinpaint.runtime import activity, chips
 from jaxinpaint.training.compiled import Compiled, Programs
 from jaxinpaint.training.goodput import Goodput
 from jaxinpaint.training.meter import Meter, memory_used
@@ -88,7 +88,9 @@ class Clock:
       logging.info('Phase %r begins or goes on at step %d.', name, run.done)
     program = self._programs.find(batch, plan)
     if program is None:
-      with self.paused():
+      name, updates = run.recipe.phases[plan.phase].name, ', '.join(plan.updates) or 'no update'
+      doing = activity.shown(f'Compiling a step of phase {name!r} ({updates})')
+      with self.paused(), doing:
         program = self._programs.compile(run.state, run.constants, batch, run.rng, plan)
       self._progress.skip(program.seconds)
     self._program = program

@@ -16,7 +16,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jaxinpaint.recipe import Inference
-from jaxinpaint.runtime import faults, locks
+from jaxinpaint.runtime import activity, faults, locks
 from jaxinpaint.training import numerics, preparation, sharding
 from jaxinpaint.training.clock import Clock
 from jaxinpaint.training.profiling import Profiler
@@ -98,7 +98,8 @@ def _train(run: Run, profiler: Profiler, began: float, stop: faults.StopSignals)
     writer = Writer(run.workdir, active=jax.process_index() == 0, start=run.done)
     files.enter_context(contextlib.closing(writer))
     if run.watch and run.config.training.sample_every and not run.done:
-      _show_samples(run, writer)
+      with activity.shown('Drawing the first pictures'):
+        _show_samples(run, writer)
     clock = files.enter_context(contextlib.closing(Clock(run, profiler, began)))
     _loop(run, clock, writer, stop)
     if run.done < run.total:

@@ -19,7 +19,7 @@ import jaxinpaint
 from jaxinpaint.data import pipeline
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Inference, Recipe
-from jaxinpaint.runtime import atomic, distributed, faults, locks
+from jaxinpaint.runtime import activity, atomic, distributed, faults, locks
 from jaxinpaint.runtime.environment import commit
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import initial, numerics, sharding, state
@@ -59,12 +59,14 @@ def prepare(
   """
   config_lib.validate(config)
   mesh = sharding.make_mesh(**config.training.mesh)
-  program = Program.of(config, mesh)
+  with activity.shown('Tracing the networks'):
+    program = Program.of(config, mesh)
   recipe = program.recipe
   distributed.announce(mesh)
-  watched = watch(recipe.inference, config, workdir) if watch else None
   own_rows = sharding.local_rows(config.data.batch_size, mesh)
-  pipeline.check(config.data, config.seed, inputs=recipe.inference.inputs, rows=own_rows)
+  with activity.shown('Looking at the data'):
+    watched = watch(recipe.inference, config, workdir) if watch else None
+    pipeline.check(config.data, config.seed, inputs=recipe.inference.inputs, rows=own_rows)
   constants = recipe.load_constants()
 
   _check_workdir(workdir)
@@ -77,7 +79,8 @@ def prepare(
   checkpoints.check_writable()
   if alone is not None and jax.process_index() == 0:
     alone.enter_context(locks.hold(workdir / '.lock', f'--workdir {workdir}', _PATIENCE))
-  restored = checkpoints.restore(program.state, config)
+  with activity.shown('Looking for a checkpoint'):
+    restored = checkpoints.restore(program.state, config)
   sick: dict[str, int] = {}
   if restored is None:
     current = _first_state(program, config)
@@ -118,7 +121,8 @@ def _first_state(program: Program, config: ConfigDict) -> state.TrainState:
       f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
       f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
     )
-  current = program.random_state(config.seed)
+  with activity.shown('Initialising the networks'):
+    current = jax.block_until_ready(program.random_state(config.seed))
   current = initial.merge(recipe.start(), current)
   if config.init_from:
     current = initial.load(config.init_from, current, recipe)
