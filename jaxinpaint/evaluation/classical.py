@@ -1,4 +1,4 @@
-"""Fills without learning, the floor that a network has to beat, with a predictor's signature.
+"""Fills without learning, which a network should beat; they are called like a predictor.
 
   (image f32[B,H,W,3] in [0,1], mask f32[B,H,W,1] 1 = hole, ids i32[B]) -> f32[B,H,W,3]
 
@@ -24,14 +24,14 @@ from jaxinpaint import arrays
 
 Predictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# Pixels around a pixel that OpenCV's fills take into account; 3 is what its tutorial uses.
+# How far OpenCV's fills look around a pixel, in pixels; its tutorial uses 3.
 RADIUS = 3
-# Of PatchMatch: patches of 7 x 7, as in the paper.
+# PatchMatch's patches are 7 x 7, as in the paper.
 PATCH_RADIUS = 3
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
-  """Fills each image's hole with the mean colour of its known pixels (gray where none is known)."""
+  """Fills the hole with the mean colour of the image's known pixels; gray if none is known."""
   known = 1.0 - np.asarray(mask, np.float64)
   count = known.sum((1, 2), keepdims=True)
   mean = (known * image).sum((1, 2), keepdims=True) / np.maximum(count, 1)
@@ -59,20 +59,20 @@ def _opencv(image: np.ndarray, mask: np.ndarray, method: int) -> np.ndarray:
 
 
 def biharmonic(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
-  """The smoothest continuation, clipped to [0, 1]; a picture without a known pixel becomes gray.
+  """The smoothest continuation, clipped to [0, 1]; a picture without known pixels becomes gray.
 
-  It solves one sparse system for each hole: about 0.1 s at 10 % of 256 x 256, 0.6 s at 60 %. At
-  the image's border it extrapolates, which large holes there show as bright or dark spots.
+  It solves one sparse system for each hole: about 0.1 s for 10 % of 256 x 256, 0.6 s for 60 %. At
+  the border of the image it extrapolates: large holes there get bright or dark spots.
   """
   return _each(_biharmonic, image, mask)
 
 
 def _biharmonic(x: np.ndarray, hole: np.ndarray) -> np.ndarray:
-  # skimage.restoration takes a second to import, which the default fills need not pay.
+  # Here, not above: skimage.restoration takes a second to import, and the default fills do without.
   from skimage.restoration import inpaint_biharmonic
 
   filled = inpaint_biharmonic(x.astype(np.float64), hole, channel_axis=-1)
-  # A handful of known pixels may not determine the solution.
+  # With very few known pixels the system may have no unique solution.
   return np.clip(np.where(np.isfinite(filled), filled, 0.5), 0, 1)
 
 
@@ -91,7 +91,7 @@ def patchmatch(image: np.ndarray, mask: np.ndarray, ids: np.ndarray) -> np.ndarr
 def _patchmatch(x: np.ndarray, hole: np.ndarray) -> np.ndarray:
   import patchmatch as library
 
-  # Each call starts from this seed: the result depends neither on the order nor on other threads.
+  # Every call starts with this seed, so the result does not depend on order or on other threads.
   library.set_random_seed(0)
   return library.inpaint(arrays.to_uint8(x), hole, patch_size=PATCH_RADIUS) / np.float32(255)
 
@@ -99,14 +99,14 @@ def _patchmatch(x: np.ndarray, hole: np.ndarray) -> np.ndarray:
 def _each(
   fill: Callable[[np.ndarray, np.ndarray], np.ndarray], image: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
-  """`fill(f32[H,W,3], bool[H,W])` of each image, in threads; mean fill where nothing is known."""
+  """`fill(f32[H,W,3], bool[H,W])` of each image, in threads; mean fill if no pixel is known."""
   image, mask = np.asarray(image, np.float32), np.asarray(mask)
   output = mean_fill(image, mask, np.arange(len(image)))
   holes = mask[..., 0] > 0
   todo = [i for i, hole in enumerate(holes) if hole.any() and not hole.all()]
   threads = min(8, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    # What is in the hole may not matter: it is set to 0.
+    # The hole is set to 0, so that its content cannot matter.
     empty = lambda i: np.where(holes[i][..., None], np.float32(0), image[i])
     for i, filled in zip(todo, pool.map(lambda i: fill(empty(i), holes[i]), todo), strict=True):
       output[i] = np.where(holes[i][..., None], filled, image[i])
@@ -115,13 +115,13 @@ def _each(
 
 @dataclasses.dataclass(frozen=True)
 class Fill:
-  """A fill by the name that a command gives it.
+  """A fill that commands know by name.
 
   Attributes:
-    label: in tables.
+    label: its name in tables.
     function: the predictor.
-    requires: module that is not among this library's own dependencies; '': none.
-    package: that has the module.
+    requires: module that it needs and that this library does not depend on; '': none.
+    package: the package of that module.
   """
 
   label: str
@@ -140,7 +140,7 @@ FILLS: dict[str, Fill] = {
 
 
 def check(name: str) -> None:
-  """Raises ValueError where there is no fill of this name, or its library is not installed."""
+  """Raises ValueError if there is no fill of this name, or its library is not installed."""
   if name not in FILLS:
     raise ValueError(f'unknown fill {name!r}; there are: {", ".join(FILLS)}')
   fill = FILLS[name]
@@ -165,7 +165,7 @@ def get(names: Sequence[str]) -> dict[str, Predictor]:
   """{label: predictor} of the fills with these names (the keys of FILLS).
 
   Raises:
-    ValueError: unknown name, or a library that is not installed, with the command that does.
+    ValueError: unknown name, or a library that is not installed; says how to install it.
   """
   for name in names:
     check(name)
@@ -173,10 +173,10 @@ def get(names: Sequence[str]) -> dict[str, Predictor]:
 
 
 def choose(names: Sequence[str]) -> dict[str, Predictor]:
-  """As `get`, where ['all'] are all that are installed, and ['none'] is none.
+  """The fills of --fills: names as `get` takes them, or ['all'] that are installed, or ['none'].
 
   Raises:
-    ValueError: as `get`; 'all' or 'none' beside other names.
+    ValueError: as `get`; or 'all' or 'none' together with other names.
   """
   names = [n.strip().lower() for n in names if n.strip()]
   if names == ['none']:

@@ -1,7 +1,8 @@
-"""Joins reports that were measured apart into one comparison.
+"""Joins reports of several evaluations into one comparison.
 
-Reports can be joined when protocol, data set, size, bins, images and masks are the same: then every
-predictor met the same images with the same holes, and paired differences hold across reports.
+Reports can be joined if protocol, data set, size, bins, images and masks are the same. Then every
+row was measured on the same images with the same holes, and rows of different reports can be
+compared image by image.
 """
 
 import dataclasses
@@ -29,16 +30,16 @@ def combine(
 ) -> Report:
   """Reads reports and joins them.
 
-  A predictor of the same name in two reports is kept once where all its numbers are equal (the
-  classical fills), else each gets the name of its report's folder behind its own.
+  A row that has the same name and the same numbers in two reports (a classical fill) is kept once.
+  If the numbers differ, each row gets the name of its report's folder behind its own.
 
   Args:
-    folders: of reports, two at least.
+    folders: of two or more reports.
     baseline: of the joined comparison; None: the first report's.
-    any_dataset_name: data sets of other names are the same as long as their files are.
+    any_dataset_name: data sets with different names count as one if their files have equal names.
 
   Returns:
-    The joined report; its folder is that of the first.
+    The joined report, with the folder of the first.
 
   Raises:
     ReportError: a report cannot be read, or two of them cannot be compared; says which and why.
@@ -68,7 +69,7 @@ def _check(first: Report, other: Report, any_dataset_name: bool) -> None:
   """Raises ReportError where two reports did not measure the same."""
   a, b = first.results, other.results
   size = lambda r: f'{r.size[0]} x {r.size[1]}'
-  # What comes first explains what comes later: other masks follow from another count.
+  # In this order, because an earlier fact explains a later one: another count gives other masks.
   facts = [
     ('protocol', a.protocol.id, b.protocol.id),
     ('data set', a.dataset, a.dataset if any_dataset_name else b.dataset),
@@ -104,7 +105,7 @@ def _check(first: Report, other: Report, any_dataset_name: bool) -> None:
 
 
 def _check_protocols(first: Report, other: Report) -> None:
-  """The same id must mean the same arithmetic; columns may be in one report and not in another."""
+  """Raises ReportError if one id means different arithmetic; the columns may differ."""
   plain = lambda p: dataclasses.replace(p, metrics=(), notes='', source='', count=0)
   a, b = first.results.protocol, other.results.protocol
   changed = [
@@ -134,9 +135,9 @@ def _numbers(results: Results, name: str) -> dict[tuple[Bin, int], Mapping[str, 
 
 
 def _names(reports: Sequence[Report]) -> list[dict[str, str]]:
-  """For each report {a predictor's name: its name in the joined table}.
+  """For each report {name of a row: its name in the joined table}.
 
-  One whose numbers an earlier report has under the same name is mapped to that one.
+  Rows with the same name and the same numbers in two reports keep one name.
   """
   clashing = set()
   for k, r in enumerate(reports):
@@ -152,13 +153,13 @@ def _names(reports: Sequence[Report]) -> list[dict[str, str]]:
 
 
 def _equal(a: Mapping[Any, Mapping[str, float]], b: Mapping[Any, Mapping[str, float]]) -> bool:
-  """Whether all numbers that both have are the same; not where they share none."""
+  """Whether all numbers that both have are the same; False if they have none in common."""
   pairs = [(x[m], b[k][m]) for k, x in a.items() if k in b for m in x.keys() & b[k].keys()]
   return bool(pairs) and all(x == y or (x != x and y != y) for x, y in pairs)
 
 
 def _labels(folders: Sequence[pathlib.Path]) -> list[str]:
-  """As much of the end of each path as tells it from the others."""
+  """The shortest end of each path that differs from the ends of the others."""
   parts = [f.resolve().parts[1:] for f in folders]
   for depth in range(1, max(map(len, parts)) + 1):
     labels = ['/'.join(p[-depth:]) for p in parts]
@@ -191,7 +192,7 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
     for record in x.records:
       key = (rename[record.predictor], record.bin, record.index)
       found = records.get(key)
-      # Of a fill that both measured, one report may have more columns.
+      # If two reports measured the same fill, one of them may have more columns.
       values = {**found.values, **record.values} if found else record.values
       records[key] = dataclasses.replace(found or record, predictor=key[0], values=values)
     known = {(v.predictor, v.bin, v.metric) for v in joined.set_values}
@@ -245,7 +246,7 @@ def _pictures(
 
 
 def _environment(reports: Sequence[Report]) -> dict[str, Any]:
-  """What all were measured with; where they differ, all that occur."""
+  """Versions and hardware of all reports; if they differ, all values, joined by ' / '."""
   keys = dict.fromkeys(k for r in reports for k in r.environment)
   joined = {}
   for key in keys:

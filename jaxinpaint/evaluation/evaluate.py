@@ -27,7 +27,7 @@ from jaxinpaint.report.results import (
 )
 from jaxinpaint.runtime import processes
 
-# Known pixels of a lossy file differ by less, of 255.
+# Lossy compression changes known pixels by less than this, of 255.
 _LOSSY = 64
 
 
@@ -125,10 +125,10 @@ def evaluate(
 
 
 def _remaining(wanted: int, batch_size: int, done: set[int]) -> list[list[int]]:
-  """Batches of images that are still to be measured.
+  """Batches of the images that are not measured yet.
 
-  A batch is made of the same images whatever was done before and however many processes there are,
-  so that its numbers are the same to the bit.
+  Images are always divided in the same way, whatever was measured before and however many processes
+  there are, so their numbers are always the same to the bit.
   """
   whole = (range(k, min(k + batch_size, wanted)) for k in range(0, wanted, batch_size))
   return [left for batch in whole if (left := [i for i in batch if i not in done])]
@@ -162,7 +162,7 @@ def _run(
 
 
 class _Together:
-  """What the processes of a shared evaluation tell each other; alone, nothing."""
+  """What the processes of a shared evaluation tell each other; one process alone sends nothing."""
 
   def __init__(self, share: bool):
     self.count = jax.process_count() if share else 1
@@ -172,18 +172,18 @@ class _Together:
     return [data] if self.count == 1 else processes.gather(data)
 
   def own(self, journal: Journal, wanted: range) -> set[int]:
-    """The images that were measured earlier; each is left to the first process that has it."""
+    """The images that were measured before; of each, only the first process keeps the entry."""
     journal.forget([i for i in journal.entries if i not in wanted])
     everyone = [json.loads(x) for x in self._gather(json.dumps(list(journal.entries)).encode())]
     journal.forget(set().union(*everyone[: self.index]) & journal.entries.keys())
     return set().union(*everyone)
 
   def errors(self) -> '_Errors':
-    """A context after which every process raises if one did, so that none waits for ever."""
+    """A context: if one process raises in it, all raise after it, so that none waits for ever."""
     return _Errors(self._gather)
 
   def entries(self, journal: Journal) -> list[Entry]:
-    """Of all images, in their order."""
+    """Entries of all images, in the order of the images."""
     own = entries_to_json(list(journal.entries.values())).encode()
     found = [e for part in self._gather(own) for e in entries_from_json(part)]
     return sorted(found, key=lambda e: e.index)
@@ -217,7 +217,7 @@ class _Errors:
     traceback: TracebackType | None,
   ) -> None:
     if error is not None and not isinstance(error, Exception):
-      return  # the process is being ended
+      return  # the process ends
     parts = self._gather(str(error or '').encode() + (b'.' if error else b''))
     if error is None:
       for k, text in enumerate(parts):
@@ -240,7 +240,7 @@ def _examples(
   together: _Together,
   count: int,
 ) -> list[Example]:
-  """The first images of each bin, as they were measured."""
+  """The first images of each bin, with the outputs as they were measured."""
   found = []
   for k, b in enumerate(spec.on.masks):
     first = [e.index for e in entries if not e.why and e.shares[k] is not None][:count]
@@ -262,9 +262,9 @@ def _mask_hash(
   entries: Sequence[Entry],
   pool: concurrent.futures.Executor,
 ) -> str:
-  """Over the masks of all images that were measured, drawn again.
+  """SHA-256 of the masks of all measured images.
 
-  They are not kept, since an earlier attempt or another process may have drawn them.
+  The masks are drawn again: an earlier attempt or another process may have drawn them before.
   """
   digest = sets.Hash(tuple(masks_by_bin))
   for k, (b, mask) in enumerate(masks_by_bin.items()):
@@ -283,7 +283,7 @@ def _set_values(
   journal: Journal,
   together: _Together,
 ) -> list[SetValue]:
-  """Numbers of whole sets, of the features of all images in their order."""
+  """Numbers of whole sets, from the features of all images in their order."""
   metrics = measurement.set_metrics
   if not metrics:
     return []
@@ -325,7 +325,7 @@ def _not_computed(spec: EvaluationSpec) -> dict[str, str]:
 
 
 def _known_pixels(spec: EvaluationSpec, entries: Sequence[Entry]) -> dict[str, str]:
-  """{'known pixels of NAME': how stored outputs differ from the truth where it is known}."""
+  """{'known pixels of NAME': how much known pixels of stored outputs differ from the truth}."""
   notes = {}
   replaced = 'replaced by the truth before it is measured'
   for name, row in spec.rows.items():

@@ -1,11 +1,11 @@
-"""Outputs that some other program has written, as a row.
+"""Outputs that another program has written, as a row.
 
-The outputs of a bin lie in the subfolder of its name, as `FOLDER/20-40/NAME.png`, or carry it
-behind their own, as `FOLDER/NAME_20-40.png`. With one bin `FOLDER/NAME.png` will do. NAME is the
-test image's file name without folder and ending; an image that is no file (of a tfds set, of the
-sample) goes by its number in the evaluation, `00012`. One of the three ways holds for all files of
-a bin; the first of them that the folder follows is taken. Blanks in a bin's name may be
-underscores. Endings are those of images, in any case.
+The outputs of a bin are in a subfolder with the bin's name, `FOLDER/20-40/NAME.png`, or have it
+behind their own name, `FOLDER/NAME_20-40.png`. With one bin, `FOLDER/NAME.png` is enough. NAME is
+the file name of the test image without folder and ending; for an image that is not a file (of a
+tfds set, of the sample) it is its number in the evaluation, `00012`. All files of a bin are named
+in the same way: the first of the three that fits is used. Blanks in a bin's name may be written as
+underscores. Endings are those of images, in upper or lower case.
 """
 
 import os
@@ -19,7 +19,7 @@ from jaxinpaint.evaluation.journal import digest_of_files
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.pictures import decode
 
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: these exchange the sides
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: with these, width and height are swapped
 
 
 class Outputs:
@@ -51,7 +51,7 @@ def find(
   bins: Sequence[Bin],
   size: tuple[int, int],
 ) -> Outputs:
-  """The outputs in a folder of the images of an evaluation; reads nothing but sizes.
+  """The outputs in a folder for the images of an evaluation; of pictures it reads only the sizes.
 
   Args:
     name: of the row, for messages.
@@ -61,7 +61,7 @@ def find(
     size: (height, width) of the images.
 
   Raises:
-    ValueError: two files of one name, outputs missing, or of another size.
+    ValueError: two files with one name, missing outputs, or another size.
     FileNotFoundError: no such folder.
   """
   folder = pathlib.Path(folder).expanduser()
@@ -80,10 +80,10 @@ def find(
 
 
 def stems_of(images: Sequence[str]) -> list[str]:
-  """What outputs of these images are called, without ending.
+  """The names of outputs for these images, without ending.
 
   Raises:
-    ValueError: two have the same.
+    ValueError: two images have the same name.
   """
   stems = [
     pathlib.Path(path).stem if os.path.exists(path) else f'{i:05d}' for i, path in enumerate(images)
@@ -99,7 +99,7 @@ def stems_of(images: Sequence[str]) -> list[str]:
 
 
 def list_by_stem(folder: pathlib.Path, what: str) -> dict[str, str]:
-  """{name without ending: path} of the images right in a folder.
+  """{name without ending: path} of the images in a folder, without its subfolders.
 
   Raises:
     ValueError: two files of one name.
@@ -124,22 +124,22 @@ def list_by_stem(folder: pathlib.Path, what: str) -> dict[str, str]:
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:
-  """(height, width) of an image as it is decoded, from its head.
+  """(height, width) of an image as it will be decoded, from the header of its file.
 
   Raises:
-    decode.UnreadableImage: it has none.
+    decode.UnreadableImage: the file has no header of an image.
   """
   try:
     with Image.open(path) as image:
       width, height = image.size
       turned = image.getexif().get(_ORIENTATION) in _TURNED
-  except Exception as error:  # Pillow raises anything at all on damaged files
+  except Exception as error:  # Pillow raises many kinds of errors for damaged files
     raise decode.UnreadableImage(path, f'not a readable image ({error})') from error
   return (width, height) if turned else (height, width)
 
 
 def check_sizes(paths: Sequence[str], size: tuple[int, int], what: str) -> None:
-  """Raises ValueError for files of another size; those that are no images are left to reading."""
+  """Raises ValueError for files of another size; skips files that are no images."""
   for path in paths:
     try:
       found = size_of(path)
@@ -155,7 +155,7 @@ def check_sizes(paths: Sequence[str], size: tuple[int, int], what: str) -> None:
 def _of_bin(
   name: str, folder: pathlib.Path, b: Bin, alone: bool, stems: Sequence[str]
 ) -> dict[int, str]:
-  """{index: path} by the first of the three ways that the folder follows."""
+  """{index: path}, by the first of the three ways of naming that fits."""
   what = f'row {name!r}'
   for label in dict.fromkeys((b.label, b.label.replace(' ', '_'))):
     if (folder / label).is_dir():

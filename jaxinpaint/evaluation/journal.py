@@ -1,16 +1,16 @@
-"""What an evaluation has measured so far, in files, so that one that was killed can go on.
+"""What an evaluation has measured so far, in files, so that it can go on after a kill.
 
 `.NAME.partial/`, beside the folder of the report:
 
-  fingerprint.json          what is measured, of what and how; the journal is of use only where
-                            nothing of it has changed
+  fingerprint.json          what is measured, on what and how; the journal is used only if this
+                            has not changed
   PROCESS-TIME.jsonl        one line for each batch: [Entry, ...]
   PROCESS-TIME-N.npy        float32 [n, k, 2048], features of the batch N of that file, for FID
   PROCESS-TIME-N.npz        its pictures, where some are wanted for the grids
 
-Each process writes files of its own and reads those of all, so that the number of processes may
-change between two attempts. A line is written after the arrays that it speaks of; one that the end
-of a process tore is not read, and its batch is measured again.
+Each process writes its own files and reads the files of all, so the number of processes may change
+between two attempts. A line is written after its arrays. A line that was cut off when its process
+ended is ignored, and its batch is measured again.
 """
 
 import dataclasses
@@ -32,19 +32,19 @@ from jaxinpaint.runtime import atomic
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """What was found of one image; JSON-able by `dataclasses.asdict`.
+  """What was measured of one image; JSON-able by `dataclasses.asdict`.
 
   Attributes:
     index: of the image.
     file: its path or name.
-    why: it could not be read; '' where it could.
+    why: the reason why it could not be read; '' if it was read.
     size: (height, width).
-    shares: of the hole, for each bin; None where the image has no mask in that bin.
-    values: {predictor: ({metric: number} for each bin)}, {} without a mask.
-    changed: {predictor: for each bin by how much known pixels of a stored output differ from the
-      truth, of 255}, where there are such.
-    features: the row of its features within those of its batch; None: there are none.
-    pictures: likewise, of its pictures.
+    shares: share of the hole in each bin; None if the image has no mask in that bin.
+    values: {row: ({metric: number} in each bin)}, {} without a mask.
+    changed: {row: in each bin the largest difference, of 255, between known pixels of a stored
+      output and the truth}, for rows that have any.
+    features: index of its features in the array of its batch; None: it has none.
+    pictures: index of its pictures, likewise.
   """
 
   index: int
@@ -59,7 +59,7 @@ class Entry:
 
 
 def entries_to_json(entries: Sequence[Entry]) -> str:
-  """One line; floats come back to the bit, infinities and nan included."""
+  """One line; `entries_from_json` gives back every float exactly, infinities and nan too."""
   return json.dumps([dataclasses.asdict(e) for e in entries])
 
 
@@ -67,7 +67,7 @@ def entries_from_json(text: str | bytes) -> list[Entry]:
   """The entries of `entries_to_json`.
 
   Raises:
-    ValueError: the text is torn, or of something else.
+    ValueError: the text is cut off, or is not of entries.
   """
   try:
     read = [Entry(**fields) for fields in json.loads(text)]
@@ -77,16 +77,16 @@ def entries_from_json(text: str | bytes) -> list[Entry]:
   return [dataclasses.replace(e, size=pair(e.size), shares=tuple(e.shares)) for e in read]
 
 
-# One batch's arrays, read when they are wanted: (features, pictures).
+# Reads the arrays of one batch: (features, pictures).
 _Loaded = tuple[Callable[[], np.ndarray | None], Callable[[], Mapping[str, np.ndarray]]]
 
 
 class Journal:
-  """Entries of images with their arrays; in files where it has a folder, else in memory.
+  """Entries of images with their arrays; in files if it has a folder, else in memory.
 
   Attributes:
-    entries: {index: what was found of that image}, those of earlier attempts included.
-    found: how many of them an earlier attempt had left.
+    entries: {index of the image: entry}, also of earlier attempts.
+    found: how many entries are of earlier attempts.
   """
 
   def __init__(self, folder: pathlib.Path | None = None):
@@ -104,7 +104,7 @@ class Journal:
     features: np.ndarray | None = None,
     pictures: Mapping[str, np.ndarray] | None = None,
   ) -> None:
-    """Keeps a batch.
+    """Adds a batch.
 
     Args:
       entries: of its images.
@@ -129,12 +129,12 @@ class Journal:
     return self._arrays[index][0]()[self.entries[index].features]
 
   def pictures(self, index: int) -> dict[str, np.ndarray]:
-    """{name: array} of an image; {} where none were kept."""
+    """{name: array} of an image; {} if none were kept."""
     row = self.entries[index].pictures
     return {} if row is None else {k: v[row] for k, v in self._arrays[index][1]().items()}
 
   def forget(self, indices: Sequence[int]) -> None:
-    """Takes entries out of memory, which another process holds too."""
+    """Drops entries from memory, because another process has them too."""
     for i in indices:
       del self.entries[i], self._arrays[i]
 
@@ -157,7 +157,7 @@ class Journal:
           entries = entries_from_json(line)
           _check_arrays(entries, arrays)
         except (ValueError, OSError):
-          continue  # torn: that batch is measured again
+          continue  # cut off: that batch is measured again
         self._keep(entries, _files(arrays))
     self.found = len(self.entries)
 
@@ -172,7 +172,7 @@ def _files(path: pathlib.Path) -> _Loaded:
 
 
 def _check_arrays(entries: Sequence[Entry], path: pathlib.Path) -> None:
-  """Raises OSError or ValueError where a line's arrays are missing or torn."""
+  """Raises OSError or ValueError if a line's arrays are missing or cut off."""
   features, pictures = _files(path)
   if any(e.features is not None for e in entries):
     features()
@@ -181,19 +181,19 @@ def _check_arrays(entries: Sequence[Entry], path: pathlib.Path) -> None:
 
 
 def digest_of_files(paths: Sequence[str]) -> str:
-  """SHA-256 of names, sizes and times of change, so that a file that was replaced is noticed."""
+  """SHA-256 of the files' names, sizes and times of change: it changes if a file is replaced."""
   digest = hashlib.sha256()
   for path in paths:
     try:
       stat = os.stat(path)
       digest.update(f'{path} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
-    except OSError:  # an image inside a data set has a name, and no file
+    except OSError:  # an image inside a data set has a name but no file
       digest.update(f'{path}\n'.encode())
   return digest.hexdigest()
 
 
 def place(output: str | os.PathLike) -> pathlib.Path:
-  """The journal's folder of a report's folder."""
+  """The folder of the journal that belongs to a report's folder."""
   output = pathlib.Path(output).absolute()
   return output.with_name(f'.{output.name}.partial')
 
@@ -201,15 +201,15 @@ def place(output: str | os.PathLike) -> pathlib.Path:
 def open_journal(
   folder: pathlib.Path, fingerprint: Mapping[str, Any] | None, resume: bool
 ) -> Journal:
-  """The journal in a folder: that of an interrupted evaluation if it was of just this, else empty.
+  """The journal in a folder: of an interrupted evaluation if its fingerprint is this, else empty.
 
   With several processes the first opens it before the others, see `processes.wait`.
 
   Args:
     folder: of `place`.
-    fingerprint: JSON-able; None: what is evaluated cannot be told, so that nothing may be resumed
-      and no files are written.
-    resume: False: an earlier attempt is thrown away.
+    fingerprint: JSON-able; None: a row cannot say what its outputs depend on, so nothing is resumed
+      and no file is written.
+    resume: False: an earlier attempt is deleted.
   """
   if fingerprint is None:
     shutil.rmtree(folder, ignore_errors=True)

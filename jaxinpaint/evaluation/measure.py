@@ -22,7 +22,7 @@ def kind_of(metric: Metric) -> str:
 
 
 def variant_of(metric: Metric, protocol: Protocol) -> str:
-  """'composite' or 'raw': which output it is taken of."""
+  """'composite' or 'raw': which output it measures."""
   if metric.of != 'protocol':
     return metric.of
   return 'composite' if protocol.composite else 'raw'
@@ -30,14 +30,14 @@ def variant_of(metric: Metric, protocol: Protocol) -> str:
 
 @dataclasses.dataclass
 class Batch:
-  """Images with their masks, of those that could be read.
+  """Images with their masks, without those that could not be read.
 
   Attributes:
     indices: of the images.
     truths: uint8[H, W, 3] each.
     paths: of the images.
     holes: {bin: {index: uint8[H, W], 1 = hole}}, of the images that have a mask in that bin.
-    stored: {(row, bin): {index: uint8[H, W, 3]}}, of rows whose outputs exist already.
+    stored: {(row, bin): {index: uint8[H, W, 3]}} of rows whose outputs exist already.
     unreadable: [(index, path, why)].
   """
 
@@ -57,7 +57,7 @@ class Batch:
 
 @dataclasses.dataclass
 class Found:
-  """What was found of a batch: entries, features and pictures as `Journal.add` takes them."""
+  """What was measured of a batch: entries, features and pictures as `Journal.add` takes them."""
 
   entries: list[Entry]
   features: np.ndarray | None
@@ -65,10 +65,10 @@ class Found:
 
 
 class Measurement:
-  """What is measured of which rows.
+  """Reads, completes and measures batches.
 
   Args:
-    spec: of the evaluation; where it has no networks, metrics of features are not taken.
+    spec: of the evaluation; without networks, metrics of features are not measured.
     pool: threads that read images and measure.
   """
 
@@ -86,7 +86,7 @@ class Measurement:
       if m.name not in missing:
         self._metrics.setdefault(kind_of(m), []).append(m)
     variants = {variant_of(m, protocol) for m in self._of('set')}
-    # Where each output's features lie within an image's; those of the truth come first.
+    # Index of each output's features among those of an image; the truth's are at 0.
     keys = [(v, r, b) for v in sorted(variants) for r in rows for b in self._masks]
     self.places = {key: 1 + k for k, key in enumerate(keys)}
 
@@ -95,11 +95,11 @@ class Measurement:
 
   @property
   def set_metrics(self) -> list[Metric]:
-    """Those that are taken of all images at once."""
+    """Metrics of all images together."""
     return self._of('set')
 
   def read(self, indices: Sequence[int]) -> Batch:
-    """Images, masks and stored outputs; one that cannot be read takes its image with it."""
+    """Images, masks and stored outputs; if one cannot be read, its image is left out."""
     stored = {n: r for n, r in self._rows.items() if predictors.is_stored(r)}
 
     def one(i: int) -> tuple:
@@ -142,7 +142,7 @@ class Measurement:
       )
 
   def complete(self, name: str, bin: Bin, indices: Sequence[int]) -> list[Example]:
-    """What a row makes of some images, once more, as it is measured; for pictures."""
+    """Completes some images once more, as they are measured, to show them."""
     examples = []
     for start in range(0, len(indices), self._batch_size):
       batch = self.read(indices[start : start + self._batch_size])
@@ -158,7 +158,7 @@ class Measurement:
     return examples
 
   def measure(self, batch: Batch, picture: bool) -> Found:
-    """Everything of a batch; `picture`: outputs are kept for the grids."""
+    """Measures all rows on a batch; with `picture` the outputs are kept for the grids."""
     n, bins = len(batch.indices), list(self._masks)
     at = {i: k for k, i in enumerate(batch.indices)}
     values = [{name: [{} for _ in bins] for name in self._rows} for _ in range(n)]
@@ -166,7 +166,7 @@ class Measurement:
     pictures: dict[str, np.ndarray] = {}
     features = None
     if self._of('set') and n:
-      # Kept in the cache, for the next evaluation on these images.
+      # Features of truths are cached, for the next evaluation on these images.
       truth = self._networks.features_of_set(batch.truths)
       features = np.zeros((n, 1 + len(self.places), truth.shape[-1]), np.float32)
       features[:, 0] = truth
@@ -187,7 +187,7 @@ class Measurement:
         if picture:
           as_seen = list(map(_eight_bits, outputs[self._shown]))
           _put(pictures, f'output {k} {r}', as_seen, [at[i] for i in here], n)
-        # The host measures one row while the devices complete the next.
+        # The host measures one row while the devices complete the next one.
         pending.append((k, name, here, self._host(part, outputs)))
         for i, found in zip(here, self._deep(name, part, outputs), strict=True):
           values[at[i]][name][k] |= found
@@ -225,7 +225,7 @@ class Measurement:
   def _outputs(
     self, name: str, part: '_Part', batch: Batch
   ) -> tuple[dict[str, list[np.ndarray]], list[int]]:
-    """{'composite', 'raw': what is measured of each output}, and how stored ones differ."""
+    """{'composite' or 'raw': each output}, and how much known pixels of stored outputs differ."""
     row = self._rows[name]
     if predictors.is_stored(row):
       raw = [batch.stored[name, part.bin][i] for i in part.indices]
@@ -254,7 +254,7 @@ class Measurement:
         raise EvaluationError(f'{name!r}: known pixels of image {i} differ after rounding')
 
   def _complete(self, name: str, part: '_Part', sample: int) -> list[np.ndarray]:
-    """f32[H, W, 3] of each image: what the row gives, checked."""
+    """f32[H, W, 3] of each image: the row's output, checked."""
     row, n = self._rows[name], len(part.indices)
     image, mask, ids = part.inputs(self._batch_size)
     output = predictors.call(row, image, mask, ids, sample)
@@ -276,7 +276,7 @@ class Measurement:
   def _host(
     self, part: '_Part', outputs: Mapping[str, list[np.ndarray]]
   ) -> list[concurrent.futures.Future]:
-    """{metric: number} of each image, to come."""
+    """Futures of {metric: number}, one for each image."""
     metrics = [(m, variant_of(m, self.protocol)) for m in self._of('host')]
 
     def one(row: int) -> dict[str, float]:
@@ -290,7 +290,7 @@ class Measurement:
   def _deep(
     self, name: str, part: '_Part', outputs: Mapping[str, list[np.ndarray]]
   ) -> list[dict[str, float]]:
-    """{metric: number} of each image, of metrics that need networks."""
+    """{metric: number} of each image, for metrics that need networks."""
     found: list[dict[str, float]] = [{} for _ in part.indices]
     if not (self._of('pair') or self._of('samples')):
       return found
@@ -312,7 +312,7 @@ class Measurement:
     return found
 
   def _sample(self, name: str, part: '_Part', sample: int) -> dict[str, list[np.ndarray]]:
-    """As `_outputs`, of a further sample."""
+    """As `_outputs`, of another sample."""
     whole = self._complete(name, part, sample)
     composite = [
       np.where(hole[..., None] > 0, x, arrays.to_float(truth))
@@ -338,7 +338,7 @@ class _Part:
   bin: Bin
 
   def inputs(self, batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(image, mask, ids) of `batch_size` rows, the hole emptied."""
+    """(image, mask, ids) of `batch_size` rows; the hole of the image is 0."""
     truth = arrays.to_float(_fill_up(self.truths, batch_size))
     mask = _fill_up(self.holes, batch_size).astype(np.float32)[..., None]
     ids = _fill_up([np.int32(i) for i in self.indices], batch_size)
@@ -346,18 +346,18 @@ class _Part:
 
 
 def _fill_up(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
-  """Stacks rows and repeats the last until there are `batch_size`."""
+  """Stacks rows, and repeats the last until there are `batch_size`."""
   return np.stack([*rows, *[rows[-1]] * (batch_size - len(rows))])
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:
-  """As it is shown, and as networks of features see it."""
+  """uint8, as pictures are shown and as networks of features read them."""
   return image if image.dtype == np.uint8 else arrays.to_uint8(image)
 
 
 def _put(
   pictures: dict[str, np.ndarray], name: str, rows: list[np.ndarray], at: list[int], n: int
 ) -> None:
-  """Rows of a part at their places among the n of the batch."""
+  """Adds an array of all n images of a batch that holds these rows at their indices."""
   pictures[name] = np.zeros((n, *rows[0].shape), rows[0].dtype)
   pictures[name][at] = rows

@@ -1,11 +1,12 @@
-"""Pictures that lie in folders already: a truth and one output or several, with masks or without.
+"""Pictures that are in folders already: a truth and one or more outputs, with or without masks.
 
   found = pairs.find('real', {'mine': 'fake'}, 'masks', protocol)
   evaluate(EvaluationSpec(found.rows, found.on, found.protocol))
 
-Files pair by their name without ending. Nothing is completed. With masks every picture is in the
-bins that its hole belongs to, and outputs are pasted into the truth if the protocol says so;
-without them there is one bin, 'all', no metric of the hole, and outputs are measured as they are.
+Files are paired by their names without ending. No model runs. With masks every picture is measured
+in the bins that its hole belongs to, and outputs are pasted into the truth if the protocol says so.
+Without masks there is one bin, 'all', without metrics of the hole, and outputs are measured as they
+are.
 """
 
 import concurrent.futures
@@ -26,7 +27,7 @@ from jaxinpaint.metrics import pixels
 from jaxinpaint.metrics.protocols import Metric, Protocol
 from jaxinpaint.pictures import decode
 
-# Of pictures without masks.
+# The bin of pictures without masks.
 ALL = Bin(0.0, 1.0, name='all')
 
 
@@ -76,19 +77,20 @@ def find(
   count: int | None = None,
   invert: bool = False,
 ) -> Pairs:
-  """Pairs the files of folders; of pictures it reads the sizes only.
+  """Pairs the files of folders; of pictures it reads only the sizes.
 
   Args:
     real: folder of the truths, or a .txt list of them.
-    fakes: {row: folder of outputs, each with the name of its truth}.
-    masks: folder of masks, likewise, white = hole; None: there are none.
-    protocol: whose metrics are taken.
+    fakes: {row: folder of outputs; an output has the name of its truth}.
+    masks: folder of masks with the names of the truths, white = hole; None: no masks.
+    protocol: its metrics are measured.
     bins: shares of hole; default the protocol's.
-    count: at most so many pairs, spread over the folder; None: all.
+    count: how many pairs at most, spread evenly over the folder; None: all.
     invert: black is the hole.
 
   Raises:
-    ValueError: empty folders, missing or doubled files, other sizes, no mask in any bin.
+    ValueError: empty folders, missing files, two files with one name, different sizes, or no mask
+      in any bin.
     FileNotFoundError: no such folder.
   """
   paths = mask_files.list_files(real, decode.EXTENSIONS, 'real images')
@@ -104,7 +106,7 @@ def find(
     folders.check_sizes(of, size, f'fake images {name!r}')
   if masks is None:
     kept = tuple(m for m in protocol.metrics if not _takes_hole(m))
-    # Every pixel counts as hole, so that nothing is pasted over.
+    # Every pixel counts as hole, so no pixel is replaced by the truth.
     whole = np.ones(size, np.uint8)
     by_bin, name = {ALL: lambda i: whole}, 'none, whole pictures'
     notes = {'measured': 'the files as they are, without masks: nothing is pasted'}
@@ -133,7 +135,7 @@ def _takes_hole(metric: Metric) -> bool:
 
 
 def _size(paths: Sequence[str]) -> tuple[int, int]:
-  """Of the first that has one; all others must be of it."""
+  """The size of the first image that can be read; all others must have it."""
   for path in paths:
     try:
       size = folders.size_of(path)
@@ -167,7 +169,7 @@ def _binned(
 ) -> tuple[dict[Bin, Any], dict[str, str]]:
   """({bin: mask of an image or None}, notes)."""
   folders.check_sizes(paths, size, 'masks')
-  # A bin with masks of its own is a plain range to other masks.
+  # For these masks, a bin that has masks of its own is only a range of shares.
   bins = tuple(dict.fromkeys(Bin(b.low, b.high) if b.masks else b for b in bins))
   read = lambda i: mask_files.read_mask(paths[i], *size, invert=invert, warn=None)
   with concurrent.futures.ThreadPoolExecutor() as pool:

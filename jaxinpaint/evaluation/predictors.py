@@ -2,21 +2,21 @@
 
 A row is a predictor or stored outputs. The simplest predictor is a function of three arrays,
 
-  (image f32[B,H,W,3] in [0,1] with an empty (0) hole, mask f32[B,H,W,1] 1 = hole, ids i32[B]) ->
+  (image f32[B,H,W,3] in [0,1], 0 in the hole, mask f32[B,H,W,1] 1 = hole, ids i32[B]) ->
   f32[B,H,W,3], the completed image, equal to the image wherever mask is 0,
 
-where ids number the images within their set. Attributes say what else a row can do; all are
+where ids are the numbers of the images in their set. Attributes say what else a row can do; all are
 optional:
 
   kind         'system', 'fill' or 'files'; default 'system', 'fill' for the classical fills
   output       (image, mask, ids, sample) -> f32[B,H,W,3]: the networks' whole output, before the
-               known pixels are pasted back. A predictor without it is its own composite.
-  samples      True: `output`, or the predictor itself, takes a fourth argument, the number of the
-               sample, and gives another completion for each
-  load         (index, bin) -> uint8[H,W,3]: an output that exists already. A row that has it is
-               not called at all.
-  fingerprint  () -> str that changes with anything its outputs depend on: an interrupted
-               evaluation is resumed only where every row has one and none has changed
+               known pixels are pasted in. Without it, the completed image is measured for both.
+  samples      True: `output`, or the predictor itself, takes the number of a sample as fourth
+               argument, and completes the image differently for each
+  load         (index, bin) -> uint8[H,W,3]: an output that exists already. A row with `load` is
+               never called.
+  fingerprint  () -> str that changes with everything the outputs depend on. An interrupted
+               evaluation is resumed only if every row has a fingerprint and none has changed.
 """
 
 import inspect
@@ -43,7 +43,7 @@ def is_stored(predictor: Any) -> bool:
 
 
 def has_raw(predictor: Any) -> bool:
-  """Whether it gives more than the completed image."""
+  """Whether it also gives the whole output of its networks."""
   return hasattr(predictor, 'output')
 
 
@@ -55,14 +55,14 @@ def has_samples(predictor: Any) -> bool:
 def call(
   predictor: Any, image: np.ndarray, mask: np.ndarray, ids: np.ndarray, sample: int = 0
 ) -> np.ndarray:
-  """Its whole output where it has one, else the completed image; f32[B,H,W,3]."""
+  """f32[B,H,W,3]: the row's whole output if it has one, else the completed image."""
   function = predictor.output if has_raw(predictor) else predictor
   more = (sample,) if has_samples(predictor) else ()
   return np.asarray(function(image, mask, ids, *more), np.float32)
 
 
 def fingerprints(predictors: Mapping[str, Any]) -> dict[str, str] | None:
-  """{name: what its outputs depend on}; None where one of them cannot say."""
+  """{name: what its outputs depend on}; None if one row has no fingerprint."""
   found = {}
   for name, predictor in predictors.items():
     if _is_fill(predictor):
