@@ -94,7 +94,7 @@ def key(place: int) -> Key:
 
 
 def groups(bins: Sequence[Bin]) -> dict[str, list[Bin]]:
-  """Bins of one kind of mask belong to one curve: {kind: bins}."""
+  """{kind of mask: its bins}; bins of one kind are on one curve."""
   found: dict[str, list[Bin]] = {}
   for b in bins:
     found.setdefault(b.masks.split(':')[0], []).append(b)
@@ -106,14 +106,14 @@ def curve(
 ) -> Curve | None:
   """The curve of one metric; None where no row has a number.
 
-  A line through the means of the bins, each at the mean share of its holes, in a band of their 95 %
-  intervals; with one bin alone, dots with whiskers.
+  A line goes through the means of the bins, each at the mean share of its holes, inside a band of
+  their 95 % intervals. With only one bin there are dots with whiskers.
 
   Args:
     stats: of the results.
     metric: measured per image.
-    bins: on one curve.
-    images: draws every image as a dot too, and widens the axes to hold them.
+    bins: of one curve.
+    images: also draws every image as a dot, on axes wide enough for all.
   """
   results = stats.results
   shares = {b: np.mean([100 * r.hole_share for r in results.records if r.bin == b]) for b in bins}
@@ -186,7 +186,7 @@ def _series(
 
 
 class _Axes:
-  """Linear scales that hold all points, with round ticks."""
+  """Linear scales that cover all points, with ticks at round numbers."""
 
   def __init__(self, xs: Sequence[float], ys: Sequence[float]):
     """See the class."""
@@ -218,7 +218,7 @@ def _widened(low: float, high: float, share: float, least: float) -> tuple[float
 
 
 def _ticks(low: float, high: float, count: int = 5) -> list[tuple[float, str]]:
-  """Some `count` round numbers between low and high, as drawn."""
+  """[(value, text)] of about `count` round numbers between low and high."""
   step = 10 ** math.floor(math.log10((high - low) / count))
   step *= min((1, 2, 5, 10), key=lambda k: abs((high - low) / (k * step) - count))
   digits = max(0, -math.floor(math.log10(step) + 1e-9))

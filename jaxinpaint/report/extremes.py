@@ -1,4 +1,4 @@
-"""Best and worst cases: which images a predictor fills best and worst, and their pictures."""
+"""Best and worst cases: the images that a row fills best and worst, and their pictures."""
 
 import dataclasses
 import math
@@ -12,25 +12,25 @@ from jaxinpaint.report.results import (
   Results,
 )
 
-COUNT = 3  # best and worst, of each predictor in each bin
+COUNT = 3  # how many best and how many worst cases of each row in each bin
 
 Complete = Callable[[str, Bin, Sequence[int]], Sequence[Example]]
 
 
 def default_metric(protocol: Protocol) -> Metric:
-  """What cases are chosen by: the first metric of the hole, else the first of all.
+  """The metric that chooses cases: the first metric of the hole, else the first of all.
 
-  Within a bin a whole-image number still follows the share of the hole, so that the best cases
-  would be those with the least to fill.
+  A number of the whole image depends on the share of the hole, also within a bin: its best cases
+  would be the images with the smallest holes.
   """
   of_holes = [m for m in protocol.metrics if m.name.startswith('hole_')]
   return (of_holes or list(protocol.metrics))[0]
 
 
 def chosen(results: Results, predictor: str, bin: Bin, count: int = COUNT) -> dict[str, list]:
-  """{'best': records, 'worst': records}, both from the extreme on.
+  """{'best': records, 'worst': records}, the best and the worst first.
 
-  No image is in both; images without a number of the metric are in neither.
+  No image is in both lists; images without a number are in neither.
   """
   metric = metric_of(results)
   records = [
@@ -44,7 +44,7 @@ def chosen(results: Results, predictor: str, bin: Bin, count: int = COUNT) -> di
 
 
 def metric_of(results: Results) -> Metric:
-  """What the cases of these results are chosen by."""
+  """The metric that chooses the cases of these results."""
   wanted = results.case_metric
   found = [m for m in results.image_metrics if m.name == wanted]
   if found:
@@ -63,7 +63,7 @@ def _rank(value: float, index: int, metric: Metric) -> tuple[float, int]:
 
 
 def wanted(results: Results, count: int = COUNT) -> dict[tuple[str, Bin], list[int]]:
-  """{(predictor, bin): numbers of the images} whose pictures a report shows, fills left out."""
+  """{(row, bin): numbers of the images} whose pictures a report shows; not of fills."""
   names = [n for n in results.predictors if results.kind(n) != 'fill']
   found = {}
   for name in names:
@@ -74,15 +74,15 @@ def wanted(results: Results, count: int = COUNT) -> dict[tuple[str, Bin], list[i
 
 
 def collect(results: Results, complete: Complete, count: int = COUNT) -> None:
-  """Fills `results.cases`: completes the extremes once more, since nobody knew them before.
+  """Fills `results.cases`: completes the best and worst images once more.
 
-  So an evaluation need not keep pictures while it runs, and one that was interrupted has the same
-  cases as one that was not.
+  They are known only at the end. So an evaluation does not have to keep pictures while it runs, and
+  has the same cases after an interruption.
 
   Args:
     results: with all records.
-    complete: (predictor, bin, numbers of images) -> examples with that predictor's outputs.
-    count: best and worst of each predictor and bin.
+    complete: (row, bin, numbers of images) -> examples with that row's outputs.
+    count: how many best and how many worst cases of each row and bin.
   """
   metric = metric_of(results)
   results.case_metric = metric.name

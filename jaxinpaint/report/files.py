@@ -49,10 +49,10 @@ class Report:
   """A report read back.
 
   Attributes:
-    folder: that it lies in.
-    results: with pictures, where the report has them.
-    published: rows that stood beside.
-    environment: versions and hardware it was measured with.
+    folder: of the report.
+    results: with pictures, if the report has them.
+    published: rows of papers in its tables.
+    environment: versions and hardware of the evaluation.
   """
 
   folder: pathlib.Path
@@ -70,12 +70,12 @@ def write(
 ) -> pathlib.Path:
   """Writes a report; an earlier one in the same folder is kept as FOLDER.bak, FOLDER.bak2, ...
 
-  The files are written beside the folder first and take its place at once, so that a crash leaves
-  the earlier report whole.
+  The files are written into a temporary folder, which is then renamed: a crash leaves the earlier
+  report whole.
 
   Args:
     results: of `evaluate`.
-    folder: made where it is missing.
+    folder: is made if it does not exist.
     published: of `published_rows`.
     measured_on: versions and hardware; None: those of this process.
 
@@ -111,9 +111,9 @@ def write(
 
 
 def check_folder(folder: str | os.PathLike) -> None:
-  """Raises FileExistsError when a report must not take this folder's place.
+  """Raises FileExistsError if this folder must not be replaced by a report.
 
-  An empty folder and one that holds a report may be replaced, a folder of other things not.
+  An empty folder or a report may be replaced, a folder with other files may not.
   """
   folder = pathlib.Path(folder)
   if folder.exists() and not folder.is_dir():
@@ -225,7 +225,7 @@ def _or_none(x: Any) -> Any:
 
 
 def per_image_csv(results: Results) -> str:
-  """One line for each predictor, bin and image; a perfect output's PSNR is 'inf'."""
+  """One line for each row, bin and image; the PSNR of a perfect output is 'inf'."""
   out = io.StringIO()
   lines = csv.writer(out, lineterminator='\n')
   names = [m.name for m in results.image_metrics]
@@ -243,27 +243,27 @@ def _pictures(results: Results) -> list[tuple[Example, bool]]:
 
 
 def save_pictures(results: Results, path: pathlib.Path) -> None:
-  """Writes the pictures in the order of the document's `pictures`; nothing where there are none."""
+  """Writes the pictures, in the order of `pictures` in metrics.json; without any, no file."""
   found = {}
   for k, (e, _) in enumerate(_pictures(results)):
-    # The same photograph is met in every bin.
+    # A photograph is the same in every bin.
     found.setdefault(f'truth/{e.index}', e.truth)
     found[f'{k}/mask'] = np.packbits(e.mask.astype(bool), axis=1)
     for j, output in enumerate(e.outputs.values()):
       output = output if output.dtype == np.uint8 else arrays.to_uint8(output)
-      # Modulo 256: 0 where the picture is known, which takes no room.
+      # The difference modulo 256: known pixels are 0, and compress to nothing.
       found[f'{k}/{j}'] = output - found[f'truth/{e.index}']
   if found:
     np.savez_compressed(path, **found)
 
 
 def load(folder: str | os.PathLike) -> Report:
-  """Reads a report back, of this version or of earlier ones (schema 1 and 2).
+  """Reads a report of this version or of earlier ones (schema 1 and 2).
 
-  Means, intervals and differences are taken anew from per_image.csv.
+  Means, intervals and differences are computed again from per_image.csv.
 
   Raises:
-    ReportError: no report, a damaged one, or one of a later version.
+    ReportError: the folder holds no report, a damaged one, or one of a later version.
   """
   folder = pathlib.Path(folder)
   document = _document(folder)
@@ -345,7 +345,7 @@ def _number(x: Any) -> Any:
 
 
 def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Of a document's fields those that this version's class has."""
+  """Those fields of a document that this version's class has."""
   names = {f.name for f in dataclasses.fields(kind)}
   return {k: v for k, v in fields.items() if k in names}
 
@@ -353,12 +353,12 @@ def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _protocol(
   folder: pathlib.Path, described: Mapping[str, Any], measured: Sequence[Bin]
 ) -> Protocol:
-  """As it was when the report was written; what it did not record then is as it is now."""
+  """The protocol as the report has it; fields that are not in the report are as they are today."""
   fields = _known(Protocol, described)
   fields['metrics'] = tuple(Metric(**_known(Metric, m)) for m in described['metrics'])
   now = protocols.PROTOCOLS.get(described['id'])
   own = {b.label: b for b in [*(now.bins if now else ()), *measured]}
-  # Their labels alone are recorded.
+  # A report has only the labels of the bins.
   labels = [b if isinstance(b, str) else b['label'] for b in described['bins']]
   fields['bins'] = tuple(own[x] if x in own else protocols.parse_bins([x])[0] for x in labels)
   try:
@@ -404,7 +404,7 @@ def _records(folder: pathlib.Path, protocol: Protocol, bins: Mapping[str, Bin]) 
 def _load_pictures(
   folder: pathlib.Path, document: Mapping[str, Any], bins: Mapping[str, Bin]
 ) -> tuple[list[Example], list[Example]]:
-  """(examples, cases); none where they were not kept or the file was removed to save space."""
+  """(examples, cases); empty if there is no file, which may be deleted to save space."""
   examples, cases = [], []
   path = folder / PICTURES
   if not document.get('pictures') or not path.exists():

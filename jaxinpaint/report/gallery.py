@@ -1,4 +1,7 @@
-"""The pictures of a report's web page: a slider over examples, and the best and worst cases."""
+"""The pictures of a report's web page: examples to compare with a slider, best and worst cases.
+
+They are inside the page, as data URIs, within a budget of bytes.
+"""
 
 import base64
 import io
@@ -22,14 +25,14 @@ from jaxinpaint.report.tables import bin_title, number
 
 BUDGET = 16 * 2**20  # bytes of all pictures of a page
 _QUALITIES = (92, 80, 65)
-_LOSSLESS = 128 * 128  # pixels; smaller pictures are PNG, where JPEG's blocks could be seen
+_LOSSLESS = 128 * 128  # pixels; smaller pictures are PNG, because JPEG's blocks would be visible
 _GAP = 4  # white pixels between the pictures of a case
 
 
 class Album:
-  """Collects pictures, then encodes all as well as the budget allows.
+  """Collects pictures, then encodes all in the best quality that the budget allows.
 
-  Those asked for first are the last to be left out.
+  If not all fit, those that were asked for last are left out.
 
   Args:
     budget: bytes of all data URIs together.
@@ -44,17 +47,17 @@ class Album:
     self.left_out = 0
 
   def ask(self, key: Hashable, picture: np.ndarray) -> None:
-    """Wants a picture in the page.
+    """Asks for a picture in the page.
 
     Args:
-      key: to get it by.
+      key: for `get`.
       picture: uint8[H, W, 3], or float in [0, 1].
     """
     picture = picture if picture.dtype == np.uint8 else arrays.to_uint8(picture)
     self._pictures.setdefault(key, picture)
 
   def close(self) -> None:
-    """Encodes everything asked for: at the best quality that fits, else as many as fit."""
+    """Encodes all pictures in the best quality in which they fit, or else as many as fit."""
     for quality in _QUALITIES:
       uris = {key: _uri(picture, quality) for key, picture in self._pictures.items()}
       if sum(map(len, uris.values())) <= self._budget:
@@ -70,11 +73,11 @@ class Album:
       self.quality = quality
 
   def get(self, key: Hashable) -> str | None:
-    """The data URI; None where the picture was not asked for or did not fit."""
+    """The data URI; None if the picture was not asked for or did not fit."""
     return self._uris.get(key)
 
   def note(self) -> str:
-    """How the pictures were stored; '' where they are as measured and complete."""
+    """How the pictures are stored; '' if all are there, without loss."""
     words = []
     if self.quality is not None:
       words.append(
@@ -86,11 +89,11 @@ class Album:
 
 
 class Gallery:
-  """Asks an album for the pictures that there are, and shows those that it could hold.
+  """Asks an album for pictures, and says how those that fitted are shown.
 
   Args:
-    results: with examples and cases, or without.
-    album: closed between construction and the other methods.
+    results: with or without examples and cases.
+    album: to be closed after this constructor and before the other methods.
   """
 
   def __init__(self, results: Results, album: Album):
@@ -106,7 +109,7 @@ class Gallery:
     for e in [*results.examples, *results.cases]:
       kept |= {(name, e.bin, e.index): e for name in e.outputs}
     self._kept = kept | {(n, *at): e for at, e in known.items() for n in e.outputs}
-    # The worst are looked at first.
+    # The worst first: they are more interesting, if not all fit.
     for which in ('worst', 'best'):
       for name in self._shown():
         for b in results.bins:
@@ -116,7 +119,7 @@ class Gallery:
               album.ask(('case', name, b, record.index), _triple(e, name))
 
   def _shown(self) -> list[str]:
-    """Whose cases are shown: everybody's but the classical fills'."""
+    """The rows whose cases are shown: all but classical fills, or all if there are only fills."""
     results = self._results
     return [n for n in results.predictors if results.kind(n) != 'fill'] or list(results.predictors)
 
@@ -133,7 +136,7 @@ class Gallery:
     ]
 
   def examples(self, bin: Bin) -> dict[str, Any] | None:
-    """Of the pictures of a bin: title, names of the columns, rows; None where there are none."""
+    """{'title', 'names' of the columns, 'rows'} of a bin; None if it has no pictures."""
     found = [e for e in self._results.examples if e.bin == bin]
     found = [e for e in found if self._album.get((bin, e.index, 0))]
     if not found:
@@ -168,11 +171,11 @@ class Gallery:
     return next((pathlib.PurePath(r.file).name for r in found if r), '')
 
   def _small(self, e: Example) -> str:
-    """Small pictures are enlarged pixel by pixel."""
+    """The class of the style sheet that enlarges small pictures without smoothing; else ''."""
     return ' pixels' if max(e.truth.shape[:2]) <= 160 else ''
 
   def cases(self) -> list[dict[str, Any]]:
-    """Best and worst of each row and bin: pictures where there are any, and the numbers."""
+    """Best and worst cases of each row in each bin: their numbers, and pictures if kept."""
     return [dict(name=name, bins=self._cases_of(name)) for name in self._shown()]
 
   def _cases_of(self, name: str) -> list[dict[str, Any]]:

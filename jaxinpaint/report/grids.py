@@ -1,4 +1,4 @@
-"""Pictures beside each other: input | mask | outputs | truth."""
+"""Grids of pictures: input | mask | outputs | truth."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from jaxinpaint import arrays
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.report.results import Results
 
-# Smaller cells are enlarged, pixel by pixel, so that labels fit and holes can be seen.
+# Smaller cells are enlarged by repeating pixels: then labels fit, and holes can be seen.
 _MIN_CELL = 192
 _GAP = 4
-_EMPTY = 255  # the hole in the input column
+_EMPTY = 255  # the hole is white in the input column
 
 
 def hole_shown(truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """uint8[H, W, 3] with its hole white; mask uint8[H, W], 1 = hole."""
+  """The truth with a white hole, uint8[H, W, 3]; mask uint8[H, W], 1 = hole."""
   return np.where(mask[..., None] > 0, np.uint8(_EMPTY), truth)
 
 
@@ -31,7 +31,7 @@ def rows_of(
   masks: Sequence[np.ndarray],
   outputs: Sequence[Sequence[np.ndarray]],
 ) -> list[list[np.ndarray]]:
-  """One row for each image: input, mask, its outputs, truth; outputs float [0, 1] or uint8."""
+  """A row of pictures for each image: input, mask, outputs (uint8, or float in [0, 1]), truth."""
   to_uint8 = lambda x: x if x.dtype == np.uint8 else arrays.to_uint8(x)
   return [
     [hole_shown(truth, mask), mask_shown(mask), *map(to_uint8, several), truth]
@@ -84,7 +84,7 @@ def draw(
 
 
 def _fitting(label: str, width: int, font: ImageFont.ImageFont) -> str:
-  """The label, its end cut off where it is wider than its column."""
+  """The label, shortened if it is wider than its column."""
   if font.getlength(label) <= width:
     return label
   while label and font.getlength(label + '…') > width:

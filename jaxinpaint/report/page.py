@@ -1,8 +1,7 @@
-"""The report as one web page, report.html: everything inside, nothing loaded from elsewhere.
+"""The report as one web page, report.html, which loads nothing from elsewhere.
 
-The page reads without scripts; they add the slider, sorting, and intervals on demand. This module
-says what is shown; templates/ lays it out, and escapes whatever comes from outside (names of files,
-rows, data sets).
+It can be read without scripts; they add the slider, sorting, and intervals on demand. This module
+says what is shown. The templates lay it out, and escape all texts (names of files, of rows, ...).
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ from jaxinpaint.report.tables import (
 )
 
 _HARDWARE = ('devices', 'machine')
-_MANY = 20_000  # dots, above which images are not drawn one by one
+_MANY = 20_000  # with more dots than this, images are not drawn one by one
 
 
 def page(
@@ -53,7 +52,7 @@ def page(
 
   Args:
     results: of an evaluation, or joined.
-    published: rows to stand beside, marked as such.
+    published: rows of papers to show beside, marked as published.
     environment: versions and hardware.
     budget: bytes that the pictures may take.
   """
@@ -144,7 +143,7 @@ def _about(results: Results, environment: Mapping[str, Any]) -> list[tuple[str, 
 
 
 def _source(source: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
-  """Of one of several joined reports, what differs from the whole."""
+  """What is said about one of several joined reports, where it differs from the others."""
   own = [(k, v) for k, v in source.get('environment', {}).items() if v != environment.get(k)]
   about = [('Rows', ', '.join(source['predictors'])), *source.get('notes', {}).items(), *own]
   return {'folder': source['folder'], 'about': about}

@@ -1,4 +1,4 @@
-"""Numbers that papers print, to stand beside measured ones; never mixed with them."""
+"""Numbers that papers print. They are shown beside measured numbers, and never mixed with them."""
 
 import csv
 import importlib.resources
@@ -46,7 +46,7 @@ def nearest_dataset(name: str, protocol: str) -> str:
 
 
 def belongs(row: Published, bin: Bin) -> bool:
-  """Whether a row was published for the masks of a bin: by its range, or by kind and share."""
+  """Whether a row is about the masks of a bin: the same range, or the same kind and share."""
   return bin.matches(row['mask'], row['percent'])
 
 
@@ -67,7 +67,7 @@ def of_bin(
 def elsewhere(
   rows: Sequence[Published], bins: Sequence[Bin], metrics: Sequence[Metric]
 ) -> list[Published]:
-  """Rows whose masks are of no bin of the protocol, resources left out."""
+  """Rows whose masks belong to no bin of the protocol, without resources."""
   wanted = [r for r in rows if not _is_resource(r, metrics)]
   return [r for r in wanted if not any(belongs(r, b) for b in bins)]
 
@@ -75,7 +75,7 @@ def elsewhere(
 def resources(
   rows: Sequence[Published], metrics: Sequence[Metric]
 ) -> list[tuple[str, dict[str, str]]]:
-  """[(method, {name: number as printed})] of what methods cost, whatever they fill."""
+  """[(method, {name: number as printed})] of what methods cost, independent of the holes."""
   found: dict[str, dict[str, str]] = {}
   for row in rows:
     if _is_resource(row, metrics):

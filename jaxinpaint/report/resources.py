@@ -11,9 +11,9 @@ class Resource:
   Attributes:
     name: its key.
     label: in tables.
-    unit: in which the number is given; '' for counts.
+    unit: of the number; '' for counts.
     method: how it is measured.
-    published: its name in published.csv; '' where papers do not give it.
+    published: its name in published.csv; '' if papers do not print it.
   """
 
   name: str
@@ -90,7 +90,7 @@ RESOURCES: tuple[Resource, ...] = (
 
 
 def shown(name: str, value: float) -> str:
-  """A number of RESOURCES as tables show it: counts whole, the rest with three digits."""
+  """A number of RESOURCES for tables: counts as whole numbers, others with three digits."""
   if name == 'parameters':
     return f'{value / 1e6:.2f} M'
   unit = next(r.unit for r in RESOURCES if r.name == name)

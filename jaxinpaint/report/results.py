@@ -1,4 +1,4 @@
-"""What an evaluation found: the numbers of every image, and their means."""
+"""The results of an evaluation: the numbers of every image, and their means."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Metric, Protocol
 
-# Results of before `kinds` was recorded know the fills by their names.
+# Names of fills in reports that are older than `Results.kinds`.
 _FILLS = ('mean fill', 'Telea', 'Navier-Stokes')
 
 
@@ -48,14 +48,14 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class SetValue:
-  """One number of all images of a bin together, as FID.
+  """One number of all images of a bin together, for example FID.
 
   Attributes:
-    predictor: its name.
+    predictor: name of the row.
     bin: of the masks.
     metric: its name.
     value: the number.
-    n: how many images it was taken of.
+    n: how many images it was computed from.
   """
 
   predictor: str
@@ -70,13 +70,13 @@ class Summary:
   """A mean over images.
 
   Attributes:
-    mean: over the finite values; nan where there is none.
-    standard_error: sample standard deviation / sqrt(n); nan below two values.
+    mean: of the finite values; nan without any.
+    standard_error: sample standard deviation / sqrt(n); nan with fewer than two values.
     n: how many finite values there are.
-    infinite: how many were infinite (PSNR of outputs equal to the truth), left out of the mean.
-    undefined: how many were nan, left out likewise.
-    low: end of the mean's 95 % interval, see `statistics`; nan where it was not taken.
-    high: its other end.
+    infinite: how many values are infinite (PSNR of an output equal to the truth); not in the mean.
+    undefined: how many values are nan; not in the mean.
+    low: lower end of the mean's 95 % interval, see `statistics`; nan if it was not computed.
+    high: upper end, likewise.
   """
 
   mean: float
@@ -104,13 +104,13 @@ def summarise(values: Iterable[float]) -> Summary:
 
 @dataclasses.dataclass
 class Results:
-  """All that an evaluation found.
+  """All results of an evaluation.
 
   Attributes:
-    protocol: that was followed.
-    predictors: names, in the order given.
+    protocol: how it was measured.
+    predictors: names of the rows, in the order given.
     bins: that were measured.
-    records: one for each predictor, bin and image.
+    records: one for each row, bin and image.
     examples: pictures of the first images.
     skipped: [(path, why)] of images that could not be read.
     mask_sha256: of the set of masks.
@@ -119,15 +119,14 @@ class Results:
     dataset: its name.
     masks: their name.
     notes: what a reader must know to judge the numbers.
-    set_values: numbers of whole sets of images, as FID.
-    not_computed: {metric: why, with the command that mends it} of those whose networks lack their
-      weights.
-    kinds: {predictor: 'system', 'fill' or 'files'}.
-    baseline: the predictor that paired differences are taken against; '': none.
-    resources: {predictor: {name of a resource: number}}, where they were measured.
-    cases: pictures of the best and worst outputs, as far as they were kept (`cases.collect`).
-    case_metric: the name of the metric by which cases are good or bad; '': `cases.default_metric`.
-    sources: what several joined reports were, see `combine`; empty for one evaluation.
+    set_values: numbers of whole sets of images, for example FID.
+    not_computed: {metric: why, and the command that helps}, for networks without weights.
+    kinds: {row: 'system', 'fill' or 'files'}.
+    baseline: the row that others are compared with, image by image; '': none.
+    resources: {row: {name of a resource: number}}, if they were measured.
+    cases: pictures of the best and worst outputs, see `extremes.collect`.
+    case_metric: name of the metric that says which are best; '': `extremes.default_metric`.
+    sources: the reports that `combine` joined to these results; empty for one evaluation.
   """
 
   protocol: Protocol
@@ -158,11 +157,11 @@ class Results:
 
   @property
   def masks_shown(self) -> str:
-    """What a report calls the masks, also where each bin has its own or nobody named them."""
+    """What a report calls the masks; also if each bin has its own, or they have no name."""
     return self.masks or ("the bins' own" if all(b.masks for b in self.bins) else 'given')
 
   def values(self, predictor: str, bin: Bin, metric: str) -> list[float]:
-    """One number for each image, in the order of the images; those that have none are left out."""
+    """The numbers of one row, in the order of the images; images without a number are left out."""
     return [
       r.values[metric]
       for r in self.records
@@ -171,18 +170,18 @@ class Results:
 
   @property
   def image_metrics(self) -> tuple[Metric, ...]:
-    """Those of the protocol's metrics that at least one image has a number of."""
+    """The protocol's metrics for which at least one image has a number."""
     measured = lambda name: any(name in r.values for r in self.records)
     return tuple(m for m in self.protocol.metrics if measured(m.name))
 
   @property
   def set_metrics(self) -> tuple[Metric, ...]:
-    """Those of the protocol's metrics that are one number of a whole set of images."""
+    """The protocol's metrics that were measured on whole sets of images."""
     measured = {v.metric for v in self.set_values}
     return tuple(m for m in self.protocol.metrics if m.name in measured)
 
   def set_value(self, predictor: str, bin: Bin, metric: str) -> SetValue | None:
-    """The number of all images of a bin together; None where it was not taken."""
+    """The number of all images of a bin together; None if it was not measured."""
     wanted = (predictor, bin, metric)
     return next((v for v in self.set_values if (v.predictor, v.bin, v.metric) == wanted), None)
 
@@ -195,7 +194,7 @@ class Results:
     return summarise(self.values(predictor, bin, metric))
 
   def deviations(self) -> list[str]:
-    """In what this evaluation departs from its protocol."""
+    """How this evaluation differs from its protocol, in sentences without a full stop."""
     p, found = self.protocol, []
     if self.size != (p.size, p.size):
       found.append(f'images of {self.size[0]} x {self.size[1]} instead of {p.size} x {p.size}')

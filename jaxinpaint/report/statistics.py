@@ -1,13 +1,13 @@
-"""How sure the means are: bootstrap intervals, and paired differences between predictors.
+"""How sure the means are: bootstrap intervals, and paired differences between rows.
 
-Every predictor meets the same images with the same masks, so that two of them are compared image by
-image: the spread between easy and hard images, which is most of the spread of a mean, cancels.
+All rows are measured on the same images with the same masks, so two rows can be compared image by
+image. The difference between easy and hard images, which makes most of a mean's spread, cancels.
 
 Intervals are percentile bootstrap intervals over images (Efron and Tibshirani, An Introduction to
 the Bootstrap, 1993, chapter 13): the images of a bin are drawn with replacement `RESAMPLES` times,
-and the interval runs from the 2.5 % to the 97.5 % quantile of the resampled means. The draws are
-seeded, and the same for all predictors and metrics of a bin. Images are taken as independent; with
-fewer than some twenty of them the intervals are too narrow.
+and the interval goes from the 2.5 % to the 97.5 % quantile of the resampled means. The draws are
+seeded, and the same for all rows and metrics of a bin. Images are taken as independent; with fewer
+than about twenty images the intervals are too narrow.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from jaxinpaint.report.results import Results, Summary
 RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
-FEW = 20  # images, below which a reader is warned
+FEW = 20  # with fewer images the reader is warned
 
-# So many draws are held at once (8 bytes each), whatever the count of images.
+# How many draws are in memory at once (8 bytes each), for any count of images.
 _CHUNK = 4_000_000
 
 METHOD = (
@@ -34,15 +34,15 @@ METHOD = (
 
 
 def resampled_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-  """Means of images drawn with replacement, over those of the drawn values that are finite.
+  """Means over images drawn with replacement; drawn values that are not finite are left out.
 
   Args:
-    values: f64[n, k], a row for each image; all columns meet the same draws.
-    resamples: how many.
+    values: f64[n, k], one row per image; all columns use the same draws.
+    resamples: how often n images are drawn.
     seed: of the draws.
 
   Returns:
-    f64[resamples, k]; nan where no drawn value was finite.
+    f64[resamples, k]; nan if no drawn value is finite.
   """
   n = len(values)
   finite = np.isfinite(values)
@@ -69,7 +69,7 @@ def intervals(values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) 
     seed: likewise.
 
   Returns:
-    f64[k, 2]: (low, high); nan where a column has fewer than two finite values.
+    f64[k, 2]: (low, high); nan if a column has fewer than two finite values.
   """
   found = np.full((values.shape[1], 2), np.nan)
   usable = np.isfinite(values).sum(0) > 1
@@ -83,21 +83,21 @@ def intervals(values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """A predictor against another on the same images with the same masks.
+  """A row compared with another on the same images with the same masks.
 
   Attributes:
-    predictor: the one.
-    baseline: the other.
+    predictor: name of the row.
+    baseline: name of the row that it is compared with.
     bin: of the masks.
-    metric: compared.
-    difference: mean over images of predictor - baseline, where both are finite; nan where none is.
-    low: end of its 95 % interval.
-    high: its other end; both nan below two images.
-    n: images in the mean.
-    left_out: images whose difference is not finite.
-    better: share of the images on which the predictor is better, of those where that is defined
-      (an infinite PSNR is better than a finite one).
-    equal: share of the images on which both are equal.
+    metric: that is compared.
+    difference: mean of predictor - baseline over the images where it is finite; nan without any.
+    low: lower end of its 95 % interval; nan with fewer than two images.
+    high: upper end, likewise.
+    n: how many images are in the mean.
+    left_out: how many images have a difference that is not finite.
+    better: share of images on which the row is better than the baseline, of all images where
+      neither is nan (an infinite PSNR is better than a finite one).
+    equal: share of images on which both are equal, likewise.
   """
 
   predictor: str
@@ -114,7 +114,7 @@ class Comparison:
 
   @property
   def excludes_zero(self) -> bool:
-    """Whether the interval of the difference does not hold 0; False where there is none."""
+    """Whether there is an interval of the difference and 0 is not in it."""
     return self.low > 0 or self.high < 0
 
   @property
@@ -128,11 +128,11 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-  """The best of a column.
+  """The best row of a column.
 
   Attributes:
-    name: of the predictor with the best number; '' where there are not two to compare.
-    tied: predictors whose paired difference from it has 0 in its interval.
+    name: of the row with the best number; '' if fewer than two rows have a number.
+    tied: rows whose paired difference from the best has 0 in its interval.
   """
 
   name: str = ''
@@ -140,7 +140,7 @@ class Best:
 
 
 class Statistics:
-  """Means with intervals and paired differences of results; each bin is resampled once, at need.
+  """Means with intervals, and paired differences; each bin is resampled once, at first use.
 
   Args:
     results: of an evaluation.
@@ -158,7 +158,7 @@ class Statistics:
       self._gather(b)
 
   def _gather(self, b: Bin) -> None:
-    """Fills _values: {(bin, metric): f64[n, predictors]}, nan where an image has no number."""
+    """Fills _values: {(bin, metric): f64[n, rows]}, nan if an image has no number."""
     names = self.results.predictors
     records = [r for r in self.results.records if r.bin == b]
     row = {index: k for k, index in enumerate(sorted({r.index for r in records}))}
@@ -201,7 +201,7 @@ class Statistics:
     )
 
   def comparisons(self) -> list[Comparison]:
-    """Every other predictor against the results' baseline, in every bin and metric."""
+    """Every other row compared with the baseline, in every bin and metric."""
     base = self.results.baseline
     if base not in self.results.predictors:
       return []
@@ -214,7 +214,7 @@ class Statistics:
     ]
 
   def best(self, bin: Bin, metric: Metric) -> Best:
-    """The best predictor of a column, with those that it is not told apart from."""
+    """The best row of a column, and the rows that are not significantly worse."""
     sign = 1 if metric.better == 'higher' else -1
     if metric.name not in {m.name for m in self.metrics}:
       found = {n: self.results.set_value(n, bin, metric.name) for n in self.results.predictors}
@@ -236,7 +236,7 @@ class Statistics:
     return self._values[bin, metric][:, self.results.predictors.index(predictor)]
 
   def _interval(self, b: Bin, metric: str, predictor: str, against: str) -> tuple[float, float]:
-    """Of the mean, or with `against` of the mean difference from it."""
+    """Interval of a mean, or, with `against`, of the mean difference from that row."""
     if b not in self._done:
       self._resample(b)
     if (b, metric, predictor, against) in self._intervals:
@@ -245,7 +245,7 @@ class Statistics:
     return -high, -low
 
   def _resample(self, b: Bin) -> None:
-    """Takes all intervals of a bin with the same draws: of means, and of all paired differences."""
+    """Computes all intervals of a bin with the same draws: of means and of paired differences."""
     names = self.results.predictors
     keys, columns = [], []
     for m in self.metrics:
@@ -263,6 +263,6 @@ class Statistics:
 
 
 def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """a - b without a warning for inf - inf, which is nan."""
+  """a - b; inf - inf is nan, without a warning."""
   with np.errstate(invalid='ignore'):
     return a - b

@@ -1,4 +1,4 @@
-"""Results as text: the terminal's tables, report.md, and the sentences that judge."""
+"""Results as text: tables for the terminal, report.md, and sentences that say who is better."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from jaxinpaint.report.results import Results, Summary
 from jaxinpaint.report.statistics import Comparison, Statistics
 
 SIGNS = {'better': '▲', 'worse': '▼', 'undecided': '≈'}
-_NAMED = 4  # so few columns are named in a sentence
+_NAMED = 4  # up to this many columns are named in a sentence
 _ITALIC, _PLAIN = '\x1b[3;36m', '\x1b[0m'
 
 
@@ -28,12 +28,12 @@ def columns(results: Results) -> tuple[Metric, ...]:
 
 
 def heading(metric: Metric) -> str:
-  """'PSNR ↑': the arrow points to what is better."""
+  """'PSNR ↑': the arrow says whether higher or lower is better."""
   return f'{metric.label} {"↑" if metric.better == "higher" else "↓"}'
 
 
 def number(value: float, metric: Metric, sign: bool = False) -> str:
-  """With the metric's digits; '–' where there is none, and a true minus sign."""
+  """The number with the metric's digits and a true minus sign; '–' for nan."""
   if math.isnan(value):
     return '–'
   if math.isinf(value):
@@ -42,21 +42,21 @@ def number(value: float, metric: Metric, sign: bool = False) -> str:
 
 
 def mean_text(summary: Summary, metric: Metric) -> str:
-  """The mean; '∞' where all values are infinite, '–' where there is none."""
+  """The mean; '∞' if all values are infinite, '–' without values."""
   if summary.n == 0:
     return '∞' if summary.infinite else '–'
   return number(summary.mean, metric)
 
 
 def interval_text(low: float, high: float, metric: Metric, sign: bool = False) -> str:
-  """'[26.5, 27.7]'; '' where there is none."""
+  """'[26.5, 27.7]'; '' without an interval."""
   if math.isnan(low):
     return ''
   return f'[{number(low, metric, sign)}, {number(high, metric, sign)}]'
 
 
 def count_text(stats: Statistics, name: str, bin: Bin) -> str:
-  """How many images a row was measured on, as '60'; of how many an infinite value was left out."""
+  """How many images a row was measured on, as '60' or '60 (without 2 of PSNR)'."""
   summaries = [stats.summary(name, bin, m.name) for m in stats.metrics]
   sets = [stats.results.set_value(name, bin, m.name) for m in stats.results.set_metrics]
   n = max([s.n + s.infinite for s in summaries] + [v.n for v in sets if v], default=0)
@@ -71,12 +71,12 @@ def count_text(stats: Statistics, name: str, bin: Bin) -> str:
 def terminal_table(
   results: Results, published: Sequence[Published] = (), *, colour: bool | None = None
 ) -> str:
-  """All bins as aligned text, with what a reader must know below.
+  """All bins as aligned text, with notes below.
 
   Args:
     results: of an evaluation.
-    published: rows to stand beside.
-    colour: shows published rows in italics and another colour; None: where stdout is a terminal.
+    published: rows of papers to show beside.
+    colour: show published rows in italics and colour; None: if stdout is a terminal.
   """
   if colour is None:
     colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
@@ -145,7 +145,7 @@ def stamp(results: Results) -> str:
 
 
 def not_computed(results: Results) -> list[str]:
-  """'LPIPS not computed: why, and the command', of each metric that was not."""
+  """'LPIPS not computed: why, and which command helps' for each such metric."""
   labels = {m.name: m.label for m in results.protocol.metrics}
   said = lambda name, why: why.startswith(labels.get(name, name))
   return [
@@ -155,7 +155,7 @@ def not_computed(results: Results) -> list[str]:
 
 
 def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
-  """For each predictor that is no fill: where does it beat all fills, and where the baseline?"""
+  """For each row that is not a fill: where it beats all fills, and where it beats the baseline."""
   stats = stats or Statistics(results)
   metrics = stats.metrics
   fills = [n for n in results.predictors if results.kind(n) == 'fill']
@@ -183,7 +183,7 @@ def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
 
 
 def _against_baseline(stats: Statistics) -> list[str]:
-  """A sentence for each predictor other than the baseline, and a warning of what they are worth."""
+  """A sentence for each row but the baseline, and how many are expected by chance."""
   found = stats.comparisons()
   sentences = []
   for name in dict.fromkeys(c.predictor for c in found):
@@ -221,7 +221,7 @@ def _at(bin: Bin) -> str:
 
 
 def _beats(stats: Statistics, name: str, fills: Sequence[str], b: Bin, metric: Metric) -> bool:
-  """Whether the mean of `name` is better than those of all fills; False where one is undefined."""
+  """Whether the mean of `name` is better than those of all fills; False if one is undefined."""
   sign = 1 if metric.better == 'higher' else -1
   mean = lambda n: sign * stats.summary(n, b, metric.name).mean
   return all(mean(name) > mean(fill) for fill in fills)
@@ -306,18 +306,18 @@ def _difference_table(stats: Statistics, b: Bin) -> list[str]:
 
 
 def percent(share: float) -> str:
-  """'62 %'; '–' where there is none."""
+  """'62 %'; '–' for nan."""
   return '–' if math.isnan(share) else f'{100 * share:.0f} %'
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-  """Lines of a Markdown table, numbers to the right."""
+  """Lines of a Markdown table; all columns but the first are aligned to the right."""
   lines = ['| ' + ' | '.join(heads) + ' |', '|---|' + '---:|' * (len(heads) - 1)]
   return lines + ['| ' + ' | '.join(row) + ' |' for row in rows]
 
 
 def plain(text: str) -> str:
-  """A name as Markdown shows it unchanged, also in a table."""
+  """A name escaped so that Markdown shows it unchanged, also in a table."""
   for sign in '\\`*_|<>[]':
     text = text.replace(sign, f'\\{sign}')
   return ' '.join(text.split())
@@ -337,7 +337,7 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
 
 
 def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-  """{name: as a reader sees it} of all that was measured, in that order."""
+  """{name: label} of all resources that were measured, in their order."""
   names = dict.fromkeys(n for found in resources.values() for n in found)
   labels = {}
   for r in RESOURCES:
@@ -346,12 +346,12 @@ def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
 
 
 def printed_names(printed: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
-  """{name: as a reader sees it} of the costs that papers print, measured in ways of their own."""
+  """{name: label} of the costs that papers print."""
   return {n: n.replace('_', ' ') for _, given in printed for n in given}
 
 
 def resources_text(results: Results, published: Sequence[Published]) -> list[str]:
-  """What each predictor costs, where it was measured, and what papers print of that."""
+  """What each row costs, if it was measured, and what papers print about costs."""
   lines = []
   if results.resources:
     rows = [
@@ -371,7 +371,7 @@ def resources_text(results: Results, published: Sequence[Published]) -> list[str
 
 
 def resource(value: Any) -> str:
-  """A number as people read it: 12,345,678; 0.0123."""
+  """A number for people to read: 12,345,678; 0.0123."""
   if value is None or (isinstance(value, float) and not math.isfinite(value)):
     return '–'
   if isinstance(value, str):

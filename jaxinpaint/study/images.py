@@ -1,4 +1,4 @@
-"""The test images of a study: drawn once, by a seed, over the names of a whole data set."""
+"""The test images of a study: drawn with a seed from the sorted names of a whole data set."""
 
 import dataclasses
 import os
@@ -29,10 +29,10 @@ class Drawn:
 
 
 def draw(source: sources.Source, count: int, seed: int, name: str = 'the data set') -> Drawn:
-  """`count` images drawn over the sorted names; fewer are a part of more.
+  """`count` images, drawn from the sorted names; a smaller count draws a part of the same images.
 
   Raises:
-    ValueError: the source has fewer.
+    ValueError: the source has fewer than `count` images.
   """
   n = len(source)
   if count > n:
