@@ -1,6 +1,6 @@
 """The survey's comparison of eleven methods: its data, holes, tables and findings.
 
-  python -m jaxinpaint.evaluation.study --config configs/survey_study.py \
+  jaxinpaint study --config survey_study \
       --row edgeconnect@celeba=runs/ec_celeba --row edgeconnect@places2=runs/ec_places2 \
       --row glcic@places2=runs/gl_places2 --row mine=my.safetensors \
       --celeba folder:img_align_celeba --places2 folder:places2_val --output runs/survey --resources

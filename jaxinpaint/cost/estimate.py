@@ -1,13 +1,13 @@
-"""What a config asks of devices, before any of it is spent: parameters, FLOPs, memory, time.
+"""What a config needs, before a run starts: parameters, FLOPs, memory, exchange, time.
 
   python train.py --config configs/places2_mesff.py --estimate
   python train.py --config configs/places2_mesff.py --estimate --devices=8
   python train.py --config configs/places2_mesff.py --estimate --devices=v5e:4x4
   python train.py --config configs/places2_mesff.py --estimate --probe=20
 
-The train step of every phase is compiled ahead of time for the config's mesh and never run: on the
-devices that are here, on N CPU devices, or by the TPU compiler for a slice that is not here. No
-data, no weights of frozen networks and no workdir are touched. Only `--probe` takes steps, on
+The train step of every phase is compiled for the config's mesh and never run: for the devices of
+this machine, for N CPU devices, or by the TPU compiler for a slice that need not be here. It reads
+no data and no weights of frozen networks, and makes no workdir. Only `--probe` runs steps, on
 pictures of random numbers.
 """
 
@@ -36,10 +36,10 @@ from jaxinpaint.training.run import step_key
 
 GIB = 2**30
 WIDTH = 98  # of the printed lines
-# Shares of a chip's peak that a step is predicted at; what convolutions reach is not known before.
+# A step's time is predicted for these shares of a chip's peak; the real share is not known before.
 SHARES = (0.2, 0.4)
 _SLICE = re.compile(r'(v\d+\w*):(\d+(?:x\d+){1,2})')
-# The TPU compiler's two ways to say so; its second one counts temporaries alone.
+# The TPU compiler's two messages for too little memory; the second counts only temporaries.
 _NO_ROOM = re.compile(
   r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm'
   r'|\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)'
@@ -49,22 +49,22 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-  """The step of one plan, on one device where nothing else is said.
+  """What the step of one plan needs; of one device, if not said otherwise.
 
   Attributes:
-    phase: its name.
-    updates: names of those that run.
-    steps: of the whole training, how many are such.
+    phase: name of the phase.
+    updates: names of the updates that run.
+    steps: how many steps of the training have this plan.
     useful_flops: of all devices together, see `layers.operations.useful_flops`.
-    flops: that the compiler counts of its program; None where it does not say.
+    flops: the compiler's count for its program; None if it has none.
     arguments: bytes of state, constants and batch.
-    outputs: bytes beside the arguments that are reused for the new state.
+    outputs: bytes of results that do not reuse the memory of arguments.
     temporaries: bytes.
-    code: bytes of the program itself, where it lies in the device's memory.
-    room: (needed at least, available) bytes that the compiler names when a program does not fit;
-      else None, and the other sizes are known.
+    code: bytes of the program itself, if it is in the device's memory.
+    room: (needed at least, available) bytes, as the compiler says if a program does not fit; else
+      None, and the other sizes are known.
     collectives: of the program.
-    compile_seconds: that it took here.
+    compile_seconds: time of compilation on this machine.
   """
 
   phase: str
@@ -90,7 +90,7 @@ class StepCost:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """All that is known of a config on a mesh.
+  """The estimate of a config on a mesh.
 
   Attributes:
     config: of the run.
@@ -116,11 +116,11 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
 
   Args:
     config: see `training.config.base`.
-    devices: '': those that are here; 'N': CPU devices; 'v5e:4x4': a TPU slice.
-    probe: steps of each kind that are taken on the devices that are here; 0: none.
+    devices: '': of this machine; 'N': CPU devices; 'v5e:4x4': a TPU slice.
+    probe: how many steps of each kind to run on the devices of this machine; 0: none.
 
   Raises:
-    faults.ConfigurationError: a config that cannot run, or devices that cannot be had.
+    faults.ConfigurationError: a config that cannot run, or devices that do not exist.
   """
   try:
     config_lib.validate(config)
@@ -143,7 +143,7 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
 
 @contextlib.contextmanager
 def _devices(spec: str) -> Iterator[Sequence[Any]]:
-  """The devices of `run`'s argument, to be asked for before any device is used."""
+  """The devices that `run` is asked for; to be called before this process uses any device."""
   if not spec:
     yield jax.devices()
   elif spec.isdigit() and int(spec):
@@ -161,9 +161,9 @@ def _devices(spec: str) -> Iterator[Sequence[Any]]:
 
 
 def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
-  """The devices of a TPU slice that is not here, for the compiler alone.
+  """The devices of a TPU slice that need not be here; they can be compiled for, and nothing else.
 
-  Of v3 and v4 these are cores, two a chip; a run on v4 has one device a chip.
+  For v3 and v4 these are cores, two per chip; a run on v4 has one device per chip.
 
   Args:
     name: 'v5e:2x4', 'v5p:2x2x1'.
@@ -172,8 +172,8 @@ def tpu_slice(name: str, sides: tuple[int, ...]) -> Sequence[Any]:
   Raises:
     ValueError: no TPU compiler is installed, or it knows no such slice.
   """
-  # libtpu would look for a TPU machine around it, and say at length that there is none. It compiles
-  # alone: one host, number 0, for the slice that is asked for.
+  # Without these, libtpu looks for a TPU machine and logs many lines when there is none. It shall
+  # compile as one host, number 0, of the slice.
   family, count = name.partition(':')[0], math.prod(sides)
   kind = {'v5e': f'v5litepod-{count}', 'v6e': f'v6e-{count}'}
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', kind.get(family, f'{family}-{2 * count}'))
@@ -225,7 +225,7 @@ def of(config: ConfigDict, program: Program, *, here: bool = True) -> Estimate:
 
 
 def _bytes(tree: Any) -> tuple[int, int]:
-  """(in whole, on one device) of shapes with shardings."""
+  """Bytes of arrays with these shapes and shardings: (of the whole tree, on one device)."""
   whole = part = 0
   for x in jax.tree.leaves(tree):
     whole += math.prod(x.shape) * x.dtype.itemsize
@@ -348,7 +348,7 @@ def _step_lines(estimate: Estimate, step: StepCost) -> list[str]:
 
 
 def verdict(estimate: Estimate, step: StepCost) -> str:
-  """'fits' or what to do, by the compiler's word or the table of chips; '' where nobody knows."""
+  """Whether a step fits, and else what to do; '' if the device's memory is not known."""
   device = estimate.mesh.devices.flat[0]
   if step.room:
     available = step.room[1]
@@ -364,19 +364,19 @@ def verdict(estimate: Estimate, step: StepCost) -> str:
 
 
 def _predicted(estimate: Estimate, flops: float) -> list[tuple[float, float]]:
-  """(share of the chip's peak, seconds of so much useful work on all devices at that share)."""
+  """[(share of the chip's peak, seconds for this much work on all devices at that share)]."""
   peak = _peak(estimate)
   return [(at, flops / estimate.mesh.size / (at * peak)) for at in SHARES] if peak else []
 
 
 def _peak(estimate: Estimate) -> float | None:
-  """FLOP/s of a device; None: not in the table of chips."""
+  """FLOP/s of a device; None if it is not in the table of chips."""
   chip = chips.find(estimate.mesh.devices.flat[0].device_kind)
   return chip and chip.flops(estimate.config.dtype)
 
 
 def _remarks(estimate: Estimate) -> list[str]:
-  """What a reader has to know of the numbers."""
+  """What a reader must know about the numbers."""
   device = estimate.mesh.devices.flat[0]
   found = [
     'Useful work: twice the multiply-adds of convolutions and matrix products that a step asks '
@@ -405,12 +405,12 @@ def _remarks(estimate: Estimate) -> list[str]:
 
 
 def probed(config: ConfigDict, program: Program, steps: int, estimate: Estimate) -> str:
-  """Takes real steps on random pictures, and says how fast they were.
+  """Runs real steps on random pictures, and says how fast they are.
 
   Args:
     config: of the program.
     program: its devices are here.
-    steps: of each distinct plan, after one that is not counted.
+    steps: how many steps of each plan are timed, after one that is not.
     estimate: of the same program.
   """
   state = program.random_state(config.seed)
@@ -439,7 +439,7 @@ def _share(estimate: Estimate, flops: float) -> str:
 
 
 def _random(tree: Any) -> Any:
-  """Arrays for the shapes of frozen networks: small enough that nothing overflows."""
+  """Random weights for the shapes of frozen networks, so small that nothing overflows."""
   rng = np.random.default_rng(0)
 
   def make(s: jax.ShapeDtypeStruct) -> jax.Array:

@@ -1,7 +1,7 @@
-"""What a row of the tables costs: parameters, operations, seconds, memory, hours of training.
+"""Measures what rows cost: parameters, operations, seconds, memory, hours of training.
 
-Each row is measured in a process of its own, and its training in another, so that the peak of
-memory of one is not taken for the other's. `report.resources.RESOURCES` says what every number is.
+Each row is measured in its own process, and its training in another, because a process has only one
+peak of memory. `report.resources.RESOURCES` says what every number is.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class ResourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """What was found; JSON-able by `to_json`.
+  """What was measured; JSON-able by `to_json`.
 
   Attributes:
     resources: {row: {name of RESOURCES: number}}: `Results.resources`.
@@ -60,9 +60,9 @@ def measure(
   train_size: int = 0,
   train_steps: int = 3,
 ) -> Measured:
-  """Measures rows one after another, each in processes of its own.
+  """Measures rows one after another, each in its own processes.
 
-  On a GPU or TPU call it before this process has touched the device, whose memory it would hold.
+  On a GPU or TPU call it before this process uses the device, because it would hold its memory.
 
   Args:
     paths: {row: run, weights file or folder of outputs}, as --row of evaluate.py.
@@ -76,7 +76,7 @@ def measure(
     train_steps: timed steps of each kind.
 
   Raises:
-    ResourceError: before anything is measured where a row is none; or its process found an error.
+    ResourceError: a number or row is wrong (before anything is measured), or a process failed.
   """
   for name, value, least in (
     ('size', size, 8),
@@ -158,7 +158,7 @@ def table(measured: Measured) -> str:
 
 
 def _check(trained: Mapping[str, str]) -> None:
-  """Raises ResourceError for the first row whose weights are none, or not those of its networks."""
+  """Raises ResourceError for the first row whose weights are missing, or not of its networks."""
   if not trained:
     return
   words = [x for path in list(trained.values())[1:] for x in ('--row', path)]
@@ -189,7 +189,7 @@ def _worker(
   if errors:
     missing[may_fail] = errors[0]
   elif code:
-    # The system kills what takes too much memory: what was found before stays.
+    # The operating system kills a process that takes too much memory; earlier numbers are kept.
     missing[may_fail or stage] = f'its process ended with exit code {code} at {stage}' + (
       ', as one that runs out of memory' if code in (-9, 137) else ''
     )

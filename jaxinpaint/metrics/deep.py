@@ -1,4 +1,4 @@
-"""Metrics that need a network of features: which there are, and their networks on the devices.
+"""Metrics that need a network of features, and these networks on the devices.
 
   networks = deep.Networks.load(protocol.metrics)
   networks.missing                                      # {metric: why not, and what to do}
@@ -6,12 +6,12 @@
   features = networks.features(images)                  # f32[B,2048]
   networks.set_value(metric, real, fake)                # one number
 
-Nothing here stands in for a network that is not there: its metrics are not computed.
+Without its network a metric is not computed; nothing replaces the network.
 
-Rows run over all local devices. Their number on each device is fixed by the first call of each size
-of image, and later, shorter calls are filled up to it with rows that are thrown away: a row meets
-the same compiled program whatever batch it is in, and its numbers differ at most in the last digit
-of float32 by where in it the row lies.
+Images are divided over all local devices. The first call with an image size fixes how many images
+each device gets; later calls with fewer images are filled up, and the extra results are dropped. So
+every image runs through the same compiled program, and its numbers depend on its place in the batch
+in the last digit of float32 at most.
 """
 
 import dataclasses
@@ -40,20 +40,20 @@ _MOST_ROWS = 16  # on a device at a time
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-  """A metric's arithmetic.
+  """How a metric is computed.
 
   Attributes:
-    kind: of `protocol.DEEP`: 'pair': a number for each image, of truth and output; 'set': a number
-      for each bin, of the Inception features of all its images; 'samples': a number for each image,
-      of its truth and several outputs of one system.
-    options: {name: default} of what a protocol may set.
+    kind: of `protocol.DEEP`: 'pair': a number for each image, from truth and output; 'set': a
+      number for each bin, from the Inception features of all its images; 'samples': a number for
+      each image, from its truth and several outputs of one system.
+    options: {name: default} of the options that a protocol may set.
   """
 
   kind: str
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-# 'best_of_k' reads `net` where it is the best 'lpips', `definition` where it is the best 'ssim'.
+# 'best_of_k' uses `net` if it chooses by 'lpips', and `definition` if it chooses by 'ssim'.
 FUNCTIONS: dict[str, Function] = {
   'lpips': Function(DEEP['lpips'], {'net': 'alex'}),
   'fid': Function(DEEP['fid'], {'ddof': 1}),
@@ -64,7 +64,7 @@ FUNCTIONS: dict[str, Function] = {
     DEEP['best_of_k'], {'of': 'lpips', 'net': 'alex', 'definition': 'uniform7'}
   ),
 }
-# What `best_of_k` may choose by, and which end is the best.
+# The metrics that `best_of_k` may choose by, and how the best value is found.
 BEST_OF: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'lpips': lambda values: values.min(0),
   'l1_percent': lambda values: values.min(0),
@@ -75,10 +75,10 @@ FILES = ('inception',) + tuple(f'lpips_{n}_{p}' for n in lpips.CHANNELS for p in
 
 
 def options(metric: Metric) -> dict[str, Any]:
-  """The metric's options, defaults filled in.
+  """The metric's options, with defaults.
 
   Raises:
-    ValueError: no such function or option, or a value that it does not take.
+    ValueError: an unknown function or option, or a wrong value.
   """
   function = FUNCTIONS.get(metric.function)
   if function is None:
@@ -103,7 +103,7 @@ def options(metric: Metric) -> dict[str, Any]:
 
 
 def network(metric: Metric) -> str:
-  """The name that `weights fetch` has for the network that a metric needs; '': none."""
+  """The network that a metric needs, by its name in `weights fetch`; '': none."""
   found = options(metric)
   if FUNCTIONS[metric.function].kind == 'set':
     return 'fid-inception'
@@ -113,11 +113,11 @@ def network(metric: Metric) -> str:
 
 
 class Networks:
-  """The networks of some metrics, each once on all local devices.
+  """The networks of some metrics; each is on all local devices.
 
   Attributes:
-    missing: {name of a metric: why it is not computed, and the command that mends it}.
-    origins: {name of a network: the files that its weights are from, with their SHA-256}.
+    missing: {name of a metric: why it is not computed, and which command helps}.
+    origins: {name of a network: the files of its weights, with their SHA-256}.
   """
 
   def __init__(
@@ -145,9 +145,10 @@ class Networks:
     *,
     size: tuple[int, int] | None = None,
   ) -> 'Networks':
-    """Networks of the metrics among `wanted` that need one; others are passed over.
+    """The networks that metrics need; metrics that need none are ignored.
 
-    Nothing is fetched: what is not in the cache is named in `missing`, with the command.
+    Nothing is downloaded: `missing` names the metrics whose weights are not in the cache, with the
+    command that fetches them.
 
     Args:
       wanted: metrics of a protocol.
@@ -196,20 +197,20 @@ class Networks:
     """f32[B,2048] of uint8[B,H,W,3], or float in [0,1]; RGB.
 
     Raises:
-      ValueError: no metric that was loaded needs them, or its weights are not here.
+      ValueError: no metric in use needs features, or their weights are missing.
     """
     return self._run(
       'fid-inception', 'pool3', lambda v, x: inception.features(v, x)['pool3'], images
     )
 
   def features_of_set(self, images: Sequence[np.ndarray], batch_size: int = 64) -> np.ndarray:
-    """`features` of all of a real set, kept in the cache from run to run (`fid.cached_features`).
+    """`features` of a whole set of real images, from the cache if possible (`fid.cached_features`).
 
-    Their key is a hash over the pixels, the weights and the preprocessing.
+    The key in the cache is a hash of the pixels, the weights and the preprocessing.
 
     Args:
-      images: of uint8[H,W,3], all of one size; read once for the key, and again to compute.
-      batch_size: read at a time.
+      images: uint8[H,W,3] each, all of one size; read once for the key, and again to compute.
+      batch_size: how many images are read at a time.
     """
     if self._digest is None:
       weights = jax.tree.leaves(self._weights('fid-inception'))
@@ -225,7 +226,7 @@ class Networks:
     return fid.cached_features(fid.dataset_key((images[i] for i in count), identity), compute)
 
   def set_value(self, metric: Metric, real: np.ndarray, fake: np.ndarray) -> float:
-    """One number of two sets of features; nan, with a warning, where there are too few.
+    """One number from two sets of features; nan, with a warning, if there are fewer than two.
 
     Args:
       metric: of the kind 'set'.
@@ -247,7 +248,7 @@ class Networks:
     return self._scores[1][0 if metric.function == 'p_ids' else 1]
 
   def of_samples(self, metric: Metric, truth: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """A number for each image of several outputs of it, f64[B].
+    """f64[B]: a number for each image, from several outputs.
 
     Args:
       metric: of the kind 'samples'.
@@ -273,7 +274,7 @@ class Networks:
     return BEST_OF[found['of']](np.stack([self._number(found, truth, one) for one in samples]))
 
   def _number(self, found: Mapping[str, Any], truth: np.ndarray, output: np.ndarray) -> np.ndarray:
-    """f64[B]: what `best_of_k` chooses by."""
+    """f64[B]: the number that `best_of_k` chooses by."""
     if found['of'] == 'lpips':
       return self._lpips(found['net'], truth, output)
     function, _ = pixels.FUNCTIONS[found['of']]
@@ -309,7 +310,7 @@ class Networks:
     return self._variables[name]
 
   def _run(self, name: str, part: str, function: Callable, *images: np.ndarray) -> np.ndarray:
-    """f32[B,...] of a function of (weights, *rows), over all devices."""
+    """f32[B,...]: a function of (weights, *images), run on all devices."""
     weights = self._weights(name)
     images = [np.asarray(x) for x in images]
     images = [x if x.dtype == np.uint8 else x.astype(np.float32) for x in images]
@@ -330,17 +331,17 @@ class Networks:
     for start in range(0, max(n, 1), step):
       piece = [_fill_up(x[start : start + step], step) for x in images]
       found.append(run(weights, *jax.device_put(piece, self._split)))
-      if len(found) > 1:  # one runs while the next is brought there
+      if len(found) > 1:  # one part runs while the next is copied to the devices
         found[-2] = np.asarray(found[-2])
     return np.concatenate([np.asarray(x) for x in found])[:n]
 
 
 class _NotHere(Exception):
-  """Weights are not here; says why and what to do."""
+  """Weights are missing; the message says why, and what to do."""
 
 
 def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
-  """(what the feature's `load` gives, whence), of one's own files or those in the cache."""
+  """(variables of the network, where they are from), from given files or from the cache."""
   net = name.removeprefix('lpips-')
   wanted = ('inception',) if net == name else (f'lpips_{net}_trunk', f'lpips_{net}_heads')
   own = [files.get(w) for w in wanted]
@@ -374,7 +375,7 @@ def _too_small(name: str, size: tuple[int, int] | None) -> str:
 
 
 def _precisely(function: Callable) -> Callable:
-  """In full float32, where a GPU or TPU would round the factors of products."""
+  """The function in full float32; GPUs and TPUs else round the factors of products."""
 
   def run(*arguments: Any) -> jax.Array:
     with jax.default_matmul_precision('highest'):

@@ -5,9 +5,9 @@ Converge to a Local Nash Equilibrium", NeurIPS 2017, https://arxiv.org/abs/1706.
 
   |mean1 - mean2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))
 
-Numbers are pytorch-fid's (sample covariance); MAT's own code takes the population's (`ddof=0`). FID
-falls with the number of pictures, so figures of different numbers cannot be compared, and below
-2048 pictures the covariance of 2048 features has not full rank.
+Numbers are those of pytorch-fid (sample covariance); MAT's code uses the population covariance
+(`ddof=0`). FID falls with the number of pictures, so only FIDs of equally many pictures can be
+compared. With fewer than 2048 pictures the covariance of the 2048 features does not have full rank.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ from jaxinpaint.runtime import atomic, digest
 from jaxinpaint.weights import hub
 
 FULL_RANK = inception.DIMENSIONS
-_BLOCK = 512  # rows added up at a time
+_BLOCK = 512  # how many rows are added up at a time
 
 
 class Statistics:
   """Number, sum and sum of outer products of rows of features, in float64.
 
-  Rows are added up in blocks of 512 in the order that they come in, wherever calls of `add` cut
-  them: the result is the same to the bit for all batch sizes, and for all numbers of devices that
-  give the same features. `merge` of parts differs from one pass by float64 rounding (1e-15) alone.
+  Rows are added up in blocks of 512, in their order, however many rows a call of `add` brings. So
+  the result is the same to the bit for all batch sizes. `merge` differs from one pass only by the
+  rounding of float64 (1e-15).
   """
 
   def __init__(self, dimensions: int = inception.DIMENSIONS):
-    """Of no rows yet."""
+    """Without any rows."""
     self._n = 0
     self._sum = np.zeros(dimensions)
     self._outer = np.zeros((dimensions, dimensions))
@@ -46,16 +46,16 @@ class Statistics:
 
   @property
   def n(self) -> int:
-    """Rows so far."""
+    """How many rows were added."""
     return self._n
 
   @property
   def dimensions(self) -> int:
-    """Features in a row."""
+    """How many features a row has."""
     return len(self._sum)
 
   def add(self, features: np.ndarray) -> 'Statistics':
-    """Takes further rows, [n, dimensions]; returns itself.
+    """Adds rows, [n, dimensions]; returns itself.
 
     Raises:
       ValueError: another shape; a value that is not finite.
@@ -78,7 +78,7 @@ class Statistics:
     return self
 
   def merge(self, other: 'Statistics') -> 'Statistics':
-    """Of the rows of both, as a new one.
+    """New statistics, of the rows of both.
 
     Raises:
       ValueError: their rows have different lengths.
@@ -113,7 +113,7 @@ class Statistics:
     return (outer - np.outer(total, total) / self.n) / (self.n - ddof)
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes an npz file, whole or not at all."""
+    """Writes an npz file atomically."""
     total, outer = self._totals()
     _write(pathlib.Path(path), {'n': np.int64(self.n), 'sum': total, 'outer': outer})
 
@@ -135,7 +135,7 @@ class Statistics:
     return statistics
 
   def _totals(self) -> tuple[np.ndarray, np.ndarray]:
-    """With the rows of the block that is not full; it stays open."""
+    """(sum, sum of outer products), with the rows of the last, unfinished block."""
     if not any(map(len, self._pending)):
       return self._sum, self._outer
     rows = np.concatenate(self._pending)
@@ -153,12 +153,12 @@ def frechet_distance(
 ) -> float:
   """Fréchet distance of two Gaussians.
 
-  The trace of the root of C1 C2 is taken
+  The trace of the root of C1 C2 is computed
 
-  - 'symmetric': of R C2 R with R R = C1, which has the same eigenvalues, real and not negative:
-    several times faster, and steady where a covariance has not full rank;
-  - 'sqrtm': as pytorch-fid does, of the matrix root; `eps` is added to both diagonals when it is
-    not finite, and an imaginary part up to 1e-3 is dropped.
+  - 'symmetric': from R C2 R with R R = C1, which has the same eigenvalues, real and not negative:
+    several times faster, and stable if a covariance does not have full rank;
+  - 'sqrtm': as in pytorch-fid, from the matrix root; `eps` is added to both diagonals if the root
+    is not finite, and an imaginary part up to 1e-3 is dropped.
 
   Args:
     mean1: f64[d].
@@ -203,7 +203,7 @@ def _root(c: np.ndarray) -> np.ndarray:
 
 
 def _not_negative(values: np.ndarray) -> np.ndarray:
-  """Rounding may put zeros below zero; what is further below is no covariance's eigenvalue."""
+  """Eigenvalues with those below zero set to 0; refuses more than rounding errors."""
   low, high = values.min(initial=0), np.abs(values).max(initial=0)
   # The root of `low` is the imaginary part that pytorch-fid refuses above 1e-3.
   if low < -max(1e-6, 1e-9 * high):
@@ -226,7 +226,7 @@ def _sqrtm_trace(c1: np.ndarray, c2: np.ndarray, eps: float) -> float:
 
 
 def from_statistics(real: Statistics, fake: Statistics, *, ddof: int = 1) -> float:
-  """FID of two sets; see `from_features` where the features themselves are at hand.
+  """FID of two sets by their statistics; `from_features` is better if the features are at hand.
 
   Raises:
     ValueError: as `frechet_distance`; too few pictures.
@@ -258,7 +258,7 @@ def from_features(real: np.ndarray, fake: np.ndarray, *, ddof: int = 1) -> float
   _warn_few(min(n, m), d)
   difference = x.mean(0) - y.mean(0)
   x, y = x - x.mean(0), y - y.mean(0)
-  # Where one set is larger than d, its n x m matrix would be the larger one.
+  # If one set has more than d pictures, its n x m matrix may be larger than d x d.
   y = scipy.linalg.qr(y, mode='r')[0][:d] if m > d else y
   x = scipy.linalg.qr(x, mode='r')[0][:d] if n > d else x
   trace = scipy.linalg.svdvals(x @ y.T).sum() / math.sqrt((n - ddof) * (m - ddof))
@@ -271,7 +271,7 @@ _WARNED: set[int] = set()
 
 def _warn_few(n: int, dimensions: int) -> None:
   if n < dimensions and n not in _WARNED:
-    _WARNED.add(n)  # once, not for every predictor and bin
+    _WARNED.add(n)  # once, not for every row and bin
     logging.warning(
       'FID of %d pictures: below %d the covariance has not full rank, and the figure depends '
       'strongly on their number; compare it only with figures of as many pictures.',
@@ -281,7 +281,7 @@ def _warn_few(n: int, dimensions: int) -> None:
 
 
 def dataset_key(images: Iterable[np.ndarray], preprocessing: str = inception.IDENTITY) -> str:
-  """SHA-256 over the pixels of uint8[H,W,3] pictures in their order, and over the network's name.
+  """SHA-256 of the pixels of uint8[H,W,3] pictures in their order, and of `preprocessing`.
 
   Raises:
     ValueError: a picture of another type or shape.
@@ -297,14 +297,14 @@ def dataset_key(images: Iterable[np.ndarray], preprocessing: str = inception.IDE
 
 
 def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-  """Features of a real set, f32[n, d], from the cache or computed and put there.
+  """Features of a real set, f32[n, d], from the cache; else they are computed and cached.
 
-  They lie in `hub.cache_folder()`/statistics/KEY.npz. What is damaged is computed again,
-  with a warning; a folder that cannot be written to is no more than a warning either.
+  They are in `hub.cache_folder()`/statistics/KEY.npz. A damaged file is computed again, with a
+  warning; a folder that cannot be written to gives a warning only.
 
   Args:
     key: of `dataset_key`.
-    compute: gives them.
+    compute: returns the features.
   """
   path = hub.cache_folder() / 'statistics' / f'{key}.npz'
   if path.exists():
@@ -335,7 +335,7 @@ def _read(path: pathlib.Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 class _naming:
-  """Turns whatever a damaged npz file gives into one ValueError with its path."""
+  """Turns every error of a damaged npz file into a ValueError with its path."""
 
   def __init__(self, path: str | os.PathLike, what: str):
     self._path, self._what = path, what

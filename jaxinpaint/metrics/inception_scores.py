@@ -17,12 +17,12 @@ MISSING = (
 
 
 def available() -> bool:
-  """Whether scikit-learn is there."""
+  """Whether scikit-learn is installed."""
   return importlib.util.find_spec('sklearn') is not None
 
 
 def scores(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
-  """(P-IDS, U-IDS) in percent; both higher for outputs that are harder to tell from the truth.
+  """(P-IDS, U-IDS) in percent; higher if outputs are harder to tell from the truth.
 
   P-IDS is the share of pairs whose fake lies further on the real side than its own truth: 0 to 100,
   50 where nothing tells them apart. U-IDS is the classifier's error rate: 0 to 50.

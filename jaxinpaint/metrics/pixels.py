@@ -1,6 +1,6 @@
-"""PSNR, SSIM and L1 in the definitions that the field uses, each under a name of its own.
+"""PSNR, SSIM and L1 in the definitions that the field uses; each definition has its own name.
 
-All functions take a truth and an output, [H, W, 3] or [H, W] (gray), uint8 or float, and work in
+All functions take a truth and an output, [H, W, 3] or [H, W] (gray), uint8 or float, and compute in
 float64 on the host. `data_range` is the value of white: 255 for uint8, 1 for floats in [0, 1].
 
 | function | what papers and codes call it |
@@ -23,7 +23,7 @@ float64 on the host. `data_range` is the value of white: 255 for uint8, 1 for fl
 SSIM: Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
 TIP 2004, with the constants of that paper (K1 = 0.01, K2 = 0.03).
 
-The functions of a hole take `hole`, bool[H, W], True = hole, and give nan where it is empty.
+Functions that measure the hole take `hole`, bool[H, W], True = hole; they give nan without a hole.
 """
 
 import math
@@ -33,7 +33,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-# Weights of rgb2gray (ITU-R BT.709), as scikit-image and through it EdgeConnect's script have them.
+# Weights of rgb2gray (ITU-R BT.709) in scikit-image, which EdgeConnect's script uses.
 _GRAY = np.array([0.2125, 0.7154, 0.0721])
 
 
@@ -64,7 +64,7 @@ def psnr_channels(
 
 
 def psnr_gray(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255) -> float:
-  """PSNR of the two images in gray (`rgb2gray`, floats that are not rounded)."""
+  """PSNR of both images in gray (`rgb2gray`, without rounding)."""
   a, b = _gray_pair(truth, output, data_range)
   return psnr(a, b, data_range=1)
 
@@ -82,7 +82,7 @@ def psnr_training_log(truth: np.ndarray, output: np.ndarray, *, data_range: floa
 def psnr_hole(
   truth: np.ndarray, output: np.ndarray, hole: np.ndarray, *, data_range: float = 255
 ) -> float:
-  """PSNR whose mean squared error runs over the pixels of the hole alone, all channels."""
+  """PSNR with the mean squared error of the hole's pixels only, over all channels."""
   a, b = _pair(truth, output)
   return _psnr(_hole_mean(np.square(a - b), hole), data_range)
 
@@ -101,7 +101,7 @@ def l1_percent(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255
 def l1_percent_hole(
   truth: np.ndarray, output: np.ndarray, hole: np.ndarray, *, data_range: float = 255
 ) -> float:
-  """`l1_percent` over the pixels of the hole alone."""
+  """`l1_percent` over the pixels of the hole only."""
   a, b = _pair(truth, output)
   return float(100 * _hole_mean(np.abs(a - b), hole) / data_range)
 
@@ -115,7 +115,7 @@ def l2_percent(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255
 def l2_percent_hole(
   truth: np.ndarray, output: np.ndarray, hole: np.ndarray, *, data_range: float = 255
 ) -> float:
-  """`l2_percent` over the pixels of the hole alone."""
+  """`l2_percent` over the pixels of the hole only."""
   a, b = _pair(truth, output)
   return float(100 * _hole_mean(np.square(a - b), hole) / data_range**2)
 
@@ -134,7 +134,7 @@ def mae_edgeconnect(truth: np.ndarray, output: np.ndarray) -> float:
 def mae_edgeconnect_gray(
   truth: np.ndarray, output: np.ndarray, *, data_range: float = 255
 ) -> float:
-  """`mae_edgeconnect` of the two images in gray."""
+  """`mae_edgeconnect` of both images in gray."""
   return mae_edgeconnect(*_gray_pair(truth, output, data_range))
 
 
@@ -172,7 +172,7 @@ def ssim_gray(
   definition: str = 'uniform51',
   data_range: float = 255,
 ) -> float:
-  """`ssim` of the two images in gray (`rgb2gray`, floats that are not rounded)."""
+  """`ssim` of both images in gray (`rgb2gray`, without rounding)."""
   a, b = _gray_pair(truth, output, data_range)
   return ssim(a, b, definition=definition, data_range=1)
 
@@ -216,7 +216,7 @@ def ssim_hole(
   return _hole_mean(_ssim_map(a, b, definition, data_range), hole)
 
 
-# What a protocol may name: {name: (function, whether it takes the hole)}.
+# The functions that a protocol may use: {name: (function, whether it takes the hole)}.
 FUNCTIONS: dict[str, tuple[Callable[..., float], bool]] = {
   **{
     f.__name__: (f, False)
@@ -256,7 +256,7 @@ def _pair(truth: np.ndarray, output: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _gray_pair(
   truth: np.ndarray, output: np.ndarray, data_range: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """float64 [H, W] in [0, 1] each; an image that is gray already is only scaled."""
+  """Both images in gray, float64 [H, W] in [0, 1]; a gray image is only scaled."""
   a, b = _pair(truth, output)
   if a.ndim == 2:
     return a / data_range, b / data_range
@@ -301,7 +301,7 @@ def _ssim_map(
   data_range: float,
   border: int = cv2.BORDER_REFLECT,
 ) -> np.ndarray:
-  """float64, the shape of a: SSIM of the window centred on each pixel, of each channel.
+  """float64 in the shape of a: SSIM of the window centred on each pixel, for each channel.
 
   The default border repeats the edge pixel, as scipy's 'reflect' does.
   """

@@ -1,6 +1,6 @@
-"""What an evaluation protocol is made of: metrics, bins of holes, and how images are prepared.
+"""What an evaluation protocol consists of: metrics, bins of holes, and how images are prepared.
 
-`protocols` has the list of those there are.
+The protocols themselves are in `protocols`.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from jaxinpaint.data import resizing
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import pixels
 
-# What `deep` computes by networks of features, {name: what it is taken of}: 'pair', an output and
-# its truth; 'set', all images of a bin; 'samples', several outputs of one image. Named here so that
-# a protocol can be checked without loading any network.
+# Functions of `deep`, which need networks of features: {name: what it is computed from}: 'pair', an
+# output and its truth; 'set', all images of a bin; 'samples', several outputs of one image. The
+# names are here so that a protocol can be checked without loading a network.
 DEEP = {
   'lpips': 'pair',
   'fid': 'set',
@@ -35,14 +35,13 @@ class Metric:
   Attributes:
     name: in files ('psnr', 'hole_psnr').
     label: in tables ('PSNR').
-    function: a key of `metrics.FUNCTIONS`, or of `deep.FUNCTIONS` where a network of features is
-      needed.
+    function: a key of `pixels.FUNCTIONS`, or of `deep.FUNCTIONS` if it needs a network of features.
     options: its keyword arguments.
     better: 'higher' or 'lower'.
-    digits: shown after the point.
-    published: its name in published.csv; '' where the source does not give it.
-    of: 'protocol': what is measured is as the protocol's `composite` says; 'composite', 'raw': it
-      is this whatever the protocol says, for tables that show both.
+    digits: how many are shown after the point.
+    published: its name in published.csv; '' if the source does not print it.
+    of: 'protocol': it measures the output that the protocol's `composite` says; 'composite' or
+      'raw': it always measures this output, for tables that show both.
   """
 
   name: str
@@ -56,7 +55,7 @@ class Metric:
 
   @property
   def is_deep(self) -> bool:
-    """Whether it needs a network of features (`deep.FUNCTIONS`), so that it cannot be called."""
+    """Whether it needs a network of features (`deep.FUNCTIONS`); then it cannot be called."""
     return self.function not in pixels.FUNCTIONS
 
   def __call__(self, truth: np.ndarray, output: np.ndarray, hole: np.ndarray) -> float:
@@ -66,7 +65,7 @@ class Metric:
       ValueError: the metric is deep.
     """
     if self.is_deep:
-      raise ValueError(f'metric {self.name!r} needs a network of features: see evaluation.deep')
+      raise ValueError(f'metric {self.name!r} needs a network of features: see metrics.deep')
     function, takes_hole = pixels.FUNCTIONS[self.function]
     arguments = (truth, output, hole) if takes_hole else (truth, output)
     return function(*arguments, **self.options)
@@ -77,23 +76,24 @@ class Protocol:
   """How a paper measures.
 
   Attributes:
-    id: stamped into every result.
-    source: where it is taken from.
-    notes: what the source states, what its code does, what it leaves open and how that is read
-      here.
+    id: is part of every result.
+    source: the paper or code that it follows.
+    notes: what the source states, what its code does, and what this library decides where both are
+      silent.
     size: images are squares of this side.
-    count: images in each bin.
-    bins: by share of hole.
-    masks: spec of the masks of bins that have none of their own (`data.masks.make`); '': all have.
-    composite: the output is pasted into the known picture before it is measured; False: what the
-      network returned is measured as it is.
-    round_to_uint8: and rounded to 8 bits; metrics then see uint8.
+    count: how many images in each bin.
+    bins: by share of the hole.
+    masks: specification of the masks (`masks.spec.make`) for bins without their own masks; '': all
+      bins have their own.
+    composite: the known pixels are pasted into the output before it is measured; False: the output
+      of the network is measured as it is.
+    round_to_uint8: outputs are rounded to 8 bits; metrics get uint8.
     metrics: columns of the tables.
-    crop: how an image becomes a square: 'center' (the centre square), 'resize' (all of it, its
-      shape given up); '': as the model's config says.
-    resize: kernel that brings it to `size`, of `data.resizing.KERNELS`.
-    rounding: to 8 bits: 'nearest', or 'truncate' as codes that cast without rounding do.
-    samples: outputs of one image and hole, where the source draws several.
+    crop: how an image becomes a square: 'center' (the centre square) or 'resize' (the whole image,
+      with another aspect ratio); '': as the system's config says.
+    resize: kernel that resizes images to `size`, of `data.resizing.KERNELS`.
+    rounding: to 8 bits: 'nearest', or 'truncate' for sources that cast without rounding.
+    samples: how many outputs of one image and hole the source draws.
   """
 
   id: str
@@ -140,25 +140,25 @@ class Protocol:
 
   @property
   def host_metrics(self) -> tuple[Metric, ...]:
-    """Those that are computed of one image on the host."""
+    """The metrics that are computed on the host, for one image at a time."""
     return tuple(m for m in self.metrics if not m.is_deep)
 
   @property
   def deep_metrics(self) -> tuple[Metric, ...]:
-    """Those that need a network of features."""
+    """The metrics that need a network of features."""
     return tuple(m for m in self.metrics if m.is_deep)
 
   def image_options(self, crop: str = '') -> dict[str, str]:
-    """How `data.pipeline.evaluation_set` must prepare the images: its keyword arguments.
+    """Keyword arguments of `data.pipeline.evaluation_set`, which prepares the images.
 
     Args:
-      crop: of the model's config, followed where the protocol leaves it open.
+      crop: of the system's config; used if the protocol has none.
     """
     own = self.crop or ('resize' if crop == 'resize' else 'center')
     return {'crop': own, 'resize': self.resize}
 
   def check_size(self, height: int, width: int) -> None:
-    """Raises ValueError where its metrics cannot be taken of images of this size."""
+    """Raises ValueError if its metrics cannot measure images of this size."""
     image, hole = np.zeros((height, width, 3), np.uint8), np.ones((height, width), bool)
     for metric in self.host_metrics:
       metric(image, image, hole)

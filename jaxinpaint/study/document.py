@@ -1,7 +1,7 @@
-"""A study as data and as a page: its cells in the survey's tables, beside the published ones.
+"""A study as data and as a page: its numbers in the survey's tables, beside the published ones.
 
 study.json holds every number with what it was measured of (row, data set, holes and their
-generator, composite or raw output, size, images); study.md is made of it alone.
+generator, composite or raw output, size, images); study.md is made from it.
 """
 
 import json
@@ -36,7 +36,7 @@ def holes_of(b: Bin) -> tuple[str, int]:
 
 
 def base_metrics(protocol: Protocol) -> dict[str, tuple[Metric, str]]:
-  """{metric: (the one it is a form of, 'composite' or 'raw')}: 'raw_psnr' is the raw 'psnr'."""
+  """{metric: (its plain form, 'composite' or 'raw')}: 'raw_psnr' is 'psnr' of the raw output."""
   found = {}
   for m in protocol.metrics:
     of = ('composite' if protocol.composite else 'raw') if m.of == 'protocol' else m.of
@@ -46,7 +46,7 @@ def base_metrics(protocol: Protocol) -> dict[str, tuple[Metric, str]]:
 
 
 def cells(results: Results, dataset: str, size: int) -> list[Cell]:
-  """Every mean of an evaluation; None where there is none."""
+  """Every mean of an evaluation; None without a finite value."""
   forms = base_metrics(results.protocol)
   found = []
   for row in results.predictors:
@@ -86,18 +86,18 @@ def make(
   environment: Mapping[str, Any],
   size: int,
 ) -> dict[str, Any]:
-  """What study.json holds.
+  """The content of study.json.
 
   Args:
     config: of the study.
-    protocol: that was followed.
-    datasets: {name: what was measured on; None where it was not given}.
+    protocol: how it was measured.
+    datasets: {name: which images were measured; None if the data set was not given}.
     rows: {name, system, method, size, origin, dataset, resources} of each row on each data set.
     fills: names of the rows that are classical fills.
     cells: of `cells`.
     measured: resources; None: not measured.
     environment: versions and hardware.
-    size: of the images, of rows that have none of their own.
+    size: of the images, for rows that have no size of their own.
   """
   labels = {d: config.datasets[d].label for d in config.datasets}
   document = {
@@ -122,7 +122,7 @@ def make(
 
 
 def finding(f: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
-  """A conclusion of the survey, counted of its own tables and, where all rows are there, here.
+  """A conclusion of the survey, by its own tables and, if all its rows were measured, by these.
 
   Returns:
     {title, kind, published: {method: cells or number}, missing: [what is not there], measured:
@@ -161,7 +161,7 @@ def finding(f: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
-  """Which method needs the least of a resource: means over the data sets."""
+  """Which method needs least of a resource, by means over the data sets."""
   labels = [document['labels'][d] for d in f['datasets']]
   known = next(r for r in resources.RESOURCES if r.name == f['resource'])
   printed: dict[str, list[float]] = {}
@@ -202,7 +202,7 @@ def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]
 
 
 def wins(values: Iterable[Mapping[str, float]]) -> tuple[dict[str, int], int]:
-  """({method: cells in which no other is better}, cells), the most first; ties count for each."""
+  """({method: in how many cells no other is better}, number of cells); a tie counts for each."""
   counts: dict[str, int] = {}
   total = 0
   for cell in values:
@@ -239,7 +239,7 @@ def _published_cells(
 def _measured_cells(
   document: Mapping[str, Any], f: Mapping[str, Any], of: str
 ) -> list[dict[str, float]]:
-  """Of the two metrics that the survey prints, all of which are better when higher."""
+  """{method: mean} in each cell, for the two metrics that the survey prints; higher is better."""
   printed = [m['name'] for m in document['protocol']['metrics'] if m['published']]
   method: dict[tuple[str, str], str] = {}
   for r in document['rows']:
@@ -258,7 +258,7 @@ def _measured_cells(
 
 
 def write(document: Mapping[str, Any], folder: pathlib.Path) -> None:
-  """study.json and study.md; earlier ones are kept as study.json.bak and study.md.bak."""
+  """Writes study.json and study.md; keeps earlier ones as study.json.bak and study.md.bak."""
   folder.mkdir(parents=True, exist_ok=True)
   text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
   for name, content in (('study.json', text), ('study.md', markdown(document))):
@@ -350,7 +350,7 @@ def _quality(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]
         for of in OUTPUTS:
           mine = {(c['metric'], c['percent']): c for c in here if (c['row'], c['of']) == (name, of)}
           if of == 'raw' and name in document['fills']:
-            continue  # a fill is its own composite
+            continue  # a fill has only a composite output
           shown = [_shown(mine.get((m['name'], p)), m) for m in metrics for p in levels]
           lines.append(f'| {name}{note} | {of} | ' + ' | '.join(shown) + ' |')
       else:
@@ -368,7 +368,7 @@ def _quality(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]
 def _lines(
   table: Mapping[str, Any], d: str, document: Mapping[str, Any]
 ) -> list[tuple[str | None, str, str]]:
-  """(row or None, its method or '', note) of a table on one data set: methods, others, fills."""
+  """[(row or None, its method or '', note)] of a table and data set: methods, others, fills."""
   usual = document['settings']['size']
   rows = [r for r in document['rows'] if r['dataset'] == d]
   note = lambda r: '' if r['size'] == usual else f' ({r["size"]} x {r["size"]})'
@@ -408,7 +408,7 @@ _COLUMNS = (
 
 
 def _costs(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
-  """A resource table; published numbers are of CelebA / Places2."""
+  """A table of resources; published numbers are for CelebA / Places2."""
   lines = ['', f'## Table {table["number"]}: {table["group"]} class, resources', '']
   known = {r.name: r for r in resources.RESOURCES}
   columns = [known[n] for n in _COLUMNS]

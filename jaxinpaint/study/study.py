@@ -34,13 +34,13 @@ class Request:
   """What a person asked for.
 
   Attributes:
-    config: of configs/survey_study.py; its count, size and batch_size are followed.
-    rows: NAME=PATH or NAME@DATASET=PATH, as --row of evaluate.py.
-    data: {data set: image source}; '' where it is not given.
+    config: of configs/survey_study.py.
+    rows: NAME=PATH or NAME@DATASET=PATH, as --row of `evaluate`.
+    data: {data set: image source}; '' if it is not given.
     output: folder of the study.
-    size: all rows at this size, whatever they were trained at; None: as the config says.
-    resources: measure them too; None: not.
-    resume: an evaluation that was interrupted goes on.
+    size: of the images for all rows; None: as the config says.
+    resources: arguments of `resources.measure`; None: resources are not measured.
+    resume: an interrupted evaluation goes on.
   """
 
   config: ConfigDict
@@ -60,10 +60,10 @@ class Row:
     name: of the row.
     path: of its run, weights file or folder of outputs.
     system: of its weights; '' for outputs.
-    method: the survey's name of it; '': none of the survey's.
+    method: the survey's name for it; '': the survey does not have it.
     size: of the images.
-    predictor: what `evaluate` takes.
-    origin: where it comes from, for the report.
+    predictor: the row of an `EvaluationSpec`.
+    origin: where it is from, for the report.
   """
 
   name: str
@@ -79,7 +79,7 @@ def split_rows(given: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[
   """['NAME=PATH', 'NAME@DATASET=PATH'] -> {data set: {name: path}}.
 
   Raises:
-    ValueError: another form, an unknown data set, a name that is there twice.
+    ValueError: another form, an unknown data set, or two rows with one name.
   """
   found: dict[str, dict[str, str]] = {d: {} for d in datasets}
   for word, path in rows.split(given).items():
@@ -99,10 +99,10 @@ def split_rows(given: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[
 
 
 def prepare(request: Request) -> 'Study':
-  """Reads and checks all that is asked for; compiles and measures nothing yet.
+  """Reads and checks everything that is asked for, before anything is measured.
 
   Raises:
-    EvaluationError: with what to change.
+    EvaluationError: says what to change.
   """
   try:
     return _prepare(request)
@@ -186,7 +186,7 @@ def _load(path: str, config: ConfigDict, size: int | None) -> tuple[str, int, An
 def _row(name: str, path: str, found: tuple[str, int, Any, str], config: ConfigDict) -> Row:
   system, size, predictor, origin = found
   methods = config.methods.to_dict()
-  # A row that is called as a method, or as its system, claims to be it.
+  # A row with the name of a method or system must have weights of it.
   called = {**methods, **{m: m for m in methods.values()}}.get(name, '')
   method = methods.get(system, '') if system else called
   if system and called and called != method:
@@ -198,7 +198,7 @@ def _row(name: str, path: str, found: tuple[str, int, Any, str], config: ConfigD
 
 
 def check_folder(output: pathlib.Path) -> None:
-  """Raises ValueError when a study must not write into this folder."""
+  """Raises ValueError if the folder holds other files than a study."""
   if output.exists() and not output.is_dir():
     raise ValueError(f'--output {output} is a file: give a folder')
   marks = ('study.json', *(f'{d}_test.txt' for d in ('celeba', 'places2')))
@@ -212,7 +212,7 @@ def check_folder(output: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """A study that is ready to be made."""
+  """A study that is ready to run."""
 
   request: Request
   protocol: Protocol
@@ -259,7 +259,7 @@ class Study:
     return document
 
   def _fingerprint(self, d: str, measured: resources.Measured | None) -> str:
-    """Of all that the cells of a data set depend on; '' where a row cannot say."""
+    """Hash of everything that the numbers of a data set depend on; '' if a row cannot say."""
     config, found = self.request.config, {r.name: r.predictor for r in self.rows[d]}
     outputs = predictors.fingerprints(found | dict(self.fills))
     if outputs is None:
@@ -276,7 +276,7 @@ class Study:
     return digest.of(json.dumps(about).encode())
 
   def _kept(self, file: pathlib.Path, of: str) -> tuple[dict[str, Any], list[Any]] | None:
-    """What an earlier attempt has finished of just this."""
+    """(about, cells) of a data set from an earlier attempt with the same fingerprint."""
     if not (self.request.resume and of and file.exists()):
       return None
     try:
@@ -295,7 +295,7 @@ class Study:
   def _dataset(
     self, d: str, measured: resources.Measured | None
   ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(what was measured on, the cells) of one data set; an evaluation for each size."""
+    """(about, cells) of one data set; there is an evaluation for each size of images."""
     config, drawn = self.request.config, self.images[d]
     label = config.datasets[d].label
     usual = self.request.size or config.size
@@ -342,7 +342,7 @@ class Study:
   def _resources(
     self, d: str, measured: resources.Measured | None, names: Sequence[str]
   ) -> dict[str, dict[str, float]]:
-    """Those of the rows of one evaluation, by the names that they have there."""
+    """Resources of the rows of one evaluation, by their names in it."""
     found = measured.resources if measured else {}
     called = {name: resource_name(self.request.rows, name, d) for name in names}
     return {name: found[key] for name, key in called.items() if key in found}
