@@ -1,6 +1,6 @@
 """docs/zoo.md: every system with its paper, size, published weights and what was found out here.
 
-  python -m benchmarks.zoo             docs/zoo.json -> docs/zoo.md
+  python -m benchmarks.zoo             docs/zoo.json -> docs/zoo.md; the README's table
   python -m benchmarks.zoo --measure   counts parameters and operations again first
   JAXINPAINT_GOLDEN_ERRORS=FILE python -m pytest -m golden
   python -m benchmarks.zoo --goldens FILE   takes the errors that such a test run has found
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from benchmarks import measure
+from benchmarks import measure, readme
 from jaxinpaint import systems
 from jaxinpaint.data import inputs
 from jaxinpaint.recipe import Recipe
@@ -182,6 +182,7 @@ def main() -> None:
         errors[case] = float(f'{error:.2g}')
   file.write_text(json.dumps(dict(sorted(results.items())), indent=2) + '\n')
   (DOCS / 'zoo.md').write_text(render(results))
+  readme.write()
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import zoo
+from benchmarks import readme, zoo
 from jaxinpaint import systems
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -34,6 +34,12 @@ def test_the_zoo_page_is_that_of_its_results_and_the_code():
   results = json.loads((ROOT / 'docs' / 'zoo.json').read_text())
   assert sorted(results) == systems.list_systems(), 'run python -m benchmarks.zoo'
   assert (ROOT / 'docs' / 'zoo.md').read_text() == zoo.render(results)
+
+
+def test_the_readmes_table_is_that_of_the_systems_and_configs():
+  text = readme.README.read_text()
+  assert text == readme.page(text), 'run python -m benchmarks.zoo'
+  assert all(systems.module(s, 'published').PAPER.idea for s in systems.list_systems())
 
 
 @pytest.mark.parametrize('system', systems.list_systems())

@@ -26,6 +26,7 @@ COMMANDS = {
   'combine': ('combine', 'join reports that were measured apart into one comparison'),
   'resources': ('resources', 'measure what systems cost: parameters, time, memory, FLOPs'),
   'study': ('study', "the survey's study, with its nine tables"),
+  'new-system': ('new_system', 'in a clone: write the files of a new system'),
 }
 
 

@@ -105,6 +105,7 @@ class Paper:
     venue: conference or journal; '': not known.
     year: of publication; None: not known.
     url: of the paper; '': none.
+    idea: what the system is, in a phrase, for the README.
   """
 
   title: str
@@ -112,6 +113,7 @@ class Paper:
   venue: str = ''
   year: int | None = None
   url: str = ''
+  idea: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ PAPER = mapping.Paper(
   venue='IEEE Transactions on Visualization and Computer Graphics',
   year=2022,
   url='https://arxiv.org/abs/2104.01431',
+  idea='aggregated contextual transformations, SM-PatchGAN',
 )
 
 

@@ -107,6 +107,7 @@ PAPER = mapping.Paper(
   venue='ICCV',
   year=2021,
   url='https://arxiv.org/abs/2108.09760',
+  idea='texture and structure generated from each other',
 )
 
 FORMATS = {

@@ -12,6 +12,7 @@ PAPER = mapping.Paper(
   venue='ICCV Workshops',
   year=2019,
   url='https://arxiv.org/abs/1901.00212',
+  idea='edges first, then the picture',
 )
 FORMATS = {
   'edgeconnect': mapping.Format(

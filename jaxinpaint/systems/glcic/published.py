@@ -124,6 +124,7 @@ PAPER = mapping.Paper(
   venue='ACM Transactions on Graphics 36 (4)',
   year=2017,
   url='https://doi.org/10.1145/3072959.3073659',
+  idea='globally and locally consistent completion, three phases',
 )
 _LICENCE = 'MIT (the repository; nothing else is said of the weights)'
 _URL = 'https://github.com/otenim/GLCIC-PyTorch'

@@ -16,6 +16,7 @@ PAPER = mapping.Paper(
   venue='ACM Multimedia',
   year=2021,
   url='https://arxiv.org/abs/2107.04281',
+  idea='predictive filtering, fused with a generative network',
 )
 # conv_fusion is in the filtering's file too, where nothing uses it.
 IGNORE = (r'^conv_fusion\.', *edge_guided_files.IGNORE)

@@ -53,6 +53,7 @@ PAPER = mapping.Paper(
   venue='Journal of Chongqing Technology and Business University (Natural Science Edition) 40(2)',
   year=2023,
   url='https://doi.org/10.16055/j.issn.1672-058X.2023.0002.011',
+  idea='StyleGAN2 latents for structure, attention between levels for texture',
 )
 
 FORMATS = {

@@ -68,6 +68,7 @@ def sfi_entries(prefix: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]
 PAPER = mapping.Paper(
   title='Image Inpainting Based on Perceptual Inference and External Spatial Prior Features',
   authors='Wu, Zhang, Wang, Chen, Qin',
+  idea='MESFF + SFI: perceptual inference and external spatial prior features',
 )
 
 FORMATS: dict[str, mapping.Format] = {}

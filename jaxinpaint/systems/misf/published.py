@@ -66,6 +66,7 @@ PAPER = mapping.Paper(
   venue='CVPR',
   year=2022,
   url='https://arxiv.org/abs/2203.06304',
+  idea='multi-level siamese filtering',
 )
 
 FORMATS = {

@@ -77,6 +77,7 @@ PAPER = mapping.Paper(
   venue='Computer Systems & Applications 30(1)',
   year=2021,
   url='http://c-s-a.org.cn/html/2021/1/7742.html',
+  idea='SE-ResNet and contextual loss, three phases',
 )
 
 

@@ -1,0 +1,59 @@
+"""The README's table of systems, made of the code: `python -m benchmarks.zoo` writes it.
+
+A row is a folder of `jaxinpaint/systems`: its `published.PAPER.idea`, and the configs that name it.
+"""
+
+import importlib
+import pathlib
+import re
+
+from jaxinpaint import systems
+from jaxinpaint.cli import experiments
+
+README = pathlib.Path(__file__).parent.parent / 'README.md'
+_BEGIN = '<!-- systems: made by python -m benchmarks.zoo -->\n'
+_END = '<!-- end of systems -->\n'
+
+
+def table() -> str:
+  """The rows, in Markdown."""
+  configs: dict[str, list[str]] = {system: [] for system in systems.list_systems()}
+  for name in experiments.names():
+    system = importlib.import_module(f'jaxinpaint.configs.{name}').get_config().get('system')
+    if system:  # a study has none
+      configs[system].append(name)
+  lines = ['| system | what it is | configs |', '|---|---|---|']
+  for system, names in configs.items():
+    idea = systems.module(system, 'published').PAPER.idea
+    lines.append(f'| `{system}` | {idea} | {grouped(names)} |')
+  return ''.join(f'{line}\n' for line in lines)
+
+
+def grouped(names: list[str]) -> str:
+  """['a', 'a_b', 'c'] -> 'a (and \\_b), c'; a name that continues another is its variant."""
+  variants: dict[str, list[str]] = {}
+  for name in sorted(names):
+    base = next((b for b in variants if name.startswith(f'{b}_')), None)
+    if base is None:
+      variants[name] = []
+    else:
+      variants[base].append('\\' + name.removeprefix(base))
+  return ', '.join(b + (f' (and {", ".join(v)})' if v else '') for b, v in variants.items())
+
+
+def page(text: str) -> str:
+  """The README `text` with today's table in its place.
+
+  Raises:
+    ValueError: the marks around the table are gone.
+  """
+  if _BEGIN not in text or _END not in text:
+    raise ValueError(f'README.md needs the lines {_BEGIN.strip()!r} and {_END.strip()!r}')
+  return re.sub(
+    f'{re.escape(_BEGIN)}.*{re.escape(_END)}', lambda _: _BEGIN + table() + _END, text, flags=re.S
+  )
+
+
+def write() -> None:
+  """Replaces the table in README.md."""
+  README.write_text(page(README.read_text()))
