@@ -70,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       'the devices that are here'
     )
   faulthandler.enable()
-  config = experiments.load(parser, given)
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.evaluation.watch import Watch
     from jaxinpaint.runtime import compilation_cache, distributed, faults
     from jaxinpaint.training import loop
 
+  config = experiments.load(parser, given)
   workdir = given.workdir or os.path.join('runs', experiments.name(given.config))
   command_line.setup_logging()
   try:
