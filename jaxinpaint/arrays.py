@@ -5,11 +5,6 @@ jax array out) or inside a compiled step. Outside a system's own folder an image
 [0, 1] and a mask is float32 with 1 in the hole.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,38 +141,3 @@ def _window_means(size_in: int, size_out: int) -> np.ndarray:
     low, high = i * size_in // size_out, -(-(i + 1) * size_in // size_out)
     matrix[i, low:high] = 1 / (high - low)
   return matrix
-
-
-_groups: contextvars.ContextVar[int] = contextvars.ContextVar('groups of images', default=1)
-
-
-@contextlib.contextmanager
-def images_in_groups(groups: int) -> Iterator[None]:
-  """While a function is traced: the batch lies in so many equal groups on as many devices."""
-  token = _groups.set(groups)
-  try:
-    yield
-  finally:
-    _groups.reset(token)
-
-
-def map_images(function: Callable[..., Any], arrays: Any) -> Any:
-  """`jax.lax.map` over the images of a batch, for what would take too much memory for all at once.
-
-  A loop over an axis that is split over devices would have all of the batch gathered on each of
-  them, and each go through all of it. So every turn takes one image of each group
-  (`images_in_groups`): each device goes through its own.
-
-  Args:
-    function: of a tree like `arrays` without the batch's axis.
-    arrays: tree of [B, ...].
-
-  Returns:
-    Tree of [B, ...].
-  """
-  count, groups = len(jax.tree.leaves(arrays)[0]), _groups.get()
-  if groups == 1 or count % groups:
-    return jax.lax.map(function, arrays)
-  turns = lambda x: jnp.swapaxes(x.reshape(groups, count // groups, *x.shape[1:]), 0, 1)
-  found = jax.lax.map(jax.vmap(function), jax.tree.map(turns, arrays))
-  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(count, *x.shape[2:]), found)

@@ -5,9 +5,6 @@ nothing else done). Arrays are [B,H,W,C]. Nothing here pads by 'SAME', whose sid
 PyTorch's at stride 2.
 """
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -17,13 +14,12 @@ import numpy as np
 from jax import lax
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import conv_cpu, rows
+from jaxinpaint.layers import conv_cpu, placement
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
 Form = Literal['plain', 'cpu']
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-_PLAIN = contextvars.ContextVar('plain forms only', default=False)
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
 normal_init = nn.initializers.normal(0.02)
@@ -52,33 +48,13 @@ def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Arr
 
 
 def default_form() -> Form:
-  """'cpu' where the backend in use is a CPU, else 'plain'; the one switch between the two.
+  """'cpu' for one device of a CPU backend, else 'plain'; the one switch between the two.
 
   Both give the same numbers. XLA's CPU code has traps that layers.conv_cpu walks around; cuDNN and
-  the TPU take the plain operations. So does a program that is split over several CPU devices
-  (`plain_forms`).
+  the TPU take the plain operations, and so do programs over several CPU devices
+  (`placement.Placement`).
   """
-  return 'cpu' if jax.default_backend() == 'cpu' and not _PLAIN.get() else 'plain'
-
-
-@contextlib.contextmanager
-def plain_forms(wanted: bool = True) -> Iterator[None]:
-  """While it is open, what is traced takes the plain forms on a CPU too.
-
-  For programs that are compiled for other devices than the default ones, and for those over several
-  devices: the CPU's forms loop over samples, so that a batch that is
-  split has to be gathered, and where image rows are split, XLA's partitioner (jax 0.10.2) gives
-  their weight gradients wrong: DeepFill v1's whole gradient was 0.7 % too long, the plain form's
-  equal to one device's.
-
-  Args:
-    wanted: False changes nothing.
-  """
-  token = _PLAIN.set(wanted or _PLAIN.get())
-  try:
-    yield
-  finally:
-    _PLAIN.reset(token)
+  return 'cpu' if jax.default_backend() == 'cpu' and not placement.current().plain else 'plain'
 
 
 def _checked(form: Form | None) -> Form:
@@ -126,7 +102,7 @@ def conv2d(
     rhs_dilation=(dilation, dilation),
     dimension_numbers=DIMENSIONS,
   )
-  return rows.pinned(plain, x, reach=dilation * (kernel.shape[0] - 1) + 1)
+  return placement.pinned(plain, x, reach=dilation * (kernel.shape[0] - 1) + 1)
 
 
 def conv_transpose2d(
@@ -165,7 +141,7 @@ def conv_transpose2d(
     lhs_dilation=(stride, stride),
     dimension_numbers=DIMENSIONS,
   )
-  return rows.pinned(plain, x, reach=k)
+  return placement.pinned(plain, x, reach=k)
 
 
 def resize_bilinear(x: jax.Array, height: int, width: int) -> jax.Array:

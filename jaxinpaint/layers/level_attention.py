@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint import arrays
+from jaxinpaint.layers import placement
 
 Form = Literal['plain', 'blocks']
 
@@ -99,7 +99,7 @@ def fill(
   keys, valid = _keys(features, mask)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
   run = functools.partial(_attend if form == 'plain' else _attend_by_blocks, scale=scale)
-  found = arrays.map_images(lambda one: run(*one), (keys, valid, cells))
+  found = placement.map_images(lambda one: run(*one), (keys, valid, cells))
   found = found.reshape(b, h, w, r, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(shallow.shape)
   hole = pool_mask(mask, height, width)
   return shallow * (1 - hole) + found * hole

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from jaxinpaint.layers import conv
+from jaxinpaint.layers import placement
 
 
 def useful_flops(function: Callable, *args: Any) -> float:
@@ -23,7 +22,7 @@ def useful_flops(function: Callable, *args: Any) -> float:
     function: of jax.
     *args: arrays, or shapes of them.
   """
-  with mock.patch.object(conv, 'default_form', lambda: 'plain'):
+  with placement.use(placement.Placement(plain=True)):
     # A new function: jax would otherwise remember its trace in the other form.
     return flops_of_trace(jax.make_jaxpr(lambda *a: function(*a))(*args))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinpaint import arrays
+from jaxinpaint.layers import placement
 
 Form = Literal['plain', 'blocks']
 
@@ -61,7 +62,7 @@ def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = No
   attend = functools.partial(_attend, scale=scale)
   if form == 'blocks':
     attend = functools.partial(_attend_by_blocks, attend)
-  out = arrays.map_images(lambda one: attend(*one), (queries, keys, values))
+  out = placement.map_images(lambda one: attend(*one), (queries, keys, values))
   return _overlap(out.reshape(b, h, w, 4, 4, c)) / 4
 
 

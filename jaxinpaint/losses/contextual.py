@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint import arrays
+from jaxinpaint.layers import placement
 
 Form = Literal['plain', 'blocks']
 
@@ -82,7 +82,7 @@ def similarity(
     return _first_max(_rows(x, y, h, eps)).mean(-1)
   if form != 'blocks':
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
-  return arrays.map_images(lambda pair: _blocks(*pair, h, eps), (x, y))
+  return placement.map_images(lambda pair: _blocks(*pair, h, eps), (x, y))
 
 
 def _normalized(x: jax.Array) -> jax.Array:

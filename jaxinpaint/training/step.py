@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import conv, rows
+from jaxinpaint.layers import placement
 from jaxinpaint.recipe import (
   Batch,
   Constants,
@@ -147,10 +147,8 @@ def make_train_step(
       out_shardings=(state_sharding, replicated),
     )
 
-  mesh = replicated.mesh if replicated is not None else None
-  several = mesh is not None and mesh.size > 1
-  # The program may be compiled for other devices than the default ones (`training.estimate`).
-  plain = several or (mesh is not None and mesh.devices.flat[0].platform != 'cpu')
+  # The program may be compiled for other devices than the default ones (`cost.estimate`).
+  placed = placement.Placement.on(replicated.mesh if replicated is not None else None)
 
   @functools.partial(jax.jit, static_argnames='plan', donate_argnames='state', **shardings)
   def train_step(state, constants, batch, rng, plan: Plan):
@@ -162,11 +160,7 @@ def make_train_step(
     batch['mask'] = mask
     phase = recipe.phases[plan.phase]
     rng = jax.random.fold_in(rng, state.step)
-    with (
-      conv.plain_forms(plain),
-      rows.split_over(mesh if several else None),
-      arrays.images_in_groups(mesh.size // mesh.shape['spatial'] if several else 1),
-    ):
+    with placement.use(placed):
       new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
     active = [u for u in phase.updates if u.name in plan.updates]
     ema = dict(state.ema)

@@ -1,11 +1,13 @@
 """Kernel gradients of convolutions whose images are split by rows over devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint.layers import conv, rows
+from jaxinpaint.layers import conv, placement
 from jaxinpaint.training import sharding
 
 
@@ -13,7 +15,7 @@ def gradients(x, kernels, mesh):
   """Of two strided and one unpadded convolution with regard to kernels and x."""
 
   def total(kernels, x):
-    with conv.plain_forms(), rows.split_over(mesh):
+    with placement.use(dataclasses.replace(placement.Placement.on(mesh), plain=True)):
       for kernel, stride in zip(kernels, (2, 2, 1), strict=True):
         x = jnp.sin(conv.conv2d(x, kernel, stride=stride, padding=1))
     return (x**2).sum()
@@ -40,6 +42,6 @@ def test_nothing_is_pinned_where_rows_are_whole():
   x = jnp.ones((4, 8, 8, 3))
   kernel = jnp.ones((3, 3, 3, 2))
   for mesh in (None, sharding.make_mesh(data=8)):
-    with conv.plain_forms(), rows.split_over(mesh):
+    with placement.use(dataclasses.replace(placement.Placement.on(mesh), plain=True)):
       jaxpr = jax.make_jaxpr(lambda x: conv.conv2d(x, kernel, padding=1))(x)
     assert 'sharding_constraint' not in str(jaxpr)

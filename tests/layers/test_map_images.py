@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint import arrays
-from jaxinpaint.layers import level_attention, region_affinity
+from jaxinpaint.layers import level_attention, placement, region_affinity
 from jaxinpaint.losses import contextual
 from jaxinpaint.training import collectives, sharding
 
@@ -32,7 +31,7 @@ def given(name, count):
 
 def gradient(name, groups):
   def loss(x, *others):
-    with arrays.images_in_groups(groups):
+    with placement.use(placement.Placement(groups=groups)):
       return jnp.square(FUNCTIONS[name](x, *others)).sum()
 
   return jax.jit(jax.value_and_grad(loss))
@@ -54,12 +53,12 @@ def test_each_device_goes_through_its_own_images(name):
 
 
 def test_a_batch_that_does_not_divide_is_gone_through_as_one():
-  with arrays.images_in_groups(4):
-    found = arrays.map_images(lambda x: {'a': x.sum()}, np.ones((6, 3), np.float32))
+  with placement.use(placement.Placement(groups=4)):
+    found = placement.map_images(lambda x: {'a': x.sum()}, np.ones((6, 3), np.float32))
   np.testing.assert_array_equal(found['a'], np.full(6, 3.0))
 
 
 def test_groups_keep_the_order_of_images():
   rows = np.arange(12.0).reshape(6, 2)
-  with arrays.images_in_groups(3):
-    np.testing.assert_array_equal(arrays.map_images(lambda x: x + 1, rows), rows + 1)
+  with placement.use(placement.Placement(groups=3)):
+    np.testing.assert_array_equal(placement.map_images(lambda x: x + 1, rows), rows + 1)
