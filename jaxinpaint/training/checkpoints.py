@@ -12,7 +12,7 @@ import json
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -80,7 +80,11 @@ class Checkpoints:
     return self._manager_
 
   def save(
-    self, state: TrainState, config: ConfigDict, data: dict[str, Any], metrics: dict | None = None
+    self,
+    state: TrainState,
+    config: ConfigDict,
+    data: dict[str, Any],
+    metrics: Mapping[str, float] | None = None,
   ) -> None:
     """Begins to write the state of `state.step`; returns once the arrays are copied to the host.
 
@@ -202,7 +206,8 @@ class Checkpoints:
       return None
     problems = []
     for step in reversed(steps):
-      path, error = self.folder / str(step), None
+      path = self.folder / str(step)
+      error: Exception | None = None
       try:
         if jax.process_index() == 0:
           checksums.verify(path)

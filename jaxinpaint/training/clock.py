@@ -48,7 +48,7 @@ class Clock:
   def _peak(self) -> float | None:
     """FLOP/s that one device can do at most; None where that is not known."""
     chip = chips.find(self._run.mesh.devices.flat[0].device_kind)
-    return chip and chip.flops(self._run.config.dtype)
+    return chip.flops(self._run.config.dtype) if chip else None
 
   def settle(self) -> None:
     """Waits for the steps under way, and checks their numbers.
@@ -113,9 +113,9 @@ class Clock:
     share = self._goodput.share(self._meter.useful_seconds)
     if share is not None:
       speed['time/goodput'] = share
-    if not self._started:
+    if self._program and not self._started:
       self._started = True
-      self._report_start()
+      self._report_start(self._program)
     return terms, speed
 
   def show(self, terms: Mapping[str, float], speed: Mapping[str, float]) -> None:
@@ -138,9 +138,9 @@ class Clock:
     self._profiler.close()
     self._progress.close()
 
-  def _report_start(self) -> None:
+  def _report_start(self, program: Compiled) -> None:
     """What is known when the first step is done."""
-    run, program = self._run, self._program
+    run = self._run
     counts = {n: sum(x.size for x in jax.tree.leaves(p)) for n, p in run.state.params.items()}
     logging.info(
       'Compiled in %.1f s. A step: %s on all devices (useful: %s). Parameters: %s.',

@@ -66,7 +66,8 @@ def host_transfers(compiled: Any) -> list[str]:
 
 def summary(found: list[Collective]) -> str:
   """'3 all-reduce (12.5 MB), 1 all-gather (0.1 MB)'."""
-  count, size = collections.Counter(), collections.Counter()
+  count: collections.Counter[str] = collections.Counter()
+  size: collections.Counter[str] = collections.Counter()
   for c in found:
     count[c.kind] += 1
     size[c.kind] += c.bytes

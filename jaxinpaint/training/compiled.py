@@ -48,7 +48,7 @@ class Programs:
 
   def __init__(
     self,
-    train_step: Callable,
+    train_step: jax.stages.Wrapped,
     recipe: Recipe,
     devices: int = 1,
     clock: Callable[[], float] = time.monotonic,

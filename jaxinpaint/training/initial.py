@@ -38,13 +38,13 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
   shared = [n for n in recipe.networks if n in found.params]
   if not shared:
     raise ValueError(
-      f'config.init_from {path} holds {sorted(found["params"])}, none of the networks of this '
+      f'config.init_from {path} holds {sorted(found.params)}, none of the networks of this '
       f'system: {sorted(recipe.networks)}'
     )
   lacking = [n for n in recipe.pretrained if n not in shared]
   if lacking:
     raise ValueError(
-      f'config.init_from {path} holds {sorted(found["params"])}, but not the {", ".join(lacking)}, '
+      f'config.init_from {path} holds {sorted(found.params)}, but not the {", ".join(lacking)}, '
       'which this config expects from it'
     )
   params = {
@@ -108,11 +108,7 @@ def _fit(path: pathlib.Path, network: str, found: Any, wanted: Any) -> Any:
       f'config.init_from {path}: its {network} is another network:\n  {listed}\n'
       'Set config.system and config.model as they were when it was trained.'
     )
-  leaves, tree = jax.tree.flatten(wanted)
-  values = [got[k] for k in want]
-  return tree.unflatten(
-    [
-      jax.device_put(np.asarray(v, w.dtype), w.sharding)
-      for v, w in zip(values, leaves, strict=True)
-    ]
+  return jax.tree_util.tree_map_with_path(
+    lambda k, w: jax.device_put(np.asarray(got[jax.tree_util.keystr(k)], w.dtype), w.sharding),
+    wanted,
   )

@@ -99,7 +99,7 @@ def _train(run: Run, profiler: Profiler, began: float, stop: faults.StopSignals)
     files.enter_context(contextlib.closing(writer))
     if run.watch and run.config.training.sample_every and not run.done:
       with activity.shown('Drawing the first pictures'):
-        _show_samples(run, writer)
+        _show_samples(run.watch, run, writer)
     clock = files.enter_context(contextlib.closing(Clock(run, profiler, began)))
     _loop(run, clock, writer, stop)
     if run.done < run.total:
@@ -139,7 +139,7 @@ def _loop(run: Run, clock: Clock, writer: Writer, stop: faults.StopSignals) -> N
           writer.scalars(run.done, {f'evaluation/{k}': v for k, v in means.items()})
       if run.watch and due(training.sample_every):
         with clock.paused():
-          _show_samples(run, writer)
+          _show_samples(run.watch, run, writer)
       if due(run.config.checkpoint.every) or means:
         with clock.paused():
           _save(run, clock, writer, means)
@@ -162,8 +162,8 @@ def _step(run: Run, clock: Clock) -> None:
   run.done += 1
 
 
-def _show_samples(run: Run, writer: Writer) -> None:
-  picture = run.watch.samples(run.done, run.state, run.constants)
+def _show_samples(watch: Watch, run: Run, writer: Writer) -> None:
+  picture = watch.samples(run.done, run.state, run.constants)
   if picture is not None:
     writer.image(run.done, 'samples', picture)
 

@@ -114,10 +114,11 @@ class Meter:
       'speed/step_ms_p95': 1e3 * float(np.percentile(self._times, 95)),
       'speed/data_wait': self._waited / seconds,
     }
-    programs = self._programs
-    if all(p is not None and p.flops for p in programs):
+    programs = [p for p in self._programs if p is not None]
+    known = len(programs) == len(self._programs)
+    if known and all(p.flops for p in programs):
       speed['speed/flops_per_step'] = float(np.mean([p.flops for p in programs]))
-    if self._peak and all(p is not None for p in programs):
+    if self._peak and known:
       useful = sum(p.useful_flops for p in programs)
       speed['speed/mfu'] = useful / (seconds * self._devices * self._peak)
     return speed

@@ -197,7 +197,7 @@ def picture(batch: Mapping[str, np.ndarray]) -> np.ndarray:
   images, masks = batch['image'][:_ROWS], batch['mask'][:_ROWS]
   if images.dtype != np.uint8:
     images = (255 * np.clip(np.nan_to_num(images), 0, 1)).round().astype(np.uint8)
-  rows = grids.rows_of(images, masks[..., 0], [[]] * len(images))
+  rows = grids.rows_of(list(images), list(masks[..., 0]), [[]] * len(images))
   captions = [[f'image {i}', '', ''] for i in batch['id'][:_ROWS]]
   return grids.draw(rows, ['input', 'mask', 'truth'], captions)
 

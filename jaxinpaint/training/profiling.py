@@ -63,7 +63,7 @@ class Profiler:
     """
     if self._running:
       self.close(done)
-    elif done < self._window[1]:
+    elif self._window and done < self._window[1]:
       self._folder.mkdir(parents=True, exist_ok=True)
       jax.profiler.start_trace(str(self._folder))
       self._running = True

@@ -14,6 +14,7 @@ from jaxinpaint.data import inputs
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Plan, Recipe
 from jaxinpaint.training import optimizers, sharding, state, step
+from jaxinpaint.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Program:
 
   recipe: Recipe
   mesh: jax.sharding.Mesh
-  create: Callable[[jax.Array], state.TrainState]
-  state: state.TrainState
+  create: Callable[[jax.Array], TrainState]
+  state: TrainState
   batch: Mapping[str, jax.ShapeDtypeStruct]
-  train_step: Callable
+  train_step: jax.stages.Wrapped
 
   @functools.cached_property
   def constants(self) -> Any:
@@ -51,7 +52,7 @@ class Program:
     """The step of a plan, traced; its `.compile()` also works for devices that are not here."""
     return self.train_step.lower(self.state, self.constants, self.batch, self.rng, plan)
 
-  def random_state(self, seed: int) -> state.TrainState:
+  def random_state(self, seed: int) -> TrainState:
     """The state that follows from config.seed alone, created in its places."""
     key = jax.random.fold_in(jax.random.key(seed), 0)
     # Run once, so it need not be fast. Of a hundred random draws, LLVM takes three times as long at
@@ -62,7 +63,7 @@ class Program:
     return create(key)
 
   @property
-  def state_sharding(self) -> state.TrainState:
+  def state_sharding(self) -> TrainState:
     """A tree of shardings for the state."""
     return jax.tree.map(lambda s: s.sharding, self.state)
 
@@ -83,7 +84,7 @@ class Program:
     if absent:
       raise ValueError(f'config.training.ema_networks {absent} are not among {recipe.networks}')
 
-    def create(key: jax.Array) -> state.TrainState:
+    def create(key: jax.Array) -> TrainState:
       # The parameters depend on the shapes of a batch, not on what is in it.
       size = config.data.size
       batch = {

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -64,7 +64,7 @@ class Run:
   mesh: jax.sharding.Mesh
   constants: Any
   state: TrainState
-  train_step: Callable
+  train_step: jax.stages.Wrapped
   checkpoints: Checkpoints
   batches: pipeline.Batches
   rng: jax.Array

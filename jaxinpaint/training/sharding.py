@@ -152,7 +152,7 @@ def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...]:
   """
   indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
   return tuple(
-    sorted({i for (rows,) in indices.values() for i in range(*rows.indices(batch_size))})
+    sorted({i for rows in indices.values() if rows for i in range(*rows[0].indices(batch_size))})
   )
 
 
@@ -165,7 +165,8 @@ def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arr
     total = len(x) * groups // own
     position = {row: i for i, row in enumerate(local_rows(total, mesh))}
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+      assert index is not None  # this process holds a part of the batch
       start, stop, _ = index[0].indices(total)
       first = position[start]
       return x[(slice(first, first + stop - start), *index[1:])]

@@ -10,8 +10,7 @@ import optax
 from jaxinpaint.recipe import Batch, Params, Recipe, Stats, Variables
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """The explicit state of a run; two equal states continue equally.
 
   Attributes:

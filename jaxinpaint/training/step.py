@@ -87,7 +87,7 @@ def _run_phase(
     return (outputs, pullback), _with(state, state.variables.with_stats(changed))
 
   shared = None
-  metrics = {}
+  metrics: dict[str, jax.Array] = {}
   # The index in phase.updates, not among the active ones: an update's random numbers must not
   # depend on which others run beside it.
   for index, update in enumerate(phase.updates):
@@ -118,7 +118,7 @@ def make_train_step(
   constants_sharding: Any = None,
   replicated: Any = None,
   draw_masks: Callable[[jax.Array, int, int], jax.Array] | None = None,
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> jax.stages.Wrapped:
   """Compiles lazily: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
 
   `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
@@ -181,16 +181,16 @@ def make_train_step(
   return train_step
 
 
-def _average(average: Params, params: Params, decay: float, moves: Any) -> Any:
-  decay = jnp.where(moves, decay, 1.0)
-  return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(e.dtype), average, params)
+def _average(average: Params, params: Params, decay: float, moves: Any) -> Params:
+  kept = jnp.where(moves, decay, 1.0)
+  return jax.tree.map(lambda e, p: (kept * e + (1 - kept) * p).astype(e.dtype), average, params)
 
 
 def _floats(tree: Any) -> list[jax.Array]:
   return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-def nonfinite_terms(metrics: Metrics) -> list[str]:
+def nonfinite_terms(metrics: Mapping[str, Any]) -> list[str]:
   """Names ('update/term') of the metrics that are NaN or infinite, losses before norms."""
   bad = [k for k, v in metrics.items() if k != 'finite' and not bool(jnp.isfinite(v))]
   return sorted(bad, key=lambda k: (k.endswith('_norm'), k.endswith('/total'), k))

@@ -57,7 +57,7 @@ class Writer:
     if not self._active:
       return
     plain = {k: float(v) for k, v in values.items()}
-    line = {'step': step, 'time': round(time.time(), 3)}
+    line: dict[str, float | str] = {'step': step, 'time': round(time.time(), 3)}
     line |= {k: v if math.isfinite(v) else repr(v) for k, v in plain.items()}
     self._lines.write(json.dumps(line) + '\n')
     self._lines.flush()
@@ -86,7 +86,9 @@ def _forget(path: pathlib.Path, start: int) -> bool:
   """Removes lines of steps past `start` and broken ones; whether there were any."""
   if not path.exists():
     return False
-  kept, dropped, broken = [], [], False
+  kept: list[bytes] = []
+  dropped: list[bytes] = []
+  broken = False
   for line in path.read_bytes().splitlines(keepends=True):
     try:
       late = json.loads(line)['step'] > start or not line.endswith(b'\n')

@@ -145,6 +145,6 @@ def test_weights_for_a_new_run_are_the_averages(tmp_path):
   saved(tmp_path, [2])
   found = checkpoints.read_weights(tmp_path)
   want = trained(2)
-  assert_equal(found['params'], {**want.params, **want.ema})
-  assert_equal(found['stats'], want.stats)
-  assert json.dumps(sorted(found['params'])) == '["critic", "generator"]'
+  assert_equal(found.params, {**want.params, **want.ema})
+  assert_equal(found.stats, want.stats)
+  assert json.dumps(sorted(found.params)) == '["critic", "generator"]'

@@ -20,7 +20,7 @@ Logged terms carry their weights, so they sum to 'total'.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -47,7 +47,10 @@ VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
 # norm.
 _PLAIN_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
 # SM-PatchGAN, whose discriminator finds the hole: as its paper has it, and as it was released.
-_SOFT_MASK_KINDS = {'soft_mask': 'paper', 'soft_mask_released': 'released'}
+_SOFT_MASK_KINDS: dict[str, adversarial.SMVariant] = {
+  'soft_mask': 'paper',
+  'soft_mask_released': 'released',
+}
 ADVERSARIAL_KINDS = (*_PLAIN_KINDS, *_SOFT_MASK_KINDS)
 LOSS_FIELDS = (
   *WEIGHTS,
@@ -82,7 +85,7 @@ def inference(
   """
   networks = {'generator': _generator(config, generator)}
 
-  def output(variables, constants, image, mask, rng):
+  def output(variables, constants, image, mask, rng, /, **inputs):
     return modules.run(networks, 'generator', variables, image, mask)['out']
 
   return Inference(
@@ -145,7 +148,9 @@ def _generator(config: ConfigDict, generator: type[nn.Module]) -> nn.Module:
   fields = [f.name for f in dataclasses.fields(generator) if f.name not in own]
   checks.known_fields('model', config.model, fields)
   # Lists, which tuples become on their way through JSON, are tuples again.
-  settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
+  settings: dict[str, Any] = {
+    k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()
+  }
   if 'kernel_init' in settings:
     checks.one_of('model.kernel_init', settings['kernel_init'], KERNEL_INITS)
     settings['kernel_init'] = KERNEL_INITS[settings['kernel_init']]
@@ -194,16 +199,22 @@ def generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
   return sum_of(terms)
 
 
-def _gan(kind: str) -> adversarial.AdversarialLoss:
-  """The pair of functions of a kind, both with the mask as one more, last argument."""
+class _MaskedGan(NamedTuple):
+  """As `adversarial.AdversarialLoss`; both functions take the mask as their last argument."""
+
+  discriminator: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+  generator: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _gan(kind: str) -> _MaskedGan:
   if kind in _SOFT_MASK_KINDS:
     variant = _SOFT_MASK_KINDS[kind]
-    return adversarial.AdversarialLoss(
+    return _MaskedGan(
       functools.partial(adversarial.sm_gan_discriminator, variant=variant),
       functools.partial(adversarial.sm_gan_generator, variant=variant),
     )
   plain = adversarial.KINDS[kind]
-  return adversarial.AdversarialLoss(
+  return _MaskedGan(
     lambda real, fake, mask: plain.discriminator(real, fake),
     lambda fake, mask: plain.generator(fake),
   )

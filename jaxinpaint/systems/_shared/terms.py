@@ -1,9 +1,10 @@
 """Losses that are sums of logged terms. Terms carry their weights, so they sum to 'total'."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxinpaint.recipe import Aux, Batch, Constants, Loss, Metrics, Outputs, Stats, Variables
 
@@ -28,7 +29,7 @@ def total(
     stats: the collections that the loss's passes changed.
     shown: metrics that are logged beside the terms.
   """
-  value = sum(metrics.values())
+  value = jnp.asarray(sum(metrics.values()))
   return value, {'metrics': {**metrics, 'total': value, **(shown or {})}, 'stats': stats or {}}
 
 
@@ -36,7 +37,8 @@ def sum_of(terms: Sequence[Term]) -> Loss:
   """The loss that is the sum of all values of `terms`."""
 
   def loss(variables, constants, outputs, batch, rng):
-    metrics, changed = {}, {}
+    metrics: dict[str, jax.Array] = {}
+    changed: dict[str, Any] = {}
     for term in terms:
       values, stats = term(variables, constants, outputs, batch)
       metrics |= values
