@@ -162,26 +162,6 @@ def contextual_attention(
   return (_overlap_patches(patches) / 4).astype(f.dtype), index
 
 
-def attention_weights(
-  f: jax.Array,
-  b: jax.Array,
-  valid: jax.Array,
-  *,
-  fuse: bool = True,
-  scale: float = 10.0,
-  resize: Resize = 'align_corners',
-  key_norm: KeyNorm = 'max',
-) -> jax.Array:
-  """The softmax itself, f32[B,H/2,W/2, H/2 * W/2], before invalid patches' weights become 0.
-
-  For pictures of it: all of it is held at once. Arguments as `contextual_attention`.
-  """
-  _check(f, b, valid)
-  size = (f.shape[1] // 2, f.shape[2] // 2)
-  queries, keys = _queries_and_keys(f, b, resize, key_norm, fuse)
-  return _weights(queries, keys, valid, fuse, scale, size, 0)
-
-
 def offset_picture(index: jax.Array, height: int, width: int) -> jax.Array:
   """Where each position takes its content from: hue is the direction, saturation the distance.
 

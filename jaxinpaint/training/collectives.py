@@ -1,4 +1,4 @@
-"""What a compiled program does: its collectives, memory and transfers, read off the compiler."""
+"""What the devices of a compiled program exchange, read off its text."""
 
 import collections
 import dataclasses
@@ -14,7 +14,6 @@ _COLLECTIVE = re.compile(
   re.MULTILINE,
 )
 _SHAPE = re.compile(r'(\w+)\[([\d,]*)\]')
-_HOST = re.compile(r'\b(outfeed|infeed|send|recv|send-done|recv-done)\(|callback|HostExecute')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +56,6 @@ def collectives(compiled: Any) -> list[Collective]:
       shapes = shapes[len(shapes) // 2 :]
     found.append(Collective(match['kind'], tuple(shapes)))
   return found
-
-
-def host_transfers(compiled: Any) -> list[str]:
-  """Instructions of a compiled program that talk to the host while it runs."""
-  return [line.strip() for line in compiled.as_text().splitlines() if _HOST.search(line)]
 
 
 def summary(found: list[Collective]) -> str:

@@ -39,6 +39,12 @@ def test_official_graph(case):
     np.testing.assert_array_equal(doubled[:, pick(2 * h, h)][:, :, pick(2 * w, w)], offset)
 
 
+def attention_weights(f, b, valid, fuse, resize, key_norm, scale=10.0):
+  """The softmax itself, [B,H/2,W/2, H/2 * W/2], before invalid patches' weights become 0."""
+  queries, keys = ca._queries_and_keys(f, b, resize, key_norm, fuse)
+  return ca._weights(queries, keys, valid, fuse, scale, (f.shape[1] // 2, f.shape[2] // 2), 0)
+
+
 @goldens.cases('contextual_attention_tf', 'contextual_attention_v1', 'contextual_attention_v2')
 def test_ports(case):
   settings = {'tf': OFFICIAL, 'v1': V1, 'v2': V2}[case.name.removeprefix('contextual_attention_')]
@@ -50,7 +56,7 @@ def test_ports(case):
   for name, fuse in (('fuse', True), ('nofuse', False)):
     y, index = attend(f, b, valid, fuse=fuse, **settings)
     goldens.assert_close(goldens.nchw(y), data[f'y_{name}'], what=name)
-    weights = ca.attention_weights(f[:1], b[:1], valid, fuse=fuse, **settings)
+    weights = attention_weights(f[:1], b[:1], valid, fuse, **settings)
     score = np.asarray(weights)[:, ::3, ::3].transpose(0, 3, 1, 2)
     goldens.assert_close(score, data[f'score_{name}'], what=f'{name}, weights')
     # The reference takes the index before it drops the weights of patches in the hole.
