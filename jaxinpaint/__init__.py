@@ -14,8 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from jaxinpaint.inference.inpainter import Inpainter
-  from jaxinpaint.inference.loading import load
+  from jaxinpaint.inference.inpainter import Inpainter, load
   from jaxinpaint.systems import list_systems
 
 __version__ = '0.2.0.dev0'
@@ -25,7 +24,7 @@ __all__ = ['Inpainter', '__version__', 'list_systems', 'load']
 _LAZY = {
   'Inpainter': 'jaxinpaint.inference.inpainter',
   'list_systems': 'jaxinpaint.systems',
-  'load': 'jaxinpaint.inference.loading',
+  'load': 'jaxinpaint.inference.inpainter',
 }
 
 

@@ -44,23 +44,26 @@ def compose(pred: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.where(mask == 0, image, pred * mask + image * (1 - mask))
 
 
-def pad_to_multiple(
-  x: jax.Array, multiple: int, min_side: int = 0, mode: str = 'edge'
-) -> jax.Array:
-  """Pads rows and columns at the bottom and right so that both are multiples of `multiple`.
+def padded_size(height: int, width: int, multiple: int, min_side: int = 0) -> tuple[int, int]:
+  """The smallest multiples of `multiple` that are not below these sides or `min_side`."""
+  up = lambda n: -(-max(n, min_side, 1) // multiple) * multiple
+  return up(height), up(width)
+
+
+def pad_to_multiple(x: np.ndarray, multiple: int, min_side: int = 0) -> np.ndarray:
+  """Pads rows and columns at the bottom and right by reflection, to `padded_size`.
+
+  A side shorter than its padding is reflected again and again; a side of one pixel is repeated.
 
   Args:
     x: [..., H, W, C].
     multiple: both sides become multiples of it.
     min_side: and at least this long.
-    mode: of `numpy.pad`; 'edge' works at any size, 'reflect' needs the padding below the side.
   """
   height, width = x.shape[-3:-1]
-  pad = [max(-(-max(n, min_side) // multiple) * multiple, multiple) - n for n in (height, width)]
-  if pad == [0, 0]:
-    return x
-  widths = [(0, 0)] * (x.ndim - 3) + [(0, pad[0]), (0, pad[1]), (0, 0)]
-  return (np if isinstance(x, np.ndarray) else jnp).pad(x, widths, mode=mode)
+  rows, columns = padded_size(height, width, multiple, min_side)
+  widths = [(0, 0)] * (x.ndim - 3) + [(0, rows - height), (0, columns - width), (0, 0)]
+  return np.pad(x, widths, mode='reflect')
 
 
 def check_multiple(height: int, width: int, multiple: int, min_side: int = 0) -> None:

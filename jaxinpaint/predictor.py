@@ -1,6 +1,15 @@
-"""A system as a predictor of the evaluation: compiled once, at any size, on all local devices."""
+"""The one way to run a system on pictures: pad, draw keys, compile, crop, compose.
 
+  predictor = Predictor(trained.inference, trained.variables, trained.constants)
+  completed = predictor(image, mask, ids)      # f32[B,H,W,3]
+
+evaluate.py, inpaint.py, `jaxinpaint.load`, the evaluation during training and the measurement of
+costs all run a system through this class, so the same weights give the same pixels everywhere.
+"""
+
+import copy
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,161 +22,194 @@ from jaxinpaint import arrays
 from jaxinpaint.data import inputs
 from jaxinpaint.recipe import Constants, Inference, Variables
 
+# A batch: f32[B,H,W,C], or B arrays f32[H,W,C] whose sides may differ where they are padded to the
+# same ones.
+Images = np.ndarray | Sequence[np.ndarray]
 
-class Model:
-  """`Inference.output`, compiled once per shape, for whatever weights it is bound to.
 
-  A batch is split over the local devices, each of which has the weights whole; weights are brought
-  there from any sharding. A batch that the devices do not divide is filled up with copies of its
-  last row, which are cut off again.
+class Predictor:
+  """A system with its weights, for pictures of any size.
 
-  A system that samples is run image by image (vmap), each with random numbers of (seed, number of
-  the image, number of the sample), so that an image's output does not depend on its batch.
+  Sides are padded at the bottom and right by reflection to what the networks take, and the output
+  is cropped back. The mask is reflected with the image: a hole that touches the rim stays a hole
+  beyond it, where blank pixels would otherwise pass for known ones.
 
-  Args:
+  Each padded size and batch size is compiled once. A batch is split over the devices, each of which
+  holds all the weights; a batch smaller than the number of devices runs on so many of them, and one
+  that the devices do not divide is filled up with copies of its last image, which are dropped.
+
+  A system that draws random numbers runs image by image (vmap), each with a key made from the seed,
+  the number of the image and the number of the sample. So an output does not depend on the other
+  images of its batch, except for rounding: a batch of another size is another program.
+
+  Attributes:
     inference: of the system.
-    seed: of the random numbers of systems that sample.
-    devices: default all of this process.
+    seed: of the random numbers.
+    pad_to: sides are padded to a multiple of this number as well as of the network's own.
   """
 
-  def __init__(self, inference: Inference, seed: int = 0, devices: Sequence[Any] | None = None):
-    """See the class."""
-    self._inference = inference
-    devices = list(jax.local_devices() if devices is None else devices)
-    mesh = Mesh(np.array(devices), ('batch',))
-    self._count = len(devices)
-    self._split = NamedSharding(mesh, PartitionSpec('batch'))
-    self._whole = NamedSharding(mesh, PartitionSpec())
-    alone = _one_by_one if inference.samples else _whole
-    self._output = jax.jit(alone(inference.output))
-    self._pictures = jax.jit(_whole(inference.pictures)) if inference.pictures else None
-    self._rng = jax.device_put(jax.random.key(seed), self._whole)
-    self._seed = seed
+  kind = 'system'
 
-  def bind(self, variables: Variables, constants: Constants) -> 'Bound':
-    """A predictor with these weights; sides are padded to what the networks take and cropped back.
+  def __init__(
+    self,
+    inference: Inference,
+    variables: Variables,
+    constants: Constants | None = None,
+    *,
+    seed: int = 0,
+    pad_to: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    """Nothing is compiled or copied to a device before the first picture.
 
-    On several processes all must call this where arrays are sharded across processes.
+    Args:
+      inference: of the system.
+      variables: at least of `inference.networks`, on any devices. Where arrays are sharded across
+        processes, all processes must call this.
+      constants: of `inference.load_constants`.
+      seed: of the random numbers of systems that draw any.
+      pad_to: see the class.
+      devices: that run it; None: all of this process.
     """
-    return Bound(self, self._weights(variables, constants))
+    self.inference, self.seed, self.pad_to = inference, seed, pad_to
+    self._devices = list(jax.local_devices() if devices is None else devices)
+    self._weights = self._gather(variables, constants or {})
+    self._placed: dict[int, Any] = {}
+    program = lambda f: jax.jit(_with_keys(f, seed, inference.samples))
+    self._output = program(inference.output)
+    self._pictures = program(inference.pictures) if inference.pictures else None
 
-  def bind_pictures(
-    self, variables: Variables, constants: Constants
-  ) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-    """As `bind`, for `Inference.pictures`: (image, mask) -> {name: f32[B,H,W,1 or 3]}."""
-    weights = self._weights(variables, constants)
-
-    def pictures(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-      ids = np.arange(len(image), dtype=np.int32)
-      return self.run(self._pictures, weights, image, mask, ids, 0) if self._pictures else {}
-
-    return pictures
+  def with_weights(self, variables: Variables, constants: Constants) -> 'Predictor':
+    """The same system with other weights; what was compiled is shared."""
+    other = copy.copy(self)
+    other._weights, other._placed = other._gather(variables, constants), {}
+    return other
 
   @property
   def samples(self) -> bool:
-    """Whether the system draws random numbers."""
-    return self._inference.samples
+    """Whether the system draws random numbers, so that each sample is another completion."""
+    return self.inference.samples
 
-  def output(
-    self, weights: Any, image: np.ndarray, mask: np.ndarray, ids: np.ndarray, sample: int
-  ) -> np.ndarray:
-    """f32[B,H,W,3], the networks' whole output."""
-    return self.run(self._output, weights, image, mask, ids, sample)
+  def padded_size(self, height: int, width: int) -> tuple[int, int]:
+    """(height, width) at which the networks see a picture of this size."""
+    multiple = math.lcm(self.inference.multiple, self.pad_to)
+    return arrays.padded_size(height, width, multiple, self.inference.min_side)
 
-  def run(
-    self,
-    function: Callable,
-    weights: Any,
-    image: np.ndarray,
-    mask: np.ndarray,
-    ids: np.ndarray,
-    sample: int,
-  ) -> Any:
-    """What a compiled function makes of a batch, on the host, without any padding."""
-    n, height, width = image.shape[:3]
-    sides = (self._inference.multiple, self._inference.min_side)
-    rows = np.minimum(np.arange(-(-n // self._count) * self._count), n - 1)
-    padded = [
-      np.asarray(arrays.pad_to_multiple(np.asarray(x)[rows], *sides)) for x in (image, mask)
-    ]
-    further = inputs.compute(self._inference.inputs, *padded)
-    ids = np.asarray(ids, np.int32)[rows]
-    *padded, ids, further = jax.device_put((*padded, ids, further), self._split)
-    output = function(weights, *padded, self._rng, ids, np.int32(sample), further)
-    return jax.tree.map(lambda x: np.asarray(x)[:n, :height, :width], output)
+  def __call__(self, image: Images, mask: Images, ids: np.ndarray, sample: int = 0) -> Any:
+    """The completed images.
 
-  def fingerprint(self, weights: Any) -> str:
-    """SHA-256 of the weights, with whatever else an output depends on."""
-    digest = hashlib.sha256(f'{self._inference.inputs} {self._seed}'.encode())
-    variables, constants = weights
-    for path, leaf in jax.tree_util.tree_leaves_with_path((*variables, constants)):
+    Args:
+      image: f32[B,H,W,3] in [0,1], 0 in the hole; or a sequence, see `Images`.
+      mask: f32[B,H,W,1], 1 = hole.
+      ids: i32[B], the numbers of the images within their set.
+      sample: number of the completion, of systems that draw random numbers.
+
+    Returns:
+      f32[B,H,W,3] that equals `image` to the bit wherever mask is 0; a list for a sequence.
+    """
+    outputs = self.output(image, mask, ids, sample)
+    paste = lambda output, image, mask: np.where(mask > 0, output, image)
+    if isinstance(image, np.ndarray):
+      return paste(outputs, image, mask)
+    return [paste(*row) for row in zip(outputs, image, mask, strict=True)]
+
+  def output(self, image: Images, mask: Images, ids: np.ndarray, sample: int = 0) -> Any:
+    """The networks' whole output, known pixels too; arguments and result as of a call."""
+    return self._run(self._output, image, mask, ids, sample)
+
+  def pictures(self, image: Images, mask: Images, ids: np.ndarray) -> dict[str, Any]:
+    """What the system can show besides its output: a coarse result, edges, where attention looks.
+
+    Args:
+      image: as of a call, as mask and ids.
+      mask: of the same images.
+      ids: their numbers.
+
+    Returns:
+      {name: f32[B,H,W,1 or 3] in [0,1]}; {} for a system that has nothing to show.
+    """
+    return self._run(self._pictures, image, mask, ids, 0) if self._pictures else {}
+
+  def lower(self, image: Images, mask: Images) -> jax.stages.Lowered:
+    """The program that makes an output of this batch, to be compiled and examined."""
+    return self._output.lower(*self._arguments(image, mask, np.zeros(len(image)), 0))
+
+  def fingerprint(self) -> str:
+    """SHA-256 of everything that an output depends on: the weights, the seed, the padding."""
+    digest = hashlib.sha256(f'{self.inference.inputs} {self.seed} {self.pad_to}'.encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(self._weights):
       leaf = np.asarray(leaf)
       digest.update(f'{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}'.encode())
       digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
-  def _weights(self, variables: Variables, constants: Constants) -> tuple[Variables, Constants]:
-    return self._local((variables.pick(self._inference.networks), dict(constants)))
+  def _run(
+    self, program: Callable, image: Images, mask: Images, ids: np.ndarray, sample: int
+  ) -> Any:
+    """What a program makes of a batch, on the host, cropped to the sizes of the images."""
+    results = program(*self._arguments(image, mask, ids, sample))
+    sizes = [x.shape[:2] for x in image]
 
-  def _local(self, tree: Any) -> Any:
-    def bring(x: Any) -> Any:
-      if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        if x.is_fully_replicated:
-          x = x.addressable_data(0)
-        else:
-          from jax.experimental import multihost_utils
+    def crop(x: jax.Array) -> Any:
+      # The copies that fill up the batch come last, and are left out here.
+      rows = [row[:h, :w] for row, (h, w) in zip(np.asarray(x), sizes, strict=False)]
+      return np.stack(rows) if isinstance(image, np.ndarray) else rows
 
-          x = multihost_utils.process_allgather(x, tiled=True)
-      return jax.device_put(x, self._whole)
+    return jax.tree.map(crop, results)
 
-    return jax.tree.map(bring, tree)
+  def _arguments(self, image: Images, mask: Images, ids: np.ndarray, sample: int) -> tuple:
+    """What a program takes, on the devices."""
+    count = min(len(image), len(self._devices))
+    multiple = math.lcm(self.inference.multiple, self.pad_to)
+    images, masks = (
+      np.stack([arrays.pad_to_multiple(x, multiple, self.inference.min_side) for x in batch])
+      for batch in (image, mask)
+    )
+    batch = (images, masks, np.asarray(ids, np.int32))
+    batch = (*batch, inputs.compute(self.inference.inputs, images, masks))
+    rows = np.minimum(np.arange(-(-len(image) // count) * count), len(image) - 1)
+    weights, split = self._place(count)
+    batch = jax.device_put(jax.tree.map(lambda x: x[rows], batch), split)
+    return weights, *batch, np.int32(sample)
 
+  def _place(self, count: int) -> tuple[Any, NamedSharding]:
+    """The weights on each of the first devices, and how a batch is split over these."""
+    if count not in self._placed:
+      mesh = Mesh(np.array(self._devices[:count]), ('batch',))
+      whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ('batch',)))
+      self._placed[count] = jax.device_put(self._weights, whole), split
+    return self._placed[count]
 
-class Bound:
-  """A system with its weights, as `predictors` describes a predictor."""
+  def _gather(self, variables: Variables, constants: Constants) -> tuple[Variables, Constants]:
+    """The weights of the networks that inference reads, whole in this process."""
 
-  kind = 'system'
+    def whole(x: Any) -> Any:
+      if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return x
+      if x.is_fully_replicated:
+        return x.addressable_data(0)
+      from jax.experimental import multihost_utils
 
-  def __init__(self, model: Model, weights: Any):
-    """See the class."""
-    self._model, self._bound = model, weights
-    self.samples = model.samples
+      return multihost_utils.process_allgather(x, tiled=True)
 
-  def __call__(
-    self, image: np.ndarray, mask: np.ndarray, ids: np.ndarray, sample: int = 0
-  ) -> np.ndarray:
-    """f32[B,H,W,3], the completed images."""
-    return np.asarray(np.where(mask > 0, self.output(image, mask, ids, sample), image))
-
-  def output(
-    self, image: np.ndarray, mask: np.ndarray, ids: np.ndarray, sample: int = 0
-  ) -> np.ndarray:
-    """f32[B,H,W,3], the networks' whole output."""
-    return self._model.output(self._bound, image, mask, ids, sample)
-
-  def fingerprint(self) -> str:
-    """Changes with the weights and the seed."""
-    return self._model.fingerprint(self._bound)
-
-
-def _whole(function: Callable) -> Callable:
-  """The function with one key for the batch."""
-
-  def run(weights, image, mask, rng, ids, sample, further):
-    return function(*weights, image, mask, rng, **further)
-
-  return run
+    used = variables.pick(self.inference.networks)
+    return jax.tree.map(whole, (used, dict(constants)))
 
 
-def _one_by_one(function: Callable) -> Callable:
-  """The function with every image alone, and a key of its own."""
+def _with_keys(function: Callable, seed: int, samples: bool) -> Callable:
+  """`function` of a batch; where it samples, image by image with a key for each."""
 
-  def run(weights, image, mask, rng, ids, sample, further):
+  def whole(weights, image, mask, ids, further, sample):
+    return function(*weights, image, mask, jax.random.key(seed), **further)
+
+  def one_by_one(weights, image, mask, ids, further, sample):
     def one(image, mask, index, further):
-      key = jax.random.fold_in(jax.random.fold_in(rng, index), sample)
-      alone = jax.tree.map(lambda x: x[None], further)
-      return jnp.squeeze(function(*weights, image[None], mask[None], key, **alone), 0)
+      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), index), sample)
+      image, mask, further = jax.tree.map(lambda x: x[None], (image, mask, further))
+      return jax.tree.map(
+        lambda x: jnp.squeeze(x, 0), function(*weights, image, mask, key, **further)
+      )
 
     return jax.vmap(one)(image, mask, ids, further)
 
-  return run
+  return one_by_one if samples else whole

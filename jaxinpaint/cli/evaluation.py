@@ -15,6 +15,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from jaxinpaint import trained as trained_lib
 from jaxinpaint.cost import resources
 from jaxinpaint.evaluation import classical, folders, pairs, rows, run
 from jaxinpaint.evaluation.spec import (
@@ -30,7 +31,7 @@ from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import files, published
 from jaxinpaint.report.results import Results
 from jaxinpaint.runtime import activity, locks
-from jaxinpaint.training import checkpoints
+from jaxinpaint.trained import Trained
 
 # What the command shows as a sentence, without a traceback.
 USER_ERRORS = (EvaluationError, locks.InUse)
@@ -76,7 +77,7 @@ def prepare(given: argparse.Namespace, config: ConfigDict | None = None) -> Prep
     if given.real_dir or given.fake_dir or given.mask_dir:
       return _prepare_pairs(given, config or ConfigDict())
     return _prepare_rows(given, config)
-  except (ValueError, OSError, checkpoints.CheckpointError) as error:
+  except (ValueError, OSError) as error:
     raise EvaluationError(str(error)) from error
 
 
@@ -92,14 +93,16 @@ def _prepare_rows(given: argparse.Namespace, config: ConfigDict | None) -> Prepa
   protocol, size = wanted.protocol, (wanted.side, wanted.side)
   beside = _published(given.published, protocol)
   alone = first and (len(trained) + len(stored) == 1 or given.workdir or given.weights)
-  output = _output(given, first.output if alone else _default_output([*trained, *stored]))
+  default = rows.report_folder(first) if alone else _default_output([*trained, *stored])
+  output = _output(given, default)
   on = wanted.load()
   if len(on.images) < on.count:
     logging.warning('%s has %d images, %d were wanted.', on.dataset, len(on.images), on.count)
   bins = tuple(on.masks)
   outputs = {n: folders.find(n, path, on.paths, bins, size) for n, path in stored.items()}
   costs = _resources(given, list(trained), list(fills), wanted.side) if given.resources else {}
-  found = {name: model.bind(given.seed) for name, model in trained.items()} | outputs | fills
+  systems = {name: rows.predictor(model, given.seed) for name, model in trained.items()}
+  found = systems | outputs | fills
   spec = EvaluationSpec(
     {name: found[name] for name in names},
     on,
@@ -154,7 +157,7 @@ def _prepare_pairs(given: argparse.Namespace, config: ConfigDict) -> Prepared:
 
 def _rows(
   given: argparse.Namespace, config: ConfigDict | None
-) -> tuple[dict[str, rows.Trained], dict[str, str]]:
+) -> tuple[dict[str, Trained], dict[str, str]]:
   """({name: system}, {name: folder of outputs}), in the order given."""
   if given.workdir and given.weights:
     raise ValueError('give either --workdir (with --step) of a run, or --weights, not both')
@@ -163,16 +166,16 @@ def _rows(
       'give either --workdir (with --step) of a run, or --weights of a file, or --row NAME=PATH'
     )
   named = rows.split(given.row)
-  trained: dict[str, rows.Trained] = {}
+  trained: dict[str, Trained] = {}
   if given.step is not None and not given.workdir:
     raise ValueError(
       f'--step {given.step} belongs to --workdir; a weights file has no steps, and a row names '
       'its own, --row NAME=WORKDIR@STEP'
     )
   if given.workdir:
-    model = rows.from_workdir(given.workdir, given.step)
+    model = trained_lib.load(given.workdir, given.step)
   elif given.weights:
-    model = rows.from_weights(given.weights)
+    model = trained_lib.load(given.weights)
   if given.workdir or given.weights:
     _check_system(given.system or (config.system if config else ''), model)
     if config:
@@ -188,14 +191,14 @@ def _rows(
       stored[name] = path
       continue
     try:
-      trained[name] = rows.load(path)
-    except (ValueError, OSError, checkpoints.CheckpointError) as error:
+      trained[name] = trained_lib.load(path)
+    except (ValueError, OSError) as error:
       raise ValueError(f'--row {name}: {error}') from error
     _check_system(given.system, trained[name])
   return trained, stored
 
 
-def _check_system(wanted: str, model: rows.Trained) -> None:
+def _check_system(wanted: str, model: Trained) -> None:
   """Raises ValueError for weights of another system."""
   if wanted and wanted != model.config.system:
     raise ValueError(
@@ -204,7 +207,7 @@ def _check_system(wanted: str, model: rows.Trained) -> None:
     )
 
 
-def _compare_models(config: ConfigDict, model: rows.Trained) -> None:
+def _compare_models(config: ConfigDict, model: Trained) -> None:
   """Warns where --config describes other networks than the weights are of."""
   plain = lambda c: json.dumps(json.loads(c.model.to_json_best_effort()), sort_keys=True)
   if plain(config) != plain(model.config):
@@ -305,7 +308,7 @@ def _baseline(names: Sequence[str], baseline: str) -> str:
   return baseline
 
 
-def _notes(trained: Mapping[str, rows.Trained], stored: Mapping[str, str]) -> dict[str, str]:
+def _notes(trained: Mapping[str, Trained], stored: Mapping[str, str]) -> dict[str, str]:
   if len(trained) == 1 and not stored:
     (model,) = trained.values()
     return {'weights': model.origin, 'dtype': str(model.config.dtype)}

@@ -115,26 +115,20 @@ def run(
     seed: of systems that draw random numbers.
     pictures: folder for what the system shows besides its output.
   """
-  # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
+  # Here, not above: jax takes a second to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
-    from jaxinpaint.inference import files, loading, pairs
-    from jaxinpaint.inference.inpainter import InpaintError
+    from jaxinpaint.inference import files, inpainter, pairs
+    from jaxinpaint.runtime import compilation_cache
+    from jaxinpaint.weights import hub
     from jaxinpaint.weights.store import StoreError
 
-  errors: tuple[type[Exception], ...] = (*files.USER_ERRORS, StoreError)
-  if workdir is not None:
-    from jaxinpaint.training.checkpoints import CheckpointError
-
-    errors = (*errors, CheckpointError)
   try:
-    if weights is not None and os.path.isdir(weights):
-      raise InpaintError(f'{weights} is a folder: give it as --workdir, or name a weights file')
-    if workdir is not None and not os.path.isdir(workdir):
-      raise InpaintError(f'there is no workdir {workdir}: give the --workdir of a training run')
     # Paths first: they are checked in no time, and loading takes seconds.
     pairs.find(image, mask, output, overwrite=overwrite, format=format)
+    # A run's programs are kept beside its workdir, others where fetched files are.
+    compilation_cache.use(hub.cache_folder() / 'inpaint' if workdir is None else workdir)
     with activity.shown('Loading the weights'):
-      inpainter = loading.load(
+      painter = inpainter.load(
         weights if weights is not None else workdir,
         step=step,
         batch_size=batch_size,
@@ -144,7 +138,7 @@ def run(
         seed=seed,
       )
     report = files.inpaint_files(
-      inpainter,
+      painter,
       image,
       mask,
       output,
@@ -153,7 +147,7 @@ def run(
       format=format,
       pictures=pictures,
     )
-  except errors as error:
+  except (*files.USER_ERRORS, StoreError) as error:
     command_line.say(COMMAND, files.sentence(error))
     return 2
   if report.failed:
@@ -162,5 +156,5 @@ def run(
     for path, reason in report.failed:
       print(f'  {path}: {reason}'.replace(f'{path}: {path}: ', f'{path}: '), file=sys.stderr)
     return 1
-  print(f'{len(report.written)} images written by {inpainter.name}')
+  print(f'{len(report.written)} images written by {painter.name}')
   return 0

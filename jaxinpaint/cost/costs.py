@@ -18,6 +18,7 @@ memory leaves what it had.
 import argparse
 import collections
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -32,14 +33,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays, systems
+from jaxinpaint import trained as trained_lib
 from jaxinpaint.data import inputs, pipeline
-from jaxinpaint.evaluation import classical, rows
+from jaxinpaint.evaluation import classical
 from jaxinpaint.layers import operations
 from jaxinpaint.masks import spec as data_masks
+from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Constants, Inference, Plan, Recipe, Variables
 from jaxinpaint.runtime import memory
-from jaxinpaint.training import checkpoints, preparation, sharding
 from jaxinpaint.training import config as config_lib
+from jaxinpaint.training import preparation, sharding
 
 HOLE = 0.25  # share of the centre square that is filled
 _WARM_UP = 2
@@ -71,14 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.what == 'check':
       for path in given.row:
         say('stage', path)
-        rows.load(path).bind(0)
+        trained_lib.load(path)
     elif given.what == 'predict':
       predict(row, given.size, given.max_batch, given.repeats, say)
     elif given.what == 'train':
       train(row, given.train_batch, given.train_size, given.train_steps, say)
     else:
       fill(row, given.size, given.repeats, say)
-  except (ValueError, OSError, checkpoints.CheckpointError) as error:
+  except (ValueError, OSError) as error:
     say('error', str(error))
     return 1
   return 0
@@ -95,26 +98,25 @@ def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None
     say: gets what is found.
   """
   say('stage', 'loading')
-  trained = rows.load(row)
-  inference = systems.inference(trained.config)
+  trained = trained_lib.load(row)
   device = jax.local_devices()[0]
-  variables = trained.variables.pick(inference.networks)
-  weights = jax.device_put((variables, inference.load_constants()), device)
-  say('values', {'parameters': count(variables.params), 'size': size})
+  weights = trained.variables, trained.constants
+  predictor = Predictor(trained.inference, *weights, devices=[device])
+  say('values', {'parameters': count(trained.variables.params), 'size': size})
   max_batch = max_batch or (8 if device.platform == 'cpu' else 64)
 
   say('stage', 'batch 1')
-  batch = pictures(1, size, inference)
-  say('values', {'gflops': gflops(inference, weights, batch)})
+  image, mask = pictures(1, size)
+  say('values', {'gflops': gflops(trained.inference, weights, size)})
   with _without_cache():
     begun = time.perf_counter()
-    compiled = _compile(inference, weights, batch)
+    compiled = predictor.lower(image, mask).compile()
     say('values', {'compile_seconds': time.perf_counter() - begun})
   costs = compiled.cost_analysis() or {}
   costs = costs[0] if isinstance(costs, list) else costs
   if 'flops' in costs:
     say('values', {'compiled_gflops': float(costs['flops']) / 1e9})
-  best = {1: _seconds(_runner(inference, weights, compiled, batch), repeats)}
+  best = {1: _seconds(lambda: predictor(image, mask, np.arange(1)), repeats)}
   say('values', {'seconds_per_image': best[1], 'host_gb': memory.host_peak_gb()})
   say('values', _device_memory(device, compiled))
   say('values', {'best_batch': 1, 'seconds_per_image_best_batch': best[1], 'largest_batch': 1})
@@ -122,12 +124,12 @@ def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None
   n = 2
   while n <= max_batch:
     say('stage', f'batch {n}')
-    batch = pictures(n, size, inference)
+    batch = (*pictures(n, size), np.arange(n))
     try:
-      compiled = _compile(inference, weights, batch)
+      compiled = predictor.lower(*batch[:2]).compile()
       if _planned(compiled) > _free_bytes(device):
         raise MemoryError
-      best[n] = _seconds(_runner(inference, weights, compiled, batch), _BATCH_REPEATS) / n
+      best[n] = _seconds(functools.partial(predictor, *batch), _BATCH_REPEATS) / n
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
       if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
         raise
@@ -212,48 +214,31 @@ def count(params: Mapping[str, Any]) -> int:
   return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
 
 
-def gflops(inference: Inference, weights: tuple[Variables, Constants], batch: tuple) -> float:
-  """Of `predict` on a batch of `pictures`: see `layers.operations.useful_flops`."""
-  image, mask, further = batch
-  run = lambda weights, image, mask, further: inference.predict(
-    *weights, image, mask, jax.random.key(0), **further
-  )
-  return operations.useful_flops(run, weights, image, mask, further) / 1e9
+def gflops(inference: Inference, weights: tuple[Variables, Constants], size: int) -> float:
+  """Of one output for an image of this side: see `layers.operations.useful_flops`.
 
-
-def pictures(n: int, size: int, inference: Inference | None = None) -> tuple:
-  """(image f32[n,S,S,3] with an empty hole, mask f32[n,S,S,1]): photographs of the sample.
-
-  With a system they are padded to the sides that it takes, and its further inputs come third.
+  Args:
+    inference: of the system.
+    weights: arrays or their shapes.
+    size: before padding.
   """
+  sides = arrays.padded_size(size, size, inference.multiple, inference.min_side)
+  shape = lambda dims: jax.ShapeDtypeStruct(dims, np.float32)
+  image, mask = shape((1, *sides, 3)), shape((1, *sides, 1))
+  extra = {name: shape(dims) for name, dims in inputs.shapes(inference.inputs, (1, *sides)).items()}
+  run = lambda weights, image, mask, extra: inference.output(
+    *weights, image, mask, jax.random.key(0), **extra
+  )
+  return operations.useful_flops(run, weights, image, mask, extra) / 1e9
+
+
+def pictures(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """(image f32[n,S,S,3] with an empty hole, mask f32[n,S,S,1]): photographs of the sample."""
   found = pipeline.evaluation_set('sample', 'test', size=size)
   image = arrays.to_float(np.stack([found[i % len(found)][0] for i in range(n)]))
   square = data_masks.make(f'center:{HOLE}')(np.random.default_rng(0), size, size)
   mask = np.repeat(square.astype(np.float32)[None, ..., None], n, axis=0)
-  image = np.where(mask > 0, np.float32(0), image)
-  if inference is None:
-    return image, mask
-  sides = (inference.multiple, inference.min_side)
-  image, mask = (np.asarray(arrays.pad_to_multiple(x, *sides)) for x in (image, mask))
-  return image, mask, inputs.compute(inference.inputs, image, mask)
-
-
-def _compile(inference: Inference, weights: Any, batch: tuple) -> Any:
-  image, mask, further = batch
-  run = jax.jit(inference.predict)
-  return run.lower(*weights, image, mask, jax.random.key(0), **further).compile()
-
-
-def _runner(inference: Inference, weights: Any, compiled: Any, batch: tuple) -> Callable[[], Any]:
-  """From arrays of the host to an array of the host, the further inputs made anew."""
-  image, mask, _ = batch
-  key = jax.random.key(0)
-
-  def run() -> np.ndarray:
-    further = inputs.compute(inference.inputs, image, mask)
-    return np.asarray(compiled(*weights, image, mask, key, **further))
-
-  return run
+  return np.where(mask > 0, np.float32(0), image), mask
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:

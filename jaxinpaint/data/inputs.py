@@ -18,7 +18,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from skimage import color, feature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +69,8 @@ def gray(
   Returns:
     f32[H, W, 1] in [0, 1].
   """
+  from skimage import color  # takes half a second, and few systems need it
+
   return color.rgb2gray(_maybe_wrapped(image, wrapped)).astype(np.float32)[..., None]
 
 
@@ -91,6 +92,8 @@ def canny(
   Returns:
     f32[H, W, 1] in {0, 1}.
   """
+  from skimage import color, feature
+
   luminance = color.rgb2gray(_maybe_wrapped(image, wrapped))
   edges = feature.canny(luminance, sigma=sigma, mask=known)
   return edges.astype(np.float32)[..., None]

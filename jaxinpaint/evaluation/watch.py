@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from jaxinpaint import arrays
 from jaxinpaint.evaluation import classical
 from jaxinpaint.evaluation.evaluate import evaluate
-from jaxinpaint.evaluation.predictors import Predictor
 from jaxinpaint.evaluation.run import evaluate_and_report
 from jaxinpaint.evaluation.spec import (
   SEED,
@@ -26,8 +25,8 @@ from jaxinpaint.evaluation.spec import (
 from jaxinpaint.masks import sets
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Protocol
-from jaxinpaint.predictor import Model
-from jaxinpaint.recipe import Constants, Inference
+from jaxinpaint.predictor import Predictor
+from jaxinpaint.recipe import Constants, Inference, Variables
 from jaxinpaint.report import grids
 from jaxinpaint.report.results import Example, Results
 from jaxinpaint.runtime import atomic
@@ -74,7 +73,8 @@ class Watch:
     """See the class."""
     check(config)
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self._model = Model(inference, SEED)
+    # Without weights, it holds what was compiled from one look at the model to the next.
+    self._blank = Predictor(inference, Variables({}, {}), seed=SEED)
     self._on: MaskedImages | None = None
 
   def _spec(self, row: str, predict: Predictor, count: int) -> EvaluationSpec:
@@ -105,7 +105,7 @@ class Watch:
     Returns:
       {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
     """
-    predict = self._model.bind(state.averaged, constants)
+    predict = self._blank.with_weights(state.averaged, constants)
     spec = self._spec('model', predict, self._config.evaluation.quick_count)
     results = evaluate(spec, share=True, examples=0, progress=False)
     (b,) = results.bins
@@ -124,14 +124,13 @@ class Watch:
     Returns:
       The grid, uint8[H, W, 3]; None on all processes but the first.
     """
-    predict = self._model.bind(state.averaged, constants)
-    draw = self._model.bind_pictures(state.averaged, constants)
+    predict = self._blank.with_weights(state.averaged, constants)
     if jax.process_index() != 0:
       return None
     count = self._config.training.sample_count
     results = evaluate(self._spec('output', predict, count), examples=count, progress=False)
     (b,) = results.bins
-    picture = grids.of_examples(results, b, _pictures(draw, results.examples))
+    picture = grids.of_examples(results, b, _pictures(predict, results.examples))
     folder = self._workdir / 'samples'
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(
@@ -141,7 +140,7 @@ class Watch:
 
   def final(self, step: int, state: Any, constants: Constants) -> Results:
     """The whole evaluation beside the classical fills, in evaluation/STEP/, and on the terminal."""
-    predict = self._model.bind(state.averaged, constants)
+    predict = self._blank.with_weights(state.averaged, constants)
     wanted = ImagesSpec.of_config(self._config)
     spec = EvaluationSpec(
       {self._config.system: predict, **classical.PREDICTORS},
@@ -153,10 +152,11 @@ class Watch:
     return evaluate_and_report(spec, self._workdir / 'evaluation' / str(step))
 
 
-def _pictures(draw: Callable, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-  """{name: uint8[n, H, W, 3]} of the recipe's further pictures of the examples."""
+def _pictures(predict: Predictor, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+  """{name: uint8[n, H, W, 3]} of what else the system can show of the examples."""
   mask = np.stack([e.mask for e in examples]).astype(np.float32)[..., None]
   truth = arrays.to_float(np.stack([e.truth for e in examples]))
-  drawn = draw(np.where(mask > 0, np.float32(0), truth), mask)
+  ids = np.array([e.index for e in examples], np.int32)
+  drawn = predict.pictures(np.where(mask > 0, np.float32(0), truth), mask, ids)
   rgb = lambda x: np.broadcast_to(x, (*x.shape[:-1], 3))
   return {name: arrays.to_uint8(rgb(np.clip(x, 0, 1))) for name, x in drawn.items()}

@@ -15,8 +15,6 @@ a hole below 7 pixels in width shows nothing of the completion. Here only the ho
 
 import cv2
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 
 from jaxinpaint import arrays
 
@@ -52,6 +50,8 @@ def _membrane(hole: np.ndarray, wanted: np.ndarray) -> np.ndarray:
   For every pixel p: sum over neighbours q in the hole of (c_p - c_q), plus (c_p - wanted_p) for
   each known neighbour, is 0. Beyond the image's rim there are no neighbours (no flux).
   """
+  import scipy.sparse.linalg  # takes half a second, and few pictures are blended
+
   n = len(wanted)
   index = np.full(hole.shape, -1)
   index[hole] = np.arange(n)

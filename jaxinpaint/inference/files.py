@@ -97,7 +97,7 @@ def inpaint_files(
   """
   found = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
   report = Report()
-  if pictures is not None and not inpainter.inference.pictures:
+  if pictures is not None and not inpainter.predictor.inference.pictures:
     raise InpaintError(f'{inpainter.name} has no pictures to show besides its output')
   say = say or functools.partial(tqdm.tqdm.write, file=sys.stderr)
 
@@ -118,9 +118,9 @@ def inpaint_files(
     names = ', '.join(p.name for p in found.unused[:5])
     more = ', ...' if len(found.unused) > 5 else ''
     warn(f'{len(found.unused)} masks belong to no image and are not used: {names}{more}')
-  todo = [p for p in found.pairs if p.mask is not None]
+  todo = [(number, pair) for number, pair in enumerate(found.pairs) if pair.mask is not None]
   # Equal sizes in a row fill whole batches, which compile once.
-  todo.sort(key=lambda p: (_size_of(p.image), str(p.image)))
+  todo.sort(key=lambda item: (_size_of(item[1].image), str(item[1].image)))
   disable = None if progress is None else not progress
   with tqdm.tqdm(total=len(found.pairs), unit='img', disable=disable) as bar:
     for pair in found.pairs:
@@ -130,12 +130,12 @@ def inpaint_files(
     changes: list[int] = []
     reduced = 0
     jobs = _jobs(todo, read_mask, warn, fail)
-    for (pair, picture, hole), rgb in inpainter.stream(jobs):
+    for (pair, number, picture, hole), rgb in inpainter.stream(jobs):
       try:
         change = _write(pair, picture, hole, rgb, warn)
         if pictures is not None and hole.any():
           place = pair.output.relative_to(output) if found.folder else pair.output.name
-          drawn = inpainter.pictures(picture.rgb(), hole)
+          drawn = inpainter.pictures(picture.rgb(), hole, number)
           _write_pictures(drawn, pathlib.Path(pictures, place), overwrite)
       except USER_ERRORS as error:
         fail(pair, error)
@@ -168,8 +168,10 @@ class _Key:
     return iter(self.parts)
 
 
-def _jobs(todo: list[Pair], read_mask: '_MaskReader', warn: Say, fail: Callable) -> Iterator:
-  for pair in todo:
+def _jobs(
+  todo: list[tuple[int, Pair]], read_mask: '_MaskReader', warn: Say, fail: Callable
+) -> Iterator:
+  for number, pair in todo:
     try:
       picture = picture_lib.read(pair.image)
       picture.check_holdable(pair.format)
@@ -178,7 +180,7 @@ def _jobs(todo: list[Pair], read_mask: '_MaskReader', warn: Say, fail: Callable)
     except USER_ERRORS as error:
       fail(pair, error)
       continue
-    yield _Key(pair, picture, hole), picture.rgb(), hole
+    yield _Key(pair, number, picture, hole), number, picture.rgb(), hole
 
 
 class _MaskReader:

@@ -1,13 +1,13 @@
-"""Arrays in, arrays out: one system with its weights, for images of any size.
+"""Pictures as a person has them: checked, run through a system, and pasted back.
 
-  inpainter = Inpainter(inference, variables, constants, name='mesff')
+  inpainter = load('misf.safetensors')
   completed = inpainter(image, mask)           # one image
   completed = inpainter(images, masks)         # a batch, or a list of images of different sizes
 
 Known pixels of the result are those of the input, to the bit, whatever the network does.
 """
 
-import math
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,14 +16,14 @@ import jax
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.data import inputs
+from jaxinpaint import trained as trained_lib
 from jaxinpaint.inference import blend as blend_lib
-from jaxinpaint.recipe import Constants, Inference, Variables
+from jaxinpaint.predictor import Predictor
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones: memory follows
 # pixels, not images.
 _FULL_BATCH_PIXELS = 512 * 512
-# Images that may wait for company of their own size, in batches.
+# Images that may wait for others of their own size, in batches.
 _WAITING_BATCHES = 4
 
 
@@ -31,62 +31,81 @@ class InpaintError(ValueError):
   """Input that cannot be inpainted; the message says what is wrong and what to do."""
 
 
+def load(
+  path: str | os.PathLike,
+  *,
+  step: int | None = None,
+  batch_size: int = 8,
+  seed: int = 0,
+  max_side: int | None = None,
+  pad_to: int = 1,
+  blend: str = 'none',
+) -> 'Inpainter':
+  """Loads a system with its weights.
+
+  Args:
+    path: a weights file (NAME.safetensors with NAME.json beside it), the workdir of a run, or
+      WORKDIR@STEP.
+    step: of the checkpoint of a run; None: the newest.
+    batch_size: see Inpainter, as max_side and blend.
+    seed: of systems that draw random numbers.
+    max_side: longer images are completed at reduced size.
+    pad_to: sides are padded to a multiple of it (besides the network's own): the larger, the fewer
+      compilations for images of many sizes, at the price of a wider padding.
+    blend: 'poisson' or 'none'.
+
+  Raises:
+    weights.store.StoreError: the weights cannot be used, see `trained.load`.
+    InpaintError: an option is out of range.
+  """
+  if pad_to < 1:
+    raise InpaintError(f'pad_to {pad_to} must be at least 1')
+  trained = trained_lib.load(path, step)
+  weights = trained.variables, trained.constants
+  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to)
+  return Inpainter(
+    predictor, name=trained.name, batch_size=batch_size, max_side=max_side, blend=blend
+  )
+
+
 class Inpainter:
   """Completes images with one system; compiled once for each padded size and batch.
 
-  Sides are padded at the bottom and right by reflection to what the network takes, and cropped
-  back. The mask is reflected with the image: a hole that touches the rim stays a hole beyond it,
-  where blank pixels would else pass for known ones.
-
   Attributes:
+    predictor: the system with its weights.
     name: of the system and its weights, for messages.
-    inference: of the system.
     batch_size: images of up to 512 x 512 that run at once; of larger ones proportionally fewer.
-    seed: of systems that draw random numbers; a result also depends on the images beside it in the
-      batch then.
     max_side: longer images are completed at reduced size (long side `max_side`) and only the hole,
       enlarged again, is pasted into the full image: it is as soft as that enlargement. None: never
       reduced. Published networks learn at 256 pixels, so holes much larger than their training
       size come out better reduced; and memory grows with the pixels.
-    pad_to: sides are padded to a multiple of it (besides the network's own): the larger, the fewer
-      compilations for images of many sizes, at the price of a wider padding.
     blend: 'poisson' fits completions to the level of what surrounds them (`inference.blend`), of
       any system, in seconds on the CPU for a large hole; 'none' pastes them as they are.
   """
 
   def __init__(
     self,
-    inference: Inference,
-    variables: Variables,
-    constants: Constants,
+    predictor: Predictor,
     *,
     name: str,
     batch_size: int = 8,
-    seed: int = 0,
     max_side: int | None = None,
-    pad_to: int = 1,
     blend: str = 'none',
   ):
-    """See the class; variables and constants are what `inference.predict` takes.
+    """See the class.
 
     Raises:
-      InpaintError: batch_size, max_side or pad_to is out of range, or blend unknown.
+      InpaintError: batch_size or max_side is out of range, or blend unknown.
     """
     if batch_size < 1:
       raise InpaintError(f'batch_size {batch_size} must be at least 1')
-    if pad_to < 1:
-      raise InpaintError(f'pad_to {pad_to} must be at least 1')
-    least = max(inference.min_side, inference.multiple, 8)
+    least = max(predictor.inference.min_side, predictor.inference.multiple, 8)
     if max_side is not None and max_side < least:
       raise InpaintError(f'max_side {max_side} must be at least {least}, or None for no limit')
     if blend not in blend_lib.KINDS:
       raise InpaintError(f'blend {blend!r} must be one of: {", ".join(blend_lib.KINDS)}')
-    self.name, self.inference, self.blend = name, inference, blend
-    self.batch_size, self.seed = batch_size, seed
-    self.max_side, self.pad_to = max_side, pad_to
-    self._state = jax.device_put((variables, dict(constants)))
-    self._predict = jax.jit(inference.predict)
-    self._pictures = jax.jit(inference.pictures) if inference.pictures else None
+    self.predictor, self.name, self.blend = predictor, name, blend
+    self.batch_size, self.max_side = batch_size, max_side
 
   def __repr__(self) -> str:
     return f'Inpainter({self.name!r}, batch_size={self.batch_size}, max_side={self.max_side})'
@@ -121,7 +140,8 @@ class Inpainter:
         )
       images = [image] if single else list(image)
     masks = _masks_for(images, mask, single)
-    results = dict(self.stream(zip(range(len(images)), images, masks, strict=True)))
+    numbers = range(len(images))
+    results = dict(self.stream(zip(numbers, numbers, images, masks, strict=True)))
     if single:
       return results[0]
     ordered = [results[i] for i in range(len(images))]
@@ -129,12 +149,13 @@ class Inpainter:
       return ordered
     return np.stack(ordered) if ordered else image.copy()
 
-  def pictures(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+  def pictures(self, image: np.ndarray, mask: np.ndarray, number: int = 0) -> dict[str, np.ndarray]:
     """What the system can show besides its output: a coarse result, edges, where attention looks.
 
     Args:
       image: one image, as of a call.
       mask: likewise.
+      number: as of `stream`.
 
     Returns:
       {name: uint8[h, w, 1 or 3]}, h and w the image's, or reduced to `max_side`; {} for a system
@@ -143,26 +164,21 @@ class Inpainter:
     Raises:
       InpaintError: as a call.
     """
-    if self._pictures is None:
-      return {}
     image = check_image(image)
     hole = check_mask(mask, image.shape[:2])
     _check_range(image, hole)
-    job = _Job(None, image, hole, self.max_side)
-    shape = self._padded(job.small_hole)
-    images = _reflect(job.small, shape)[None]
-    masks = _reflect(job.small_hole[..., None], shape)[None].astype(np.float32)
-    drawn = self._call(self._pictures, images, masks)
-    height, width = job.small_hole.shape
-    return {n: arrays.to_uint8(np.asarray(x)[0, :height, :width]) for n, x in drawn.items()}
+    drawn = self._call(self.predictor.pictures, [_Job(None, number, image, hole, self.max_side)])
+    return {name: arrays.to_uint8(pictures[0]) for name, pictures in drawn.items()}
 
   def stream(
-    self, items: Iterable[tuple[Hashable, np.ndarray, np.ndarray]]
+    self, items: Iterable[tuple[Hashable, int, np.ndarray, np.ndarray]]
   ) -> Iterator[tuple[Hashable, np.ndarray]]:
     """Fills many, in batches of equal padded size, holding only a few in memory.
 
     Args:
-      items: (key, image, mask); image and mask as one image of `__call__`.
+      items: (key, number, image, mask); image and mask as one image of `__call__`. The number of an
+        image within its set, 0 for an image alone, decides what a system that draws random numbers
+        makes of it, here and in an evaluation of that set.
 
     Yields:
       (key, completed image) in the order in which batches fill up.
@@ -174,15 +190,15 @@ class Inpainter:
     # Batch sizes that ran in this stream: a remainder is filled up to one of them and compiles
     # nothing. Calls of their own compile their own size, else one image would pay for eight.
     ran: dict[tuple[int, int], set[int]] = {}
-    for key, image, mask in items:
+    for key, number, image, mask in items:
       image = check_image(image)
       hole = check_mask(mask, image.shape[:2])
       _check_range(image, hole)
       if not hole.any():
         yield key, image.copy()
         continue
-      job = _Job(key, image, hole, self.max_side)
-      shape = self._padded(job.small_hole)
+      job = _Job(key, number, image, hole, self.max_side)
+      shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
       if len(waiting[shape]) >= self._batch(shape):
         yield from self._flush(waiting, shape, ran)
@@ -190,12 +206,6 @@ class Inpainter:
         yield from self._flush(waiting, max(waiting, key=lambda s: len(waiting[s])), ran)
     for shape in list(waiting):
       yield from self._flush(waiting, shape, ran)
-
-  def _padded(self, hole: np.ndarray) -> tuple[int, int]:
-    multiple = math.lcm(self.inference.multiple, self.pad_to)
-    least = max(self.inference.min_side, 1)
-    height, width = (-(-max(n, least) // multiple) * multiple for n in hole.shape)
-    return height, width
 
   def _batch(self, shape: tuple[int, int]) -> int:
     fit = self.batch_size * _FULL_BATCH_PIXELS // (shape[0] * shape[1])
@@ -209,33 +219,27 @@ class Inpainter:
     size = min((s for s in sizes if s >= len(jobs)), default=len(jobs))
     sizes.add(size)
     rows = jobs + [jobs[-1]] * (size - len(jobs))
-    images = np.stack([_reflect(job.small, shape) for job in rows])
-    masks = np.stack([_reflect(job.small_hole[..., None], shape) for job in rows])
-    outputs = self._run(images, masks.astype(np.float32))
-    for job, output in zip(jobs, outputs, strict=False):
+    for job, output in zip(jobs, self._call(self.predictor, rows), strict=False):
+      if not np.isfinite(output[job.small_hole]).all():
+        raise InpaintError(
+          f'{self.name} gave values that are not finite at {shape[0]} x {shape[1]}: its weights '
+          'are damaged or of a run that diverged; use others'
+        )
       yield job.key, job.paste(output, self.blend)
 
-  def _run(self, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    height, width = images.shape[1:3]
-    outputs = np.asarray(self._call(self._predict, images, masks), np.float32)
-    if not np.isfinite(outputs[np.broadcast_to(masks > 0, outputs.shape)]).all():
-      raise InpaintError(
-        f'{self.name} gave values that are not finite at {height} x {width}: its weights are '
-        'damaged or of a run that diverged; use others'
-      )
-    return outputs
-
-  def _call(self, function: Callable, images: np.ndarray, masks: np.ndarray) -> Any:
-    size, height, width, _ = images.shape
-    further = inputs.compute(self.inference.inputs, images, masks)
+  def _call(self, function: Callable, jobs: Sequence['_Job']) -> Any:
+    """What a method of the predictor makes of these jobs, all of one padded size."""
+    images, holes = [job.small for job in jobs], [job.small_hole for job in jobs]
+    masks = [hole[..., None].astype(np.float32) for hole in holes]
     try:
-      outputs = function(*self._state, images, masks, jax.random.key(self.seed), **further)
-      return jax.block_until_ready(outputs)
+      return function(images, masks, np.array([job.number for job in jobs], np.int32))
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
       if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        height, width = self.predictor.padded_size(*holes[0].shape)
         raise InpaintError(
-          f'memory does not suffice for {size} x {height} x {width} pixels at once: set max_side '
-          f'below {max(height, width)}' + (f' or batch_size below {size}' if size > 1 else '')
+          f'memory does not suffice for {len(jobs)} x {height} x {width} pixels at once: set '
+          f'max_side below {max(height, width)}'
+          + (f' or batch_size below {len(jobs)}' if len(jobs) > 1 else '')
         ) from error
       raise
 
@@ -243,24 +247,24 @@ class Inpainter:
 class _Job:
   """One image on its way: as given, and as the network sees it."""
 
-  def __init__(self, key: Hashable, image: np.ndarray, hole: np.ndarray, max_side: int | None):
-    self.key, self.image, self.hole = key, image, hole
+  def __init__(
+    self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray, max_side: int | None
+  ):
+    self.key, self.number, self.image, self.hole = key, number, image, hole
     # Blank, so that nothing the hole holds can reach the result, NaN included.
-    blank = np.where(hole[..., None], np.float32(0), _unit(image))
+    blank = np.where(hole[..., None], np.float32(0), arrays.to_float(image))
     self.small, self.small_hole = blank, hole
     if max_side is not None and max(hole.shape) > max_side:
       self.small, self.small_hole = shrink(blank, hole, max_side)
 
   def paste(self, output: np.ndarray, blend: str) -> np.ndarray:
-    height, width = self.small_hole.shape
-    output = output[:height, :width]
     if self.small_hole.shape != self.hole.shape:
       # Beside the hole the network's input is as good as its output, and is what to blend into.
       height, width = self.hole.shape
       output = cv2.resize(output, (width, height), interpolation=cv2.INTER_CUBIC)
     output = np.clip(output, 0.0, 1.0)
     if blend == 'poisson':
-      output = blend_lib.poisson(_unit(self.image), output, self.hole)
+      output = blend_lib.poisson(arrays.to_float(self.image), output, self.hole)
     if self.image.dtype == np.uint8:
       output = arrays.to_uint8(output)
     return np.where(self.hole[..., None], output.astype(self.image.dtype), self.image)
@@ -363,15 +367,3 @@ def _masks_for(images: list, mask: Any, single: bool) -> list:
   if len(mask) != len(images):
     raise InpaintError(f'{len(images)} images but {len(mask)} masks: give one each, or one for all')
   return list(mask)
-
-
-def _unit(image: np.ndarray) -> np.ndarray:
-  if image.dtype == np.uint8:
-    return image.astype(np.float32) / np.float32(255)
-  return image.astype(np.float32)
-
-
-def _reflect(x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """Pads [h, w, C] to [H, W, C]; numpy reflects again and again where one side does not suffice."""
-  height, width = x.shape[:2]
-  return np.pad(x, ((0, shape[0] - height), (0, shape[1] - width), (0, 0)), mode='reflect')

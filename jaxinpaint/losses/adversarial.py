@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxinpaint import arrays
 from jaxinpaint.losses.reconstruction import absolute_difference
@@ -99,6 +98,8 @@ def binary_cross_entropy(
       limit.
   """
   target = jnp.broadcast_to(jnp.asarray(target, jnp.float32), logits.shape)
+  import optax  # here, so that running a system does not load the libraries of training
+
   values = optax.sigmoid_binary_cross_entropy(_f32(logits), target)
   return (values if limit is None else jnp.minimum(values, limit)).mean()
 

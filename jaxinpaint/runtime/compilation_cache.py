@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between starts: on by default, beside the workdir.
+"""Where compiled programs are kept between starts: on by default, beside the workdir of a run.
 
 A program that took a second or more to compile is read from the cache when the run is started
 again, and by other runs with the same parent folder and program. JAX_COMPILATION_CACHE_DIR names
@@ -25,7 +25,7 @@ def use(workdir: str | pathlib.Path) -> str | None:
   """Turns the cache on and logs where it is; call it before anything is compiled.
 
   Args:
-    workdir: of the run; need not exist.
+    workdir: of the run, or any path in the folder that gets the cache; need not exist.
 
   Returns:
     The folder; None: nothing is kept.

@@ -15,6 +15,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
+from jaxinpaint import trained as trained_lib
 from jaxinpaint.cost import resources
 from jaxinpaint.data import sources
 from jaxinpaint.evaluation import classical, folders, predictors, rows, run
@@ -26,7 +27,6 @@ from jaxinpaint.runtime import digest
 from jaxinpaint.runtime.environment import environment
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images
-from jaxinpaint.training import checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def prepare(request: Request) -> 'Study':
   """
   try:
     return _prepare(request)
-  except (ValueError, OSError, checkpoints.CheckpointError) as error:
+  except (ValueError, OSError) as error:
     raise EvaluationError(str(error)) from error
 
 
@@ -141,7 +141,7 @@ def _prepare(request: Request) -> 'Study':
       try:
         if path not in loaded:
           loaded[path] = _load(path, config, request.size)
-      except (ValueError, OSError, checkpoints.CheckpointError) as error:
+      except (ValueError, OSError) as error:
         raise ValueError(f'--row {name}: {error}') from error
       found[d].append(_row(name, path, loaded[path], config))
     clash = [r.name for r in found[d] if r.name in fills]
@@ -176,11 +176,11 @@ def _load(path: str, config: ConfigDict, size: int | None) -> tuple[str, int, An
   """(system, size, predictor, origin) of a row's path."""
   if rows.is_folder(path):
     return '', size or config.size, None, f'files in {path}'
-  trained = rows.load(path)
+  trained = trained_lib.load(path)
   own = size or config.size
   if size is None and trained.config.system in config.own_size:
     own = trained.config.get('data', {}).get('size') or trained.config.model.get('image_size', own)
-  return trained.config.system, own, trained.bind(config.seed), trained.origin
+  return trained.config.system, own, rows.predictor(trained, config.seed), trained.origin
 
 
 def _row(name: str, path: str, found: tuple[str, int, Any, str], config: ConfigDict) -> Row:

@@ -22,11 +22,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
-from jaxinpaint.recipe import Variables
 from jaxinpaint.runtime.faults import StorageError, of_the_runtime
-from jaxinpaint.training import checksums
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training.state import TrainState
+from jaxinpaint.weights import checksums
+from jaxinpaint.weights.checkpoints import list_steps, read_meta
 
 _ARRAYS = ('params', 'stats', 'opt', 'ema')
 _policy = ocp.checkpoint_managers
@@ -255,23 +255,6 @@ class Checkpoints:
       multihost_utils.sync_global_devices('jaxinpaint: broken checkpoints set aside')
 
 
-def list_steps(folder: str | pathlib.Path) -> list[int]:
-  """Steps of the finished checkpoints in a `checkpoints` folder, ascending."""
-  folder = pathlib.Path(folder)
-  if not folder.is_dir():
-    return []
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
-
-
-def read_meta(path: pathlib.Path) -> dict[str, Any]:
-  """The JSON item of the checkpoint at `path`."""
-  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-    meta = reader.restore(path / 'meta')
-  if not isinstance(meta, dict) or 'config' not in meta or 'step' not in meta:
-    raise ValueError(f'{path}/meta does not hold step and config')
-  return meta
-
-
 def _read_item(path: pathlib.Path, name: str, abstract: Any) -> Any:
   if not jax.tree.leaves(abstract):
     return abstract
@@ -340,87 +323,3 @@ def _cause(error: BaseException) -> str:
 def _first_line(error: BaseException) -> str:
   text = str(error).strip()
   return f'{type(error).__name__}: {text.splitlines()[0][:300] if text else ""}'
-
-
-def restore_for_inference(
-  workdir: str | pathlib.Path, step: int | None = None
-) -> tuple[ConfigDict, Variables, int]:
-  """What `Inference` needs of a run: averaged parameters where the run keeps averages.
-
-  Args:
-    workdir: of a run.
-    step: which checkpoint; None: the newest.
-
-  Returns:
-    (config, variables, step), on the default device.
-
-  Raises:
-    CheckpointError: no such checkpoint, with those there are.
-  """
-  from jaxinpaint import systems
-
-  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-  steps = list_steps(folder)
-  if not steps:
-    raise CheckpointError(f'{workdir} holds no checkpoint: is it the --workdir of a training run?')
-  if step is None:
-    step = steps[-1]
-  if step not in steps:
-    raise CheckpointError(f'{workdir} has no checkpoint of step {step}; there are: {steps}')
-  path = folder / str(step)
-  try:
-    checksums.verify(path, ('meta', 'params', 'ema', 'stats'))
-    meta = read_meta(path)
-    config = ConfigDict(meta['config'])
-    networks = systems.inference(config).networks
-    params = _read_networks(path / 'params', networks)
-    if (path / 'ema').is_dir():
-      params |= _read_networks(path / 'ema', networks)
-    stats = _read_networks(path / 'stats', networks) if (path / 'stats').is_dir() else {}
-  except (OSError, ValueError, KeyError) as error:
-    others = [s for s in steps if s != step]
-    raise CheckpointError(
-      f'checkpoint {path} cannot be read ({_first_line(error)}); other steps here: {others}'
-    ) from error
-  missing = [n for n in networks if n not in params]
-  if missing:
-    raise CheckpointError(f'checkpoint {path} lacks the networks {missing}')
-  return config, Variables(params, stats), step
-
-
-def read_weights(workdir: str | pathlib.Path) -> Variables:
-  """Of all networks of the newest checkpoint, averages merged in."""
-  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-  steps = list_steps(folder)
-  if not steps:
-    raise CheckpointError(f'{workdir} holds no checkpoint: is it the --workdir of a training run?')
-  path = folder / str(steps[-1])
-  wanted = tuple(n for n in _ARRAYS if n != 'opt' and (path / n).is_dir())
-  try:
-    checksums.verify(path, wanted)
-  except checksums.Damaged as error:
-    raise CheckpointError(f'{error}; other steps in {folder}: {steps[:-1]}') from error
-  items = {n: _read_networks(path / n, None) for n in wanted}
-  return Variables(items['params'] | items.get('ema', {}), items.get('stats', {}))
-
-
-def _read_networks(path: pathlib.Path, networks: tuple[str, ...] | None) -> dict[str, Any]:
-  """Those of `networks` (None: all) that an item holds, whole, on one device."""
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  with ocp.PyTreeCheckpointer() as reader:
-    tree = reader.metadata(path).item_metadata.tree
-    target = {
-      n: jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), tree[n])
-      for n in (tree if networks is None else networks)
-      if n in tree
-    }
-    if not target:
-      return {}
-    return reader.restore(
-      path,
-      args=ocp.args.PyTreeRestore(
-        target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        partial_restore=True,
-      ),
-    )

@@ -9,9 +9,8 @@ import numpy as np
 from absl import logging
 
 from jaxinpaint.recipe import Recipe, Variables
-from jaxinpaint.training import checkpoints
 from jaxinpaint.training.state import TrainState
-from jaxinpaint.weights import store
+from jaxinpaint.weights import checkpoints, store
 
 
 def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainState:
@@ -31,7 +30,7 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
   """
   path = pathlib.Path(path).expanduser()
   if path.is_dir():
-    found = checkpoints.read_weights(path)
+    found = checkpoints.read(checkpoints.find(path))
   else:
     stored = store.load(path)
     found = Variables(stored.params, stored.stats)

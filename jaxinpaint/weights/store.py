@@ -21,14 +21,17 @@ import safetensors.numpy
 
 import jaxinpaint
 from jaxinpaint.runtime import atomic, digest
-from jaxinpaint.weights import mapping
 
 FORMAT_VERSION = 1
 Path = str | os.PathLike
 
 
 class StoreError(ValueError):
-  """A weight file is missing its JSON, damaged, of a newer version or of other networks."""
+  """Weights that cannot be used: damaged, incomplete, of a newer version or of other networks."""
+
+
+class MissingWeights(StoreError, FileNotFoundError):
+  """There are no weights at the path that was given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +117,13 @@ def load(path: Path) -> Stored:
   """Reads what `save` wrote; `path` is NAME, NAME.safetensors or NAME.json.
 
   Raises:
-    FileNotFoundError: no such weights.
+    MissingWeights: no such weights.
     StoreError: the JSON is missing, not ours or of a newer version, or the two files do not
       belong together.
   """
   weights, sidecar = _paths(path)
   if not weights.exists():
-    raise FileNotFoundError(f'{weights}: no such file')
+    raise MissingWeights(f'{weights}: no such file')
   meta = _read_sidecar(weights, sidecar)
   data = weights.read_bytes()
   want = meta['weights']['sha256']
@@ -138,33 +141,12 @@ def load(path: Path) -> Stored:
     for folder in folders:
       at = at.setdefault(folder, {})
     at[last] = array
-  config = ml_collections.ConfigDict(_tuples(meta['config']))
-  return Stored(meta['system'], config, tree['params'], tree['stats'], meta)
+  return Stored(meta['system'], read_config(meta['config']), tree['params'], tree['stats'], meta)
 
 
-def check_shapes(
-  stored: Stored, params: Mapping[str, Any], stats: Mapping[str, Any] | None = None
-) -> None:
-  """Compares loaded weights with what the networks of a recipe need.
-
-  Args:
-    stored: of `load`.
-    params: {network: tree of arrays or shape structs}, e.g. of `jax.eval_shape(recipe.init, ...)`.
-    stats: likewise; None: not compared.
-
-  Raises:
-    StoreError: names or shapes differ; lists them with both shapes.
-  """
-  got, expected = {'params': stored.params}, {'params': params}
-  if stats is not None:
-    got['stats'], expected['stats'] = stored.stats, stats
-  problems = mapping.compare(got, expected)
-  if problems:
-    raise StoreError(
-      f'the weights of {stored.system!r} do not fit the networks:\n'
-      + '\n'.join(problems)
-      + '\nUse the configuration that they were saved with, or other weights.'
-    )
+def read_config(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  """The config that a weights file or a checkpoint holds as JSON; lists come back as tuples."""
+  return ml_collections.ConfigDict(_tuples(stored))
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ from jaxinpaint.evaluation import classical, run
 from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
-from jaxinpaint.predictor import Model
+from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Inference, Variables
 
 SIZE = 24
@@ -35,7 +35,7 @@ def misf():
     'mask': np.zeros((1, SIZE, SIZE, 1), np.float32),
     'id': np.zeros(1, np.int32),
   }
-  return Model(inference).bind(inference.init(jax.random.key(0), batch), {})
+  return Predictor(inference, inference.init(jax.random.key(0), batch))
 
 
 def sampling():
@@ -43,7 +43,7 @@ def sampling():
     return jax.random.uniform(rng, image.shape)
 
   inference = Inference(('generator',), None, output, samples=True)
-  return Model(inference, seed=3).bind(Variables({'generator': {}}, {}), {})
+  return Predictor(inference, Variables({'generator': {}}, {}), seed=3)
 
 
 class Counting:

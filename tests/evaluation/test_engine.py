@@ -15,7 +15,7 @@ from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Metric
-from jaxinpaint.predictor import Model
+from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Inference, Variables
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
@@ -38,7 +38,7 @@ def masks_of(bins=BINS, side=24):
 def bound(output, devices=None, params=None, **fields):
   inference = Inference(('generator',), None, output, **fields)
   variables = Variables({'generator': params or {}}, {})
-  return Model(inference, seed=5, devices=devices).bind(variables, {})
+  return Predictor(inference, variables, seed=5, devices=devices)
 
 
 def half(variables, constants, image, mask, rng):

@@ -22,7 +22,7 @@ from jaxinpaint.evaluation import classical, watch
 from jaxinpaint.evaluation.spec import ImagesSpec
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
-from jaxinpaint.predictor import Model
+from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Inference, Variables
 from jaxinpaint.report import published, tables
 from jaxinpaint.runtime import locks
@@ -157,17 +157,12 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
   assert (output / 'report.md').read_text() == text
 
 
-def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
-  config = toy_config()
-  restored = {}
-
-  def restore(workdir, step=None):
-    restored['step'] = step
-    return config, Variables(PARAMS, {}), step or 7
-
-  monkeypatch.setattr(checkpoints, 'restore_for_inference', restore)
+def test_workdir_and_its_own_data(toy, tmp_path, caplog):
+  saver = checkpoints.Checkpoints(tmp_path)
+  for step in (3, 7):
+    saver.save(TrainState(jnp.int32(step), PARAMS, {}, {}, {}), toy_config(), {})
+  saver.close()
   results = command.prepare(flags(workdir=tmp_path, step=3)).run()
-  assert restored['step'] == 3
   assert results.dataset == 'sample/test' and results.count == 5
   assert (tmp_path / 'evaluation' / '3' / 'metrics.json').exists()
   # Another config's data holds, the checkpoint's networks stay.
@@ -188,14 +183,14 @@ def test_workdir_and_its_own_data(toy, tmp_path, monkeypatch, caplog):
   [
     (dict(weights=None), 'give either --workdir'),
     (dict(workdir='.'), 'not both'),
-    (dict(weights='nowhere.safetensors'), 'nowhere.safetensors: no such file'),
-    (dict(weights=None, workdir='nowhere'), '--workdir nowhere does not exist'),
+    (dict(weights='nowhere.safetensors'), 'there are no weights at nowhere.safetensors'),
+    (dict(weights=None, workdir='nowhere'), 'there are no weights at nowhere'),
     (dict(step=3), '--step 3 belongs to --workdir'),
     (dict(row=['x']), "--row 'x' must be NAME=PATH"),
     (dict(row=['x=a', 'x=b']), 'two rows have this name, a and b'),
     (dict(row=['toy=a']), 'has this name already'),
-    (dict(row=['x=/nowhere']), '--row x: there is no /nowhere'),
-    (dict(row=['x=/nowhere@7']), '--row x: --workdir /nowhere does not exist'),
+    (dict(row=['x=/nowhere']), '--row x: there are no weights at /nowhere'),
+    (dict(row=['x=/nowhere@7']), '--row x: there are no weights at /nowhere'),
     (dict(row=['x=/nowhere@new']), "must be the step of a checkpoint, not 'new'"),
     (dict(fills=['telea', 'blur']), "--fills: unknown fill 'blur'"),
     (dict(fills=['all', 'ns']), "'all' and 'none' stand alone"),
@@ -314,7 +309,7 @@ def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
     traced.append(image.shape)
     return inference.output(variables, constants, image, mask, rng)
 
-  model = Model(dataclasses.replace(inference, output=output))
+  predictor = Predictor(dataclasses.replace(inference, output=output), Variables({}, {}))
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
   images = np.stack([p[:30, :40] for p in photographs]).astype(np.float32) / 255
   mask = np.zeros((3, 30, 40, 1), np.float32)
@@ -323,10 +318,10 @@ def test_a_model_compiles_once_and_takes_sharded_weights(photographs):
     colour = jax.device_put(np.full(3, value, np.float32), jax.NamedSharding(mesh, jax.P()))
     other = jax.device_put(np.zeros((8, 2), np.float32), jax.NamedSharding(mesh, jax.P('data')))
     params = {'generator': {'colour': colour, 'other': other}, 'critic': {}}
-    bound = model.bind(Variables(params, {}), {})
+    bound = predictor.with_weights(Variables(params, {}), {})
     output = bound(images, mask, np.arange(3, dtype=np.int32))
     np.testing.assert_array_equal(output, np.where(mask > 0, np.float32(0.5 + value), images))
-  assert traced == [(8, 32, 40, 3)], 'three images on eight devices'
+  assert traced == [(3, 32, 40, 3)], 'three images on three of eight devices'
 
 
 STATE = TrainState(
@@ -423,5 +418,5 @@ def test_the_command_fails_with_a_sentence(tmp_path):
     cwd=pathlib.Path(__file__).parents[2],
   )
   assert done.returncode == 1
-  assert 'does not exist: give the folder of a run' in done.stderr
+  assert 'give the workdir of a run' in done.stderr
   assert 'Traceback' not in done.stderr

@@ -7,6 +7,7 @@ import toy_system
 
 from jaxinpaint import arrays
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError, shrink
+from jaxinpaint.predictor import Predictor
 
 rng = np.random.default_rng(0)
 
@@ -196,7 +197,7 @@ def test_a_network_that_diverged_is_reported():
     run(noise(16, 16, 3), toy_system.hole(16, 16))
 
 
-@pytest.mark.parametrize('options', [{'batch_size': 0}, {'max_side': 4}, {'pad_to': 0}])
+@pytest.mark.parametrize('options', [{'batch_size': 0}, {'max_side': 4}, {'blend': 'x'}])
 def test_options_out_of_range(options):
   with pytest.raises(InpaintError, match=next(iter(options))):
     toy_system.inpainter(**options)
@@ -222,7 +223,8 @@ def test_pictures_have_the_images_size_and_read_what_is_known():
 
   fields = dict(multiple=8, min_side=16, inputs=('canny:sigma=1',), pictures=draw)
   predict = lambda variables, constants, image, mask, rng, canny: image
-  run = Inpainter(toy_system.inference(predict, **fields), toy_system.variables(), {}, name='toy')
+  predictor = Predictor(toy_system.inference(predict, **fields), toy_system.variables())
+  run = Inpainter(predictor, name='toy')
   image = np.random.default_rng(0).integers(0, 256, (21, 30, 3), np.uint8)
   mask = toy_system.hole(21, 30)
   drawn = run.pictures(image, mask)

@@ -5,6 +5,7 @@ import numpy as np
 from PIL import Image
 
 from jaxinpaint.inference.inpainter import Inpainter
+from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Inference, Variables
 
 COLOUR = (0.2, 0.6, 0.8)
@@ -25,9 +26,9 @@ def variables(colour=COLOUR) -> Variables:
 
 
 def inpainter(output=None, multiple=8, min_side=16, **options) -> Inpainter:
-  return Inpainter(
-    inference(output, multiple=multiple, min_side=min_side), variables(), {}, name='toy', **options
-  )
+  system = inference(output, multiple=multiple, min_side=min_side)
+  how = {k: options.pop(k) for k in ('seed', 'pad_to') if k in options}
+  return Inpainter(Predictor(system, variables(), **how), name='toy', **options)
 
 
 def hole(height: int, width: int) -> np.ndarray:

@@ -10,11 +10,9 @@ import pytest
 import test_checkpoints as runs
 
 from jaxinpaint.runtime import faults
-from jaxinpaint.training import (
-  checkpoints,
-  checksums,
-  writers,
-)
+from jaxinpaint.training import checkpoints, writers
+from jaxinpaint.weights import checkpoints as reading
+from jaxinpaint.weights import checksums, store
 
 
 @pytest.fixture(scope='module')
@@ -61,8 +59,8 @@ def test_a_flipped_bit_in_the_newest_checkpoint_leads_to_the_one_before(two, tmp
   newest = tmp_path / 'checkpoints' / '2'
   largest = max(newest.glob('params/**/d/*'), key=lambda p: p.stat().st_size)
   flip(largest)
-  with pytest.raises(checkpoints.CheckpointError, match=r'damaged.*other steps'):
-    checkpoints.read_weights(tmp_path)
+  with pytest.raises(store.StoreError, match=r'damaged.*other steps'):
+    reading.read(reading.find(tmp_path))
   back, meta = checkpoints.Checkpoints(tmp_path).restore(runs.abstract(), runs.CONFIG)
   assert meta['step'] == 1 and largest.name in caplog.text
   runs.assert_equal(runs.trained(1), back)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint.training import checkpoints
+from jaxinpaint.weights import checkpoints as reading
 
 KILLS, STEPS = 24, 120
 
@@ -81,7 +82,7 @@ def test_when_one_process_dies_the_other_ends_soon_and_says_why(tmp_path, victim
   assert (code == 69 and 'lost the others' in log) or (code == -6 and 'another task died' in log)
   folder = workdir / 'checkpoints'
   assert checkpoints.list_steps(folder)
-  checkpoints.read_weights(workdir)
+  reading.read(reading.find(workdir))
 
 
 @pytest.mark.slow

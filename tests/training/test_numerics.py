@@ -21,6 +21,7 @@ from jaxinpaint.training import (
   state,
   step,
 )
+from jaxinpaint.weights import checkpoints as reading
 
 
 def small(**training):
@@ -182,5 +183,5 @@ def test_a_checkpoint_of_before_is_still_read(tmp_path):
   del meta['data']['sick']
   path.write_text(json.dumps(meta))
   (tmp_path / 'checkpoints' / '2' / 'checksums.sha256').unlink()
-  checkpoints.restore_for_inference(tmp_path)
+  reading.read(reading.find(tmp_path))
   assert int(loop.train(small(steps=4), tmp_path).step) == 4

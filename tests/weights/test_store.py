@@ -147,15 +147,3 @@ def test_names_and_nothing(tmp_path):
   with pytest.raises(StoreError, match='no parameters'):
     store.save(tmp_path / 'x', 'toy', CONFIG, {})
   assert not list(tmp_path.iterdir())
-
-
-def test_check_shapes(tmp_path):
-  params, stats = _trees()
-  stored = store.load(_save(tmp_path / 'x'))
-  store.check_shapes(stored, params, stats)
-  params['generator']['conv']['kernel'] = np.zeros((5, 5, 2, 4))
-  with pytest.raises(StoreError) as error:
-    store.check_shapes(stored, params)
-  assert 'params/generator/conv/kernel: (3, 3, 2, 4) in the file, (5, 5, 2, 4) in the network' in (
-    str(error.value)
-  )

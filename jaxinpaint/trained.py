@@ -1,0 +1,164 @@
+"""A system with its trained weights, found and checked: the one way in for files and runs.
+
+  trained = load('runs/mesff')               # the newest checkpoint of a run
+  trained = load('runs/mesff@100000')        # the checkpoint of a step
+  trained = load('~/misf.safetensors')       # a weights file, with misf.json beside it
+  predictor = Predictor(trained.inference, trained.variables, trained.constants)
+
+Evaluation, inference and the measurement of costs all load through here, so the same mistake gets
+the same sentence everywhere.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from jaxinpaint import systems
+from jaxinpaint.recipe import Constants, Inference, Variables
+from jaxinpaint.weights import mapping, store
+from jaxinpaint.weights.store import MissingWeights, StoreError
+
+# Files that hold weights, but not as this library stores them.
+_FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.pkl', '.tar', '.th', '.h5', '.npz', '.msgpack')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What `load` returns.
+
+  Attributes:
+    path: of the weights file, or the workdir of the run.
+    step: of the checkpoint; None: a weights file.
+    config: of the system.
+    inference: of `config`.
+    variables: of `inference.networks`; averages where a run keeps them.
+    constants: of `inference.load_constants`.
+  """
+
+  path: pathlib.Path
+  step: int | None
+  config: ConfigDict
+  inference: Inference
+  variables: Variables
+  constants: Constants
+
+  @property
+  def origin(self) -> str:
+    """Where the weights come from, for reports."""
+    return str(self.path) if self.step is None else f'{self.path}, step {self.step}'
+
+  @property
+  def name(self) -> str:
+    """'SYSTEM (FILE)' or 'SYSTEM (FOLDER, step N)', for messages."""
+    where = self.path.name if self.step is None else f'{self.path.name}, step {self.step}'
+    return f'{self.config.system} ({where})'
+
+
+def load(path: str | os.PathLike, step: int | None = None) -> Trained:
+  """Loads a system with its weights and checks that they fit.
+
+  Args:
+    path: WORKDIR or WORKDIR@STEP of a run, or a weights file; a leading ~ is the home folder.
+    step: of the checkpoint of a run, where the path does not name it; None: the newest.
+
+  Raises:
+    weights.store.StoreError: one sentence that says what is wrong and what to do: nothing is there
+      (MissingWeights), it is no run and no weights file of this library, it is damaged, its config
+      is not one that this version knows, or its weights do not fit its system.
+    OSError: a file that exists cannot be read, or a frozen network that inference needs is missing.
+  """
+  path, step = _split_step(path, step)
+  if path.is_dir():
+    step, config, read = _open_run(path, step)
+    file = path / 'checkpoints' / str(step)
+  else:
+    _check_file(path)
+    if step is not None:
+      raise StoreError(f'step {step} was given, but {path} is a weights file: leave it out')
+    stored = store.load(path)
+    config, file = stored.config, path.with_suffix('.json')
+    read = Variables(stored.params, stored.stats).pick
+  try:
+    inference = systems.inference(config)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise StoreError(
+      f'the configuration in {file} is not one that this version knows: {error}. Import or save '
+      'the weights anew.'
+    ) from error
+  variables = read(inference.networks)
+  _check_fit(path, inference, variables)
+  return Trained(path, step, config, inference, variables, inference.load_constants())
+
+
+def is_run(path: str | os.PathLike) -> bool:
+  """Whether a folder is the workdir of a run that has checkpoints."""
+  return (pathlib.Path(path).expanduser() / 'checkpoints').is_dir()
+
+
+def _split_step(path: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int | None]:
+  """(the path with ~ expanded, the step that it names behind '@')."""
+  whole = pathlib.Path(path).expanduser()
+  folder, at, named = str(path).rpartition('@')
+  if not at or whole.exists():
+    return whole, step
+  if not named.isdigit():
+    raise StoreError(f'{path}: what follows @ must be the step of a checkpoint, not {named!r}')
+  if step is not None and step != int(named):
+    raise StoreError(f'{path} names step {named}, but step {step} was given too: leave one out')
+  return pathlib.Path(folder).expanduser(), int(named)
+
+
+def _open_run(
+  path: pathlib.Path, step: int | None
+) -> tuple[int, ConfigDict, Callable[[tuple[str, ...]], Variables]]:
+  """(step, config, function that reads networks) of a checkpoint."""
+  if not is_run(path):
+    inside = sorted(p.name for p in path.glob('*.safetensors'))
+    hint = f'; name one of its weight files: {", ".join(inside[:8])}' if inside else ''
+    raise StoreError(f'{path} is no workdir of a training run (it has no folder checkpoints){hint}')
+  # Orbax takes a second to import, and weights files do not need it.
+  from jaxinpaint.weights import checkpoints
+
+  folder = checkpoints.find(path, step)
+  config = store.read_config(checkpoints.read_meta(folder)['config'])
+  return int(folder.name), config, lambda networks: checkpoints.read(folder, networks)
+
+
+def _check_file(path: pathlib.Path) -> None:
+  if path.suffix.lower() in _FOREIGN:
+    raise StoreError(
+      f'{path} is not a weights file of this library (.safetensors); a published checkpoint is '
+      f'brought in by `python -m jaxinpaint.weights import SYSTEM {path} OUT`'
+    )
+  if not path.exists() and not path.with_name(path.name + '.safetensors').exists():
+    near = next((p for p in path.absolute().parents if p.is_dir()), pathlib.Path('/'))
+    inside = sorted(p.name for p in near.glob('*.safetensors'))
+    hint = f'{near} holds {", ".join(inside[:8])}' if inside else f'the path exists up to {near}'
+    raise MissingWeights(
+      f'there are no weights at {path} ({hint}): give the workdir of a run, WORKDIR@STEP or a '
+      'weights file'
+    )
+  if path.exists() and path.suffix not in ('.safetensors', '.json', ''):
+    raise StoreError(
+      f'{path} is not a weights file (.safetensors) and no workdir: give one of these'
+    )
+
+
+def _check_fit(path: pathlib.Path, inference: Inference, variables: Variables) -> None:
+  """Raises StoreError when the arrays are not those of the networks that inference reads."""
+  lacking = [n for n in inference.networks if n not in variables.params]
+  if lacking:
+    raise StoreError(
+      f'{path} lacks the networks {", ".join(lacking)}, without which no image can be completed: '
+      'import all files of the system, or give other weights'
+    )
+  problems = mapping.compare(variables._asdict(), inference.shapes()._asdict())
+  if problems:
+    raise StoreError(
+      f'{path}: the weights do not fit the networks of its configuration:\n'
+      + '\n'.join(problems)
+      + '\nUse the configuration that they were saved with, or other weights.'
+    )
