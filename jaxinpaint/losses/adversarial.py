@@ -97,9 +97,9 @@ def binary_cross_entropy(
     limit: of each element's value; PyTorch's BCELoss clamps the logarithm at -100, so 100. None: no
       limit.
   """
-  target = jnp.broadcast_to(jnp.asarray(target, jnp.float32), logits.shape)
   import optax  # here, so that running a system does not load the libraries of training
 
+  target = jnp.broadcast_to(jnp.asarray(target, jnp.float32), logits.shape)
   values = optax.sigmoid_binary_cross_entropy(_f32(logits), target)
   return (values if limit is None else jnp.minimum(values, limit)).mean()
 
