@@ -162,14 +162,14 @@ class Predictor:
     count = min(len(image), len(self._devices))
     multiple = math.lcm(self.inference.multiple, self.pad_to)
     images, masks = (
-      np.stack([arrays.pad_to_multiple(x, multiple, self.inference.min_side) for x in batch])
-      for batch in (image, mask)
+      np.stack([arrays.pad_to_multiple(x, multiple, self.inference.min_side) for x in given])
+      for given in (image, mask)
     )
-    batch = (images, masks, np.asarray(ids, np.int32))
-    batch = (*batch, inputs.compute(self.inference.inputs, images, masks))
+    extra = inputs.compute(self.inference.inputs, images, masks)
+    whole = (images, masks, np.asarray(ids, np.int32), extra)
     rows = np.minimum(np.arange(-(-len(image) // count) * count), len(image) - 1)
     weights, split = self._place(count)
-    batch = jax.device_put(jax.tree.map(lambda x: x[rows], batch), split)
+    batch = jax.device_put(jax.tree.map(lambda x: x[rows], whole), split)
     return weights, *batch, np.int32(sample)
 
   def _place(self, count: int) -> tuple[Any, NamedSharding]:
