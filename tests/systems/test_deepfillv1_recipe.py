@@ -7,6 +7,7 @@ import pytest
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import reconstruction
 from jaxinpaint.recipe import Variables
+from jaxinpaint.systems._shared import windows
 from jaxinpaint.systems.deepfillv1 import networks, recipe
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
@@ -96,16 +97,17 @@ def test_the_box_of_a_shrunk_mask_is_found_again():
     mask[top + less[0] : top + 32 - less[0], left + less[1] : left + 32 - less[1]] = 1
     masks.append(mask)
     want.append((top, left))
-  corner = recipe.hole_corner(jnp.asarray(np.stack(masks)), 32)
-  np.testing.assert_array_equal(corner, want)
-  patches = recipe.crop(jnp.asarray(np.stack(masks)), corner, 32)
+  corner = windows.middle_window(jnp.asarray(np.stack(masks)), 32)
+  np.testing.assert_array_equal(np.stack(corner, 1), want)
+  patches = windows.cut(jnp.asarray(np.stack(masks)), corner, 32)
   assert patches.shape == (50, 32, 32, 1)
   np.testing.assert_array_equal(patches.sum((1, 2, 3)), np.stack(masks).sum((1, 2, 3)))
   # At the border, without a hole, and larger than the box.
   odd = np.zeros((3, 64, 64, 1), np.float32)
   odd[0, 60:, :4] = 1
   odd[2] = 1
-  np.testing.assert_array_equal(recipe.hole_corner(odd, 32), [(32, 0), (16, 16), (16, 16)])
+  corner = np.stack(windows.middle_window(odd, 32), 1)
+  np.testing.assert_array_equal(corner, [(32, 0), (16, 16), (16, 16)])
 
 
 def generator_terms(data, outputs, **loss):

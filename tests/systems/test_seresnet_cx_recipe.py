@@ -11,6 +11,7 @@ import pytest
 from jaxinpaint import systems
 from jaxinpaint.losses import contextual
 from jaxinpaint.recipe import Variables
+from jaxinpaint.systems._shared import windows
 from jaxinpaint.systems.seresnet_cx import recipe as recipe_lib
 from jaxinpaint.training.state import TrainState
 from jaxinpaint.training.step import make_train_step
@@ -189,9 +190,10 @@ def test_areas_hold_the_hole():
   mask[1, 30:40, 38:48] = 1  # the other one
   mask[2, 10:30, 14:34] = 1  # fits exactly
   mask[3, 2:38, 20:22] = 1  # too high
+  draw = jax.jit(windows.window_on_hole_or_middle, static_argnums=2)
   tops, lefts = [], []
   for i in range(40):
-    top, left = jax.jit(recipe_lib.hole_area, static_argnums=2)(jax.random.key(i), mask, 20)
+    top, left = draw(jax.random.key(i), mask, 20)
     tops.append(top), lefts.append(left)
   tops, lefts = np.array(tops), np.array(lefts)
   assert tops.min() >= 0 and tops.max() <= 20 and lefts.min() >= 0 and lefts.max() <= 28
@@ -203,7 +205,7 @@ def test_areas_hold_the_hole():
   assert set(tops[:, 3]) == {10} and lefts[:, 3].min() >= 2 and lefts[:, 3].max() <= 20
   assert set(tops[:, 4]) == {10} and set(lefts[:, 4]) == {14}  # no hole: the middle
   image = np.random.default_rng(0).random((5, 40, 48, 3), np.float32)
-  cut = recipe_lib.areas(image, (tops[0], lefts[0]), 20)
+  cut = windows.cut(image, (tops[0], lefts[0]), 20)
   want = image[1, tops[0, 1] : tops[0, 1] + 20, lefts[0, 1] : lefts[0, 1] + 20]
   np.testing.assert_array_equal(cut[1], want)
 

@@ -40,7 +40,7 @@ from jaxinpaint import arrays
 from jaxinpaint.layers import contextual_attention
 from jaxinpaint.losses import adversarial, reconstruction
 from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared import checks, modules, windows
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.deepfillv1 import networks as networks_lib
@@ -180,36 +180,6 @@ def _forward(networks: Networks, *, coarse_only: bool) -> Forward:
   return forward
 
 
-def hole_corner(mask: jax.Array, size: int) -> jax.Array:
-  """Where the square of `size` around the hole begins.
-
-  Its middle is that of the hole's bounding box, as far as the image allows. So a box mask that was
-  shrunk by as much on opposite sides gives its original box.
-
-  Args:
-    mask: [B,H,W,1], 1 = hole; without any, the image's middle is taken.
-    size: of the square.
-
-  Returns:
-    i32[B,2], row and column.
-  """
-  corner = []
-  for axis in (1, 2):
-    n = mask.shape[axis]
-    line = (mask > 0).any(axis=(3 - axis, 3))
-    found = line.any(-1)
-    first = jnp.where(found, jnp.argmax(line, -1), 0)
-    end = jnp.where(found, n - jnp.argmax(line[:, ::-1], -1), n)
-    corner.append(jnp.clip((first + end - size) // 2, 0, n - size))
-  return jnp.stack(corner, -1).astype(jnp.int32)
-
-
-def crop(x: jax.Array, corner: jax.Array, size: int) -> jax.Array:
-  """[B,H,W,C] -> [B,size,size,C], of each sample the square that begins at its corner i32[B,2]."""
-  one = lambda x, at: jax.lax.dynamic_slice(x, (at[0], at[1], 0), (size, size, x.shape[-1]))
-  return jax.vmap(one)(x, corner)
-
-
 def _check_size(image: jax.Array, model: ConfigDict, *, judged: bool) -> None:
   height, width = image.shape[1:3]
   side, local = model.image_size, model.local_size
@@ -232,8 +202,8 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool
     image, mask = batch['image'], batch['mask']
     _check_size(image, config.model, judged=judged)
     known = 1 - mask
-    corner = hole_corner(mask, size)
-    patch = lambda x: crop(x, corner, size)
+    window = windows.middle_window(mask, size)
+    patch = lambda x: windows.cut(x, window, size)
     # Twice the error in [0, 1] is that in [-1, 1]. Without known pixels the term is 0.
     share = jnp.maximum(known.mean(), 1 / known.size) if loss.ae_over_known else 1.0
     metrics = {}
@@ -269,8 +239,8 @@ def _critic_loss(config: ConfigDict, networks: Networks) -> Loss:
   def critic_loss(variables, constants, outputs, batch, rng):
     image, mask = batch['image'], batch['mask']
     fake = jax.lax.stop_gradient(arrays.compose(outputs['out'], image, mask))
-    corner = hole_corner(mask, size)
-    patch = lambda x: crop(x, corner, size)
+    window = windows.middle_window(mask, size)
+    patch = lambda x: windows.cut(x, window, size)
     metrics, slopes = {}, {}
     rngs = jax.random.split(rng)
     for name, real, made, hole, key in (

@@ -52,10 +52,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import windows
 from jaxinpaint.losses.adversarial import binary_cross_entropy
 from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared import checks, modules, windows
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.glcic import networks

@@ -46,7 +46,7 @@ from ml_collections import ConfigDict
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial, contextual
 from jaxinpaint.recipe import Constants, Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared import checks, modules, windows
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import Term, sum_of, total
 from jaxinpaint.systems.seresnet_cx import networks as networks_lib
@@ -188,36 +188,6 @@ def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modul
   return arguments
 
 
-def hole_area(rng: jax.Array, mask: jax.Array, side: int) -> tuple[jax.Array, jax.Array]:
-  """Where squares of `side` that hold the hole begin: (top i32[B], left i32[B]).
-
-  Uniform among the squares within the image that hold the hole's bounding box, for each image on
-  its own; where none does, as near to the middle of the box as the image allows.
-
-  Args:
-    rng: a key.
-    mask: f32[B,H,W,1], 1 = hole; an image without a hole counts as one hole.
-    side: at most H and W.
-  """
-  starts = []
-  for axis, key in zip((1, 2), jax.random.split(rng), strict=True):
-    n = mask.shape[axis]
-    rows = (mask > 0).any((3 - axis, 3))
-    first = jnp.argmax(rows, axis=1)
-    end = n - jnp.argmax(rows[:, ::-1], axis=1)
-    low, high = jnp.maximum(end - side, 0), jnp.minimum(first, n - side)
-    drawn = jax.random.randint(key, first.shape, low, jnp.maximum(high, low) + 1)
-    middle = jnp.clip((first + end - side) // 2, 0, n - side)
-    starts.append(jnp.where(low <= high, drawn, middle))
-  return starts[0], starts[1]
-
-
-def areas(image: jax.Array, start: tuple[jax.Array, jax.Array], side: int) -> jax.Array:
-  """[B,H,W,C] -> [B,side,side,C], from row start[0] and column start[1] of each image on."""
-  cut = lambda x, top, left: lax.dynamic_slice(x, (top, left, 0), (side, side, x.shape[-1]))
-  return jax.vmap(cut)(image, *start)
-
-
 def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
   """The generator's pass, and where the local discriminator will look."""
   judged = 'discriminator' in networks
@@ -239,12 +209,12 @@ def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
         )
     if judged and phase != 'completion':
       key_fake, key_real = jax.random.split(rng)
-      outputs['fake_area'] = hole_area(key_fake, mask, model.local_size)
+      outputs['fake_area'] = windows.window_on_hole_or_middle(key_fake, mask, model.local_size)
       last = size - model.local_size
       drawn = jax.random.randint(key_real, (2, image.shape[0]), 0, last + 1)
       outputs['real_area'] = (drawn[0], drawn[1])
-      outputs['fake_local'] = areas(found['out'], outputs['fake_area'], model.local_size)
-      outputs['real_local'] = areas(image, outputs['real_area'], model.local_size)
+      outputs['fake_local'] = windows.cut(found['out'], outputs['fake_area'], model.local_size)
+      outputs['real_local'] = windows.cut(image, outputs['real_area'], model.local_size)
     return outputs, changed
 
   return forward

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint.layers import windows
 from jaxinpaint.masks import spec
+from jaxinpaint.systems._shared import windows
 
 
 def mask_of(*boxes, size=(20, 24)):

@@ -6,6 +6,8 @@ A window is its top and left, i32[B] each, one per sample. Gradients flow throug
 import jax
 import jax.numpy as jnp
 
+Window = tuple[jax.Array, jax.Array]
+
 
 def hole_box(mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """The smallest box around each hole; the whole image where there is none.
@@ -24,10 +26,11 @@ def hole_box(mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arra
     length = some.shape[1]
     # argmax of booleans is the first True, and 0 where there is none.
     sides += [jnp.argmax(some, 1), length - jnp.argmax(some[:, ::-1], 1)]
-  return tuple(side.astype(jnp.int32) for side in sides)
+  top, bottom, left, right = (side.astype(jnp.int32) for side in sides)
+  return top, bottom, left, right
 
 
-def random_window(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+def random_window(rng: jax.Array, mask: jax.Array, size: int) -> Window:
   """A window of size x size at a uniform place in each image; only the shape of `mask` counts."""
   b, height, width = mask.shape[:3]
   rows, columns = jax.random.split(rng)
@@ -35,11 +38,27 @@ def random_window(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Array
   return top, jax.random.randint(columns, (b,), 0, width - size + 1)
 
 
-def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+def middle_window(mask: jax.Array, size: int) -> Window:
+  """The window of size x size around the middle of the hole's box, as far as the image allows.
+
+  A box mask that was shrunk by as much on opposite sides gives its original box. An image without a
+  hole gives its middle.
+
+  Args:
+    mask: [B,H,W,1], 1 = hole; neither side below `size`.
+    size: side of the window.
+  """
+  height, width = mask.shape[1:3]
+  top, bottom, left, right = hole_box(mask)
+  place = lambda low, high, length: jnp.clip((low + high - size) // 2, 0, length - size)
+  return place(top, bottom, height), place(left, right, width)
+
+
+def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> Window:
   """A window of size x size, uniform among those that hold the image's whole hole.
 
-  If the hole is larger than the window, the window lies within the box of the hole. In an image
-  without a hole it lies anywhere.
+  A hole larger than the window has it lie within the hole's box, and an image without a hole has it
+  anywhere.
 
   Args:
     rng: key.
@@ -57,7 +76,17 @@ def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> tuple[jax.Arra
   return place(keys[0], top, bottom, height), place(keys[1], left, right, width)
 
 
-def cut(x: jax.Array, window: tuple[jax.Array, jax.Array], size: int) -> jax.Array:
+def window_on_hole_or_middle(rng: jax.Array, mask: jax.Array, size: int) -> Window:
+  """As `window_on_hole`, but along a side on which the hole is too large, its middle."""
+  top, bottom, left, right = hole_box(mask)
+  drawn, middle = window_on_hole(rng, mask, size), middle_window(mask, size)
+  return (
+    jnp.where(bottom - top <= size, drawn[0], middle[0]),
+    jnp.where(right - left <= size, drawn[1], middle[1]),
+  )
+
+
+def cut(x: jax.Array, window: Window, size: int) -> jax.Array:
   """[B,H,W,C] -> [B,size,size,C], the content of the windows."""
   one = lambda x, top, left: jax.lax.dynamic_slice(x, (top, left, 0), (size, size, x.shape[-1]))
   return jax.vmap(one)(x, *window)
