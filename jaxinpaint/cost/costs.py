@@ -234,8 +234,8 @@ def gflops(inference: Inference, weights: tuple[Variables, Constants], size: int
 
 def pictures(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
   """(image f32[n,S,S,3] with an empty hole, mask f32[n,S,S,1]): photographs of the sample."""
-  found = pipeline.evaluation_set('sample', 'test', size=size)
-  image = arrays.to_float(np.stack([found[i % len(found)][0] for i in range(n)]))
+  photographs = pipeline.evaluation_set('sample', 'test', size=size)
+  image = arrays.to_float(np.stack([photographs[i % len(photographs)][0] for i in range(n)]))
   square = data_masks.make(f'center:{HOLE}')(np.random.default_rng(0), size, size)
   mask = np.repeat(square.astype(np.float32)[None, ..., None], n, axis=0)
   return np.where(mask > 0, np.float32(0), image), mask
@@ -282,13 +282,13 @@ def _planned(compiled: Any) -> int:
 
 def _device_memory(device: Any, compiled: Any, prefix: str = '') -> dict[str, float]:
   """The measured peak where the backend counts it, and what the compiled program asks for."""
-  found = {}
+  gigabytes = {}
   stats = device.memory_stats() or {}
   if 'peak_bytes_in_use' in stats:
-    found[f'{prefix}device_gb'] = stats['peak_bytes_in_use'] / memory.GB
+    gigabytes[f'{prefix}device_gb'] = stats['peak_bytes_in_use'] / memory.GB
   if compiled.memory_analysis() is not None:
-    found[f'{prefix}planned_gb'] = _planned(compiled) / memory.GB
-  return found
+    gigabytes[f'{prefix}planned_gb'] = _planned(compiled) / memory.GB
+  return gigabytes
 
 
 def _free_bytes(device: Any) -> float:

@@ -95,7 +95,7 @@ def inpaint_files(
     FileNotFoundError, FileExistsError, InpaintError, UnreadableImage: each before anything is
       written, but for memory that does not suffice.
   """
-  found = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
+  pairs = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
   report = Report()
   if pictures is not None and not inpainter.predictor.inference.pictures:
     raise InpaintError(f'{inpainter.name} has no pictures to show besides its output')
@@ -107,23 +107,23 @@ def inpaint_files(
       say(f'warning: {sentence}')
 
   def fail(pair: Pair, error: Exception) -> None:
-    if not found.folder:
+    if not pairs.folder:
       raise error
     reason = sentence(error)
     report.failed.append((pair.image, reason))
     say(f'error: {reason}')
     bar.update()
 
-  if found.unused:
-    names = ', '.join(p.name for p in found.unused[:5])
-    more = ', ...' if len(found.unused) > 5 else ''
-    warn(f'{len(found.unused)} masks belong to no image and are not used: {names}{more}')
-  todo = [(number, pair) for number, pair in enumerate(found.pairs) if pair.mask is not None]
+  if pairs.unused:
+    names = ', '.join(p.name for p in pairs.unused[:5])
+    more = ', ...' if len(pairs.unused) > 5 else ''
+    warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
+  todo = [(number, pair) for number, pair in enumerate(pairs.pairs) if pair.mask is not None]
   # Equal sizes in a row fill whole batches, which compile once.
   todo.sort(key=lambda item: (_size_of(item[1].image), str(item[1].image)))
   disable = None if progress is None else not progress
-  with tqdm.tqdm(total=len(found.pairs), unit='img', disable=disable) as bar:
-    for pair in found.pairs:
+  with tqdm.tqdm(total=len(pairs.pairs), unit='img', disable=disable) as bar:
+    for pair in pairs.pairs:
       if pair.mask is None:
         fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
     read_mask = _MaskReader(invert_mask, warn)
@@ -134,7 +134,7 @@ def inpaint_files(
       try:
         change = _write(pair, picture, hole, rgb, warn)
         if pictures is not None and hole.any():
-          place = pair.output.relative_to(output) if found.folder else pair.output.name
+          place = pair.output.relative_to(output) if pairs.folder else pair.output.name
           drawn = inpainter.pictures(picture.rgb(), hole, number)
           _write_pictures(drawn, pathlib.Path(pictures, place), overwrite)
       except USER_ERRORS as error:

@@ -75,11 +75,11 @@ def find(
   if format is not None and '.' + format.lower().lstrip('.') not in FORMATS:
     raise InpaintError(f'format {format!r} is not written; there are: png, jpg, webp, bmp, tif')
   if image.is_dir():
-    found = _folder(image, mask, output, format)
+    pairs = _folder(image, mask, output, format)
   else:
-    found = _file(image, mask, output, format)
-  _protect(found, overwrite)
-  return found
+    pairs = _file(image, mask, output, format)
+  _protect(pairs, overwrite)
+  return pairs
 
 
 def _file(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, format) -> Pairs:
@@ -194,15 +194,15 @@ def _must_exist(path: pathlib.Path, what: str) -> None:
   )
 
 
-def _protect(found: Pairs, overwrite: bool) -> None:
+def _protect(pairs: Pairs, overwrite: bool) -> None:
   """Refuses outputs that exist, or that are an input under whatever name."""
   inputs = {}
-  for pair in found.pairs:
+  for pair in pairs.pairs:
     for path in (pair.image, pair.mask):
       if path is not None:
         stat = path.stat()
         inputs[stat.st_dev, stat.st_ino] = path
-  there = [p.output for p in found.pairs if os.path.lexists(p.output)]
+  there = [p.output for p in pairs.pairs if os.path.lexists(p.output)]
   for output in there:
     if output.is_dir():
       raise InpaintError(f'the output {output} is a folder: choose another name')

@@ -156,9 +156,9 @@ def contextual_attention(
     # Without the checkpoint the backward pass would keep the scores of all blocks.
     run = jax.checkpoint(of_block)
     part = lambda i: lax.dynamic_slice_in_dim(queries, i * rows, rows + halo, 1)
-    found = lax.map(lambda i: run(part(i), keys, values, i * rows), jnp.arange(blocks))
+    results = lax.map(lambda i: run(part(i), keys, values, i * rows), jnp.arange(blocks))
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape(f.shape[0], -1, *x.shape[3:])[:, :height]
-    patches, index = join(found[0]), join(found[1])
+    patches, index = join(results[0]), join(results[1])
   return (_overlap_patches(patches) / 4).astype(f.dtype), index
 
 

@@ -75,15 +75,15 @@ class EncoderDecoder(nn.Module):
     y = conv(2 * w, 4, stride=2, padding=1, name='encoder1', **init)(normed(y), **how)
     y = conv(4 * w, 4, stride=2, padding=1, name='encoder2', **init)(normed(y), **how)
     y = normed(y)
-    found = {'encoded': y}
+    outputs = {'encoded': y}
     for i in range(self.blocks):
       y = block(spectral_norm=self.spectral_norm, name=f'middle{i}', **init)(y, train)
-    found['middle'] = y
+    outputs['middle'] = y
     y = normed(transpose(2 * w, 4, 2, 1, name='decoder0', **init)(y, **how))
     y = normed(transpose(w, 4, 2, 1, name='decoder1', **init)(y, **how))
     y = Conv(self.features, 7, padding=3, pad_mode='reflect', name='decoder2', **init)(y)
-    found['logit'] = y.astype(jnp.float32)
-    return found
+    outputs['logit'] = y.astype(jnp.float32)
+    return outputs
 
 
 class EdgeGenerator(nn.Module):
@@ -127,8 +127,8 @@ class EdgeGenerator(nn.Module):
       self.dtype,
       name='body',
     )
-    found = body(x, train=train)
-    return {**found, 'edges': jax.nn.sigmoid(found['logit'])}
+    outputs = body(x, train=train)
+    return {**outputs, 'edges': jax.nn.sigmoid(outputs['logit'])}
 
 
 class InpaintGenerator(nn.Module):
@@ -170,5 +170,5 @@ class InpaintGenerator(nn.Module):
       dtype=self.dtype,
       name='body',
     )
-    found = body(x, train=train)
-    return {**found, 'out': (jnp.tanh(found['logit']) + 1) / 2}
+    outputs = body(x, train=train)
+    return {**outputs, 'out': (jnp.tanh(outputs['logit']) + 1) / 2}

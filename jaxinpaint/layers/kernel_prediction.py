@@ -86,13 +86,13 @@ class KernelPrediction(nn.Module):
     enc2 = basic(2, 'enc2')(avg_pool(enc1))
     enc2 = jnp.concatenate([enc2, feature.astype(enc2.dtype)], -1)
     enc3 = basic(4, 'enc3')(avg_pool(enc2))
-    found = {}
+    outputs = {}
     if self.feature_kernels:
-      found['feature'] = Conv(self.feature_kernels, 1, name='feature_kernels', **init)(enc3)
+      outputs['feature'] = Conv(self.feature_kernels, 1, name='feature_kernels', **init)(enc3)
     mid = basic(8, 'mid')(enc3)  # at the same resolution: the published code does not pool here
     dec1 = basic(4, 'dec1')(jnp.concatenate([enc3, mid], -1))
     dec2 = basic(2, 'dec2')(jnp.concatenate([enc2, upsample_bilinear(dec1)], -1))
     dec3 = basic(1, 'dec3')(jnp.concatenate([enc1, upsample_bilinear(dec2)], -1))
-    found['dec2'] = dec2
-    found['image'] = Conv(self.image_kernels, 1, name='kernels', **init)(dec3)
-    return found
+    outputs['dec2'] = dec2
+    outputs['image'] = Conv(self.image_kernels, 1, name='kernels', **init)(dec3)
+    return outputs

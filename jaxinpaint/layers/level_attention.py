@@ -99,10 +99,10 @@ def fill(
   keys, valid = _keys(features, mask)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
   run = functools.partial(_attend if form == 'plain' else _attend_by_blocks, scale=scale)
-  found = placement.map_images(lambda one: run(*one), (keys, valid, cells))
-  found = found.reshape(b, h, w, r, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(shallow.shape)
+  filled = placement.map_images(lambda one: run(*one), (keys, valid, cells))
+  filled = filled.reshape(b, h, w, r, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(shallow.shape)
   hole = pool_mask(mask, height, width)
-  return shallow * (1 - hole) + found * hole
+  return shallow * (1 - hole) + filled * hole
 
 
 def _keys(features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

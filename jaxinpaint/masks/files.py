@@ -93,38 +93,38 @@ def complaints(
     invert: whether the file was inverted.
     hidden: whether the file's alpha channel varies and its colour does not.
   """
-  found = []
+  sentences = []
   share = float(mask.mean())
   rim = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
   flag = 'drop --invert_mask' if invert else 'pass --invert_mask'
   colour = 'black' if invert else 'white'
   if hidden:
-    found.append(
+    sentences.append(
       'the mask seems to be in the alpha channel, which is ignored: save it as a black and white '
       'image (white = hole)'
     )
   elif share == 0:
-    found.append(
+    sentences.append(
       f'the mask is empty, nothing will be filled: paint the hole {colour}, or {flag} if the hole '
       f'is {"white" if invert else "black"}'
     )
   elif share == 1:
-    found.append(
+    sentences.append(
       f'the mask is full, no pixel is known: paint what is to be kept '
       f'{"white" if invert else "black"}, or {flag} if the hole has that colour'
     )
   elif share > 0.75 or (share > 0.5 and rim.mean() > 0.7):
-    found.append(
+    sentences.append(
       f'the mask looks inverted ({100 * share:.0f} % of it is hole): if {colour} marks what is to '
       f'be kept, {flag}'
     )
   between = float(((grey > 31) & (grey < 224)).mean())
   if between > 0.05 and not hidden:
-    found.append(
+    sentences.append(
       f'{100 * between:.0f} % of the mask is grey and was cut at 127 (brighter is '
       f'{"known" if invert else "hole"}): save the mask in pure black and white'
     )
-  return found
+  return sentences
 
 
 def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -150,22 +150,22 @@ def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) 
     raise FileNotFoundError(
       f'{what}: there is no folder {root} (the path exists up to {near}): correct the path'
     )
-  found, others = [], 0
+  matching, others = [], 0
   for folder, folders, files in os.walk(root, followlinks=True):
     folders[:] = sorted(f for f in folders if not f.startswith('.'))
     for file in files:
       if file.startswith('.'):
         continue
       if file.lower().endswith(extensions):
-        found.append(os.path.join(folder, file))
+        matching.append(os.path.join(folder, file))
       else:
         others += 1
-  if not found:
+  if not matching:
     raise ValueError(
       f'{what}: the folder {root} holds no file ending in {", ".join(extensions)} '
       f'({others} other files): put {what} there or correct the path'
     )
-  return tuple(sorted(found))
+  return tuple(sorted(matching))
 
 
 def _listed(root: pathlib.Path, what: str) -> tuple[str, ...]:
@@ -251,10 +251,10 @@ class FileMasks(MaskSampler):
       grey, hidden = read_grey(self.paths[i])
       mask = (grey > 127).astype(np.uint8) ^ np.uint8(self.invert)
       shares.append(float(mask.mean()))
-      found = complaints(grey, mask, self.invert, hidden)
-      if found and told < 3:
-        warn(f'{self.paths[i]}: {" ".join(found)}')
-      told += bool(found)
+      sentences = complaints(grey, mask, self.invert, hidden)
+      if sentences and told < 3:
+        warn(f'{self.paths[i]}: {" ".join(sentences)}')
+      told += bool(sentences)
     logging.info(
       'masks %s: %d files, mean hole share %.1f %% (of %d looked at)',
       self.path, len(self.paths), 100 * float(np.mean(shares)), n,

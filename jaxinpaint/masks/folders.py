@@ -30,13 +30,13 @@ def share_range(name: str) -> tuple[float, float] | None:
 
 def by_range(root: str, paths: Sequence[str]) -> dict[tuple[float, float], list[int]]:
   """{(low, high): places in `paths`} by the nearest folder below `root` that is named by share."""
-  found: dict[tuple[float, float], list[int]] = {}
+  by_range: dict[tuple[float, float], list[int]] = {}
   for k, path in enumerate(paths):
     folders = pathlib.PurePath(os.path.relpath(path, root)).parts[:-1]
     ranges = [r for r in map(share_range, folders) if r]
     if ranges:
-      found.setdefault(ranges[-1], []).append(k)
-  return found
+      by_range.setdefault(ranges[-1], []).append(k)
+  return by_range
 
 
 def split_pair(path: str) -> tuple[str, str] | None:

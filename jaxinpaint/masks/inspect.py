@@ -205,39 +205,39 @@ def _look(name: str, grey: np.ndarray) -> Looked:
   )
 
 
-def describe(found: Inspection) -> str:
+def describe(inspection: Inspection) -> str:
   """Lines of text."""
-  lines = [f'{found.root}: {len(found.files)} masks']
-  if found.pairs:
-    lines[0] += f' beside their images ({found.pairs} files named NAME_mask...)'
-  sizes = collections.Counter((f.height, f.width) for f in found.files).most_common()
+  lines = [f'{inspection.root}: {len(inspection.files)} masks']
+  if inspection.pairs:
+    lines[0] += f' beside their images ({inspection.pairs} files named NAME_mask...)'
+  sizes = collections.Counter((f.height, f.width) for f in inspection.files).most_common()
   lines.append(
     'sizes: ' + ', '.join(f'{n} of {h} x {w}' for (h, w), n in sizes[:6])
     + (f' and {len(sizes) - 6} more sizes' if len(sizes) > 6 else '')
   )  # fmt: skip
-  polarity = found.polarity()
+  polarity = inspection.polarity()
   says = 'unclear' if polarity.hole == 'unclear' else f'{polarity.hole} is the hole'
   lines.append(f'polarity: {says} ({polarity.sure}): {polarity.why}')
   if polarity.hole == 'black':
     lines.append('  read them with invert=true, or --invert_mask; white is the hole otherwise')
-  shares = found.shares(polarity.hole)
+  shares = inspection.shares(polarity.hole)
   lines.append(f'share of hole (with {"black" if polarity.hole == "black" else "white"} holes):')
   lines += _histogram(shares)
-  lines += _grey_lines(found)
-  lines += _folder_lines(found, shares)
-  same = found.duplicates()
+  lines += _grey_lines(inspection)
+  lines += _folder_lines(inspection, shares)
+  same = inspection.duplicates()
   if same:
     lines.append(
       f'same pixels: {sum(len(s) - 1 for s in same)} files repeat another, as {same[0][0]} and '
       f'{same[0][1]}'
     )
-  if found.unreadable:
-    lines.append(f'unreadable: {len(found.unreadable)} files')
-    lines += [f'  {name}: {why}' for name, why in found.unreadable[:10]]
-  if found.trouble:
-    lines.append(f'manifest: FAILED: {found.trouble}')
-  elif found.manifest:
-    m = found.manifest
+  if inspection.unreadable:
+    lines.append(f'unreadable: {len(inspection.unreadable)} files')
+    lines += [f'  {name}: {why}' for name, why in inspection.unreadable[:10]]
+  if inspection.trouble:
+    lines.append(f'manifest: FAILED: {inspection.trouble}')
+  elif inspection.manifest:
+    m = inspection.manifest
     lines.append(
       f'manifest: verified; {m.spec or "own masks of each bin"}, seed {m.seed}, {m.count} for each '
       f'of {", ".join(b.label for b in m.bins)}\nSHA-256: {m.sha256}'
@@ -271,8 +271,8 @@ def _histogram(shares: np.ndarray) -> list[str]:
   return lines
 
 
-def _grey_lines(found: Inspection) -> list[str]:
-  grey = [f for f in found.files if f.grey > 0]
+def _grey_lines(inspection: Inspection) -> list[str]:
+  grey = [f for f in inspection.files if f.grey > 0]
   if not grey:
     return ['grey pixels: none']
   worst = max(grey, key=lambda f: f.any_white - f.white)
@@ -284,9 +284,9 @@ def _grey_lines(found: Inspection) -> list[str]:
   ]
 
 
-def _folder_lines(found: Inspection, shares: np.ndarray) -> list[str]:
+def _folder_lines(inspection: Inspection, shares: np.ndarray) -> list[str]:
   lines = []
-  for named, places in sorted(found.named.items()):
+  for named, places in sorted(inspection.named.items()):
     other = sum(not folders.agrees(shares[k], named) for k in places)
     lines.append(
       f'  folder {100 * named[0]:g}-{100 * named[1]:g} %: {len(places)} files'
@@ -327,9 +327,9 @@ def sheet(shares: Sequence[float], read: Callable[[int], np.ndarray]) -> Image.I
   return canvas
 
 
-def folder_sheet(found: Inspection) -> Image.Image:
+def folder_sheet(inspection: Inspection) -> Image.Image:
   """The contact sheet of a folder that was inspected."""
-  root = pathlib.Path(found.root).expanduser()
+  root = pathlib.Path(inspection.root).expanduser()
   base = root if root.is_dir() else root.parent
-  read = lambda k: mask_files.read_grey(base / found.files[k].name)[0]
-  return sheet(found.shares(found.polarity().hole), read)
+  read = lambda k: mask_files.read_grey(base / inspection.files[k].name)[0]
+  return sheet(inspection.shares(inspection.polarity().hole), read)

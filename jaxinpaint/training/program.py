@@ -126,12 +126,12 @@ def _placed_one(s: jax.ShapeDtypeStruct, at: jax.sharding.Sharding) -> jax.Shape
   return jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at)
 
 
-def batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
-  """ShapeDtypeStructs of what `pipeline.make` gives.
+def batch_shapes(data: ConfigDict, extra_inputs: Sequence[str]) -> dict[str, jax.ShapeDtypeStruct]:
+  """The ShapeDtypeStruct of each array in a batch of `pipeline.make`.
 
   Args:
     data: config.data.
-    further: the recipe's inputs.
+    extra_inputs: `Inference.inputs` of the recipe.
   """
   b, size = data.batch_size, data.size
   made = {
@@ -142,5 +142,5 @@ def batch_shapes(data: ConfigDict, further: Sequence[str]) -> dict[str, jax.Shap
     made['mask_key'] = jax.ShapeDtypeStruct((b, 2), np.uint32)
   else:
     made['mask'] = jax.ShapeDtypeStruct((b, size, size, 1), np.uint8)
-  extra = inputs.shapes(further, (b, size, size))
+  extra = inputs.shapes(extra_inputs, (b, size, size))
   return made | {k: jax.ShapeDtypeStruct(v, np.float32) for k, v in extra.items()}

@@ -23,30 +23,30 @@ def generator_entries(
   model: Any, network: str = 'generator', *, spectral_norm: bool = False
 ) -> tuple[mapping.Entry, ...]:
   """Entries of one generator with the settings `model`."""
-  found: list[mapping.Entry] = []
+  entries: list[mapping.Entry] = []
   normed = mapping.sn_conv if spectral_norm else mapping.conv
   for i in range(3):
-    found.extend(normed(f'encoder.{3 * i + 1}', network, ('body', f'encoder{i}')))
+    entries.extend(normed(f'encoder.{3 * i + 1}', network, ('body', f'encoder{i}')))
   for i in range(model.get('blocks', 8)):
     for number, name in ((1, 'conv1'), (5, 'conv2')):
       key, bias = f'middle.{i}.conv_block.{number}', not spectral_norm
-      found.extend(normed(key, network, ('body', f'middle{i}', name), bias=bias))
+      entries.extend(normed(key, network, ('body', f'middle{i}', name), bias=bias))
   for i in range(2):
     key, layer = f'decoder.{3 * i}', ('body', f'decoder{i}')
     if spectral_norm:
-      found.extend(mapping.sn_conv(key, network, layer, layout='conv_transpose'))
+      entries.extend(mapping.sn_conv(key, network, layer, layout='conv_transpose'))
     else:
-      found.extend(mapping.conv_transpose(key, network, layer))
-  found.extend(mapping.conv('decoder.7', network, ('body', 'decoder2')))
-  return tuple(found)
+      entries.extend(mapping.conv_transpose(key, network, layer))
+  entries.extend(mapping.conv('decoder.7', network, ('body', 'decoder2')))
+  return tuple(entries)
 
 
 def discriminator_entries(network: str = 'discriminator') -> tuple[mapping.Entry, ...]:
   """Entries of one patch discriminator."""
-  found: list[mapping.Entry] = []
+  entries: list[mapping.Entry] = []
   for i in range(1, 6):
-    found.extend(mapping.sn_conv(f'conv{i}.0', network, (f'conv{i}',), bias=False))
-  return tuple(found)
+    entries.extend(mapping.sn_conv(f'conv{i}.0', network, (f'conv{i}',), bias=False))
+  return tuple(entries)
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:

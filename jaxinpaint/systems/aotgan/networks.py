@@ -103,19 +103,19 @@ class Generator(nn.Module):
     y = nn.relu(Conv(width, 7, padding=3, pad_mode='reflect', name='encoder0', **init)(x))
     y = nn.relu(Conv(2 * width, 4, stride=2, padding=1, name='encoder1', **init)(y))
     y = nn.relu(Conv(4 * width, 4, stride=2, padding=1, name='encoder2', **init)(y))
-    found = {'encoded': y, 'first': y}
+    outputs = {'encoded': y, 'first': y}
     kind = nn.remat(AOTBlock) if self.remat else AOTBlock
     for i in range(self.blocks):
       y = kind(self.rates, self.gate_norm, name=f'middle{i}', **init)(y)
       if i == 0:
-        found['first'] = y
-    found['middle'] = y
+        outputs['first'] = y
+    outputs['middle'] = y
     y = nn.relu(UpConv(2 * width, name='decoder0', **init)(y))
     y = nn.relu(UpConv(width, name='decoder1', **init)(y))
     y = Conv(3, 3, padding=1, name='decoder2', **init)(y)
-    found['logit'] = y.astype(jnp.float32)
-    found['out'] = (jnp.tanh(found['logit']) + 1) / 2
-    return found
+    outputs['logit'] = y.astype(jnp.float32)
+    outputs['out'] = (jnp.tanh(outputs['logit']) + 1) / 2
+    return outputs
 
 
 class Discriminator(nn.Module):

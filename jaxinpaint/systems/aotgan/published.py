@@ -20,35 +20,35 @@ PAPER = mapping.Paper(
 
 def block_entries(key: str, path: tuple[str, ...], branches: int = 4) -> tuple[mapping.Entry, ...]:
   """Entries of one AOT block; `key` ends in a dot or is empty."""
-  found = []
+  entries = []
   names = {f'block{i:02}.1': f'branch{i}' for i in range(branches)}
   for theirs, ours in (names | {'fuse.1': 'fuse', 'gate.1': 'gate'}).items():
-    found.extend(mapping.conv(f'{key}{theirs}', 'generator', (*path, ours)))
-  return tuple(found)
+    entries.extend(mapping.conv(f'{key}{theirs}', 'generator', (*path, ours)))
+  return tuple(entries)
 
 
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model`."""
-  found = []
-  add = lambda key, *path: found.extend(mapping.conv(key, 'generator', path))
+  entries = []
+  add = lambda key, *path: entries.extend(mapping.conv(key, 'generator', path))
   for i in range(3):
     add(f'encoder.{2 * i + 1}', f'encoder{i}')
   for i in range(model.get('blocks', 8)):
     branches = len(model.get('rates', (1, 2, 4, 8)))
-    found.extend(block_entries(f'middle.{i}.', (f'middle{i}',), branches))
+    entries.extend(block_entries(f'middle.{i}.', (f'middle{i}',), branches))
   add('decoder.0.conv', 'decoder0', 'conv')
   add('decoder.2.conv', 'decoder1', 'conv')
   add('decoder.4', 'decoder2')
-  return tuple(found)
+  return tuple(entries)
 
 
 def discriminator_entries() -> tuple[mapping.Entry, ...]:
   """Entries of the discriminator."""
-  found = []
+  entries = []
   for i in range(4):
-    found.extend(mapping.sn_conv(f'conv.{2 * i}', 'discriminator', (f'conv{i + 1}',), bias=False))
-  found.extend(mapping.conv('conv.8', 'discriminator', ('conv5',)))
-  return tuple(found)
+    entries.extend(mapping.sn_conv(f'conv.{2 * i}', 'discriminator', (f'conv{i + 1}',), bias=False))
+  entries.extend(mapping.conv('conv.8', 'discriminator', ('conv5',)))
+  return tuple(entries)
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:

@@ -214,7 +214,7 @@ class Generator(nn.Module):
 
   def _encode(self, kind: str, x: jax.Array, valid: jax.Array, norms: bool) -> list[tuple]:
     """[(features, mask)] of the input and of all levels."""
-    found = [(x, valid)]
+    levels = [(x, valid)]
     for i in range(self.levels):
       layer = PartialConvNorm(
         self.width * SCALES[i],
@@ -224,8 +224,8 @@ class Generator(nn.Module):
         dtype=self.dtype,
         name=f'{kind}_encoder{i + 1}',
       )
-      found.append(layer(*found[-1], train=norms))
-    return found
+      levels.append(layer(*levels[-1], train=norms))
+    return levels
 
   def _decode(
     self, kind: str, deepest: tuple[jax.Array, jax.Array], skips: list[tuple], norms: bool

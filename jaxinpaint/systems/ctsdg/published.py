@@ -13,21 +13,21 @@ IGNORE = (r'(^|\.)(texture|structure)_branch\.features\.',)
 
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model`."""
-  found = []
+  entries = []
   for kind in ('texture', 'structure'):
     for i in range(1, model.get('levels', 7) + 1):
-      found.extend(_partial(f'ec_{kind}_{i}', f'{kind}_encoder{i}', norm=i > 1))
-      found.extend(_partial(f'dc_{kind}_{i}', f'{kind}_decoder{i}'))
+      entries.extend(_partial(f'ec_{kind}_{i}', f'{kind}_encoder{i}', norm=i > 1))
+      entries.extend(_partial(f'dc_{kind}_{i}', f'{kind}_decoder{i}'))
     key = f'{kind}_feature_projection'
-    found.extend(projection_entries(f'{key}.', f'{kind}_resolver', (f'{kind}_projection',)))
+    entries.extend(projection_entries(f'{key}.', f'{kind}_resolver', (f'{kind}_projection',)))
   if model.get('use_bigff', True):
-    found.extend(bigff_entries('bigff.', ('bigff',)))
+    entries.extend(bigff_entries('bigff.', ('bigff',)))
   if model.get('use_cfa', True):
-    found.extend(cfa_entries('cfa.', ('cfa',)))
+    entries.extend(cfa_entries('cfa.', ('cfa',)))
   for theirs, ours in (('fusion_layer1', 'fusion1'), ('fusion_layer2', 'fusion2')):
-    found.extend(mapping.conv(f'{theirs}.0', 'generator', (ours,)))
-  found.extend(mapping.conv('out_layer.0', 'generator', ('out',)))
-  return tuple(found)
+    entries.extend(mapping.conv(f'{theirs}.0', 'generator', (ours,)))
+  entries.extend(mapping.conv('out_layer.0', 'generator', ('out',)))
+  return tuple(entries)
 
 
 def _partial(key: str, name: str, norm: bool = True) -> tuple[mapping.Entry, ...]:
@@ -38,62 +38,62 @@ def partial_entries(
   prefix: str, path: tuple[str, ...], *, norm: bool = True
 ) -> tuple[mapping.Entry, ...]:
   """Entries of one partial convolution below the key `prefix`."""
-  found = mapping.conv(f'{prefix}conv', 'generator', (*path, 'conv'), bias=False)
+  entries = mapping.conv(f'{prefix}conv', 'generator', (*path, 'conv'), bias=False)
   if norm:
-    found += mapping.norm(f'{prefix}bn', 'generator', (*path, 'bn'), statistics=True)
-  return found
+    entries += mapping.norm(f'{prefix}bn', 'generator', (*path, 'bn'), statistics=True)
+  return entries
 
 
 def projection_entries(
   prefix: str, resolver: str, path: tuple[str, ...]
 ) -> tuple[mapping.Entry, ...]:
   """Entries of a projection head below `prefix`; `resolver` names its bottleneck."""
-  found = []
+  entries = []
   for i in (1, 2):
     key = f'{prefix}{resolver}'
-    found.extend(mapping.conv(f'{key}.conv{i}', 'generator', (*path, f'conv{i}'), bias=False))
-    found.extend(mapping.norm(f'{key}.bn{i}', 'generator', (*path, f'bn{i}'), statistics=True))
-  found.extend(mapping.conv(f'{prefix}out_layer.0', 'generator', (*path, 'out')))
-  return tuple(found)
+    entries.extend(mapping.conv(f'{key}.conv{i}', 'generator', (*path, f'conv{i}'), bias=False))
+    entries.extend(mapping.norm(f'{key}.bn{i}', 'generator', (*path, f'bn{i}'), statistics=True))
+  entries.extend(mapping.conv(f'{prefix}out_layer.0', 'generator', (*path, 'out')))
+  return tuple(entries)
 
 
 def bigff_entries(prefix: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]:
   """Entries of the fusion below `prefix`."""
-  found = []
+  entries = []
   for kind in ('texture', 'structure'):
     name = f'{kind}_gamma'
-    found.append(mapping.Entry(prefix + name, 'generator', (*path, name)))
-    found.extend(mapping.conv(f'{prefix}{kind}_gate.0', 'generator', (*path, f'{kind}_gate')))
-  return tuple(found)
+    entries.append(mapping.Entry(prefix + name, 'generator', (*path, name)))
+    entries.extend(mapping.conv(f'{prefix}{kind}_gate.0', 'generator', (*path, f'{kind}_gate')))
+  return tuple(entries)
 
 
 def cfa_entries(prefix: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]:
   """Entries of the contextual feature aggregation below `prefix`."""
   names = {f'dilated_conv_{i}.0': f'dilated{i}' for i in range(4)}
   names |= {'weight_calc.0': 'weight1', 'weight_calc.2': 'weight2'}
-  found = []
+  entries = []
   for theirs, ours in names.items():
-    found.extend(mapping.conv(f'{prefix}msfa.{theirs}', 'generator', (*path, ours)))
-  return tuple(found)
+    entries.extend(mapping.conv(f'{prefix}msfa.{theirs}', 'generator', (*path, ours)))
+  return tuple(entries)
 
 
 def discriminator_entries() -> tuple[mapping.Entry, ...]:
   """Entries of both branches and the edge detector."""
-  network, found = 'discriminator', []
+  network, entries = 'discriminator', []
   for branch in ('texture', 'structure'):
     for i in range(1, 6):
       key, path = f'{branch}_branch.conv{i}.0', (branch, f'conv{i}')
-      found.extend(mapping.sn_conv(key, network, path, bias=False))
+      entries.extend(mapping.sn_conv(key, network, path, bias=False))
   layers = (('projection.0', 'projection.1'), ('res_layer.0', 'res_layer.1'))
   layers += (('res_layer.3', 'res_layer.4'),)
   for i, (conv, norm) in enumerate(layers):
     path = ('edge_detector', f'conv{i}')
-    found.extend(mapping.conv(f'edge_detector.{conv}', network, path))
+    entries.extend(mapping.conv(f'edge_detector.{conv}', network, path))
     path = ('edge_detector', f'bn{i}')
-    found.extend(mapping.norm(f'edge_detector.{norm}', network, path, statistics=True))
+    entries.extend(mapping.norm(f'edge_detector.{norm}', network, path, statistics=True))
   path = ('edge_detector', 'out')
-  found.extend(mapping.conv('edge_detector.out_layer.0', network, path))
-  return tuple(found)
+  entries.extend(mapping.conv('edge_detector.out_layer.0', network, path))
+  return tuple(entries)
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:

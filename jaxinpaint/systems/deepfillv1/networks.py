@@ -117,18 +117,18 @@ class _Refine(_Stage):
 
   @nn.compact
   def __call__(self, x: jax.Array, valid: jax.Array | None) -> dict[str, jax.Array]:
-    w, found = self.width, {}
+    w, outputs = self.width, {}
     hallucinated = self.atrous(self.encode(x, 'x', 2 * w, nn.elu), 'x')
-    found['hallucinated'] = y = hallucinated
+    outputs['hallucinated'] = y = hallucinated
     if valid is not None:
       y = self.encode(x, 'pm', 4 * w, nn.relu)
-      attended, found['index'] = ca.contextual_attention(y, y, valid, **self.attention)
-      found['attended_from'], found['attended'] = y, attended
+      attended, outputs['index'] = ca.contextual_attention(y, y, valid, **self.attention)
+      outputs['attended_from'], outputs['attended'] = y, attended
       y = self.conv(attended, 'pmconv9', 4 * w)
       y = self.conv(y, 'pmconv10', 4 * w)
       y = jnp.concatenate([hallucinated, y], -1)
-    found['out'] = self.decode(y, 'all')
-    return found
+    outputs['out'] = self.decode(y, 'all')
+    return outputs
 
 
 class Generator(nn.Module):
@@ -190,9 +190,9 @@ class Generator(nn.Module):
     to_image = lambda x: (_in_order(x, self.channel_order) + 1) / 2
 
     coarse = _Coarse(**stage, name='coarse')(given(known))
-    found = {'coarse': to_image(coarse)}
+    outputs = {'coarse': to_image(coarse)}
     if coarse_only:
-      return found | {'out': found['coarse']}
+      return outputs | {'out': outputs['coarse']}
     settings, valid = {}, None
     if self.use_attention:
       size = (height // 8, width // 8)
@@ -201,9 +201,9 @@ class Generator(nn.Module):
       settings = dict(fuse=self.fuse, resize=self.resize, key_norm=self.key_norm)
       settings['block_bytes'] = self.block_bytes
     pasted = coarse * mask + known  # known is 0 in the hole
-    found |= _Refine(**stage, attention=settings, name='refine')(given(pasted), valid)
-    found['out'] = to_image(found['out'])
-    return found
+    outputs |= _Refine(**stage, attention=settings, name='refine')(given(pasted), valid)
+    outputs['out'] = to_image(outputs['out'])
+    return outputs
 
 
 class Critic(nn.Module):

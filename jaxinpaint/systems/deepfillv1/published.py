@@ -30,11 +30,11 @@ def layers(model: Any) -> tuple[tuple[str, str], ...]:
 
 def tf_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of all networks by TensorFlow's names, whose kernels are laid out as here."""
-  found = []
+  entries = []
 
   def add(key, network, *path):
-    found.append(mapping.Entry(f'{key}/kernel', network, (*path, 'kernel')))
-    found.append(mapping.Entry(f'{key}/bias', network, (*path, 'bias')))
+    entries.append(mapping.Entry(f'{key}/kernel', network, (*path, 'kernel')))
+    entries.append(mapping.Entry(f'{key}/bias', network, (*path, 'bias')))
 
   for stage, name in layers(model):
     inner = f'/{name}_conv' if name.endswith('_upsample') else ''
@@ -43,26 +43,26 @@ def tf_entries(model: Any) -> tuple[mapping.Entry, ...]:
     for i in range(1, 5):
       add(f'discriminator/discriminator_{which}/conv{i}', f'{which}_critic', f'conv{i}')
     add(f'discriminator/dout_{which}_fc', f'{which}_critic', 'dense')
-  return tuple(found)
+  return tuple(entries)
 
 
 def port_generator_entries(model: Any, prefix: str = '') -> tuple[mapping.Entry, ...]:
   """Entries of the generator by the port's names."""
-  found = []
+  entries = []
   for stage, name in layers(model):
     theirs = re.sub('^x|_upsample$', '', name)
     scope = {'coarse': 'coarse_generator', 'refine': 'fine_generator'}[stage]
-    found.extend(mapping.conv(f'{prefix}{scope}.{theirs}.conv', 'generator', (stage, name)))
-  return tuple(found)
+    entries.extend(mapping.conv(f'{prefix}{scope}.{theirs}.conv', 'generator', (stage, name)))
+  return tuple(entries)
 
 
 def port_critic_entries(network: str) -> tuple[mapping.Entry, ...]:
   """Entries of 'local_critic' or 'global_critic' by the port's names."""
-  found = []
+  entries = []
   for i in range(1, 5):
-    found.extend(mapping.conv(f'dis_conv_module.conv{i}.conv', network, (f'conv{i}',)))
-  found.extend(mapping.dense('linear', network, ('dense',)))
-  return tuple(found)
+    entries.extend(mapping.conv(f'dis_conv_module.conv{i}.conv', network, (f'conv{i}',)))
+  entries.extend(mapping.dense('linear', network, ('dense',)))
+  return tuple(entries)
 
 
 def port_entries(model: Any) -> tuple[mapping.Entry, ...]:

@@ -163,14 +163,14 @@ class Discriminator(nn.Module):
     """
     settings = dict(width=self.width, features=self.features, dtype=self.dtype)
     settings['norm_first'] = self.norm_first
-    found = {
+    outputs = {
       'local': _Branch(5, name='local', **settings)(local, train=train),
       'whole': _Branch(self.global_layers, name='whole', **settings)(whole, train=train),
     }
-    both = jnp.concatenate([found['local'], found['whole']], -1)
+    both = jnp.concatenate([outputs['local'], outputs['whole']], -1)
     dense = nn.Dense(1, kernel_init=torch_init, dtype=self.dtype, name='dense')
     logits = dense(both).astype(jnp.float32)
-    return found | {'real': logits, 'fake': logits}
+    return outputs | {'real': logits, 'fake': logits}
 
 
 def _pad_same(x: jax.Array, stride: int) -> tuple[jax.Array, int]:
@@ -266,14 +266,14 @@ class TFDiscriminator(nn.Module):
   ) -> dict[str, jax.Array]:
     """As of `Discriminator`; 'real' and 'fake' differ with `separate_heads`."""
     settings = dict(width=self.width, features=self.features, dtype=self.dtype)
-    found = {
+    outputs = {
       'local': _TFBranch(5, name='local', **settings)(local * 2 - 1, train=train),
       'whole': _TFBranch(6, name='whole', **settings)(whole * 2 - 1, train=train),
     }
-    both = jnp.concatenate([found['local'], found['whole']], -1)
+    both = jnp.concatenate([outputs['local'], outputs['whole']], -1)
     head = lambda name: nn.Dense(1, kernel_init=torch_init, dtype=self.dtype, name=name)
     judge = lambda name: head(name)(both).astype(jnp.float32)
     if self.separate_heads:
-      return found | {'real': judge('dense_real'), 'fake': judge('dense_fake')}
+      return outputs | {'real': judge('dense_real'), 'fake': judge('dense_fake')}
     logits = judge('dense')
-    return found | {'real': logits, 'fake': logits}
+    return outputs | {'real': logits, 'fake': logits}

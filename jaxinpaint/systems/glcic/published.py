@@ -25,28 +25,28 @@ TF_IGNORE = (
 
 def generator_entries() -> tuple[mapping.Entry, ...]:
   """Entries of the generator."""
-  found = []
+  entries = []
   for i in range(1, 18):
     name, kind = f'conv{i}', mapping.conv
     if i in (13, 15):
       name, kind = f'deconv{i}', mapping.conv_transpose
-    found.extend(kind(name, 'generator', (name,)))
+    entries.extend(kind(name, 'generator', (name,)))
     if i < 17:
-      found.extend(mapping.norm(f'bn{i}', 'generator', (f'bn{i}',), statistics=True))
-  return tuple(found)
+      entries.extend(mapping.norm(f'bn{i}', 'generator', (f'bn{i}',), statistics=True))
+  return tuple(entries)
 
 
 def discriminator_entries(global_layers: int = 5) -> tuple[mapping.Entry, ...]:
   """Entries of the discriminator; `global_layers` as of networks.Discriminator."""
-  found = []
+  entries = []
   for key, name, layers in (('model_ld', 'local', 5), ('model_gd', 'whole', global_layers)):
     for i in range(1, layers + 1):
-      found.extend(mapping.conv(f'{key}.conv{i}', 'discriminator', (name, f'conv{i}')))
+      entries.extend(mapping.conv(f'{key}.conv{i}', 'discriminator', (name, f'conv{i}')))
       path = (name, f'bn{i}')
-      found.extend(mapping.norm(f'{key}.bn{i}', 'discriminator', path, statistics=True))
-    found.extend(mapping.dense(f'{key}.linear{layers + 1}', 'discriminator', (name, 'dense')))
-  found.extend(mapping.dense('linear1', 'discriminator', ('dense',)))
-  return tuple(found)
+      entries.extend(mapping.norm(f'{key}.bn{i}', 'discriminator', path, statistics=True))
+    entries.extend(mapping.dense(f'{key}.linear{layers + 1}', 'discriminator', (name, 'dense')))
+  entries.extend(mapping.dense('linear1', 'discriminator', ('dense',)))
+  return tuple(entries)
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
@@ -59,7 +59,7 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
 
 def tf_generator_entries() -> tuple[mapping.Entry, ...]:
   """Entries of the TensorFlow variant's generator; keys are names of variables."""
-  found = []
+  entries = []
   for theirs, ours, norm in (
     *((f'conv{i}', f'conv{i}', f'conv_bn{i}') for i in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11)),
     *((f'dilate_conv{i}', f'dilated{i}', '') for i in (1, 2, 3, 4)),
@@ -67,30 +67,30 @@ def tf_generator_entries() -> tuple[mapping.Entry, ...]:
   ):
     layout = 'tf_conv_transpose' if ours.startswith('deconv') else 'same'
     key = f'completion_net/{theirs}'
-    found.append(mapping.Entry(f'{key}/w', 'generator', (ours, 'kernel'), layout))
-    found.append(mapping.Entry(f'{key}/b', 'generator', (ours, 'bias')))
+    entries.append(mapping.Entry(f'{key}/w', 'generator', (ours, 'kernel'), layout))
+    entries.append(mapping.Entry(f'{key}/b', 'generator', (ours, 'bias')))
     if norm:
-      found.extend(_tf_norm(f'completion_net/{norm}', 'generator', (f'{ours}_bn',)))
-  return tuple(found)
+      entries.extend(_tf_norm(f'completion_net/{norm}', 'generator', (f'{ours}_bn',)))
+  return tuple(entries)
 
 
 def tf_discriminator_entries(separate_heads: bool = True) -> tuple[mapping.Entry, ...]:
   """Entries of the TensorFlow variant's discriminator."""
-  found = []
-  add = lambda key, *path: found.append(mapping.Entry(key, 'discriminator', path))
+  entries = []
+  add = lambda key, *path: entries.append(mapping.Entry(key, 'discriminator', path))
   for scope, name, layers in (('local', 'local', 5), ('global', 'whole', 6)):
     scope = f'{scope}_discriminator'
     for i in range(1, layers + 1):
       add(f'{scope}/conv{i}/weights', name, f'conv{i}', 'kernel')
       add(f'{scope}/conv{i}/biases', name, f'conv{i}', 'bias')
-      found.extend(_tf_norm(f'{scope}/bn{i}', 'discriminator', (name, f'bn{i}')))
+      entries.extend(_tf_norm(f'{scope}/bn{i}', 'discriminator', (name, f'bn{i}')))
     add(f'{scope}/linear/W', name, 'dense', 'kernel')
     add(f'{scope}/linear/bias', name, 'dense', 'bias')
   heads = (('fake_loss', 'dense_fake'), ('real_loss', 'dense_real'))
   for scope, name in heads if separate_heads else (('fake_loss', 'dense'),):
     add(f'{scope}/W', name, 'kernel')
     add(f'{scope}/bias', name, 'bias')
-  return tuple(found)
+  return tuple(entries)
 
 
 def _tf_norm(key: str, network: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]:

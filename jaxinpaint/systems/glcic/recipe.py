@@ -258,10 +258,10 @@ def _generator_loss(config: ConfigDict, nets: Networks, *, scale: float, judged:
     mse = completion_loss(outputs['out'], batch['image'], batch['mask'])
     metrics, changed = {'mse': mse_weight * mse}, {}
     if judged:
-      found, changed = modules.train_pass(
+      logits, changed = modules.train_pass(
         nets, 'discriminator', variables, outputs['local'], outputs['out']
       )
-      metrics['adversarial'] = weight * cross_entropy(found['fake'], 1.0)
+      metrics['adversarial'] = weight * cross_entropy(logits['fake'], 1.0)
     return total(metrics, changed)
 
   return generator_loss

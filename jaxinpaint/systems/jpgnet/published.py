@@ -25,8 +25,8 @@ UNWRAP = (*edge_guided_files.UNWRAP, ':kpn1', ':kpn2')
 
 def kpn_entries(model: Any, network: str) -> tuple[mapping.Entry, ...]:
   """Entries of one kernel prediction network; only 'kpn2' reduces colours."""
-  found = []
-  add = lambda key, *path: found.extend(mapping.conv(key, network, path))
+  entries = []
+  add = lambda key, *path: entries.extend(mapping.conv(key, network, path))
   for level in range(1, 9):
     for i in range(3):
       add(f'conv{level}.conv1.{2 * i}', f'conv{level}', f'conv{i + 1}')
@@ -39,18 +39,18 @@ def kpn_entries(model: Any, network: str) -> tuple[mapping.Entry, ...]:
   add('conv_final', 'final')
   if network == 'kpn2':
     add('conv_fusion', 'fusion')
-  return tuple(found)
+  return tuple(entries)
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of all the networks that the settings `model` ask for."""
-  found = []
+  all_entries = []
   if model.get('generative', 'edgeconnect') == 'edgeconnect':
-    found.extend(edge_guided_files.entries(model))
-  found.extend(kpn_entries(model, 'kpn1'))
+    all_entries.extend(edge_guided_files.entries(model))
+  all_entries.extend(kpn_entries(model, 'kpn1'))
   if _has_kpn2(model):
-    found.extend(kpn_entries(model, 'kpn2'))
-  return tuple(found)
+    all_entries.extend(kpn_entries(model, 'kpn2'))
+  return tuple(all_entries)
 
 
 def _has_kpn2(model: Any) -> bool:

@@ -17,13 +17,13 @@ from jaxinpaint.weights import mapping
 
 def texture_entries() -> tuple[mapping.Entry, ...]:
   """The texture generator's canonical names, which the reference outputs of the tests use."""
-  found = []
+  entries = []
   counts = {'enc1': 1} | {f'enc{i}': 2 for i in range(2, 7)} | {'enc4': 6}
   counts |= {f'dec{i}': 2 for i in range(1, 6)} | {f'att{i}': 2 for i in range(1, 4)}
   for name, count in counts.items():
     for i in range(count):
-      found.extend(mapping.conv(f'{name}.{i}.conv', 'texture', (f'{name}_{i}', 'conv')))
-  return (*found, *mapping.conv('out', 'texture', ('out',)))
+      entries.extend(mapping.conv(f'{name}.{i}.conv', 'texture', (f'{name}_{i}', 'conv')))
+  return (*entries, *mapping.conv('out', 'texture', ('out',)))
 
 
 def psp_entries(model: Any) -> tuple[mapping.Entry, ...]:

@@ -28,10 +28,10 @@ def generator_entries(
   network: str, size: int, prefix: str = '', *, mlp_layers: int = 8
 ) -> tuple[mapping.Entry, ...]:
   """Where the keys PREFIX* of a generator of `size` pixels go; the average latent is not there."""
-  found: list[mapping.Entry] = []
+  entries: list[mapping.Entry] = []
 
   def put(key, path, layout='same', collection='params'):
-    found.append(mapping.Entry(f'{prefix}{key}', network, path, layout, collection))
+    entries.append(mapping.Entry(f'{prefix}{key}', network, path, layout, collection))
 
   def modulated(key, path):
     put(f'{key}.weight', (*path, 'kernel'), 'modulated_conv')
@@ -61,15 +61,15 @@ def generator_entries(
     to_rgb(f'to_rgbs.{i}', f'rgb{side}')
   for i in range(count - 1):
     put(f'noises.noise_{i}', (f'noise{i}',), 'picture', 'buffers')
-  return tuple(found)
+  return tuple(entries)
 
 
 def discriminator_entries(network: str, size: int, prefix: str = '') -> tuple[mapping.Entry, ...]:
   """Where the keys PREFIX* of a discriminator of `size` pixels go."""
-  found: list[mapping.Entry] = []
+  entries: list[mapping.Entry] = []
 
   def put(key, path, layout='same'):
-    found.append(mapping.Entry(f'{prefix}{key}', network, path, layout))
+    entries.append(mapping.Entry(f'{prefix}{key}', network, path, layout))
 
   def conv(weight, bias, path):
     put(f'{weight}.weight', (*path, 'kernel'), 'conv')
@@ -84,8 +84,8 @@ def discriminator_entries(network: str, size: int, prefix: str = '') -> tuple[ma
     conv(f'{key}.skip.1', '', (name, 'skip'))
   conv('final_conv.0', 'final_conv.1', ('conv4',))
   for i in range(2):
-    found += mapping.dense(f'{prefix}final_linear.{i}', network, (f'dense{i + 1}',))
-  return tuple(found)
+    entries += mapping.dense(f'{prefix}final_linear.{i}', network, (f'dense{i + 1}',))
+  return tuple(entries)
 
 
 def encoder_entries(
@@ -97,16 +97,18 @@ def encoder_entries(
   depths: Sequence[int] = DEPTHS,
 ) -> tuple[mapping.Entry, ...]:
   """Where the keys PREFIX* of an encoder of `styles` latents go."""
-  found = list(arcface.body_entries(network, ('body',), prefix, depths))
+  entries = list(arcface.body_entries(network, ('body',), prefix, depths))
   for i in (1, 2):
-    found += mapping.conv(f'{prefix}latlayer{i}', network, (f'lateral{i}',))
+    entries += mapping.conv(f'{prefix}latlayer{i}', network, (f'lateral{i}',))
   for i in range(styles):
     coarsest = size // 16
     side = coarsest << ((i >= 3) + (i >= 7))
     for k in range(max(1, side.bit_length() - 1)):
-      found += mapping.conv(f'{prefix}styles.{i}.convs.{2 * k}', network, (f'style{i}', f'conv{k}'))
-    found += mapping.dense(f'{prefix}styles.{i}.linear', network, (f'style{i}', 'linear'))
-  return tuple(found)
+      entries += mapping.conv(
+        f'{prefix}styles.{i}.convs.{2 * k}', network, (f'style{i}', f'conv{k}')
+      )
+    entries += mapping.dense(f'{prefix}styles.{i}.linear', network, (f'style{i}', 'linear'))
+  return tuple(entries)
 
 
 def psp_entries(
@@ -163,13 +165,13 @@ def load_generator(
     raise ValueError(
       f'{file} does not hold a StyleGAN2 generator of {generator.size} pixels: {error}'
     ) from error
-  found = {'params': tree['params']['g'], 'buffers': tree['stats']['g']['buffers']}
+  variables = {'params': tree['params']['g'], 'buffers': tree['stats']['g']['buffers']}
   average = state.get('latent_avg')
   if average is None:
-    average = average_latent(generator, found['params'])
+    average = average_latent(generator, variables['params'])
   average = np.asarray(average, np.float32).reshape(-1, generator.style_dim)
-  found['buffers']['latent_avg'] = np.broadcast_to(average, (count, generator.style_dim)).copy()
-  return found
+  variables['buffers']['latent_avg'] = np.broadcast_to(average, (count, generator.style_dim)).copy()
+  return variables
 
 
 def _any_under(state: Mapping[str, Any], prefix: str) -> bool:

@@ -207,9 +207,9 @@ class Generator(nn.Module):
     enc0 = normed(Conv(width, 7, padding=3, pad_mode='reflect', name='enc0', **init)(x))
     enc1 = normed(Conv(2 * width, 4, stride=2, padding=1, name='enc1', **init)(enc0))
     predicted = KernelPrediction(width, 3 * self.kernel_size**2, name='ifkpb', **init)(x, enc1)
-    found = {'dec2': predicted['dec2'], 'kernels': predicted['image'].astype(jnp.float32)}
+    outputs = {'dec2': predicted['dec2'], 'kernels': predicted['image'].astype(jnp.float32)}
     if self.use_mesff:
-      found['prior'] = MESFF(
+      outputs['prior'] = MESFF(
         width,
         self.attention_size,
         self.attention_hidden,
@@ -217,22 +217,22 @@ class Generator(nn.Module):
         name='mesff',
         **init,
       )(predicted['dec2'])
-      enc1 = jnp.concatenate([enc1, found['prior']], -1)
+      enc1 = jnp.concatenate([enc1, outputs['prior']], -1)
     y = normed(Conv(4 * width, 4, stride=2, padding=1, name='enc2', **init)(enc1))
-    found['enc2'] = y
+    outputs['enc2'] = y
     for i, block in enumerate(self._blocks(init)):
       y = block(name=f'body{i}')(y)
-    found['bottleneck'] = y
+    outputs['bottleneck'] = y
     y = normed(ConvTranspose(2 * width, 4, 2, 1, name='dec0', **init)(y))
     y = normed(ConvTranspose(width, 4, 2, 1, name='dec1', **init)(y))
     raw = Conv(3, 7, padding=3, pad_mode='reflect', name='dec2', **init)(y).astype(jnp.float32)
-    found['raw'] = raw
-    y = predicted_kernel_filter(raw, found['kernels'], self.kernel_size, self.filter_rates)
+    outputs['raw'] = raw
+    y = predicted_kernel_filter(raw, outputs['kernels'], self.kernel_size, self.filter_rates)
     if len(self.filter_rates) > 1:
       merge = Conv(3, 3, padding=1, kernel_init=self.kernel_init, name='merge_rates')
       y = merge(y)
-    found['out'] = (jnp.tanh(y) + 1) / 2
-    return found
+    outputs['out'] = (jnp.tanh(y) + 1) / 2
+    return outputs
 
   def _blocks(self, init: dict) -> list:
     """Constructors of the bottleneck's blocks."""

@@ -14,8 +14,8 @@ _BASICS = ('enc1', 'enc2', 'enc3', 'mid', 'dec1', 'dec2', 'dec3')
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model` (the config's; only switches are read)."""
-  found = []
-  add = lambda key, path, kind=mapping.conv: found.extend(kind(key, 'generator', path))
+  all_entries = []
+  add = lambda key, path, kind=mapping.conv: all_entries.extend(kind(key, 'generator', path))
   for name in ('enc0', 'enc1', 'enc2', 'dec2'):
     add(name, (name,))
   for name in ('dec0', 'dec1'):
@@ -25,18 +25,18 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
       add(f'ifkpb.{part}.conv{i}', ('ifkpb', part, f'conv{i}'))
   add('ifkpb.kernels', ('ifkpb', 'kernels'))
   if model.get('use_mesff', True):
-    found.extend(mesff_entries('mesff.', ('mesff',), skip=model.get('mesff_skip', 'add')))
+    all_entries.extend(mesff_entries('mesff.', ('mesff',), skip=model.get('mesff_skip', 'add')))
   bottleneck = model.get('bottleneck', 'sfi')
   if bottleneck == 'sfi':
     for i in range(model.get('blocks', 6)):
-      found.extend(sfi_entries(f'body.{i}.', (f'body{i}',)))
+      all_entries.extend(sfi_entries(f'body.{i}.', (f'body{i}',)))
   elif bottleneck == 'resnet':
     for i in range(model.get('resnet_blocks', 8)):
       for theirs, ours in (('conv_block.1', 'conv1'), ('conv_block.5', 'conv2')):
         add(f'body.{i}.{theirs}', (f'body{i}', ours))
   if len(model.get('filter_rates', (1,))) > 1:
     add('merge_rates', ('merge_rates',))
-  return tuple(found)
+  return tuple(all_entries)
 
 
 def mesff_entries(
@@ -44,25 +44,25 @@ def mesff_entries(
 ) -> tuple[mapping.Entry, ...]:
   """Entries of one MESFF module below the key `prefix`."""
   names = ('conv_in', 'scale0', 'scale1', 'scale2', 'weight1', 'weight2', 'conv_out')
-  found = []
+  entries = []
   for name in names + (('merge',) if skip == 'concat' else ()):
-    found.extend(mapping.conv(prefix + name, 'generator', (*path, name)))
+    entries.extend(mapping.conv(prefix + name, 'generator', (*path, name)))
   for part in ('key', 'value'):
     for name in ('fc1', 'fc2'):
       target = (*path, 'attention', part, name)
-      found.extend(mapping.dense(f'{prefix}{part}.{name}', 'generator', target))
-  return tuple(found)
+      entries.extend(mapping.dense(f'{prefix}{part}.{name}', 'generator', target))
+  return tuple(entries)
 
 
 def sfi_entries(prefix: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]:
   """Entries of one SFI block below the key `prefix`."""
-  found = []
+  entries = []
   for name in ('to_map', 'merge'):
-    found.extend(mapping.conv(prefix + name, 'generator', (*path, name)))
+    entries.extend(mapping.conv(prefix + name, 'generator', (*path, name)))
   for block in ('noise_map', 'noise', 'enhance'):
     for name in ('branch0', 'branch1', 'branch2', 'branch3', 'fuse', 'gate'):
-      found.extend(mapping.conv(f'{prefix}{block}.{name}', 'generator', (*path, block, name)))
-  return tuple(found)
+      entries.extend(mapping.conv(f'{prefix}{block}.{name}', 'generator', (*path, block, name)))
+  return tuple(entries)
 
 
 PAPER = mapping.Paper(

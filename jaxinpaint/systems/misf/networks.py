@@ -87,14 +87,14 @@ class Generator(nn.Module):
     # [channel, tap], so tap t of channel c is value (c * taps + t) // SHARED.
     kernels = jnp.repeat(predicted['feature'], SHARED, axis=-1)
     y = predicted_kernel_filter(y, kernels, self.kernel_size)
-    found = {'filtered_feature': y, 'kernels': predicted['image'].astype(jnp.float32)}
+    outputs = {'filtered_feature': y, 'kernels': predicted['image'].astype(jnp.float32)}
     kind = nn.remat(ResnetBlock) if self.remat else ResnetBlock
     for i in range(self.blocks):
       y = kind(name=f'middle{i}', **init)(y)
     y = normed(ConvTranspose(2 * width, 4, 2, 1, name='decoder0', **init)(y))
     y = normed(ConvTranspose(width, 4, 2, 1, name='decoder1', **init)(y))
     raw = Conv(3, 7, padding=3, pad_mode='reflect', name='decoder2', **init)(y)
-    found['raw'] = raw.astype(jnp.float32)
-    y = predicted_kernel_filter(found['raw'], found['kernels'], self.kernel_size)
-    found['out'] = (jnp.tanh(y) + 1) / 2
-    return found
+    outputs['raw'] = raw.astype(jnp.float32)
+    y = predicted_kernel_filter(outputs['raw'], outputs['kernels'], self.kernel_size)
+    outputs['out'] = (jnp.tanh(y) + 1) / 2
+    return outputs

@@ -28,8 +28,8 @@ IGNORE = (
 
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model`."""
-  found = []
-  add = lambda key, path, kind=mapping.conv: found.extend(kind(key, 'generator', path))
+  entries = []
+  add = lambda key, path, kind=mapping.conv: entries.extend(kind(key, 'generator', path))
   for key, name in (('encoder0.1', 'encoder0'), ('encoder1.0', 'encoder1')):
     add(key, (name,))
   add('encoder2.0', ('encoder2',))
@@ -44,15 +44,15 @@ def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
       add(f'kpn_model.{theirs}.conv1.{key}', ('kpb', ours, f'conv{i}'))
   add('kpn_model.kernels', ('kpb', 'feature_kernels'))
   add('kpn_model.core_img', ('kpb', 'kernels'))
-  return tuple(found)
+  return tuple(entries)
 
 
 def discriminator_entries() -> tuple[mapping.Entry, ...]:
   """Entries of the patch discriminator."""
-  found = []
+  entries = []
   for i in range(1, 6):
-    found.extend(mapping.sn_conv(f'conv{i}.0', 'discriminator', (f'conv{i}',), bias=False))
-  return tuple(found)
+    entries.extend(mapping.sn_conv(f'conv{i}.0', 'discriminator', (f'conv{i}',), bias=False))
+  return tuple(entries)
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:

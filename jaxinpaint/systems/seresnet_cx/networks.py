@@ -77,7 +77,7 @@ class Generator(nn.Module):
     """
     arrays.check_multiple(*image.shape[1:3], MULTIPLE)
     init = dict(kernel_init=torch_init, dtype=self.dtype)
-    width, found = self.width, {}
+    width, outputs = self.width, {}
 
     def plain(y, i, features, kernel=3, stride=1, dilation=1):
       padding = dilation * (kernel // 2)
@@ -102,18 +102,18 @@ class Generator(nn.Module):
     y = encode(y, 3, 2 * width)
     y = encode(y, 4, 4 * width, stride=2)
     y = encode(y, 5, 4 * width)
-    found['encoder'] = y = encode(y, 6, 4 * width)
+    outputs['encoder'] = y = encode(y, 6, 4 * width)
     for i, rate in enumerate(DILATIONS, start=7):
       y = plain(y, i, 4 * width, dilation=rate)
     y = plain(y, 11, 4 * width)
-    found['middle'] = y = plain(y, 12, 4 * width)
+    outputs['middle'] = y = plain(y, 12, 4 * width)
     y = up(y, 13, 2 * width)
     y = plain(y, 14, 2 * width)
     y = up(y, 15, width)
     y = plain(y, 16, max(1, width // 2))
     y = Conv(3, 3, padding=1, name='conv17', **init)(y)
-    found['out'] = nn.sigmoid(y.astype(jnp.float32))
-    return found
+    outputs['out'] = nn.sigmoid(y.astype(jnp.float32))
+    return outputs
 
 
 class Branch(nn.Module):
@@ -197,10 +197,10 @@ class Discriminator(nn.Module):
       tail_stride=self.tail_stride,
       dtype=self.dtype,
     )
-    found = {
+    outputs = {
       'local': Branch(2, name='local', **fields)(local, train=train),
       'global': Branch(1, name='global', **fields)(whole, train=train),
     }
-    both = jnp.concatenate([found['local'], found['global']], -1)
+    both = jnp.concatenate([outputs['local'], outputs['global']], -1)
     logits = nn.Dense(1, kernel_init=torch_init, dtype=self.dtype, name='linear')(both)
-    return found | {'logits': logits.astype(jnp.float32)}
+    return outputs | {'logits': logits.astype(jnp.float32)}

@@ -14,56 +14,56 @@ def _stage(kind, key: str, norm: str, network: str, path: tuple[str, ...]) -> li
   """Entries of a plain layer and its norm."""
   name = key.rpartition('.')[2]
   bn = norm.rpartition('.')[2]
-  found = [*kind(key, network, (*path, name))]
-  return found + [*mapping.norm(norm, network, (*path, bn), statistics=True)]
+  entries = [*kind(key, network, (*path, name))]
+  return entries + [*mapping.norm(norm, network, (*path, bn), statistics=True)]
 
 
 def block_entries(
   key: str, network: str, path: tuple[str, ...], shortcut: bool
 ) -> tuple[mapping.Entry, ...]:
   """Entries of an SE-ResNet block; `key` with its final dot, or ''; `shortcut`: it has layers."""
-  found = []
+  entries = []
   pairs = [('conv1', 'bn1', 'conv1', 'bn1'), ('conv2', 'bn2', 'conv2', 'bn2')]
   if shortcut:
     pairs.append(('down.0', 'down.1', 'down_conv', 'down_bn'))
   for conv, norm, our_conv, our_norm in pairs:
-    found += mapping.conv(f'{key}{conv}', network, (*path, our_conv), bias=False)
-    found += mapping.norm(f'{key}{norm}', network, (*path, our_norm), statistics=True)
+    entries += mapping.conv(f'{key}{conv}', network, (*path, our_conv), bias=False)
+    entries += mapping.norm(f'{key}{norm}', network, (*path, our_norm), statistics=True)
   for name in ('fc1', 'fc2'):
-    found += mapping.dense(f'{key}se.{name}', network, (*path, 'se', name))
-  return tuple(found)
+    entries += mapping.dense(f'{key}se.{name}', network, (*path, 'se', name))
+  return tuple(entries)
 
 
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model`."""
   blocks = range(2, 7) if model.get('use_se_resnet', True) else ()
-  found = []
+  entries = []
   for i in range(1, 17):
     if i in blocks:
-      found += block_entries(f'block{i}.', 'generator', (f'block{i}',), shortcut=i in (2, 4))
+      entries += block_entries(f'block{i}.', 'generator', (f'block{i}',), shortcut=i in (2, 4))
     elif i in (13, 15):
-      found += _stage(mapping.conv_transpose, f'deconv{i}', f'bn{i}', 'generator', ())
+      entries += _stage(mapping.conv_transpose, f'deconv{i}', f'bn{i}', 'generator', ())
     else:
-      found += _stage(mapping.conv, f'conv{i}', f'bn{i}', 'generator', ())
-  return (*found, *mapping.conv('conv17', 'generator', ('conv17',)))
+      entries += _stage(mapping.conv, f'conv{i}', f'bn{i}', 'generator', ())
+  return (*entries, *mapping.conv('conv17', 'generator', ('conv17',)))
 
 
 def discriminator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of both discriminators and the layer that joins them."""
   use_se_resnet = model.get('use_se_resnet', True)
   strided = model.get('disc_tail_stride', 1) != 1
-  found = []
+  entries = []
   for key, branch, first in (('model_ld', 'local', 2), ('model_gd', 'global', 1)):
     for i in range(first, 7):
       if i >= 4 and use_se_resnet:
         path = (branch, f'block{i}')
         shortcut = i == 4 or strided
-        found += block_entries(f'{key}.block{i}.', 'discriminator', path, shortcut)
+        entries += block_entries(f'{key}.block{i}.', 'discriminator', path, shortcut)
       else:
         names = (f'{key}.conv{i}', f'{key}.bn{i}')
-        found += _stage(mapping.conv, *names, 'discriminator', (branch,))
-    found += mapping.dense(f'{key}.linear', 'discriminator', (branch, 'linear'))
-  return (*found, *mapping.dense('linear1', 'discriminator', ('linear',)))
+        entries += _stage(mapping.conv, *names, 'discriminator', (branch,))
+    entries += mapping.dense(f'{key}.linear', 'discriminator', (branch, 'linear'))
+  return (*entries, *mapping.dense('linear1', 'discriminator', ('linear',)))
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:

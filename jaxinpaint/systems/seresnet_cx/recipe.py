@@ -196,8 +196,8 @@ def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
     image, mask = batch['image'], batch['mask']
     if phase == 'discriminator':
       variables = variables.at_rest('generator')
-    found, changed = modules.train_pass(networks, 'generator', variables, image, mask)
-    outputs = {'out': found['out']}
+    generated, changed = modules.train_pass(networks, 'generator', variables, image, mask)
+    outputs = {'out': generated['out']}
     if judged:
       size = model.global_size
       # In every phase, so that a wrong size is known before the first is over.
@@ -213,7 +213,7 @@ def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
       last = size - model.local_size
       drawn = jax.random.randint(key_real, (2, image.shape[0]), 0, last + 1)
       outputs['real_area'] = (drawn[0], drawn[1])
-      outputs['fake_local'] = windows.cut(found['out'], outputs['fake_area'], model.local_size)
+      outputs['fake_local'] = windows.cut(generated['out'], outputs['fake_area'], model.local_size)
       outputs['real_local'] = windows.cut(image, outputs['real_area'], model.local_size)
     return outputs, changed
 
