@@ -1,4 +1,6 @@
-"""Checks of a system's config: each raises ValueError with the field, its value and what it may be.
+"""Checks of a system's config.
+
+Each raises ValueError and names the field, its value and the allowed values.
 
 The recipes check everything before they build anything, so that a mistake is reported at once and
 not after days of the first phase.
@@ -16,14 +18,14 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def known_fields(section: str, got: Iterable[str], known: Iterable[str]) -> None:
-  """config.`section` must have no field that is not among `known`."""
+  """config.`section` must have no fields other than `known`."""
   for name in got:
     if name not in known:
       raise ValueError(f'config.{section} has no {name!r}; it has: {", ".join(sorted(known))}')
 
 
 def same_fields(section: str, got: Iterable[str], known: Iterable[str]) -> None:
-  """config.`section` must have the fields `known`, all of them and no other."""
+  """config.`section` must have exactly the fields `known`."""
   known_fields(section, got, known)
   missing = sorted(set(known) - set(got))
   if missing:
@@ -35,8 +37,8 @@ def weights(loss: Mapping[str, Any], names: Iterable[str], *, needed: bool = Tru
 
   Args:
     loss: config.loss.
-    names: of the weights.
-    needed: whether one of them must be above 0.
+    names: the weights to check.
+    needed: whether at least one of them must be above 0.
   """
   for name in names:
     weight = loss[name]
@@ -49,7 +51,7 @@ def weights(loss: Mapping[str, Any], names: Iterable[str], *, needed: bool = Tru
 
 
 def phases(steps: Mapping[str, int], last: str) -> None:
-  """config.phases must be numbers of steps, 0 for none; that of `last` may be -1, to the end."""
+  """config.phases must be numbers of steps (0: none); for the phase `last`, -1 means to the end."""
   for name, count in steps.items():
     if count < (-1 if name == last else 0):
       end = ', -1: to the end of training' if name == last else ''
@@ -65,7 +67,7 @@ def count(name: str, value: Any) -> None:
 
 
 def dilations(name: str, rates: Iterable[Any]) -> None:
-  """`rates`, of config.`name`, must be integers of at least 1, at least one of them."""
+  """`rates`, of config.`name`, must be one or more integers of at least 1."""
   rates = tuple(rates)
   if not rates or any(isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in rates):
-    raise ValueError(f'config.{name} {rates} must be dilations of 1 or more, at least one')
+    raise ValueError(f'config.{name} {rates} must be one or more dilations of at least 1')

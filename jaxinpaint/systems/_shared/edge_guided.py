@@ -1,26 +1,26 @@
-"""Edges, then colours: how EdgeConnect's networks are trained, in every system that takes them.
+"""Edges, then colours: how EdgeConnect's networks are trained, in every system that uses them.
 
 Four networks: 'edge_generator' draws the edges of the hole, 'generator' paints the picture along
 them, and each has a discriminator. Three phases:
 
   edge        the edge generator: adversarial + feature matching, on gray pictures with their edges
-  inpainting  the generator, along the true edges: the joint loss of `systems.joint_loss`
+  inpainting  the generator, along the true edges: the joint loss of `_shared.joint_loss`
   joint       the generator, along drawn edges, pasted into the true ones around the hole
 
-loss.joint says what the last one trains:
+loss.joint says what the last phase trains:
 
-  inpainting  the generator alone; the edge generator rests
-  both        also the edge generator, by its own loss; no gradient crosses over
+  inpainting  only the generator; the edge generator is frozen
+  both        also the edge generator, by its own loss; no gradient passes between the two
   end_to_end  both generators by the picture's loss, without the edges' discriminator
 
-Every phase computes its generators' output once for all updates. A generator is stepped first, then
-its discriminator, which judges the output that the generator had before its step. A network under
-spectral norm takes one power iteration in every training pass: one a step for the edge generator,
-three for a discriminator: once for the output in the generator's update, whose feature matching
-sees the real edges by the same vectors, and twice in its own.
+Every phase computes its generators' output once for all updates. First the generator is stepped,
+then its discriminator, which judges the output from before the generator's step. A network under
+spectral norm takes one power iteration in every training pass. For the edge generator this is one
+per step. For a discriminator it is three: one for the output in the generator's update (its feature
+matching uses the same vectors for the real edges), and two in its own update.
 
-Logged terms carry their weights and sum to 'total'; 'precision' and 'recall' of the drawn edges in
-the hole, thresholded at 1/2, stand beside them.
+Logged terms include their weights and sum to 'total'; 'precision' and 'recall' of the drawn edges
+in the hole, thresholded at 1/2, are logged beside them.
 """
 
 import functools
@@ -55,9 +55,9 @@ def default_model() -> dict[str, Any]:
     width=64,
     blocks=8,
     use_spectral_norm=True,  # of the edge generator
-    composite_edges=False,  # True: paste the drawn edges into Canny's at inference, too
+    composite_edges=False,  # True: also at inference, paste the drawn edges into Canny's
     sigma=2.0,  # of Canny's detector
-    remat=False,  # ours: saves memory, changes no number
+    remat=False,  # ours: saves memory, does not change the numbers
     kernel_init='normal_0.02',
   )
 
@@ -87,7 +87,10 @@ def default_loss() -> dict[str, Any]:
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, drops the terms that need VGG's weights, shortens the phases."""
+  """Narrows the networks, removes the terms that need VGG's weights and shortens the phases.
+
+  Changes `config` in place.
+  """
   config.model.update(dict(width=8, blocks=1))
   config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))
   config.phases.update({name: 2 if steps else 0 for name, steps in config.phases.items()})
@@ -115,7 +118,7 @@ def make_generators(model: ConfigDict, dtype: Any) -> dict[str, Any]:
 
 
 def make_discriminators(loss: ConfigDict, dtype: Any) -> dict[str, Any]:
-  """Their discriminators by name; one whose loss has no weight is left out."""
+  """Their discriminators by name, without those whose loss has weight 0."""
   networks = {}
   discriminator = PatchDiscriminator(width=loss.discriminator_width, dtype=dtype)
   if loss.edge_adversarial or loss.edge_feature_matching:
@@ -149,11 +152,11 @@ def paint(
 
   Args:
     networks: of `make_generators`.
-    composite_edges: around the hole the edges are Canny's; else all of them are drawn.
+    composite_edges: True: the edges around the hole are Canny's; False: all edges are drawn.
 
   Returns:
-    (variables, image, mask, canny) -> (output f32[B,H,W,3] in [0,1], not pasted; the edges
-    f32[B,H,W,1] it follows).
+    (variables, image, mask, canny) -> (output f32[B,H,W,3] in [0,1], not pasted into the image; the
+    edges f32[B,H,W,1] that it follows).
   """
 
   def run(variables, image, mask, canny):
@@ -174,7 +177,7 @@ def make_phases(
   Args:
     networks: of `make_generators` and `make_discriminators`.
     loss: config.loss.
-    lengths: {phase: steps}; may have more phases than these.
+    lengths: {phase: steps}; may contain other phases, too.
     dtype: of the computation.
   """
   picture_loss = ConfigDict({k: loss[k] for k in joint_loss.LOSS_FIELDS})
@@ -208,7 +211,7 @@ def make_phases(
 
 
 def _forward(networks: Networks, phase: str, joint: str) -> Forward:
-  """'edges' f32[B,H,W,1] and 'out' f32[B,H,W,3], where the phase has them."""
+  """'edges' f32[B,H,W,1] and 'out' f32[B,H,W,3], if the phase has them."""
 
   def draw(variables, batch, train):
     args = ('edge_generator', variables, gray(batch['image']), batch['canny'], batch['mask'])
@@ -287,16 +290,17 @@ def _edge_discriminator_loss(loss: ConfigDict, networks: Networks) -> Loss:
 def precision_and_recall(
   drawn: jax.Array, true: jax.Array, mask: jax.Array, threshold: float = 0.5
 ) -> dict[str, jax.Array]:
-  """Of the batch's drawn edges in the hole: how many are true, how many true ones are drawn.
+  """Precision and recall of a batch's drawn edges in the hole.
 
   Args:
     drawn: f32[B,H,W,1] in [0,1].
     true: f32[B,H,W,1] in {0,1}.
     mask: f32[B,H,W,1], 1 = hole.
-    threshold: above which there is an edge.
+    threshold: a larger value counts as an edge.
 
   Returns:
-    'precision' and 'recall', f32[] in [0,1]; 0 where nothing is drawn, or nothing to be drawn.
+    'precision', the share of drawn edges that are true, and 'recall', the share of true edges that
+    are drawn; f32[] in [0,1], 0 if no edges are drawn or no true edges exist.
   """
   drawn, true = ((x * mask > threshold).astype(jnp.float32) for x in (drawn, true))
   hits = (drawn * true).sum()
@@ -305,7 +309,7 @@ def precision_and_recall(
 
 
 def check_model(config: ConfigDict) -> None:
-  """Raises ValueError, naming the field, for a dtype or networks that make no sense."""
+  """Raises ValueError, which names the field, for an invalid dtype or invalid networks."""
   checks.one_of('dtype', config.dtype, modules.DTYPES)
   checks.one_of('model.kernel_init', config.model.kernel_init, joint_loss.KERNEL_INITS)
   if not config.model.sigma > 0:
@@ -313,7 +317,7 @@ def check_model(config: ConfigDict) -> None:
 
 
 def check_training(loss: ConfigDict, phases: ConfigDict, last: str = 'joint') -> None:
-  """Raises ValueError, naming the field, for what could only fail later, or train nonsense.
+  """Raises ValueError, which names the field, for settings that would fail later or train nothing.
 
   Args:
     loss: config.loss.

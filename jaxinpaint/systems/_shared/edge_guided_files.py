@@ -1,7 +1,7 @@
-"""Where the arrays of EdgeConnect's checkpoints go, for every system that takes its networks.
+"""Where the arrays of EdgeConnect's checkpoints go, for every system that uses its networks.
 
-Files of knazeri/edge-connect, four to a data set: EdgeModel_gen.pth and InpaintingModel_gen.pth
-hold {'iteration', 'generator': state dict}, EdgeModel_dis.pth and InpaintingModel_dis.pth
+knazeri/edge-connect has four files for each data set: EdgeModel_gen.pth and InpaintingModel_gen.pth
+hold {'iteration', 'generator': state dict}, EdgeModel_dis.pth and InpaintingModel_dis.pth hold
 {'discriminator': state dict}. A discriminator's file has the arrays of conv1 a second time, as
 features.0.
 """

@@ -1,20 +1,21 @@
-"""One generator, one discriminator, one joint loss: what several systems' recipes are, entirely.
+"""One generator, one discriminator, one joint loss: the whole recipe of several systems.
+
+The generator's update minimises
 
   total = l1 * L1 + l1_hole * L1 of the hole + adversarial * GAN + perceptual * Perceptual
           + style * Style
 
-in the generator's update; the discriminator's is half the sum of its real and fake terms. Both
-follow from one forward pass of the generator; the generator is stepped first, then the
-discriminator, which therefore judges the output that the generator had before its step (MISF's
-code). A term of weight zero is not built: without `perceptual` and `style` no VGG is loaded,
-without `adversarial` there is no discriminator.
+and the discriminator's update half the sum of its real and fake terms. Both updates use the same
+forward pass of the generator. The generator is stepped first, so the discriminator judges the
+output from before that step (as in MISF's code). A term of weight zero is not built: without
+`perceptual` and `style` no VGG is loaded, and without `adversarial` there is no discriminator.
 
-Spectral norm: PyTorch takes one power iteration in every training forward pass, and so does this:
-three a step, the first for the output in the generator's update, then one each for the real images
-and the output in the discriminator's. The reference code takes its three in the order real, output
-(discriminator), output (generator), and then steps the weights.
+Spectral norm: as in PyTorch, every forward pass in training takes one power iteration. This makes
+three per step: the first for the output in the generator's update, then one each for the real
+images and the output in the discriminator's update. The order in the reference code is: real,
+output (discriminator), output (generator), then the steps of the weights.
 
-Logged terms carry their weights, so they sum to 'total'.
+Logged terms include their weights, so they sum to 'total'.
 """
 
 import dataclasses
@@ -36,17 +37,17 @@ from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import Term, sum_of, total
 
 WEIGHTS = ('l1', 'l1_hole', 'adversarial', 'perceptual', 'style')
-# config.model.kernel_init. The published deviation fits the published width: in a narrow network it
-# lets activations fade from layer to layer, and training starts slowly.
+# config.model.kernel_init. The published standard deviation fits the published width. In a narrow
+# network activations shrink from layer to layer with it, and training starts slowly.
 KERNEL_INITS = {
   'normal_0.02': nn.initializers.normal(0.02),
   'he_normal': nn.initializers.he_normal(),
 }
 VGG_DEPTHS = {'vgg16': 16, 'vgg19': 19}
-# Of the outputs alone. Wasserstein is left out: its critic needs a gradient penalty and no spectral
-# norm.
+# Losses of the outputs alone. Wasserstein is left out, because its critic needs a gradient penalty
+# and no spectral norm.
 _PLAIN_KINDS = ('non_saturating', 'hinge', 'least_squares', 'least_squares_on_sigmoid')
-# SM-PatchGAN, whose discriminator finds the hole: as its paper has it, and as it was released.
+# SM-PatchGAN, whose discriminator finds the hole: as in its paper, and as in its released code.
 _SOFT_MASK_KINDS: dict[str, adversarial.SMVariant] = {
   'soft_mask': 'paper',
   'soft_mask_released': 'released',
@@ -55,17 +56,17 @@ ADVERSARIAL_KINDS = (*_PLAIN_KINDS, *_SOFT_MASK_KINDS)
 LOSS_FIELDS = (
   *WEIGHTS,
   'adversarial_kind',  # one of ADVERSARIAL_KINDS
-  'discriminator_input',  # 'out': the generator's whole output; 'comp': pasted into the image
+  'discriminator_input',  # 'out': the generator's whole output; 'comp': it, pasted into the image
   'discriminator_width',  # channels of its first layer
   'l1_over_mask_mean',  # divide L1 by the mean of the batch's masks
   'vgg',  # 'vgg16' or 'vgg19'
-  'vgg_file',  # '': torchvision's weights; else a file with its keys
-  'vgg_normalize',  # ImageNet's mean and deviation, or raw [0, 1]
+  'vgg_file',  # '': torchvision's weights; otherwise a file with the same keys
+  'vgg_normalize',  # True: by ImageNet's mean and deviation; False: raw [0, 1]
   'perceptual_layers',
   'style_layers',
   'style_on_hole',  # Gram matrices of the images times the mask
 )
-MIN_JUDGED_SIDE = 24  # of images; below it the patch discriminators have no output
+MIN_JUDGED_SIDE = 24  # of an image; patch discriminators have no output for smaller ones
 
 
 def inference(
@@ -74,14 +75,14 @@ def inference(
   """How a system of this kind is run.
 
   Args:
-    config: reads config.dtype and config.model (fields of `generator`).
-    generator: module class; called with image, mask it returns {'out': f32[B,H,W,3] in [0,1]}.
+    config: only config.dtype and config.model (fields of `generator`) are read.
+    generator: module class; called with (image, mask) it returns {'out': f32[B,H,W,3] in [0,1]}.
     multiple: image sides must be a multiple of it.
-    min_side: the shortest side that it takes.
+    min_side: the shortest side that the network accepts.
 
   Raises:
-    ValueError: an unknown field or a value out of range; names the field, the value and what it may
-      be.
+    ValueError: an unknown field or a value out of range; names the field, the value and the allowed
+      values.
   """
   networks = {'generator': _generator(config, generator)}
 
@@ -106,14 +107,14 @@ def make(
   """How it is trained.
 
   Args:
-    config: reads config.loss (`LOSS_FIELDS`) too.
-    inference: of the same config.
+    config: config.loss (`LOSS_FIELDS`) is read, too.
+    inference: made from the same config.
     generator: module class, as above.
     discriminator: module class, with the fields and the call of `PatchDiscriminator`.
 
   Raises:
     ValueError: an unknown or missing field, or a value out of range; names the field, the value and
-      what it may be.
+      the allowed values.
   """
   loss, dtype = config.loss, modules.DTYPES[config.dtype]
   check_loss(loss)
@@ -147,7 +148,7 @@ def _generator(config: ConfigDict, generator: type[nn.Module]) -> nn.Module:
   own = ('parent', 'name', 'dtype')  # flax's, and config.dtype
   fields = [f.name for f in dataclasses.fields(generator) if f.name not in own]
   checks.known_fields('model', config.model, fields)
-  # Lists, which tuples become on their way through JSON, are tuples again.
+  # JSON turns tuples into lists; turn them back.
   settings: dict[str, Any] = {
     k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()
   }
@@ -158,7 +159,7 @@ def _generator(config: ConfigDict, generator: type[nn.Module]) -> nn.Module:
 
 
 def initializer(networks: Networks) -> Init:
-  """Of a batch only its height and width matter."""
+  """Only the height and width of the batch matter."""
 
   def arguments(height, width):
     if 'discriminator' in networks:
@@ -179,7 +180,7 @@ def check_judged(height: int, width: int) -> None:
 
 
 def _judged(loss: ConfigDict) -> Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]:
-  """(out, batch) -> what the discriminator is shown as fake."""
+  """(out, batch) -> the fake images for the discriminator."""
   if loss.discriminator_input == 'out':
     return lambda out, batch: out
   return lambda out, batch: arrays.compose(out, batch['image'], batch['mask'])
@@ -200,7 +201,7 @@ def generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
 
 
 class _MaskedGan(NamedTuple):
-  """As `adversarial.AdversarialLoss`; both functions take the mask as their last argument."""
+  """An `adversarial.AdversarialLoss` whose functions also take the mask, as their last argument."""
 
   discriminator: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
   generator: Callable[[jax.Array, jax.Array], jax.Array]
@@ -239,7 +240,7 @@ def discriminator_loss(loss: ConfigDict, networks: Networks) -> Loss:
 
   def loss_of(variables, constants, outputs, batch, rng):
     fake = jax.lax.stop_gradient(judged(outputs['out'], batch))
-    # Two calls, not one of a double batch: each takes its own power iteration, as in PyTorch.
+    # Two calls, not one with a double batch: each takes its own power iteration, as in PyTorch.
     judge = functools.partial(modules.train_pass, networks, 'discriminator')
     (real_logits, _), changed = judge(variables, batch['image'])
     (fake_logits, _), changed = judge(variables.with_stats(changed), fake)
@@ -271,7 +272,7 @@ def _l1_hole_term(loss: ConfigDict) -> Term:
 
 
 def _vgg_terms(loss: ConfigDict, dtype: Any) -> Term:
-  """Perceptual and style terms, in one pass of VGG where both look at the same pictures."""
+  """Perceptual and style terms, in one pass of VGG if both need the same pictures."""
   depth = VGG_DEPTHS[loss.vgg]
   whole = tuple(loss.perceptual_layers) if loss.perceptual else ()
   styled = tuple(loss.style_layers) if loss.style else ()
@@ -303,7 +304,7 @@ def _vgg_terms(loss: ConfigDict, dtype: Any) -> Term:
 
 
 def load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
-  """{'vgg': its parameters down to the deepest layer in use}, or {}.
+  """{'vgg': its parameters up to the deepest layer in use}, or {}.
 
   Raises:
     FileNotFoundError, hub.DownloadError: no weights; says where to put them.
@@ -317,7 +318,7 @@ def load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
 
 
 def check_loss(loss: ConfigDict) -> None:
-  """Raises ValueError, naming the field, for what `generator_loss` cannot take."""
+  """Raises ValueError, which names the field, for what `generator_loss` cannot use."""
   checks.same_fields('loss', loss, LOSS_FIELDS)
   checks.weights(loss, WEIGHTS)
   checks.one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)

@@ -1,6 +1,6 @@
 """Flax modules as the networks of a recipe: how they are initialised and run.
 
-`networks` is everywhere {name: module}; a name is the key of the network's variables.
+`networks` is always {name: module}; the name is the key of the network's variables.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,14 +25,14 @@ def initializer(
 ) -> Init:
   """`Recipe.init` or `Inference.init` of these networks.
 
-  A network's values depend on its place among `networks`, not on those that follow. So a recipe
-  whose critics come last starts its other networks as its `inference` does.
+  A network's initial values depend on its place in `networks`, not on the networks after it. So if
+  the critics come last, a recipe's other networks start with the same values as in its `inference`.
 
   Args:
-    networks: to be initialised.
+    networks: the networks to initialise.
     arguments: (height, width) of a batch -> {network: shapes of its arguments, without the batch};
-      may name more networks.
-    keys: (key, count) -> a key for each network.
+      may contain other networks, too.
+    keys: (key, count) -> one key for each network.
   """
 
   def init(rng: jax.Array, batch: Batch) -> Variables:
@@ -51,14 +51,14 @@ def initializer(
 
 
 def run(networks: Networks, name: str, variables: Variables, *args: Any, **settings: Any) -> Any:
-  """What a network returns when it is not trained: statistics are read and stay."""
+  """What a network returns when it is not trained: statistics are used and not changed."""
   return networks[name].apply(variables.of(name), *args, **settings)
 
 
 def train_pass(
   networks: Networks, name: str, variables: Variables, *args: Any, **settings: Any
 ) -> tuple[Any, Stats]:
-  """What a network returns in training, and {name: the collections that this pass changed}."""
+  """What a network returns in training, and {name: the collections that the pass changed}."""
   own = list(variables.stats.get(name, {}))
   outputs, changed = networks[name].apply(
     variables.of(name), *args, train=True, mutable=own, **settings

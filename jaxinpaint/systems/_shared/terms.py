@@ -1,4 +1,4 @@
-"""Losses that are sums of logged terms. Terms carry their weights, so they sum to 'total'."""
+"""Losses that are sums of logged terms. Terms include their weights, so they sum to 'total'."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from jaxinpaint.recipe import Aux, Batch, Constants, Loss, Metrics, Outputs, Sta
 
 
 class Term(Protocol):
-  """One part of a loss; as `recipe.Loss`, without random numbers."""
+  """One part of a loss: like `recipe.Loss`, but without random numbers."""
 
   def __call__(
     self, variables: Variables, constants: Constants, outputs: Outputs, batch: Batch, /
@@ -22,12 +22,12 @@ class Term(Protocol):
 def total(
   metrics: Metrics, stats: Stats | None = None, shown: Metrics | None = None
 ) -> tuple[jax.Array, Aux]:
-  """What a loss returns that is the sum of `metrics`.
+  """The return value of a loss that is the sum of `metrics`.
 
   Args:
     metrics: weighted terms.
     stats: the collections that the loss's passes changed.
-    shown: metrics that are logged beside the terms.
+    shown: metrics to log that are not part of the sum.
   """
   value = jnp.asarray(sum(metrics.values()))
   return value, {'metrics': {**metrics, 'total': value, **(shown or {})}, 'stats': stats or {}}

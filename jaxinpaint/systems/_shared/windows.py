@@ -1,6 +1,6 @@
 """Parts of images, cut out at places known only inside a compiled step; their sizes are static.
 
-A window is its top and left, i32[B] each, one per sample. Gradients flow through the cut.
+A window is given by its top and left, i32[B] each, one per sample. Gradients flow through the cut.
 """
 
 import jax
@@ -10,28 +10,28 @@ Window = tuple[jax.Array, jax.Array]
 
 
 def hole_box(mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """The smallest box around each hole; the whole image where there is none.
+  """The smallest box around each hole; the whole image if it has no hole.
 
   Args:
     mask: [B,H,W,1], 1 = hole.
 
   Returns:
-    Top, bottom, left and right, i32[B] each; bottom and right are the first row and column below
-    and beside it.
+    Top, bottom, left and right, i32[B] each; bottom and right are exclusive: the first row below
+    and the first column beside the box.
   """
   hole = mask[..., 0] > 0.5
   sides = []
   for axis in (2, 1):
     some = hole.any(axis)
     length = some.shape[1]
-    # argmax of booleans is the first True, and 0 where there is none.
+    # argmax of booleans is the index of the first True, and 0 if there is none.
     sides += [jnp.argmax(some, 1), length - jnp.argmax(some[:, ::-1], 1)]
   top, bottom, left, right = (side.astype(jnp.int32) for side in sides)
   return top, bottom, left, right
 
 
 def random_window(rng: jax.Array, mask: jax.Array, size: int) -> Window:
-  """A window of size x size at a uniform place in each image; only the shape of `mask` counts."""
+  """A window of size x size at a uniform place in each image; only the shape of `mask` is used."""
   b, height, width = mask.shape[:3]
   rows, columns = jax.random.split(rng)
   top = jax.random.randint(rows, (b,), 0, height - size + 1)
@@ -39,10 +39,10 @@ def random_window(rng: jax.Array, mask: jax.Array, size: int) -> Window:
 
 
 def middle_window(mask: jax.Array, size: int) -> Window:
-  """The window of size x size around the middle of the hole's box, as far as the image allows.
+  """The window of size x size around the middle of the hole's box, moved to stay inside the image.
 
-  A box mask that was shrunk by as much on opposite sides gives its original box. An image without a
-  hole gives its middle.
+  If a box mask was shrunk by equal amounts on opposite sides, the result is its original box. For
+  an image without a hole, it is the middle of the image.
 
   Args:
     mask: [B,H,W,1], 1 = hole; neither side below `size`.
@@ -55,10 +55,10 @@ def middle_window(mask: jax.Array, size: int) -> Window:
 
 
 def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> Window:
-  """A window of size x size, uniform among those that hold the image's whole hole.
+  """A window of size x size, uniform among those that contain the image's whole hole.
 
-  A hole larger than the window has it lie within the hole's box, and an image without a hole has it
-  anywhere.
+  If the hole is larger than the window, the window is inside the hole's box. If the image has no
+  hole, the window is anywhere.
 
   Args:
     rng: key.
@@ -77,7 +77,7 @@ def window_on_hole(rng: jax.Array, mask: jax.Array, size: int) -> Window:
 
 
 def window_on_hole_or_middle(rng: jax.Array, mask: jax.Array, size: int) -> Window:
-  """As `window_on_hole`, but along a side on which the hole is too large, its middle."""
+  """As `window_on_hole`, but on an axis along which the hole is too large: around its middle."""
   top, bottom, left, right = hole_box(mask)
   drawn, middle = window_on_hole(rng, mask, size), middle_window(mask, size)
   return (
@@ -87,7 +87,7 @@ def window_on_hole_or_middle(rng: jax.Array, mask: jax.Array, size: int) -> Wind
 
 
 def cut(x: jax.Array, window: Window, size: int) -> jax.Array:
-  """[B,H,W,C] -> [B,size,size,C], the content of the windows."""
+  """[B,H,W,C] -> [B,size,size,C], the pixels of the windows."""
   one = lambda x, top, left: jax.lax.dynamic_slice(x, (top, left, 0), (size, size, x.shape[-1]))
   return jax.vmap(one)(x, *window)
 
@@ -97,7 +97,7 @@ def cut_resized(
 ) -> jax.Array:
   """[B,H,W,C] -> [B,size,size,C], each sample's box stretched to a square.
 
-  Bilinear without antialiasing; sample i lies at i * side / size, as in TensorFlow 1.
+  Bilinear without antialiasing; sample i is at i * side / size, as in TensorFlow 1.
 
   Args:
     x: the images.

@@ -1,16 +1,16 @@
 """AOT-GAN: aggregated contextual transformations.
 
 Zeng, Fu, Chao, Guo: "Aggregated Contextual Transformations for High-Resolution Image Inpainting",
-IEEE Transactions on Visualization and Computer Graphics 2022, https://arxiv.org/abs/2104.01431. An
-encoder, eight AOT blocks at a quarter of the resolution, a decoder; and a discriminator that says
-of every patch whether it was painted.
+IEEE Transactions on Visualization and Computer Graphics 2022, https://arxiv.org/abs/2104.01431. The
+generator is an encoder, eight AOT blocks at a quarter of the resolution, and a decoder. The
+discriminator says for every patch whether it was painted.
 
 Differs from the paper:
-  - the gate of a block is normalised before its sigmoid, as in the released code and its weights;
-    `gate_norm='none'` is the paper's plain gate.
+  - the gate of a block is normalised before its sigmoid, as in the released code, for which the
+    published weights were trained; `gate_norm='none'` is the paper's plain gate.
 
 Differs from the reference code:
-  - a channel that is constant in the gate has a gradient (zero; the code's is NaN).
+  - the gradient of a channel that is constant in the gate is zero; in the code it is NaN.
 """
 
 from typing import Any, Literal
@@ -54,14 +54,14 @@ class UpConv(nn.Module):
 
 
 class Generator(nn.Module):
-  """Paints the whole image anew; no normalisation anywhere but in the gates.
+  """Paints the whole image; only the gates are normalised.
 
   Attributes:
     width: channels at full resolution, 64 as published; all others scale with it.
     blocks: number of AOT blocks.
-    rates: dilations of a block's branches, which share its channels.
+    rates: dilations of a block's branches; the branches divide its channels.
     gate_norm: 'aot' (the code's normalised gates) or 'none' (the paper's).
-    remat: recompute the AOT blocks in the backward pass instead of keeping what they computed.
+    remat: recompute the AOT blocks in the backward pass instead of storing their results.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the convolutions; parameters, gates and the output are float32.
   """
@@ -78,7 +78,7 @@ class Generator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew from what the mask leaves of it.
+    """Paints the whole image from its known part.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least `min_side(rates)` (36 as
@@ -87,12 +87,12 @@ class Generator(nn.Module):
       train: changes nothing here; taken as every network takes it.
 
     Returns:
-      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'encoded',
-      'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and after the
-      last AOT block) and 'logit' f32[B,H,W,3] (before tanh).
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and intermediate results:
+      'encoded', 'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and
+      after the last AOT block) and 'logit' f32[B,H,W,3] (before tanh).
 
     Raises:
-      ValueError: a size that the network cannot take.
+      ValueError: the network does not accept this image size.
     """
     del train
     arrays.check_multiple(*image.shape[1:3], MULTIPLE, min_side(self.rates))

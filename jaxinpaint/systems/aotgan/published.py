@@ -1,7 +1,7 @@
 """The published AOT-GAN checkpoints: PyTorch files of researchmm/AOT-GAN-for-Inpainting.
 
-G0000000.pt is the generator's state dict and D0000000.pt the discriminator's, each without any
-wrapping; O0000000.pt holds optimizer states and is not read.
+G0000000.pt is the generator's state dict and D0000000.pt the discriminator's, with nothing around
+them; O0000000.pt holds optimizer states and is not read.
 """
 
 from typing import Any

@@ -5,23 +5,24 @@ IEEE Transactions on Visualization and Computer Graphics 2022, https://arxiv.org
 (sections 3.2 and 3.3). The numbers below are the released code's.
 
 Differs from the released code, and follows the paper:
-  - `adversarial_kind='soft_mask'`. The code's labels are reversed (real 0, hole 1) while its
-    generator still pushes towards 1, which rewards being found out; its mask weighs a mean that was
-    already taken, so that all patches count. 'soft_mask_released' is that. Published weights load
-    either way: a discriminator's file was trained with the reversed labels.
-    'non_saturating' is the code's alternative 'nsgan'.
+  - `adversarial_kind='soft_mask'`. The code reverses the labels (real 0, hole 1), but its generator
+    still aims at 1, so it is rewarded when its pixels are recognised as painted. The code also
+    applies the mask after taking the mean, so all patches count. 'soft_mask_released' reproduces
+    both. Published weights load in either case; the published discriminators were trained with the
+    reversed labels. 'non_saturating' is the code's alternative 'nsgan'.
 
 Differs from the released code:
-  - the discriminator is not stepped with the gradient of the generator's adversarial term as well
-    (0.01 of it leaks there: the code clears the gradients before the generator's backward pass and
-    steps both networks after it);
-  - half the sum of the discriminator's two terms is minimised instead of the sum: Adam's steps do
-    not change with it;
-  - the three power iterations of a step run in another order (see systems/joint_loss.py);
-  - L1 is of images in [0, 1], where the code's are in [-1, 1]: hence its weight 2;
-  - images are saved rounded to eight bits; the code truncates, which darkens by half a level;
-  - images of any size are completed, padded at the bottom and right; the code takes multiples of 4
-    above 32.
+  - the discriminator's step does not include the gradient of the generator's adversarial term. In
+    the code 0.01 of it leaks into that step: the gradients are cleared before the generator's
+    backward pass, and both networks are stepped after it;
+  - half the sum of the discriminator's two terms is minimised instead of the sum; Adam's steps are
+    the same;
+  - the three power iterations of a step run in another order (see systems/_shared/joint_loss.py);
+  - L1 compares images in [0, 1], in the code images in [-1, 1]: hence its weight 2;
+  - images are rounded to eight bits when they are saved; the code truncates, which darkens them by
+    half a level;
+  - images of any size are completed, padded at the bottom and right; the code accepts multiples of
+    4 above 32.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,7 @@ def default_config() -> ConfigDict:
     blocks=8,
     rates=(1, 2, 4, 8),
     gate_norm='aot',  # the code's; 'none': the paper's text
-    remat=False,  # ours: saves memory, changes no number
+    remat=False,  # ours: saves memory, does not change the numbers
     kernel_init='normal_0.02',
   )
   loss = dict(
@@ -62,7 +63,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   rates = tuple(config.model.rates)
   checks.dilations('model.rates', rates)
   return joint_loss.inference(
@@ -71,12 +72,12 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense."""
+  """How it is run and trained; raises ValueError for invalid fields."""
   return joint_loss.make(config, inference(config), networks.Generator, networks.Discriminator)
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, and drops the terms that need VGG's weights."""
-  # The published deviation lets everything fade to grey in a network this narrow.
+  """Narrows the networks and removes the terms that need VGG's weights; changes `config`."""
+  # With the published standard deviation, a network this narrow outputs only grey.
   config.model.update(dict(width=8, blocks=1, kernel_init='he_normal'))
   config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))

@@ -1,20 +1,21 @@
-"""CTSDG's networks: texture and structure are generated side by side, each from the other.
+"""CTSDG's networks: texture and structure are generated in parallel, each from the other.
 
 Guo, Yang, Huang: "Image Inpainting via Conditional Texture and Structure Dual Generation", ICCV
-2021, https://arxiv.org/abs/2108.09760. Two U-Nets of partial convolutions, one for the picture, one
-for edges and gray; the decoder of each begins from the other's deepest features and reads its own
-skips. A bi-directional gated fusion (Bi-GFF) exchanges their last features, and a contextual
-feature aggregation (CFA) rebuilds them from what resembles them.
+2021, https://arxiv.org/abs/2108.09760. There are two U-Nets of partial convolutions, one for the
+picture, one for edges and gray. The decoder of each starts from the other's deepest features and
+uses its own skip connections. A bi-directional gated fusion (Bi-GFF) exchanges their last features,
+and a contextual feature aggregation (CFA) rebuilds these from similar patches.
 
-As the released code: in Bi-GFF the structure is updated from the texture that was updated already;
-in CFA only the patches that are looked up are normalised, and the weights of the scales pass a
-ReLU before their softmax.
+As in the released code: in Bi-GFF the structure is updated from the texture that is already
+updated; in CFA only the keys are normalised, and the weights of the scales pass a ReLU before their
+softmax.
 
 Differs from the released code:
-  - images are in [0, 1] and masks 1 in the hole, at the border; inside, [-1, 1] and 1 where known;
-  - the known share of a window is computed once for all channels, which are equal;
-  - running variances are of the biased estimate (PyTorch: n / (n - 1) times that);
-  - `levels` < 7 leaves out the deepest ones, for pictures smaller than 128 pixels (ours).
+  - callers pass images in [0, 1] and masks with 1 in the hole; inside the networks images are in
+    [-1, 1] and masks are 1 at known pixels;
+  - the known share of a window is computed once for all channels, because it is equal in all;
+  - running variances use the biased estimate (PyTorch: n / (n - 1) times that);
+  - `levels` < 7 leaves out the deepest levels, for pictures smaller than 128 pixels (ours).
 """
 
 from typing import Any
@@ -37,12 +38,12 @@ DILATIONS = (1, 2, 4, 8)
 
 
 def scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-  """N(1, 0.02): how the released code starts the generator's batch norms."""
+  """N(1, 0.02): how the released code initialises the scales of the generator's batch norms."""
   return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 class PartialConvNorm(nn.Module):
-  """Partial convolution without bias, batch norm if `norm`, activation; the mask goes along."""
+  """Partial convolution without bias, batch norm if `norm`, activation; also updates the mask."""
 
   features: int
   kernel_size: int = 3
@@ -71,7 +72,7 @@ class PartialConvNorm(nn.Module):
 
 
 class Projection(nn.Module):
-  """What a stream's last features show by themselves: a residual bottleneck and a 1x1 layer.
+  """The output of one stream by itself: a residual bottleneck and a 1x1 layer on its last features.
 
   Returns the values before tanh (texture) or sigmoid (structure).
   """
@@ -93,7 +94,7 @@ class Projection(nn.Module):
 
 
 class BiGFF(nn.Module):
-  """Bi-directional gated feature fusion (section 3.3); its gammas start at 0: nothing exchanged."""
+  """Bi-directional gated feature fusion (section 3.3); its gammas start at 0: no exchange."""
 
   dtype: Any = jnp.float32
 
@@ -111,7 +112,7 @@ class BiGFF(nn.Module):
 
 
 class CFA(nn.Module):
-  """Contextual feature aggregation: region affinity, then four dilations weighed at each place."""
+  """Contextual feature aggregation: region affinity, then a weighted mean of four dilations."""
 
   dtype: Any = jnp.float32
 
@@ -136,9 +137,9 @@ class Generator(nn.Module):
 
   Attributes:
     width: channels of the first level; the deepest have 8 times as many.
-    levels: halvings of the encoders; image sides are multiples of 2**levels.
+    levels: how often the encoders halve the resolution; image sides are multiples of 2**levels.
     use_bigff: False: the streams' last features are only concatenated (the paper's ablation).
-    use_cfa: False: the fused features go on without aggregation (likewise).
+    use_cfa: False: the fused features are not aggregated (likewise).
     dtype: of the computation; parameters, statistics and outputs are float32.
   """
 
@@ -162,20 +163,20 @@ class Generator(nn.Module):
     """Completes pictures.
 
     Args:
-      image: f32[B,H,W,3] in [0, 1]; what it holds in the hole is not looked at.
+      image: f32[B,H,W,3] in [0, 1]; pixels in the hole are not read.
       mask: f32[B,H,W,1], 1 = hole.
       canny: f32[B,H,W,1] in {0, 1}, edges; likewise.
       gray: f32[B,H,W,1] in [0, 1]; likewise.
-      train: batch statistics, which need mutable=['batch_stats'].
-      frozen_norms: running statistics while training (the fine-tuning of the released code).
+      train: use batch statistics; needs mutable=['batch_stats'].
+      frozen_norms: use running statistics in training (the fine-tuning of the released code).
 
     Returns:
-      'out' f32[B,H,W,3] in [0, 1]; 'projected_image' likewise, of the texture stream alone;
-      'projected_edge' f32[B,H,W,1], logits, of the structure stream alone; and the features
+      'out' f32[B,H,W,3] in [0, 1]; 'projected_image' likewise, from the texture stream alone;
+      'projected_edge' f32[B,H,W,1], logits, from the structure stream alone; and the features
       'bigff', 'fusion' and, with `use_cfa`, 'affinity'.
 
     Raises:
-      ValueError: a side is no multiple of 2**levels.
+      ValueError: a side is not a multiple of 2**levels.
     """
     height, width = image.shape[1:3]
     if height % 2**self.levels or width % 2**self.levels:
@@ -213,7 +214,7 @@ class Generator(nn.Module):
     }
 
   def _encode(self, kind: str, x: jax.Array, valid: jax.Array, norms: bool) -> list[tuple]:
-    """[(features, mask)] of the input and of all levels."""
+    """[(features, mask)] of the input and of every level."""
     levels = [(x, valid)]
     for i in range(self.levels):
       layer = PartialConvNorm(
@@ -230,7 +231,7 @@ class Generator(nn.Module):
   def _decode(
     self, kind: str, deepest: tuple[jax.Array, jax.Array], skips: list[tuple], norms: bool
   ) -> jax.Array:
-    """[B,H,W,width], from `deepest` upwards with the skips of all levels but the deepest."""
+    """[B,H,W,width], decoded from `deepest` with the skips of all levels except the deepest."""
     x, valid = deepest
     for i in range(self.levels, 0, -1):
       skip, skip_valid = skips[i - 1]
@@ -254,7 +255,7 @@ def _concatenate(texture: jax.Array, structure: jax.Array) -> jax.Array:
 
 
 class EdgeDetector(nn.Module):
-  """Finds the edges of a picture: what the structure branch is shown of an output."""
+  """Finds the edges of a picture. The structure branch judges these edges for an output."""
 
   dtype: Any = jnp.float32
 
@@ -295,12 +296,12 @@ class Discriminator(nn.Module):
     Args:
       image: f32[B,H,W,3] in [0, 1].
       gray: f32[B,H,W,1] of the truth.
-      edges: f32[B,H,W,1], the true ones for a real picture; None: the detected ones, for an output.
-      train: batch statistics and power iterations; needs mutable=['batch_stats', 'spectral'].
+      edges: f32[B,H,W,1], the true edges of a real picture; None, for an output: the detected ones.
+      train: use batch statistics, take power iterations; needs mutable=['batch_stats', 'spectral'].
 
     Returns:
-      'logits' f32[B,h,w,2], of the texture and of the structure; 'edges' f32[B,H,W,1], logits of
-      the detected edges.
+      'logits' f32[B,h,w,2], of texture and structure; 'edges' f32[B,H,W,1], logits of the detected
+      edges.
     """
     image = 2 * image - 1
     detected = EdgeDetector(dtype=self.dtype, name='edge_detector')(image, train=train)

@@ -1,7 +1,7 @@
 """The published CTSDG checkpoints: PyTorch files of Xiefan-Guo/CTSDG.
 
-One file holds {'n_iter', 'generator': state dict, 'discriminator': state dict}. In the
-discriminator's, the first layer of each branch is there a second time under features.0, an alias.
+One file holds {'n_iter', 'generator': state dict, 'discriminator': state dict}. The discriminator's
+state dict has the first layer of each branch a second time, under features.0, an alias.
 """
 
 from typing import Any

@@ -1,24 +1,25 @@
 """DeepFill v1: coarse-to-fine inpainting with contextual attention.
 
 Yu, Lin, Yang, Shen, Lu, Huang: "Generative Image Inpainting with Contextual Attention", CVPR 2018,
-https://arxiv.org/abs/1801.07892. A first dilated encoder-decoder paints a coarse result; a second
-one refines it with two encoders, one dilated and one that attends to known patches. Two critics
+https://arxiv.org/abs/1801.07892. A first dilated encoder-decoder paints a coarse result. A second
+one refines it with two encoders: one is dilated, the other attends to known patches. Two critics
 judge the whole image and the part of it around the hole.
 
 The default follows the authors' released TensorFlow code; its published weights give its published
 results. `padding='symmetric', resize='floor', mask_steps=1, key_norm='sum', critic='port'` is
-daa233/generative-inpainting-pytorch, under whose name most PyTorch results were made.
+daa233/generative-inpainting-pytorch; most PyTorch results were made with it.
 
 Differs from the paper:
-  - the released network, which this is, has 3,601,542 parameters; the paper counts 2.9 M;
-  - attention and both encoders' layers, which the text gives in part only, are the code's.
+  - this is the released network, with 3,601,542 parameters; the paper counts 2.9 M;
+  - attention and the layers of both encoders follow the code, because the text describes only a
+    part of them.
 Differs from the reference code:
-  - every sample has a mask of its own; there one mask serves the whole batch;
-  - images go in as RGB unless `channel_order='bgr'`, which the authors' weights need: their code
-    reads files by OpenCV and never reorders;
-  - any height and width that are multiples of 8; the code crops images to that.
-Oddities of the code, all kept: see layers.contextual_attention (dark borders, masked scores of 0);
-results are clipped, not squashed, to their range, so pixels out of range have no gradient.
+  - every sample has its own mask; the code uses one mask for the whole batch;
+  - the network takes RGB, unless `channel_order='bgr'`. The authors' weights need 'bgr': their code
+    reads files with OpenCV and does not reorder the channels;
+  - height and width are any multiples of 8; the code crops images to such sizes.
+Peculiarities of the code, all kept: see layers.contextual_attention (dark borders, masked scores of
+0); results are clipped to their range, without tanh, so pixels out of range have no gradient.
 """
 
 from typing import Any, Literal
@@ -43,7 +44,7 @@ def _in_order(image: jax.Array, order: ChannelOrder) -> jax.Array:
 
 
 class _Stage(nn.Module):
-  """What both stages are made of.
+  """The layers of both stages.
 
   Attributes:
     width: channels at full resolution, 32 as published.
@@ -136,14 +137,14 @@ class Generator(nn.Module):
 
   Attributes:
     width: channels at full resolution, 32 as published; all others scale with it.
-    use_attention: False: the paper's baseline, a second stage without the attending encoder.
+    use_attention: False: the paper's baseline, a second stage without the attention encoder.
     fuse: propagate attention to neighbouring patches (paper, section 4.2).
-    padding: 'same', as TensorFlow; 'symmetric', as the port.
+    padding: 'same', as in TensorFlow; 'symmetric', as in the port.
     resize: 'align_corners' or 'floor': how attention halves its maps.
-    mask_steps: 2 or 1: how it reduces the mask.
-    key_norm: 'max' or 'sum': how it normalises patches.
-    channel_order: that the network takes and gives inside; callers always see RGB.
-    block_bytes: of attention scores held at once.
+    mask_steps: 2 or 1: how attention reduces the mask.
+    key_norm: 'max' or 'sum': how attention normalises patches.
+    channel_order: 'rgb' or 'bgr', inside the network; callers always see RGB.
+    block_bytes: attention scores that are held at once, in bytes.
     dtype: of the computation. Parameters, scores, softmax and results are float32.
   """
 
@@ -162,23 +163,23 @@ class Generator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False, coarse_only: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew from what the mask leaves of it, twice.
+    """Paints the whole image from its known part, twice.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 8, at least 16. Pixels in the hole are not
         read.
       mask: f32[B,H,W,1], 1 = hole.
       train: changes nothing here; taken as every network takes it.
-      coarse_only: stop after the first stage (the second one's parameters must exist, or not be
-        asked for).
+      coarse_only: stop after the first stage; when initialising, the second stage then gets no
+        parameters.
 
     Returns:
-      'coarse' and 'out': f32[B,H,W,3] in [0,1], not composited with `image`; of the second stage
-      also its features, and with attention 'index' i32[B,H/8,W/8] (see
+      'coarse' and 'out': f32[B,H,W,3] in [0,1], not composited with `image`; also the features of
+      the second stage, and with attention 'index' i32[B,H/8,W/8] (see
       layers.contextual_attention). With `coarse_only`, 'out' is the coarse result.
 
     Raises:
-      ValueError: a size that the network cannot take.
+      ValueError: the network does not accept this image size.
     """
     del train
     height, width = image.shape[1:3]
@@ -213,7 +214,7 @@ class Critic(nn.Module):
     width: channels of the first convolution, 64 as published; then 2, 4 and `last` times as many.
     last: 8 for the local critic, 4 for the global one.
     padding: as of `Generator`.
-    channels_first: flatten channels first, as PyTorch does: the order of the dense layer's rows.
+    channels_first: order of the dense layer's rows: True flattens channels first, as PyTorch does.
     channel_order: as of `Generator`.
     dtype: of the computation; parameters and scores are float32.
   """
@@ -227,7 +228,7 @@ class Critic(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """f32[B,H,W,3] in [0,1] -> scores f32[B,1]; H and W are those of the first call for ever."""
+    """f32[B,H,W,3] in [0,1] -> scores f32[B,1]; H and W must be those of the initialisation."""
     x = (_in_order(x, self.channel_order) * 2 - 1).astype(self.dtype)
     for i, scale in enumerate((1, 2, 4, self.last), start=1):
       layer = SameConv(
@@ -248,7 +249,7 @@ def critics(
   channel_order: ChannelOrder = 'rgb',
   dtype: Any = jnp.float32,
 ) -> dict[str, Critic]:
-  """{'local_critic', 'global_critic'} of the authors' code, or of the port.
+  """{'local_critic', 'global_critic'} as in the authors' code, or as in the port.
 
   Raises:
     ValueError: unknown `critic`.

@@ -1,9 +1,9 @@
 """The published DeepFill v1 checkpoints.
 
 Official: TensorFlow checkpoints (snap-*.index, .data, .meta) of JiahuiYu/generative_inpainting,
-all networks in one. Port: PyTorch files of daa233/generative-inpainting-pytorch, either trained
-there (symmetric padding, critics of their own) or converted from an official checkpoint. The
-converted ones belong under the official network, though that port runs them under its own padding.
+each with all networks. Port: PyTorch files of daa233/generative-inpainting-pytorch, either trained
+there (symmetric padding, other critics) or converted from an official checkpoint. The converted
+ones belong to the official network, although the port runs them with its own padding.
 """
 
 import re
@@ -22,14 +22,14 @@ _DECODE = ('conv11', 'conv12', 'conv13_upsample', 'conv14', 'conv15_upsample', '
 
 
 def layers(model: Any) -> tuple[tuple[str, str], ...]:
-  """(stage, name) of every layer of the generator with the settings `model`."""
+  """(stage, name) of every layer of a generator with the settings `model`."""
   attend = _ATTEND if model.get('use_attention', True) else ()
   second = (*(f'x{name}' for name in _COARSE), *attend, *(f'all{name}' for name in _DECODE))
   return (*(('coarse', n) for n in (*_COARSE, *_DECODE)), *(('refine', n) for n in second))
 
 
 def tf_entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of all networks by TensorFlow's names, whose kernels are laid out as here."""
+  """Entries of all networks by TensorFlow's names; its kernels have the same layout as ours."""
   entries = []
 
   def add(key, network, *path):
@@ -66,9 +66,9 @@ def port_critic_entries(network: str) -> tuple[mapping.Entry, ...]:
 
 
 def port_entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of all networks of the files that the port's training writes.
+  """Entries of all networks in the files that the port's training writes.
 
-  The two critics' keys are the same; their file keeps them apart, below localD and globalD.
+  The two critics have the same keys; in the file they are under localD and globalD.
   """
   critics = (port_critic_entries(network) for network in ('local_critic', 'global_critic'))
   return sum(critics, port_generator_entries(model))

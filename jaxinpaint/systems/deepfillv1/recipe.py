@@ -7,24 +7,26 @@ sections 3 and 4.3. Weights and details are those of the authors' code (its rele
               + adversarial * (-mean D_local - global_weight * mean D_global)
   critics   = sum of both of mean D(completed) - mean D(real) + gradient_penalty * penalty
 
-Images are in [-1, 1] in all of it. The box is a square of `model.local_size` around the hole, so
-masks must be one hole of at most that size ('box' masks are); of other masks the middle is judged.
+All of this is for images in [-1, 1]. The box is a square of `model.local_size` around the hole, so
+a mask must be one hole of at most that size ('box' masks are). For other masks only the middle is
+judged.
 
-A step is one batch. With `critic_batches='fresh'` (the authors': five critic steps on five batches
-to a step of the generator) the critics are stepped in each and the generator in every
-`critic_steps`-th, so `critic_steps` times as many steps are one iteration of theirs. With 'same'
-each step takes `critic_steps` critic steps on one batch, cheaper by as many forward passes of the
-generator, and then one of the generator; the port trains so, with other batches.
+A step uses one batch. With `critic_batches='fresh'` (as the authors: five critic steps on five
+batches for each step of the generator), the critics are stepped in every step and the generator in
+every `critic_steps`-th one. So one iteration of the authors' code is `critic_steps` steps here.
+With 'same', each step takes `critic_steps` critic steps on one batch and then one generator step,
+which needs fewer forward passes of the generator. The port trains in this way, with other batches.
 
-The phase 'coarse', 0 steps as published, trains the first stage alone without critics
+The phase 'coarse', 0 steps as published, trains only the first stage, without critics
 (PRETRAIN_COARSE_NETWORK in the code).
 
 Differs from the paper:
-  - the text gives neither the losses' weights nor the coarse result's factor: from the code;
-  - the code, and so the default, adds the L1 of known pixels (`ae`), which the text leaves open.
+  - the weights of the losses and the factor of the coarse result are from the code; the text does
+    not give them;
+  - the L1 of known pixels (`ae`) is added by default, as in the code; the text leaves this open.
 Differs from the reference code:
   - each sample has its own hole;
-  - the slope's square root has derivative 0 at 0, where the code's has none;
+  - the square root in the slope has derivative 0 at 0; in the code it has none;
   - the first step of the generator follows one critic step, not five (fresh batches);
   - `gp_masked=False, l1_on='comp', ae_over_known=False` are the port's readings.
 """
@@ -60,7 +62,7 @@ def default_config() -> ConfigDict:
     mask_steps=2,
     key_norm='max',
     channel_order='rgb',  # ours; the authors' weights are imported with 'bgr'
-    block_bytes=contextual_attention.BLOCK_BYTES,  # ours: memory, changes no number
+    block_bytes=contextual_attention.BLOCK_BYTES,  # ours: limits memory, not the numbers
     critic='official',
     critic_width=64,
     image_size=256,  # that the critics are built for ...
@@ -87,7 +89,7 @@ def default_config() -> ConfigDict:
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place and shortens the phases; of the second, two generator steps."""
+  """Narrows the networks and shortens the phases: two generator steps in the second; in place."""
   config.model.update(dict(width=8, critic_width=8, image_size=64, local_size=32))
   config.loss.critic_steps = 2
   config.phases.update(dict(coarse=2, joint=3))
@@ -95,7 +97,7 @@ def quicktest(config: ConfigDict) -> None:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
   networks = {'generator': _generator(config)}
 
@@ -121,7 +123,7 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense."""
+  """How it is run and trained; raises ValueError for invalid fields."""
   running = inference(config)
   _check_training(config)
   model, loss, steps = config.model, config.loss, config.phases
@@ -204,7 +206,7 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool
     known = 1 - mask
     window = windows.middle_window(mask, size)
     patch = lambda x: windows.cut(x, window, size)
-    # Twice the error in [0, 1] is that in [-1, 1]. Without known pixels the term is 0.
+    # The error in [-1, 1] is twice that in [0, 1]. Without known pixels the term is 0.
     share = jnp.maximum(known.mean(), 1 / known.size) if loss.ae_over_known else 1.0
     metrics = {}
     for name, factor in stages:
@@ -248,15 +250,15 @@ def _critic_loss(config: ConfigDict, networks: Networks) -> Loss:
       ('global_critic', image, fake, mask, rngs[1]),
     ):
       short = name.partition('_')[0]
-      # Each real image beside its fake: one after the other, a batch that is split over devices
-      # would have to move.
+      # Each real image is beside its fake: with all reals first, a batch that is split over devices
+      # would have to be moved between them.
       both = jnp.stack([real, made], 1)
       scores = modules.run(networks, name, variables, both.reshape(-1, *real.shape[1:]))
       scores = scores.reshape(len(real), 2, *scores.shape[1:])
       terms = adversarial.wasserstein.discriminator(scores[:, 0], scores[:, 1])
       metrics[f'wasserstein_{short}'] = sum(terms)
       if loss.gradient_penalty:
-        # The gradient in [-1, 1], which is the networks' own range, is half that in [0, 1].
+        # The networks' own range is [-1, 1]; the gradient there is half the gradient in [0, 1].
         judge = lambda x, name=name: modules.run(exact, name, variables, (x + 1) / 2)
         penalty, slope = adversarial.gradient_penalty(
           judge, real * 2 - 1, made * 2 - 1, key, mask=hole if loss.gp_masked else None
@@ -269,7 +271,7 @@ def _critic_loss(config: ConfigDict, networks: Networks) -> Loss:
 
 
 def _check_model(config: ConfigDict) -> None:
-  """Raises ValueError for networks that make no sense."""
+  """Raises ValueError for invalid settings of the networks."""
   model = config.model
   checks.same_fields('model', model, default_config().model)
   checks.one_of('dtype', config.dtype, modules.DTYPES)
@@ -291,7 +293,7 @@ def _check_model(config: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
+  """Raises ValueError for settings that would fail later or train nothing useful."""
   known, loss = default_config(), config.loss
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])

@@ -1,11 +1,11 @@
 """EdgeConnect: edges first, colours second.
 
 Nazeri, Ng, Joseph, Qureshi, Ebrahimi: "EdgeConnect: Generative Image Inpainting with Adversarial
-Edge Learning", ICCV Workshops 2019, https://arxiv.org/abs/1901.00212. The networks are blocks that
-JPGNet has too, so they live in `layers.edge_generators`, and the discriminators, which MISF has, in
-`layers.patch_discriminator`: this is the list of what EdgeConnect is made of.
+Edge Learning", ICCV Workshops 2019, https://arxiv.org/abs/1901.00212. JPGNet uses the same
+generators, so they are in `layers.edge_generators`; MISF uses the same discriminators, so they are
+in `layers.patch_discriminator`. This module lists EdgeConnect's networks.
 
-Differs from the reference code: the discriminators return logits, without the sigmoid at their end.
+Differs from the reference code: the discriminators return logits, without a final sigmoid.
 """
 
 from jaxinpaint.layers.edge_generators import (

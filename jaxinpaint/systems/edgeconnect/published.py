@@ -1,6 +1,6 @@
 """The published EdgeConnect checkpoints: PyTorch files of knazeri/edge-connect.
 
-`systems.edge_guided_files` says what is in them.
+`systems._shared.edge_guided_files` says what is in them.
 """
 
 from jaxinpaint.systems._shared import edge_guided_files

@@ -2,34 +2,35 @@
 
 Iizuka, Simo-Serra, Ishikawa: "Globally and Locally Consistent Image Completion", ACM Transactions
 on Graphics 36 (4), 2017, https://doi.org/10.1145/3072959.3073659. A fully convolutional network
-with dilated convolutions in its middle completes the image; in training a discriminator looks at
-the whole of it and, through a second branch, at the part around the hole.
+with dilated convolutions in its middle completes the image. In training a discriminator judges the
+whole image and, in a second branch, the part around the hole.
 
-Two released reimplementations are here, since the authors' own code is for Torch7 and cannot train:
+The authors' own code is for Torch7 and cannot train. So this module has two released
+reimplementations:
   `Generator`, `Discriminator`      otenim/GLCIC-PyTorch, whose weights are published; the default
   `TFGenerator`, `TFDiscriminator`  shinseung428/GlobalLocalImageCompletion_TF, as benchmarked in
                                     surveys under the name GL
 
 Differs from the paper:
-  - both: what fills the hole: the training set's mean pixel value (`mpv`), or white;
-  - `Generator`, `Discriminator`: ReLU comes before batch norm, as in their code and for their
-    weights; `norm_first=True` is the paper's order. A first-layer channel that is almost always 0
-    after ReLU then has next to no variance, and the rare pixel where it is not comes out of the
-    running statistics enormous: early in training, with small batches, completed images can look
-    far worse for some hundred steps than the loss does;
+  - both: the hole is filled with the training set's mean pixel value (`mpv`), or with white;
+  - `Generator`, `Discriminator`: ReLU comes before batch norm, as in their code and as their
+    weights need; `norm_first=True` is the paper's order. With ReLU first, a first-layer channel
+    that is almost always 0 has almost no variance, and at the rare pixels where it is not 0 the
+    running statistics make it very large. So early in training, with small batches, completed
+    images can look much worse than the loss suggests, for some hundred steps;
   - `TFGenerator`: no mask channel; dilated convolutions without norm and activation, so that four
     of them are one linear filter; a norm before the final tanh; the output is pasted into the image
-    before anything else looks at it;
+    before any further use;
   - `TFDiscriminator`: unpadded convolutions; no ReLU after the dense layers; one output layer for
     fakes and another for reals (`separate_heads`).
 Differs from the reference code:
-  - discriminators give logits, the sigmoid is part of the loss;
-  - running variances are updated with the batch's biased variance; PyTorch's has n / (n - 1) of it;
-  - `TFGenerator` leaves out the convolution called conv6, which its code has and discards;
+  - discriminators return logits, the sigmoid is part of the loss;
+  - running variances use the batch's biased variance; PyTorch's is n / (n - 1) times that;
+  - `TFGenerator` leaves out the convolution called conv6, whose result its code discards;
   - `TFGenerator` normalises by the statistics of the whole batch in training (`train=True`), as its
-    code always does, and else by those of each image. That code completes an image by filling a
-    batch with copies of it, whose statistics are the image's own; so results agree with it, and
-    never depend on what else is in a batch. They do depend on the whole image, its padding too.
+    code always does, and otherwise by those of each image. To complete an image, that code fills a
+    batch with copies of it, whose statistics are those of the image. So the results agree, and do
+    not depend on the other images of a batch. They do depend on the whole image with its padding.
 """
 
 from typing import Any
@@ -48,12 +49,12 @@ EPS = 1e-5  # of all norms
 
 
 class Generator(nn.Module):
-  """The completion network, 17 convolutions; each but the last is followed by ReLU, batch norm.
+  """The completion network: 17 convolutions, all but the last followed by ReLU and batch norm.
 
   Attributes:
     width: channels at full resolution, 64 as published; all others scale with it.
-    mpv: red, green and blue that fill the hole: the mean pixel value of the training set.
-    norm_first: batch norm, then ReLU; published weights are for the other order.
+    mpv: the colour (red, green, blue) in the hole: the mean pixel value of the training set.
+    norm_first: batch norm before ReLU; published weights need the other order.
     dtype: of the computation; parameters, statistics and the output are float32.
   """
 
@@ -66,7 +67,7 @@ class Generator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew from what the mask leaves of it.
+    """Paints the whole image from its known part.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 4. Pixels in the hole are not read.
@@ -78,7 +79,7 @@ class Generator(nn.Module):
       {'out': f32[B,H,W,3] in [0,1]}, not composited with `image`.
 
     Raises:
-      ValueError: a size that the network cannot take.
+      ValueError: the network does not accept this image size.
     """
     arrays.check_multiple(*image.shape[1:3], MULTIPLE)
     w, init = self.width, dict(kernel_init=torch_init, dtype=self.dtype)
@@ -122,21 +123,21 @@ class _Branch(nn.Module):
       x = Conv(channels, 5, stride=2, padding=2, name=f'conv{i}', **init)(x)
       norm = batch_norm(f'bn{i}', train, self.dtype)
       x = nn.relu(norm(x)) if self.norm_first else norm(nn.relu(x))
-    # In PyTorch's order, channels first, so that the rows of its dense layers fit as they are.
+    # In PyTorch's order, channels first, so that the rows of its dense layers fit without a change.
     x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
     x = nn.Dense(self.features, kernel_init=torch_init, dtype=self.dtype, name='dense')(x)
     return nn.relu(x)
 
 
 class Discriminator(nn.Module):
-  """Judges an image and the part of it around the hole, together, by one logit.
+  """Judges an image together with its part around the hole, by one logit.
 
   Attributes:
     global_layers: convolutions of the branch for the whole image: 5 for 160 x 160 ('celeba'), 6 for
       256 x 256 ('places2'). The other branch has 5.
     width: channels of the first convolution; the others have 2, 4, 8, 8, ... times as many.
-    features: that each branch sums its picture up in.
-    norm_first: as of `Generator`.
+    features: number of features that each branch returns.
+    norm_first: as in `Generator`.
     dtype: of the computation; parameters, statistics and logits are float32.
   """
 
@@ -154,12 +155,12 @@ class Discriminator(nn.Module):
 
     Args:
       local: f32[B,h,w,3] in [0,1].
-      whole: f32[B,H,W,3] in [0,1]. The sizes of both are those of the first call for ever.
-      train: as of `Generator`.
+      whole: f32[B,H,W,3] in [0,1]. Both sizes must be those of the initialisation.
+      train: as in `Generator`.
 
     Returns:
-      'real' and 'fake': f32[B,1], one and the same (see `TFDiscriminator`); 'local' and 'whole':
-      [B,features], what the branches found.
+      'real' and 'fake': f32[B,1], the same array (they differ in `TFDiscriminator`); 'local' and
+      'whole': [B,features], the features of the branches.
     """
     settings = dict(width=self.width, features=self.features, dtype=self.dtype)
     settings['norm_first'] = self.norm_first
@@ -181,7 +182,7 @@ def _pad_same(x: jax.Array, stride: int) -> tuple[jax.Array, int]:
 
 
 class TFGenerator(nn.Module):
-  """The TensorFlow variant's completion network; norms use the statistics of what they are given.
+  """The TensorFlow variant's completion network; its norms use the statistics of their input.
 
   Attributes:
     width: channels at full resolution, 64 as released; all others scale with it.
@@ -195,9 +196,9 @@ class TFGenerator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew; arguments, result and errors as of `Generator`.
+    """Paints the whole image; arguments, result and errors as in `Generator`.
 
-    `train`: normalise by the statistics of the batch, else by those of each image.
+    `train`: normalise by the statistics of the batch; otherwise by those of each image.
     """
     arrays.check_multiple(*image.shape[1:3], MULTIPLE)
     w, init = self.width, dict(kernel_init=torch_init, dtype=self.dtype)
@@ -249,9 +250,9 @@ class TFDiscriminator(nn.Module):
 
   Attributes:
     width: channels of the first convolution; the others have 2, 4, 8, 8, ... times as many.
-    features: that each branch sums its picture up in.
-    separate_heads: as released: fakes are judged by one output layer and reals by another. Each can
-      be right by its bias alone, without looking, so this teaches the generator little.
+    features: number of features that each branch returns.
+    separate_heads: as released: one output layer judges fakes and another reals. Each can be right
+      by its bias alone, without using its input, so the generator learns little from this.
     dtype: of the computation; parameters, statistics and logits are float32.
   """
 
@@ -264,7 +265,7 @@ class TFDiscriminator(nn.Module):
   def __call__(
     self, local: jax.Array, whole: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """As of `Discriminator`; 'real' and 'fake' differ with `separate_heads`."""
+    """As in `Discriminator`; 'real' and 'fake' differ with `separate_heads`."""
     settings = dict(width=self.width, features=self.features, dtype=self.dtype)
     outputs = {
       'local': _TFBranch(5, name='local', **settings)(local * 2 - 1, train=train),

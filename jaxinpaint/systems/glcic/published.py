@@ -1,12 +1,12 @@
 """The published GLCIC checkpoints: PyTorch files of otenim/GLCIC-PyTorch.
 
-Three files come together: `model_cn` (the generator) and `model_cd` (the discriminator), plain
-state dicts without an ending to their names, and `config.json`, whose "mpv" is the pixel value that
-filled the holes in training: it becomes config.model.mpv. Give all of them to the import:
+There are three files: `model_cn` (the generator) and `model_cd` (the discriminator), plain state
+dicts whose names have no ending, and `config.json`. Its "mpv", the pixel value that filled the
+holes in training, becomes config.model.mpv. Give all three to the import:
 
   python -m jaxinpaint.weights import glcic model_cn model_cd config.json OUT
 
-Of the TensorFlow variant no checkpoint is published; its format reads what its code saves.
+No checkpoint of the TensorFlow variant is published; its format reads what its code saves.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def generator_entries() -> tuple[mapping.Entry, ...]:
 
 
 def discriminator_entries(global_layers: int = 5) -> tuple[mapping.Entry, ...]:
-  """Entries of the discriminator; `global_layers` as of networks.Discriminator."""
+  """Entries of the discriminator; `global_layers` as in networks.Discriminator."""
   entries = []
   for key, name, layers in (('model_ld', 'local', 5), ('model_gd', 'whole', global_layers)):
     for i in range(1, layers + 1):
@@ -58,7 +58,7 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
 
 
 def tf_generator_entries() -> tuple[mapping.Entry, ...]:
-  """Entries of the TensorFlow variant's generator; keys are names of variables."""
+  """Entries of the TensorFlow variant's generator; the keys are names of variables."""
   entries = []
   for theirs, ours, norm in (
     *((f'conv{i}', f'conv{i}', f'conv_bn{i}') for i in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11)),

@@ -1,4 +1,4 @@
-"""How GL (GLCIC) is trained: the completion network alone, the discriminator alone, then both.
+"""How GL (GLCIC) is trained: first the completion network, then the discriminator, then both.
 
 Iizuka, Simo-Serra, Ishikawa: "Globally and Locally Consistent Image Completion", ACM Transactions
 on Graphics 36 (4), 2017, https://doi.org/10.1145/3072959.3073659, algorithm 1.
@@ -9,38 +9,38 @@ on Graphics 36 (4), 2017, https://doi.org/10.1145/3072959.3073659, algorithm 1.
   joint           (MSE + alpha BCE(fake, 1)) / 2        alpha (BCE(fake, 0) + BCE(real, 1)) / 2
 
 MSE is the mean over all elements of ((out - image) mask)^2 (eq. 2). Each network keeps one Adadelta
-state through all its phases. Batch norm normalises by the batch in all of them, and its running
-statistics move with every forward pass, the discriminator phase's included. Logged terms carry
+state through all its phases. Batch norm uses the batch's statistics in all phases, and every
+forward pass updates its running statistics, also in the discriminator phase. Logged terms include
 their weights, so they sum to 'total'.
 
-Fakes are the generator's whole output, known pixels not pasted back. The discriminator's local part
-is a square that holds the hole, of reals one at another place, independent of it. Its two branches
-end in dense layers, so it judges images of config.model.image_size and parts of local_size only;
-the generator takes any size.
+Fakes are the generator's whole output; known pixels are not pasted back. The discriminator's local
+part is a square that contains the hole; in real images it is a square at another, independent
+place. Its two branches end in dense layers, so it only judges images of config.model.image_size and
+parts of local_size; the generator accepts any size.
 
-Adadelta's 1e-6 below the root outweighs squared gradients as small as alpha makes those of the
-discriminator in the joint phase: there it all but descends plainly, with small steps.
+In the joint phase alpha makes the discriminator's squared gradients smaller than the 1e-6 that
+Adadelta adds under its root. So Adadelta there is almost plain gradient descent with small steps.
 
 Differs from the reference code (otenim/GLCIC-PyTorch):
-  - the square around the hole is drawn among those that hold the hole, and for each image on its
-    own; the code draws one square for a batch, then holes in it, and one square for all reals. For
-    masks 'rectangles;within=...' (masks/shapes.py) one image's hole and square have the same
-    joint distribution;
+  - for each image, the square around the hole is drawn among those that contain the hole; the code
+    draws one square for a batch, then holes in it, and one square for all reals. For masks
+    'rectangles;within=...' (masks/shapes.py) one image's hole and square have the same joint
+    distribution;
   - the gradient of the generator's adversarial term does not leak into the discriminator's next
-    step, where it taught to take fakes for reals;
-  - binary cross-entropy is taken of logits: exact up to its clamp at 100, where the code's jumps
-    to 100 once its sigmoid has rounded to 0 or 1;
+    step; in the code it does, and teaches the discriminator to take fakes for reals;
+  - binary cross-entropy is computed from logits: it is exact up to its clamp at 100; the code's
+    jumps to 100 once its sigmoid has rounded to 0 or 1;
   - biases start at 0.
 
 `model.variant = 'tf'` is shinseung428/GlobalLocalImageCompletion_TF:
-  - known pixels are pasted back before any loss; values are in [-1, 1] there, so MSE is four times
+  - known pixels are pasted back before any loss; its values are in [-1, 1], so MSE is four times
     that of [0, 1];
-  - no halves; alpha weighs the discriminator's loss in its own phase too;
+  - losses are not halved; alpha also weights the discriminator's loss in the discriminator's phase;
   - the local part is the hole's box, wider by `margin` pixels on each side and stretched to
-    `local_size`, at the same place in real images;
+    `local_size`; in real images it is at the same place;
   - as released, `separate_heads=True` (see networks.py) and `discriminator_in_joint=False`: after
-    its own phase the discriminator is never trained again. Both are off by default, for they
-    leave the generator without an opponent; the survey's configuration has them on.
+    its own phase the discriminator is never trained again. Both are off by default, because they
+    leave the generator without an opponent; the survey's configuration turns them on.
 """
 
 import functools
@@ -63,7 +63,7 @@ VARIANTS = ('pytorch', 'tf')
 # config.model.discriminator: convolutions of its branch for the whole image.
 GLOBAL_LAYERS = {'celeba': 5, 'places2': 6}
 _LOCAL_LAYERS = 5
-# What the least sides are that unpadded 5 x 5 convolutions of stride 2 leave a pixel of.
+# The smallest sides for which unpadded 5 x 5 convolutions of stride 2 leave one pixel.
 _TF_LEAST = {5: 125, 6: 253}
 cross_entropy = functools.partial(binary_cross_entropy, limit=100.0)  # PyTorch's clamp
 
@@ -74,8 +74,8 @@ def default_config() -> ConfigDict:
     variant='pytorch',  # or 'tf'
     width=64,  # P, code
     mpv=(0.5061, 0.4254, 0.3828),  # CelebA's mean pixel value; of published weights: config.json's
-    norm_first=False,  # code; P: True. The tf variant always does
-    discriminator='celeba',  # P, code; 'places2': one more convolution; tf has its own
+    norm_first=False,  # code; P: True. Always true in the tf variant
+    discriminator='celeba',  # P, code; 'places2': one more convolution; tf has another one
     discriminator_width=64,  # P, code
     discriminator_features=1024,  # P, code
     image_size=160,  # P (CelebA), code: side of the training images
@@ -92,7 +92,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
   nets = {'generator': _generator(config)}
 
@@ -109,7 +109,7 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense."""
+  """How it is run and trained; raises ValueError for invalid fields."""
   running = inference(config)
   _check_training(config)
   loss, steps, tf = config.loss, config.phases, config.model.variant == 'tf'
@@ -144,7 +144,7 @@ def quicktest(config: ConfigDict) -> None:
   """Narrows the networks, and shortens the phases to two steps each, in place."""
   model = config.model
   model.update(dict(width=8, discriminator_width=4, discriminator_features=16))
-  if model.variant == 'tf':  # its discriminator takes no smaller images
+  if model.variant == 'tf':  # its discriminator does not accept smaller images
     config.data.size = 256
     config.evaluation.batch_size = 2
   else:
@@ -186,7 +186,7 @@ def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modul
 
 
 def _forward(config: ConfigDict, nets: Networks, *, judged: bool) -> Forward:
-  """One pass of the generator; with `judged` also the parts that the discriminator is shown.
+  """One pass of the generator; with `judged` also the parts that the discriminator sees.
 
   Outputs: 'out'; 'local', a part of it; 'real_local', a part of the real image.
   """
@@ -194,7 +194,7 @@ def _forward(config: ConfigDict, nets: Networks, *, judged: bool) -> Forward:
 
   def forward(variables, constants, batch, rng):
     image, mask = batch['image'], batch['mask']
-    if 'discriminator' in nets:  # in every phase: not only after days of the first
+    if 'discriminator' in nets:  # in every phase, so that the first reports a wrong size
       _check_size(image, model.image_size)
     outputs, changed = modules.train_pass(nets, 'generator', variables, image, mask)
     out = arrays.compose(outputs['out'], image, mask) if tf else outputs['out']
@@ -239,7 +239,7 @@ def _discriminator_loss(nets: Networks, weight: float) -> Loss:
 
   def discriminator_loss(variables, constants, outputs, batch, rng):
     fake = jax.lax.stop_gradient(outputs)
-    # Two calls, not one of a double batch: each is normalised by its own statistics.
+    # Two calls, not one with a double batch: each is normalised by its own statistics.
     judged, changed = judge(variables, fake['local'], fake['out'])
     fake_term = weight * cross_entropy(judged['fake'], 0.0)
     variables = variables.with_stats(changed)
@@ -276,7 +276,7 @@ def _check_size(image: jax.Array, size: int) -> None:
 
 
 def _check_model(config: ConfigDict) -> None:
-  """Raises ValueError for networks that make no sense."""
+  """Raises ValueError for invalid settings of the networks."""
   model = config.model
   checks.same_fields('model', model, default_config().model)
   checks.one_of('dtype', config.dtype, modules.DTYPES)
@@ -313,7 +313,7 @@ def _check_sizes(model: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
+  """Raises ValueError for settings that would fail later or train nothing useful."""
   known, loss = default_config(), config.loss
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])

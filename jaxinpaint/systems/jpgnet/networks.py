@@ -2,18 +2,18 @@
 
 Guo, Li, Juefei-Xu, Yu, Liu, Wang: "JPGNet: Joint Predictive Filtering and Generative Network for
 Image Inpainting", ACM Multimedia 2021, https://arxiv.org/abs/2107.04281. One kernel prediction
-network filters the damaged picture, which restores fine structure near the border; any generative
-network fills the rest (here EdgeConnect's pair, `layers.edge_generators`); a second kernel
-prediction network, which also sees how uncertain the first one's kernels are, fuses both.
+network filters the damaged picture, which restores fine structure near the border. A generative
+network fills the rest; it can be any (here EdgeConnect's pair, `layers.edge_generators`). A second
+kernel prediction network fuses both; it also sees how uncertain the first one's kernels are.
 
 Differs from the reference code:
-  - `conv_fusion` of the first network, which its checkpoints hold and nothing uses, is left out;
-  - the uncertainty map is stretched to [0, 1] within each picture; the code stretches it within the
-    whole batch, so that a picture's completion depends on its neighbours, and divides by zero where
-    the map is flat. `uncertainty_map(..., 'whole_batch')` is the former, zeros replace the latter;
-  - the map is of the picture's size; the code's is always 256 x 256;
-  - one size of kernels; the code takes a list and can use the smallest of them only. Separable
-    kernels and a bias beside the kernels, both off in the released configuration, are left out.
+  - `conv_fusion` of the first network is left out; its checkpoints hold it, but nothing uses it;
+  - the uncertainty map is stretched to [0, 1] within each picture. The code stretches it within the
+    whole batch, so a picture's completion depends on the other pictures; this is
+    `uncertainty_map(..., 'whole_batch')`. A flat map is zero here; the code divides by zero;
+  - the map has the picture's size; the code's is always 256 x 256;
+  - kernels have one size; the code takes a list but can only use the smallest. Separable kernels
+    and a bias beside the kernels, both off in the released configuration, are left out.
 """
 
 from typing import Any
@@ -47,8 +47,8 @@ UNCERTAINTY = ('per_image', 'whole_batch')
 class FilteringNetwork(nn.Module):
   """Predicts a kernel for every pixel and filters a picture by it at several dilations.
 
-  The paper's predictive filtering ('kpn1') and its fusion network ('kpn2', with six channels to
-  filter) are both of this class.
+  The paper's predictive filtering ('kpn1') and its fusion network ('kpn2', which filters six
+  channels) both use this class.
 
   Attributes:
     width: channels at full resolution; 2, 4, 8 and 8 times as many below.
@@ -70,7 +70,7 @@ class FilteringNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, data: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
-    """Filters `data` by kernels that `x` gives.
+    """Filters `data` by the kernels that it predicts from `x`.
 
     Args:
       x: f32[B,H,W,I]; H and W multiples of 16.
@@ -79,11 +79,11 @@ class FilteringNetwork(nn.Module):
       train: changes nothing here.
 
     Returns:
-      'out': f32[B,H,W,3], in no particular range; 'kernels': f32[B,H,W,C*size*size] for C
+      'out': f32[B,H,W,3], not in a fixed range; 'kernels': f32[B,H,W,C*size*size] for C
       channels of data.
 
     Raises:
-      ValueError: a size that the network cannot take.
+      ValueError: the network does not accept this image size.
     """
     del train
     arrays.check_multiple(*x.shape[1:3], MULTIPLE, MIN_SIDE)
@@ -102,7 +102,7 @@ class FilteringNetwork(nn.Module):
     for i, scale in ((6, 8), (7, 4)):
       y = block(w * scale, i)(join(levels[9 - i], y))
     y = block(channels * self.kernel_size**2, 8)(join(levels[1], y))
-    y = upsample_bilinear(y)  # the level of full resolution is not joined again
+    y = upsample_bilinear(y)  # no skip connection at full resolution
     kernels = Conv(y.shape[-1], 1, name='kernels', **init)(y).astype(jnp.float32)
 
     filtered = predicted_kernel_filter(data, kernels, self.kernel_size, self.rates)
@@ -117,11 +117,12 @@ class FilteringNetwork(nn.Module):
 
 
 def uncertainty_map(kernels: jax.Array, over: str = 'per_image') -> jax.Array:
-  """Mean over the predicted values of each pixel, stretched to [0, 1]; zeros where it is flat.
+  """Mean over the predicted values of each pixel, stretched to [0, 1]; zeros if it is constant.
 
   Args:
     kernels: f32[B,H,W,K].
-    over: 'per_image': the least and largest value of each picture; 'whole_batch': of all.
+    over: 'per_image': stretched by the least and largest value of each picture; 'whole_batch': by
+      those of the whole batch.
 
   Returns:
     f32[B,H,W,1].
@@ -134,8 +135,8 @@ def uncertainty_map(kernels: jax.Array, over: str = 'per_image') -> jax.Array:
 
 
 def binary_fusion(generated: jax.Array, filtered: jax.Array, uncertainty: jax.Array) -> jax.Array:
-  """The paper's baseline: generated where the filtering is uncertain (above 0), else filtered.
+  """The paper's baseline: `generated` where the uncertainty is above 0, `filtered` elsewhere.
 
-  Since the map is 0 at its least value only, this is `generated` nearly everywhere.
+  Because the map is 0 only at its least value, the result is `generated` almost everywhere.
   """
   return jnp.where(uncertainty > 0, generated, filtered)

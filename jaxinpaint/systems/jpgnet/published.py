@@ -1,8 +1,8 @@
 """The published JPGNet checkpoints: PyTorch files of tsingqguo/jpgnet.
 
-NUMBER_KPN_bs_BATCH.pth, once for the predictive filtering and once for the fusion, each a state
-dict without any wrapping; the two have the same keys and are told apart by their shapes. The
-generative part's files are EdgeConnect's (`systems.edge_guided_files`).
+There are two files NUMBER_KPN_bs_BATCH.pth, one for the predictive filtering and one for the
+fusion. Each is a state dict with nothing around it. Both have the same keys, so their shapes tell
+which is which. The generative part's files are EdgeConnect's (`_shared.edge_guided_files`).
 """
 
 from typing import Any
@@ -18,13 +18,13 @@ PAPER = mapping.Paper(
   url='https://arxiv.org/abs/2107.04281',
   idea='predictive filtering, fused with a generative network',
 )
-# conv_fusion is in the filtering's file too, where nothing uses it.
+# The filtering's file also has conv_fusion, which it does not use.
 IGNORE = (r'^conv_fusion\.', *edge_guided_files.IGNORE)
 UNWRAP = (*edge_guided_files.UNWRAP, ':kpn1', ':kpn2')
 
 
 def kpn_entries(model: Any, network: str) -> tuple[mapping.Entry, ...]:
-  """Entries of one kernel prediction network; only 'kpn2' reduces colours."""
+  """Entries of one kernel prediction network; only 'kpn2' has a layer that reduces the channels."""
   entries = []
   add = lambda key, *path: entries.extend(mapping.conv(key, network, path))
   for level in range(1, 9):
@@ -43,7 +43,7 @@ def kpn_entries(model: Any, network: str) -> tuple[mapping.Entry, ...]:
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of all the networks that the settings `model` ask for."""
+  """Entries of all networks that a model with the settings `model` has."""
   all_entries = []
   if model.get('generative', 'edgeconnect') == 'edgeconnect':
     all_entries.extend(edge_guided_files.entries(model))

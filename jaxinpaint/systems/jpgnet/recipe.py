@@ -3,26 +3,28 @@
 Guo, Li, Juefei-Xu, Yu, Liu, Wang: "JPGNet: Joint Predictive Filtering and Generative Network for
 Image Inpainting", ACM Multimedia 2021, https://arxiv.org/abs/2107.04281.
 
-  edge, inpainting, joint  EdgeConnect's phases (systems/edge_guided.py): the generative part. Zero
-                           steps each where it comes from a file (config.init_from), as published
-  kpn1                     the predictive filtering alone, from pictures whose hole is black
-  kpn2                     the fusion; generative part and filtering rest
+  edge, inpainting, joint  the generative part: EdgeConnect's phases (systems/_shared/
+                           edge_guided.py). If it comes from a file (config.init_from), as
+                           published, each has zero steps
+  kpn1                     only the predictive filtering, of pictures whose hole is black
+  kpn2                     the fusion; generative part and filtering are frozen
 
-The loss of both is L1 of the whole picture minus 0.2 SSIM, of an output that is neither pasted nor
-clipped. What is completed is clipped to [0, 1].
+The loss of kpn1 and kpn2 is L1 of the whole picture minus 0.2 SSIM; their outputs are neither
+pasted nor clipped. At inference the output is clipped to [0, 1].
 
-Switches: model.generative='none' leaves the generative part and the fusion out: predictive
-filtering alone; model.fusion='binary' is the paper's baseline, which trains no fusion network.
+Switches: model.generative='none' leaves out the generative part and the fusion, so that only the
+predictive filtering remains; model.fusion='binary' is the paper's baseline without a fusion
+network.
 
 Differs from the released code:
-  - model.uncertainty='per_image': see networks.py; 'whole_batch' is the code's, and what published
-    weights were trained with (with the code's fusion loop, which takes batches of one picture, the
-    two are the same);
-  - model.kpn_init='he_normal', with zero biases: the code starts from kernels of a fiftieth of
-    Xavier's deviation and PyTorch's random biases, through which hardly any of the picture passes
-    at first. 'xavier_0.02' is that, but for the biases;
-  - the generative part is a phase of the same run, or comes from a file; of those that were
-    published (EdgeConnect, StructureFlow, RFR) it is EdgeConnect.
+  - model.uncertainty='per_image': see networks.py. 'whole_batch' is the code's, with which the
+    published weights were trained (the two are the same in the code's fusion loop, which takes
+    batches of one picture);
+  - model.kpn_init='he_normal', with zero biases. The code starts with kernels of a fiftieth of
+    Xavier's deviation and PyTorch's random biases, which at first pass almost nothing of the
+    picture on. 'xavier_0.02' is the same except for the biases;
+  - the generative part is trained in the same run or comes from a file. Of the three that were
+    published (EdgeConnect, StructureFlow, RFR), only EdgeConnect is here.
 The lengths of the phases kpn1 and kpn2 are ours.
 """
 
@@ -72,7 +74,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
   model = config.model
   painters, filters = _painters(config), _filters(config)
@@ -99,7 +101,7 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense."""
+  """How it is run and trained; raises ValueError for invalid fields."""
   running = inference(config)
   _check_training(config)
   model, loss, lengths, dtype = config.model, config.loss, config.phases, _dtype(config)
@@ -134,7 +136,10 @@ def make(config: ConfigDict) -> Recipe:
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, drops the terms that need VGG's weights, shortens the phases."""
+  """Narrows the networks, removes the terms that need VGG's weights and shortens the phases.
+
+  Changes `config` in place.
+  """
   config.model.kpn_width = 8
   edge_guided.quicktest(config)
 
@@ -151,7 +156,7 @@ def _painters(config: ConfigDict) -> dict[str, nn.Module]:
 
 
 def _filters(config: ConfigDict) -> dict[str, nn.Module]:
-  """The predictive filtering, and the fusion where it is a network."""
+  """The predictive filtering, and the fusion if it is a network."""
   model = config.model
   network = networks_lib.FilteringNetwork(
     width=model.kpn_width,
@@ -171,7 +176,8 @@ def _initializer(painters: Networks, filters: Networks) -> Init:
 
   def arguments(height, width):
     of = lambda channels: (height, width, channels)
-    # Two pictures, the kernels of the first network and their uncertainty; filtered are the two.
+    # kpn2 reads two pictures, the first network's kernels and their uncertainty; it filters the
+    # two pictures.
     own = {'kpn1': (of(3), of(3)), 'kpn2': (of(2 * 3 + 3 * taps + 1), of(6))}
     return {**edge_guided.arguments(painters, height, width), **own}
 
@@ -183,8 +189,11 @@ def _initializer(painters: Networks, filters: Networks) -> Init:
 
 
 def _complete(networks: Networks, model: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
-  """(variables, image, mask, canny) -> 'out' f32[B,H,W,3], neither pasted nor clipped, and what it
-  came from; all networks are at rest."""
+  """How all networks together complete a picture; none of them is trained.
+
+  Returns (variables, image, mask, canny) -> 'out' f32[B,H,W,3], neither pasted nor clipped, and the
+  intermediate results.
+  """
   generative = model.generative != 'none'
   paint = edge_guided.paint(networks, composite_edges=model.composite_edges)
 
@@ -224,13 +233,13 @@ def _filtering_loss(loss: ConfigDict) -> Loss:
 def _load_constants(
   loss: ConfigDict, lengths: ConfigDict, generative: bool, *, shapes_only: bool = False
 ) -> Constants:
-  """VGG, if a phase is trained that looks at its features."""
+  """VGG, if a phase with steps uses its features."""
   needed = generative and (lengths.inpainting or lengths.joint)
   return joint_loss.load_constants(loss, shapes_only=shapes_only) if needed else {}
 
 
 def _check_model(config: ConfigDict) -> None:
-  """Raises ValueError for networks that make no sense."""
+  """Raises ValueError for invalid settings of the networks."""
   model = config.model
   checks.same_fields('model', model, default_config().model)
   edge_guided.check_model(config)
@@ -247,7 +256,7 @@ def _check_model(config: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
+  """Raises ValueError for settings that would fail later or train nothing useful."""
   model, loss, phases = config.model, config.loss, config.phases
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], default_config()[section])

@@ -1,13 +1,13 @@
 """pSp's encoder: one picture to one latent for each layer of StyleGAN2.
 
 Richardson, Alaluf, Patashnik, Nitzan, Azar, Shapiro, Cohen-Or: "Encoding in Style: a StyleGAN
-Encoder for Image-to-Image Translation", CVPR 2021, https://arxiv.org/abs/2008.00951. An IR-SE50
-network, a feature pyramid on its last three stages, and for each latent a stack of strided
+Encoder for Image-to-Image Translation", CVPR 2021, https://arxiv.org/abs/2008.00951. It has an
+IR-SE50 network, a feature pyramid on its last three stages, and for each latent a stack of strided
 convolutions down to one pixel: latents 0-2 from the coarsest level, 3-6 from the middle one, the
 others from the finest. LFR's structure reconstructor is this network.
 
 Differs from the reference code:
-  - any side that is 16 times a power of two; the reference takes 256 alone;
+  - the side may be 16 times any power of two; the reference accepts only 256;
   - biases start at zero;
   - running variances are biased (see layers.irse).
 """
@@ -23,11 +23,11 @@ from jaxinpaint.layers.conv import Conv, torch_init, upsample_bilinear
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
 from jaxinpaint.layers.stylegan2 import EqualDense
 
-COARSE, MIDDLE = 3, 7  # first latents of the middle and of the finest level
+COARSE, MIDDLE = 3, 7  # the first latent of the middle level, and of the finest
 
 
 def level(style: int) -> int:
-  """Pyramid level of a latent: 0 coarsest, 1, 2 finest."""
+  """Pyramid level of a latent: 0 (coarsest), 1 or 2 (finest)."""
   return (style >= COARSE) + (style >= MIDDLE)
 
 
@@ -57,10 +57,10 @@ class Encoder(nn.Module):
   Attributes:
     styles: number of latents: 18 for a generator of 1024 pixels, 14 for 256.
     size: side of the picture, 16 times a power of two.
-    in_channels: 3, or more (a mask): those after the third start with zero kernels, so that
-      weights of three channels give the same.
+    in_channels: 3, or more (a mask). Channels after the third start with zero kernels, so that
+      weights for three channels give the same result.
     width: channels of the body's first stage; 64 as published.
-    depths: units of the body's stages; 50 layers as published.
+    depths: number of units in each of the body's stages; 50 layers as published.
     style_dim: of a latent.
     dtype: of the computation; parameters, statistics and latents are float32.
   """
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    """The latents' offsets from the average one, which the caller adds.
+    """The latents' offsets from the average latent, which the caller adds.
 
     Args:
       x: f32[B,size,size,in_channels] in [-1,1].
@@ -85,7 +85,7 @@ class Encoder(nn.Module):
       f32[B,styles,style_dim].
 
     Raises:
-      ValueError: a size that the network cannot take, or another shape of picture.
+      ValueError: `size` is not possible, or the pictures have another shape.
     """
     coarsest = self.size // 16
     if self.size % 16 or coarsest < 1 or coarsest & (coarsest - 1):

@@ -2,18 +2,19 @@
 
 Zhang, Liu:
 "Face Image Restoration Based on Latent Feature Reconstruction and Attention Mechanism".
-Six levels of gated convolutions; scores of the levels 6, 5 and 4 fill the levels 1, 2 and 3, and
-the decoder reads those. The first stage, the structure reconstructor, is pSp's encoder (encoder.py)
-and a frozen StyleGAN2 (layers/stylegan2_networks.py). No code of it is published: what the paper
-leaves open is marked C below.
+There are six levels of gated convolutions. Scores of the levels 6, 5 and 4 fill the levels 1, 2 and
+3, which the decoder reads. The first stage, the structure reconstructor, is pSp's encoder
+(encoder.py) and a frozen StyleGAN2 (layers/stylegan2_networks.py). No code is published; C marks
+our choices where the paper leaves something open.
 
-C: channels 32, 64, 128, 128, 128, 128; a convolution gives features and gates at once; level 4 has
-four more, dilated 2 to 16; 3x3 patches of either side normalised; scores scaled by 10 (the paper's
-formula has no factor, and over a thousand cosines is nearly uniform); no norms.
+C: channels 32, 64, 128, 128, 128, 128; one convolution gives both features and gates; level 4 has
+four more, dilated 2 to 16; the 3x3 patches of both sides are normalised; scores are scaled by 10
+(the paper's formula has no factor; its softmax over a thousand cosines is nearly uniform); no
+norms.
 
 Differs from the paper:
-  - the mask is an input too: the spliced image alone does not show where the hole was;
-  - "final output value in [0, 1]" is true of the gates only.
+  - the mask is also an input, because the spliced image alone does not show where the hole was;
+  - "final output value in [0, 1]" is true only for the gates.
 """
 
 from typing import Any
@@ -28,11 +29,12 @@ from jaxinpaint.layers.conv import Conv, torch_init
 LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
 SCALES = (1, 2, 4, 4, 4, 4)  # times `width`: channels of the levels
-DILATIONS = (2, 4, 8, 16)  # of level 4's further convolutions
+DILATIONS = (2, 4, 8, 16)  # of level 4's additional convolutions
 
 
-# Gates near one half halve what passes: four times the variance keeps it from fading over a dozen
-# layers (C: with PyTorch's own start the residual begins at 0.0006 and training hardly moves it).
+# Gates near one half halve the features. Four times the variance keeps the features from vanishing
+# over a dozen layers (C: with PyTorch's own initialisation the residual begins at 0.0006, and
+# training hardly changes it).
 gated_init = nn.initializers.variance_scaling(4.0, 'fan_in', 'normal')
 
 
@@ -68,8 +70,8 @@ class Texture(nn.Module):
   Attributes:
     width: channels of level 1; see `SCALES`.
     attention_from: the deep levels whose scores fill the levels 1, 2 and 3. (6, 6, 6) is the
-      paper's ablation with scores of level 6 only.
-    softmax_scale: of the cosines.
+      paper's ablation that uses only scores of level 6.
+    softmax_scale: factor of the cosines.
     dtype: of the computation; parameters, scores and the result are float32.
   """
 
@@ -87,11 +89,11 @@ class Texture(nn.Module):
       mask: f32[B,H,W,1], 1 = hole.
 
     Returns:
-      'out' f32[B,H,W,3], the image and a residual, neither pasted nor clipped; 'filled' of the
-      levels 1 to 3, f32 features.
+      'out' f32[B,H,W,3], the image plus a residual, neither pasted nor clipped; 'filled', the f32
+      features of the levels 1 to 3.
 
     Raises:
-      ValueError: a side is no multiple of 32.
+      ValueError: a side is not a multiple of 32.
     """
     height, width = image.shape[1:3]
     if height % MULTIPLE or width % MULTIPLE:
@@ -128,10 +130,10 @@ class Texture(nn.Module):
 
 
 class Critic(nn.Module):
-  """Six strided convolutions and one number (C: DeepFill's, without spectral norm).
+  """A critic of six strided convolutions and one score (C: DeepFill's, without spectral norm).
 
   Attributes:
-    size: side of the images that it is built for, a multiple of 64.
+    size: side of its images, a multiple of 64.
     width: channels of the first layer.
     dtype: of the convolutions; the result is float32.
   """

@@ -1,11 +1,12 @@
-"""What LFR can begin with: published pSp and StyleGAN2 files. The system's own weights are not out.
+"""What LFR can start from: published pSp and StyleGAN2 files. Its own weights are not published.
 
   python -m jaxinpaint.weights import lfr psp_ffhq_encode.pt OUT           encoder and StyleGAN2
   python -m jaxinpaint.weights import lfr stylegan2-ffhq-config-f.pt OUT   StyleGAN2 alone
 
-Training then starts from OUT by config.init_from, with config.model.stylegan_file='init_from'; or
-reads such a file itself, config.model.stylegan_file=FILE. IR-SE50 (model_ir_se50.pth) is read by
-config.model.encoder_file, where the encoder's body begins, and config.loss.arcface_file.
+Training then starts from OUT by config.init_from, with config.model.stylegan_file='init_from'.
+Alternatively it reads such a file itself, with config.model.stylegan_file=FILE. IR-SE50
+(model_ir_se50.pth) is given as config.model.encoder_file, from which the encoder's body starts, and
+as config.loss.arcface_file.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from jaxinpaint.weights import mapping
 
 
 def texture_entries() -> tuple[mapping.Entry, ...]:
-  """The texture generator's canonical names, which the reference outputs of the tests use."""
+  """Entries of the texture generator, by the names that the tests' reference outputs use."""
   entries = []
   counts = {'enc1': 1} | {f'enc{i}': 2 for i in range(2, 7)} | {'enc4': 6}
   counts |= {f'dec{i}': 2 for i in range(1, 6)} | {f'att{i}': 2 for i in range(1, 4)}
@@ -39,7 +40,7 @@ def psp_entries(model: Any) -> tuple[mapping.Entry, ...]:
 
 
 def stylegan2_entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of a StyleGAN2 file as rosinality/stylegan2-pytorch converts it."""
+  """Entries of a StyleGAN2 file that rosinality/stylegan2-pytorch has converted."""
   size, layers = model.get('stylegan_size', 1024), model.get('stylegan_mlp_layers', 8)
   return (
     *parts.generator_entries('stylegan', size, 'g_ema.', mlp_layers=layers),

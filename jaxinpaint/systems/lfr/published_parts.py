@@ -1,4 +1,4 @@
-"""Key maps of the published files that LFR's structure reconstructor is made of.
+"""Key maps of the published files from which LFR's structure reconstructor is built.
 
 - StyleGAN2 of rosinality/stylegan2-pytorch: {'g', 'd', 'g_ema', 'latent_avg'}; pSp's decoder is
   its g_ema with the keys decoder.*.
@@ -20,14 +20,14 @@ from jaxinpaint.layers.irse import DEPTHS
 from jaxinpaint.layers.stylegan2_networks import Generator, MappingNetwork, latent_count
 from jaxinpaint.weights import mapping, reader
 
-# The resampling filters lie in the files as buffers; here they are constants.
+# The files hold the resampling filters as buffers; here they are constants.
 IGNORE = (r'\.(blur|upsample)\.kernel$', r'(conv2|skip)\.0\.kernel$')
 
 
 def generator_entries(
   network: str, size: int, prefix: str = '', *, mlp_layers: int = 8
 ) -> tuple[mapping.Entry, ...]:
-  """Where the keys PREFIX* of a generator of `size` pixels go; the average latent is not there."""
+  """Where the keys PREFIX* of a generator of `size` pixels go, without the average latent."""
   entries: list[mapping.Entry] = []
 
   def put(key, path, layout='same', collection='params'):
@@ -120,7 +120,7 @@ def psp_entries(
   depths: Sequence[int] = DEPTHS,
   mlp_layers: int = 8,
 ) -> tuple[mapping.Entry, ...]:
-  """Where the keys of a whole pSp file go (a format without `unwrap`): both networks' names given.
+  """Where the keys of a whole pSp file go (a format without `unwrap`), for these network names.
 
   The average latent goes to the generator's 'buffers'.
   """
@@ -135,12 +135,13 @@ def psp_entries(
 def load_generator(
   file: str | os.PathLike, generator: Generator | None = None
 ) -> dict[str, dict[str, Any]]:
-  """Variables {'params', 'buffers'} of a generator out of a StyleGAN2 or a pSp file.
+  """Variables {'params', 'buffers'} of a generator, read from a StyleGAN2 or a pSp file.
 
   Args:
     file: {'g_ema', 'latent_avg', ...} as rosinality's convert_weight.py and train.py write, or a
-      pSp file. Without an average latent (train.py writes none) it is that of 4096 seeded draws.
-    generator: what the file shall fit; None: 1024 pixels as published.
+      pSp file. If it has no average latent (train.py writes none), the mean of 4096 seeded draws is
+      used.
+    generator: the generator that the file must fit; None: 1024 pixels as published.
 
   Raises:
     ValueError: the file holds something else, or a generator of another size.
@@ -191,7 +192,7 @@ def average_latent(
 def body_of(
   variables: Mapping[str, Any], in_channels: int = 3
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The parts of an encoder's parameters and statistics that IR-SE50 gives: its body.
+  """The parameters and statistics of an encoder's body, taken from IR-SE50.
 
   Args:
     variables: of `arcface.load`.

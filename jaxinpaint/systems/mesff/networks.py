@@ -2,22 +2,22 @@
 
 Wu Peng, Zhang Sunjie, Wang Yongxiong, Chen Yuanfeng, Qin Haiwang: "Image Inpainting Based on
 Perceptual Inference and External Spatial Prior Features" (University of Shanghai for Science and
-Technology). Two branches interact: IFKPB predicts a filter for every pixel and a semantic prior,
-FIIFB encodes the masked image, takes the prior through MESFF, reasons with six SFI blocks, decodes,
-and its result is filtered by the predicted kernels.
+Technology). Two branches interact. IFKPB predicts a filter for every pixel and a semantic prior.
+FIIFB encodes the masked image, receives the prior through MESFF, has six SFI blocks and decodes;
+the predicted kernels filter its result.
 
-No code is published. Where the paper is silent the skeleton is that of its ancestor MISF (Li et
-al., CVPR 2022), the multi-scale fusion that of CTSDG (Guo et al., ICCV 2021), the AOT block that of
-AOT-GAN's code.
+No code is published. Where the paper leaves something open, the overall structure follows its
+predecessor MISF (Li et al., CVPR 2022), the multi-scale fusion follows CTSDG (Guo et al., ICCV
+2021), and the AOT block follows AOT-GAN's code.
 
 Differs from the paper, where the paper contradicts itself or cannot be built as written:
   - the prior enters the encoder (sections 2.1 and 2.3), not the decoder (abstract);
-  - the SFI blocks stand between encoder and decoder (the text has the two swapped);
+  - the SFI blocks are between encoder and decoder (the text swaps the two);
   - eq. 3: the key acts along the height, the value along the width;
-  - MESFF resizes its feature to `attention_size`, since key and value have a fixed size, and back;
+  - MESFF resizes its feature to `attention_size` and back, because key and value have a fixed size;
   - eq. 8: the gate is 1 - k, normalised as in AOT-GAN's code (`gate_norm='none'`: as in the text);
   - eq. 9 and 10: 1x1 convolutions make the one-channel map and bring the widths together;
-  - kernels are 3x3 with one rate, one for each colour, without softmax (MISF).
+  - kernels are 3x3 with one rate, one for each colour channel, without softmax (MISF).
 """
 
 from typing import Any, Literal
@@ -46,11 +46,11 @@ class MESFF(nn.Module):
 
   Attributes:
     dim: channels inside.
-    size: side of the square that attention works on.
+    size: side of the square to which features are resized for attention.
     hidden: memory size of key and value.
     dilations: of the scales.
-    skip: the attention's input is added to its result ('add'), concatenated and merged by a 3x3
-      convolution ('concat'), or not used ('none').
+    skip: 'add': the attention's input is added to its result; 'concat': the two are concatenated
+      and merged by a 3x3 convolution; 'none': the input is not used again.
     kernel_init: of all kernels.
     dtype: of the computation; the softmax is float32.
   """
@@ -99,16 +99,16 @@ class MESFF(nn.Module):
 
 
 class SFI(nn.Module):
-  """Spatial feature-aware inference: finds what distracts, takes it away, strengthens the rest.
+  """Spatial feature-aware inference: finds disturbing features, removes them, enhances the rest.
 
   Section 2.3 of the paper: F_n = sigmoid(to_map(AOT(F))) (eq. 9), F_q = AOT(merge[F, F_n])
-  (eq. 10), D = F - F_q and F_t = D + AOT(D) (eq. 11), three AOT blocks of their own.
+  (eq. 10), D = F - F_q and F_t = D + AOT(D) (eq. 11). The three AOT blocks are separate ones.
 
   Attributes:
     rates: dilations of the AOT blocks.
     gate_norm: of the AOT blocks.
-    residual_scale: factor on AOT(D) in eq. 11; 1 as published, where activations grow by about
-      1.7 per block at the start of training.
+    residual_scale: factor of AOT(D) in eq. 11; 1 as published. With 1, activations grow by a factor
+      of about 1.7 per block at the start of training.
     kernel_init: of all kernels.
     dtype: of the convolutions.
   """
@@ -138,22 +138,22 @@ class Generator(nn.Module):
   """Both branches, their exchange and the final filtering.
 
   Attributes:
-    width: channels at full resolution, 64 in the paper's ancestor; all others scale with it.
-    use_mesff: False removes MESFF, and the encoder goes on without a prior (table 3, w/o MESFF).
+    width: channels at full resolution, 64 in the paper's predecessor; all others scale with it.
+    use_mesff: False removes MESFF, and the encoder gets no prior (table 3, w/o MESFF).
     bottleneck: 'sfi'; 'none' removes the blocks (w/o SFI); 'resnet' puts MISF's residual blocks in
       their place.
     blocks: number of SFI blocks.
-    resnet_blocks: number of residual blocks where bottleneck is 'resnet'.
+    resnet_blocks: number of residual blocks if bottleneck is 'resnet'.
     kernel_size: side of the predicted image filters.
-    filter_rates: distances between their taps; where there are several, a 3x3 convolution merges
-      the filtered images, as in JPGNet.
-    attention_size: side of the square that MESFF works on.
+    filter_rates: distances between their taps; if there are several, a 3x3 convolution merges the
+      filtered images, as in JPGNet.
+    attention_size: side of the square to which MESFF resizes its features.
     attention_hidden: memory size of its key and value.
     mesff_skip: see `MESFF`.
     gate_norm: of the AOT blocks.
     sfi_residual_scale: see `SFI`.
-    remat: recompute the bottleneck's blocks in the backward pass instead of keeping what they
-      computed; less memory, about a quarter more time.
+    remat: recompute the bottleneck's blocks in the backward pass instead of storing their results:
+      less memory, about a quarter more time.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the computation. Parameters, statistics, the softmax, the filtering and the output
       are float32.
@@ -179,7 +179,7 @@ class Generator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew from what the mask leaves of it.
+    """Paints the whole image from its known part.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least 36. Pixels in the hole are
@@ -188,12 +188,12 @@ class Generator(nn.Module):
       train: changes nothing here; taken as every network takes it.
 
     Returns:
-      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'raw'
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and intermediate results: 'raw'
       (before filtering), 'kernels', 'dec2' (IFKPB's second decoder layer), 'prior' (with MESFF),
       'enc2', 'bottleneck'.
 
     Raises:
-      ValueError: a size that the network cannot take, or an unknown switch.
+      ValueError: the network does not accept this image size, or an unknown switch.
     """
     del train
     arrays.check_multiple(*image.shape[1:3], MULTIPLE, MIN_SIDE)

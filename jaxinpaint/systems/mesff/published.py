@@ -1,8 +1,8 @@
 """The key names of the MESFF system's checkpoints.
 
-The authors have published neither code nor weights. `entries` maps the canonical names of a PyTorch
-state dict of this layout (enc0, ifkpb.enc1.conv1, mesff.key.fc1, body.0.noise_map.branch0, ...),
-which the reference outputs of the tests use. So `FORMATS` is empty.
+The authors have published neither code nor weights, so `FORMATS` is empty. `entries` maps the names
+of a PyTorch state dict of this structure (enc0, ifkpb.enc1.conv1, mesff.key.fc1,
+body.0.noise_map.branch0, ...), which the tests' reference outputs use.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ _BASICS = ('enc1', 'enc2', 'enc3', 'mid', 'dec1', 'dec2', 'dec3')
 
 
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of the generator with the settings `model` (the config's; only switches are read)."""
+  """Entries of the generator with the settings config.model, of which only switches are read."""
   all_entries = []
   add = lambda key, path, kind=mapping.conv: all_entries.extend(kind(key, 'generator', path))
   for name in ('enc0', 'enc1', 'enc2', 'dec2'):

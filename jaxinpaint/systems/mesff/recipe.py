@@ -1,16 +1,16 @@
 """How MESFF + SFI is trained: the joint loss of section 2.4 of the paper.
 
 Wu, Zhang, Wang, Chen, Qin: "Image Inpainting Based on Perceptual Inference and External Spatial
-Prior Features"; the networks and their readings of the paper are in networks.py. Marks: P, the
-paper; M, the code of its ancestor MISF, where the paper is silent; C, that of CTSDG (Guo et al.,
-ICCV 2021), whose VGG terms the paper's are; O, our choice.
+Prior Features"; networks.py has the networks and says how the paper is read. Marks: P, the paper;
+M, the code of its predecessor MISF, where the paper gives nothing; C, the code of CTSDG (Guo et
+al., ICCV 2021), whose VGG terms the paper uses; O, our choice.
 
-Differs from the paper, where it cannot be taken by its word:
-  - eq. 12 has no discriminator and '1 - log' for log(1 - D): the usual adversarial loss,
-    non-saturating, with the discriminator's loss halved (M);
-  - eq. 13 and 14 have norms without a divisor: means over all elements (C); with sums a weight of
-    250 would drown all else;
-  - the style term's text refers to the activations of eq. 12; those of eq. 13 are meant.
+Differs from the paper, where it cannot be followed literally:
+  - eq. 12 has no discriminator, and '1 - log' for log(1 - D). Here: the usual non-saturating
+    adversarial loss, with the discriminator's loss halved (M);
+  - eq. 13 and 14 have norms without a divisor. Here: means over all elements (C); with sums, a
+    weight of 250 would dominate everything else;
+  - the text on the style term refers to the activations of eq. 12, but means those of eq. 13.
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +32,7 @@ def default_config() -> ConfigDict:
     filter_rates=(1,),  # M
     attention_size=256,  # P
     attention_hidden=64,  # O: the usual memory size of external attention
-    mesff_skip='add',  # O: P names a skip connection, not its kind
+    mesff_skip='add',  # O: P mentions a skip connection, but not its kind
     gate_norm='aot',  # AOT-GAN's code; P's text has the plain sigmoid, 'none'
     sfi_residual_scale=1.0,  # P, eq. 11
     remat=False,
@@ -51,27 +51,27 @@ def default_config() -> ConfigDict:
     vgg='vgg16',  # P
     vgg_file='',
     vgg_normalize=True,  # O: as VGG was trained; C and M feed raw images
-    perceptual_layers=('pool1', 'pool2', 'pool3'),  # P pools; C these three
+    perceptual_layers=('pool1', 'pool2', 'pool3'),  # P: pooling layers; C: these three
     style_layers=('pool1', 'pool2', 'pool3'),  # P: those of the perceptual term
-    style_on_hole=False,  # P: whole images; M multiplies both by the mask
+    style_on_hole=False,  # P: whole images; M multiplies both images by the mask
   )
   return ConfigDict(dict(system='mesff', dtype='float32', model=model, loss=loss))
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   return joint_loss.inference(
     config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
   )
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense."""
+  """How it is run and trained; raises ValueError for invalid fields."""
   return joint_loss.make(config, inference(config), networks.Generator)
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, and drops the terms that need VGG's weights."""
+  """Narrows the networks and removes the terms that need VGG's weights; changes `config`."""
   config.model.update(
     dict(width=8, blocks=1, resnet_blocks=1, attention_size=32, attention_hidden=8)
   )

@@ -2,13 +2,14 @@
 
 Li, Guo, Lin, Li, Feng, Wang: "MISF: Multi-level Interactive Siamese Filtering for High-Fidelity
 Image Inpainting", CVPR 2022, https://arxiv.org/abs/2203.06304. One branch (KPB) predicts per-pixel
-kernels from the damaged image and the other branch's feature; the other (SIFB) encodes, has its
-deep feature filtered by some of them, reasons, decodes, and has the image filtered by the rest.
+kernels from the damaged image and a feature of the other branch. The other branch (SIFB) encodes
+the image, filters its deep feature by some of these kernels, has residual blocks, decodes, and
+filters the decoded image by the other kernels.
 
 Differs from the reference code:
-  - any height and width; the code swaps the two where it sizes the feature kernels, so it runs on
-    squares only;
-  - `conv_final`, which its checkpoints hold and nothing uses, is left out.
+  - any height and width; the code swaps the two in the size of the feature kernels, so it only
+    runs on squares;
+  - `conv_final` is left out; the checkpoints hold it, but nothing uses it.
 """
 
 from typing import Any
@@ -26,7 +27,7 @@ from jaxinpaint.layers.resnet import ResnetBlock
 
 MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution ...
 MIN_SIDE = 12  # ... and its features are mirrored by 2 pixels
-SHARED = 4  # feature channels that are filtered out of one set of predicted values
+SHARED = 4  # feature channels that share one set of predicted values
 
 
 class Generator(nn.Module):
@@ -36,8 +37,7 @@ class Generator(nn.Module):
     width: channels at full resolution, 64 as published; all others scale with it.
     blocks: number of residual blocks.
     kernel_size: side of the predicted filters, 3 as published.
-    remat: recompute the residual blocks in the backward pass instead of keeping what they
-      computed.
+    remat: recompute the residual blocks in the backward pass instead of storing their results.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the computation. Parameters, statistics, the filtering of the image and the output
       are float32.
@@ -54,7 +54,7 @@ class Generator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew from what the mask leaves of it.
+    """Paints the whole image from its known part.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least 12. Pixels in the hole are
@@ -63,11 +63,11 @@ class Generator(nn.Module):
       train: changes nothing here; taken as every network takes it.
 
     Returns:
-      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'raw'
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and intermediate results: 'raw'
       (before filtering), 'kernels', 'filtered_feature'.
 
     Raises:
-      ValueError: a size that the network cannot take.
+      ValueError: the network does not accept this image size.
     """
     del train
     arrays.check_multiple(*image.shape[1:3], MULTIPLE, MIN_SIDE)

@@ -1,16 +1,16 @@
 """The published MISF checkpoints: PyTorch files of tsingqguo/misf.
 
 The generator's file holds {'iteration', 'generator': state dict}, the discriminator's
-{'discriminator': state dict}. In the latter every array of conv1 ... conv5 is there a second time
-under features.*, an alias of the same module.
+{'discriminator': state dict}. The latter has every array of conv1 ... conv5 a second time, under
+features.*, an alias of the same module.
 """
 
 from typing import Any
 
 from jaxinpaint.weights import mapping
 
-# Names in the kernel branch: the reference's, then the paper's levels as layers.kernel_prediction
-# names them.
+# Names in the kernel branch: the reference's, then those of layers.kernel_prediction, which follow
+# the paper's levels.
 _BASICS = {
   'conv1': 'enc1',
   'conv2': 'enc2',
@@ -21,7 +21,7 @@ _BASICS = {
   'conv9': 'dec3',
 }
 IGNORE = (
-  r'^kpn_model\.conv_final\.',  # in every file, used by nothing
+  r'^kpn_model\.conv_final\.',  # in every file, but not used
   r'^features\.',  # aliases in the discriminator's file
 )
 

@@ -2,12 +2,12 @@
 
 Li, Guo, Lin, Li, Feng, Wang: "MISF: Multi-level Interactive Siamese Filtering for High-Fidelity
 Image Inpainting", CVPR 2022, https://arxiv.org/abs/2203.06304. Every number below is that of the
-released code unless it says otherwise.
+released code unless a comment says otherwise.
 
 Differs from the reference code:
   - a batch whose masks are all empty does not divide by zero in the L1 term;
-  - the three power iterations of a step run in another order (see systems/joint_loss.py);
-  - binary cross-entropy is taken of logits, without PyTorch's clamp of the logarithm at -100.
+  - the three power iterations of a step run in another order (see systems/_shared/joint_loss.py);
+  - binary cross-entropy is computed from logits, without PyTorch's clamp of the logarithm at -100.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,7 @@ def default_config() -> ConfigDict:
     width=64,
     blocks=8,
     kernel_size=3,
-    remat=False,  # ours: saves memory, changes no number
+    remat=False,  # ours: saves memory, does not change the numbers
     kernel_init='normal_0.02',
   )
   loss = dict(
@@ -47,18 +47,18 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   return joint_loss.inference(
     config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
   )
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense."""
+  """How it is run and trained; raises ValueError for invalid fields."""
   return joint_loss.make(config, inference(config), networks.Generator)
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, and drops the terms that need VGG's weights."""
+  """Narrows the networks and removes the terms that need VGG's weights; changes `config`."""
   config.model.update(dict(width=8, blocks=1))
   config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))

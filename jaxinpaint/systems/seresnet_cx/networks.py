@@ -1,28 +1,28 @@
 """GLCIC's networks with SE-ResNet blocks in the encoder and in both discriminators.
 
 Lin, Wang: "Image Inpainting Based on New Encoder and Similarity Constraint", Computer Systems &
-Applications 30(1), 2021, http://c-s-a.org.cn/html/2021/1/7742.html. It gives the plan of the
-networks; no code or weights exist. Where it is silent, this follows GLCIC (Iizuka, Simo-Serra,
-Ishikawa: "Globally and Locally Consistent Image Completion", SIGGRAPH 2017) as its PyTorch port
-builds it (otenim/GLCIC-PyTorch), whose numbers (160 and 96 pixels, 90,000 / 10,000 / 400,000
-steps, weight 0.0004) are the paper's own. Ours by that rule:
+Applications 30(1), 2021, http://c-s-a.org.cn/html/2021/1/7742.html. It describes the structure of
+the networks; no code or weights exist. What it leaves open follows GLCIC (Iizuka, Simo-Serra,
+Ishikawa: "Globally and Locally Consistent Image Completion", SIGGRAPH 2017) in its PyTorch port
+(otenim/GLCIC-PyTorch), because the paper's own numbers are those of the port (160 and 96 pixels,
+90,000 / 10,000 / 400,000 steps, weight 0.0004). These parts are from GLCIC:
 conv1, conv11, conv12, conv14, conv16, conv17, the rates 2, 4, 8, 16, kernels of 5 in the
 discriminators, ReLU after the 1024 features, concatenation (local, global), sigmoid output, and
 conv -> ReLU -> BatchNorm in plain layers.
 
 Differs from the paper, or reads it in one of several ways:
-  - squeeze and excitation has SENet's two dense layers; the paper speaks of one;
-  - the excitation scales the block's features; the paper writes the block's input, whose
-    channels do not fit;
-  - one block for each of the places that GLCIC's encoder gives to conv2 ... conv6;
-  - `disc_tail_stride`: only the first four layers of a discriminator are said to have stride 2,
-    which leaves 10 x 10 (global) and 12 x 12 (local) cells before the dense layers and 156 M
-    parameters; 2 leaves 3 x 3 cells of both, nearly GLCIC's grids, and 39 M;
-  - `mask_channel`: the input has three channels; GLCIC's fourth is the mask;
+  - squeeze and excitation has SENet's two dense layers; the paper mentions one;
+  - the excitation scales the block's features; the paper says the block's input, whose number of
+    channels does not fit;
+  - one block replaces each of conv2 ... conv6 in GLCIC's encoder;
+  - `disc_tail_stride`: the paper gives stride 2 only for the first four layers of a discriminator.
+    This leaves 10 x 10 (global) and 12 x 12 (local) cells before the dense layers, and 156 M
+    parameters. With 2, both have 3 x 3 cells, nearly as in GLCIC, and 39 M;
+  - `mask_channel`: the input has three channels; in GLCIC the mask is the fourth;
   - the local discriminator is the global one without its first layer, so its first layer has 128
     channels and not GLCIC's 64.
 
-The released bugs of a reference do not exist here, as nothing was released.
+No reference code was released, so there are no bugs of it to reproduce.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ class Generator(nn.Module):
   Attributes:
     width: channels at full resolution, 64 as in GLCIC; all others scale with it.
     use_se_resnet: False: layers 2 to 6 are GLCIC's convolutions.
-    se_reduction: channels of a block over those of its squeeze.
+    se_reduction: channels of a block, divided by those of its squeeze.
     mask_channel: True: the mask (1 = hole) is a fourth input channel.
     dtype: of the computation. Parameters, statistics and the output are float32.
   """
@@ -61,19 +61,19 @@ class Generator(nn.Module):
   def __call__(
     self, image: jax.Array, mask: jax.Array, *, train: bool = False
   ) -> dict[str, jax.Array]:
-    """Paints the whole image anew from what the mask leaves of it.
+    """Paints the whole image from its known part.
 
     Args:
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 4. Pixels in the hole are not read.
       mask: f32[B,H,W,1], 1 = hole.
-      train: norms use the batch's statistics, and move the running ones ('batch_stats').
+      train: norms use the batch's statistics and update the running ones ('batch_stats').
 
     Returns:
-      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and on the way there, at a quarter
-      of the resolution, 'encoder' (after layer 6) and 'middle' (after layer 12).
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and intermediate results at a
+      quarter of the resolution: 'encoder' (after layer 6) and 'middle' (after layer 12).
 
     Raises:
-      ValueError: a size that the network cannot take.
+      ValueError: the network does not accept this image size.
     """
     arrays.check_multiple(*image.shape[1:3], MULTIPLE)
     init = dict(kernel_init=torch_init, dtype=self.dtype)
@@ -117,15 +117,15 @@ class Generator(nn.Module):
 
 
 class Branch(nn.Module):
-  """One of the two discriminators, down to its features: layers `first` to 6 and a dense one.
+  """One of the two discriminators, up to its features: layers `first` to 6 and a dense one.
 
   Attributes:
     first: 1 for the global one, 2 for the local one.
     width: channels of layer 1.
     features: of the dense layer.
     use_se_resnet: False: layers 4 to 6 are GLCIC's convolutions, all of stride 2.
-    se_reduction: as the generator's.
-    tail_stride: of layers 5 and 6 where they are blocks.
+    se_reduction: as in the generator.
+    tail_stride: stride of layers 5 and 6 if they are blocks.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -151,18 +151,18 @@ class Branch(nn.Module):
       else:
         x = nn.relu(Conv(features, 5, stride=2, padding=2, name=f'conv{i}', **init)(x))
         x = batch_norm(f'bn{i}', train, self.dtype)(x)
-    # Channels first, as PyTorch flattens: so a dense kernel's rows are a checkpoint's columns.
+    # Channels first, as PyTorch flattens, so that a dense kernel's rows are a checkpoint's columns.
     x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
     return nn.relu(nn.Dense(self.features, name='linear', **init)(x))
 
 
 class Discriminator(nn.Module):
-  """Judges a picture and an area of it together; its dense layers bind it to one size of each.
+  """Judges a picture together with an area of it; its dense layers allow only one size of each.
 
   Attributes:
     width: channels of the global branch's first layer.
-    features: that each branch gives.
-    use_se_resnet: see Branch; so the next two.
+    features: number of features that each branch returns.
+    use_se_resnet: see Branch.
     se_reduction: see Branch.
     tail_stride: see Branch.
     dtype: of the computation; parameters, statistics and logits are float32.
@@ -184,10 +184,10 @@ class Discriminator(nn.Module):
     Args:
       local: [B,h,w,3] in [0,1], an area of `whole`.
       whole: [B,H,W,3] in [0,1].
-      train: norms use the batch's statistics, and move the running ones ('batch_stats').
+      train: norms use the batch's statistics and update the running ones ('batch_stats').
 
     Returns:
-      'logits' f32[B,1], and what they come from: 'local' and 'global' [B,features].
+      'logits' f32[B,1], and the branches' features 'local' and 'global' [B,features].
     """
     fields = dict(
       width=self.width,

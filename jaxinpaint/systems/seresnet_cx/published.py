@@ -1,8 +1,9 @@
 """Names of a PyTorch model of this system. Its authors published no weights.
 
-The names are those of GLCIC's PyTorch port, with `blockN` where it has `convN`, and as there each
-network's state dict is a file of its own, without wrapping. With use_se_resnet=False the
-generator's keys are that port's own; its first layer has three input channels here.
+The names are those of GLCIC's PyTorch port, with `blockN` for `convN` where a block replaces a
+convolution. As in the port, each network's state dict is a separate file, with nothing around it.
+With use_se_resnet=False the generator's keys are exactly the port's; only its first layer has three
+input channels here.
 """
 
 from typing import Any
@@ -21,7 +22,14 @@ def _stage(kind, key: str, norm: str, network: str, path: tuple[str, ...]) -> li
 def block_entries(
   key: str, network: str, path: tuple[str, ...], shortcut: bool
 ) -> tuple[mapping.Entry, ...]:
-  """Entries of an SE-ResNet block; `key` with its final dot, or ''; `shortcut`: it has layers."""
+  """Entries of an SE-ResNet block.
+
+  Args:
+    key: prefix of the block's keys: '' or ends in a dot.
+    network: name of the network.
+    path: path of the block in the network's parameters.
+    shortcut: the block's shortcut has layers.
+  """
   entries = []
   pairs = [('conv1', 'bn1', 'conv1', 'bn1'), ('conv2', 'bn2', 'conv2', 'bn2')]
   if shortcut:

@@ -8,29 +8,30 @@ Applications 30(1), 2021, http://c-s-a.org.cn/html/2021/1/7742.html.
   joint          400,000 steps  the discriminators, then the generator: L_res + 0.0004 L_adv +
                                 0.004 L_CX (eq. 4), both of one forward pass of the generator
 
-Where the paper is silent, GLCIC's PyTorch port is followed, whose numbers are the paper's: see
-networks.py. Norms use the batch's statistics throughout, the generator's also while it rests. What
-is judged and compared is the generator's whole output, not pasted into the image.
+What the paper leaves open follows GLCIC's PyTorch port, because the paper's numbers are those of
+the port: see networks.py. Norms always use the batch's statistics, those of the generator also
+while it is not trained. Losses and discriminators use the generator's whole output, not pasted into
+the image.
 
 Differs from the paper, or reads it in one of several ways:
-  - L_res (eq. 2) is printed with a minus, and over the known pixels: its minimum would be an error
-    without bound, and the hole would never be supervised. Here it is the mean over all elements
-    of the squared difference in the hole (GLCIC's); loss.content_region: 'known' reads the mask
-    literally, 'all' takes every pixel;
-  - L_adv (eq. 1) is -D, D the probability; loss.adv_form='log' is -log D, which fits eq. 5;
-  - L_dis (eq. 5) is of D's logits; its G(x) is read as G of the damaged image;
+  - L_res (eq. 2) is printed with a minus, and over the known pixels. Minimising this would make the
+    error infinitely large, and the hole would never be supervised. Here it is the mean over all
+    elements of the squared difference in the hole (as in GLCIC); loss.content_region='known' reads
+    the mask literally, 'all' uses every pixel;
+  - L_adv (eq. 1) is -D, where D is the probability; loss.adv_form='log' is -log D, as in eq. 5;
+  - L_dis (eq. 5) uses D's logits; its G(x) is read as G of the damaged image;
   - L_CX (eq. 6): the roles of output and target are those of the contextual loss's own paper, in
-    which every feature of the target should be met; loss.cx_roles='paper' exchanges them. Layers
-    (relu3_2, relu4_2 of VGG16), bandwidth 0.5 and weights 1 are those of its authors' code;
-  - phase one has L_res only; loss.contextual_in_completion adds L_CX;
-  - the local discriminator sees, of an output, an area that holds the hole, drawn for each image
-    among those of its size that do (the middle of the hole where it is too large); of a
-    photograph, an area drawn on its own.
+    which every feature of the target should find a match; loss.cx_roles='paper' exchanges them.
+    Layers (relu3_2, relu4_2 of VGG16), bandwidth 0.5 and weights 1 are those of its authors' code;
+  - phase one has only L_res; loss.contextual_in_completion adds L_CX;
+  - for an output, the local discriminator sees an area that contains the hole, drawn for each image
+    among all such areas (around the middle of the hole if it is too large); for a photograph it
+    sees an independently drawn area.
 
 Differs from GLCIC's port: the gradient of the generator's adversarial loss does not leak into the
-discriminators' next step; eq. 5 is not halved or weighted, which Adadelta hardly notices.
+discriminators' next step; eq. 5 is not halved or weighted, which hardly matters with Adadelta.
 
-Logged terms carry their weights, so they sum to 'total'.
+Logged terms include their weights, so they sum to 'total'.
 """
 
 import functools
@@ -70,8 +71,8 @@ def default_config() -> ConfigDict:
     discriminator_width=64,
     discriminator_features=1024,
     disc_tail_stride=1,
-    global_size=160,  # side of the training images, to which the discriminators are bound ...
-    local_size=96,  # ... and of the areas
+    global_size=160,  # side of the training images; the discriminators accept no other size
+    local_size=96,  # side of the local areas; likewise
   )
   loss = dict(
     content_region='hole',  # O
@@ -90,7 +91,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
   networks = {'generator': _generator(config)}
 
@@ -107,7 +108,7 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense.
+  """How it is run and trained; raises ValueError for invalid fields.
 
   A loss of weight 0 is not built: without `adversarial` there is no discriminator, without
   `contextual` no VGG. A phase of 0 steps is left out.
@@ -147,7 +148,10 @@ def make(config: ConfigDict) -> Recipe:
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, drops the term that needs VGG's weights, shortens the phases."""
+  """Narrows the networks, removes the term that needs VGG's weights and shortens the phases.
+
+  Changes `config` in place.
+  """
   config.model.update(dict(width=8, discriminator_width=8, discriminator_features=16))
   config.model.update(dict(global_size=64, local_size=40))
   config.loss.contextual = 0.0
@@ -189,7 +193,7 @@ def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modul
 
 
 def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
-  """The generator's pass, and where the local discriminator will look."""
+  """The generator's pass, and the areas for the local discriminator."""
   judged = 'discriminator' in networks
 
   def forward(variables, constants, batch, rng):
@@ -200,7 +204,7 @@ def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
     outputs = {'out': generated['out']}
     if judged:
       size = model.global_size
-      # In every phase, so that a wrong size is known before the first is over.
+      # Checked in every phase, so that the first one already reports a wrong size.
       if image.shape[1:3] != (size, size):
         raise ValueError(
           f'images of {image.shape[1]} x {image.shape[2]} do not fit the global discriminator, '
@@ -221,7 +225,7 @@ def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
 
 
 def _discriminator_loss(networks: Networks) -> Loss:
-  """Eq. 5; fakes first, so the running statistics move in the port's order."""
+  """Eq. 5; fakes first, so that the running statistics are updated in the port's order."""
   judge = functools.partial(modules.train_pass, networks, 'discriminator')
 
   def loss(variables, constants, outputs, batch, rng):
@@ -237,7 +241,7 @@ def _discriminator_loss(networks: Networks) -> Loss:
 
 
 def _content_term(loss: ConfigDict) -> Term:
-  """Eq. 2: the mean over all elements, whatever the region's share of them."""
+  """Eq. 2: the mean over all elements of the image, for any size of the region."""
   region = {
     'hole': lambda mask: mask,
     'known': lambda mask: 1 - mask,
@@ -284,7 +288,7 @@ def _contextual_term(loss: ConfigDict, dtype: Any) -> Term:
 
 
 def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
-  """{'vgg': its parameters down to the deepest layer in use}, or {}."""
+  """{'vgg': its parameters up to the deepest layer in use}, or {}."""
   if not loss.contextual:
     return {}
   file = loss.vgg_file or None
@@ -292,7 +296,7 @@ def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants
 
 
 def _check_model(config: ConfigDict) -> None:
-  """Raises ValueError for networks that make no sense."""
+  """Raises ValueError for invalid settings of the networks."""
   model = config.model
   checks.same_fields('model', model, default_config().model)
   checks.one_of('dtype', config.dtype, modules.DTYPES)
@@ -306,7 +310,7 @@ def _check_model(config: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
+  """Raises ValueError for settings that would fail later or train nothing useful."""
   known, loss = default_config(), config.loss
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])
