@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from jaxinpaint import systems
+from jaxinpaint import migrations, systems
 from jaxinpaint.recipe import Constants, Inference, Variables
 from jaxinpaint.weights import mapping, store
 from jaxinpaint.weights.store import MissingWeights, StoreError
@@ -32,7 +32,7 @@ class Trained:
   Attributes:
     path: of the weights file, or the workdir of the run.
     step: of the checkpoint; None: a weights file.
-    config: of the system.
+    config: of the system, with today's fields.
     inference: of `config`.
     variables: of `inference.networks`; averages where a run keeps them.
     constants: of `inference.load_constants`.
@@ -81,6 +81,10 @@ def load(path: str | os.PathLike, step: int | None = None) -> Trained:
     stored = store.load(path)
     config, file = stored.config, path.with_suffix('.json')
     read = Variables(stored.params, stored.stats).pick
+  try:
+    config = migrations.migrate(config, systems.default_config)
+  except ValueError as error:
+    raise StoreError(f'{file}: {error}') from error
   try:
     inference = systems.inference(config)
   except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -32,7 +32,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxinpaint import arrays, systems
+from jaxinpaint import arrays, migrations, systems
 from jaxinpaint import trained as trained_lib
 from jaxinpaint.data import inputs, pipeline
 from jaxinpaint.evaluation import classical
@@ -179,10 +179,11 @@ def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
 
 
 def run_config(row: str) -> ConfigDict:
-  """The config of a run.
+  """The config of a run, with today's fields.
 
   Raises:
-    ValueError: a weights file, which does not say how it was trained.
+    ValueError: a weights file, which does not say how it was trained; or a config that cannot be
+      brought to today's fields.
   """
   folder = pathlib.Path(row).expanduser()
   if not folder.exists():
@@ -193,7 +194,8 @@ def run_config(row: str) -> ConfigDict:
       f'{row} is no run with a config.json, so its batch, optimizers and steps are not known: '
       'give the --workdir of a run to measure training'
     )
-  return ConfigDict(json.loads(file.read_text(encoding='utf-8')))
+  stored = json.loads(file.read_text(encoding='utf-8'))
+  return migrations.migrate(stored, config_lib.base)
 
 
 def plans(recipe: Recipe, total: int) -> dict[Plan, int]:
@@ -307,7 +309,6 @@ def _free_bytes(device: Any) -> float:
 def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDict:
   """The run's config on the embedded sample, without evaluations; its data need not be here."""
   config = config.copy_and_resolve_references().unlock()
-  _complete(config, config_lib.base(config.system))
   config.data.update(dict(source='sample', split='train', eval_source='', eval_split='test'))
   config.data.workers = 0
   config.data.batch_size = batch_size or config.data.batch_size
@@ -317,15 +318,6 @@ def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDi
   if config.init_from or systems.make_recipe(config).pretrained:
     config.init_from = row.rpartition('@')[0] if not pathlib.Path(row).exists() else row
   return config
-
-
-def _complete(config: ConfigDict, known: ConfigDict) -> None:
-  """Gives a config of an earlier version the fields that it lacks, in place."""
-  for name, value in known.items():
-    if name not in config:
-      config[name] = value
-    elif isinstance(value, ConfigDict) and name != 'optimizers':
-      _complete(config[name], value)
 
 
 def schedule_seconds(

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from jaxinpaint import migrations
 from jaxinpaint.recipe import Inference, Recipe
 from jaxinpaint.weights import importer
 
@@ -35,8 +36,9 @@ def module(system: str, part: str) -> ModuleType:
 
 
 def default_config(system: str) -> ConfigDict:
-  """ConfigDict(system, dtype, model, loss) with the system's published settings."""
-  return module(system, 'recipe').default_config()
+  """ConfigDict(version, system, dtype, model, loss, ...) with the system's published settings."""
+  sections = module(system, 'recipe').default_config()
+  return ConfigDict({'version': migrations.VERSION, **sections})
 
 
 def inference(config: ConfigDict) -> Inference:
@@ -51,16 +53,11 @@ def inference(config: ConfigDict) -> Inference:
 def make_recipe(config: ConfigDict) -> Recipe:
   """How `config.system` is run and trained, from config.model, loss, phases and dtype.
 
-  Sections that a weights file does not keep (config.phases) are the published ones.
+  A config that was stored is brought to today's fields first, by `migrations.migrate`.
 
   Raises:
     ValueError: an unknown system, or a field that makes no sense; names it.
   """
-  absent = {k: v for k, v in default_config(config.system).items() if k not in config}
-  if absent:
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-      config.update(absent)
   return module(config.system, 'recipe').make(config)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
+from jaxinpaint import migrations
 from jaxinpaint.runtime.faults import StorageError, of_the_runtime
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training.state import TrainState
@@ -196,7 +198,11 @@ class Checkpoints:
 
     Args:
       abstract: shapes, dtypes and shardings of the state wanted.
-      config: of this run; a run with other networks is refused.
+      config: of this run; a run with other networks or other optimizers is refused, before any
+        array is read.
+
+    Returns:
+      The state, and the meta with its config brought to today's fields.
 
     Raises:
       CheckpointError: the run in this workdir is another one, or none of its checkpoints is whole.
@@ -217,7 +223,17 @@ class Checkpoints:
       if not _all_agree(error is None):
         problems.append((path, error or CheckpointError('another process cannot read it')))
         continue
+      meta['config'] = _todays_config(meta, path).to_dict()
       _check_same_run(meta, config, path)
+      try:
+        other = _other_structures(path, abstract)
+      except Exception as e:  # of orbax, as below
+        error, other = e, {}
+      if not _all_agree(error is None):
+        problems.append((path, error or CheckpointError('another process cannot read it')))
+        continue
+      if other:
+        raise CheckpointError(_structure_message(path, other, meta, config))
       try:
         state = _read_state(path, abstract)
       except Exception as e:  # whatever orbax meets in a damaged file; it is reported below
@@ -271,6 +287,18 @@ def _read_state(path: pathlib.Path, abstract: TrainState) -> TrainState:
   return TrainState(step=step, **items)
 
 
+def _todays_config(meta: dict[str, Any], path: pathlib.Path) -> ConfigDict:
+  """The config that a checkpoint was made with, with today's fields.
+
+  Raises:
+    CheckpointError: it cannot be brought to them.
+  """
+  try:
+    return migrations.migrate(meta['config'], config_lib.base)
+  except ValueError as error:
+    raise CheckpointError(f'{path}: {error}') from error
+
+
 def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path) -> None:
   """Raises when the checkpoint's networks or optimizers are not this run's."""
   old, new = meta['config'], json.loads(config.to_json_best_effort())
@@ -288,9 +316,71 @@ def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path
     raise CheckpointError(
       f'{path} belongs to a run with other networks or optimizers:\n  '
       + '\n  '.join(changed)
-      + '\nGive another --workdir, or start from its weights with --config.init_from='
-      + str(path.parent.parent)
+      + _either(path)
     )
+
+
+def _either(path: pathlib.Path) -> str:
+  """What to do about a checkpoint of another run."""
+  return (
+    '\nPut these fields back as they were, or give another --workdir; a new run starts from these '
+    f'weights with --config.init_from={path.parent.parent}'
+  )
+
+
+def _other_structures(path: pathlib.Path, abstract: TrainState) -> dict[str, list[str]]:
+  """{item: its networks or optimizers whose arrays are not those of `abstract`}; reads no array."""
+  found = {}
+  for item in _ARRAYS:
+    stored: Any = {}
+    if (path / item).is_dir():
+      with ocp.PyTreeCheckpointer() as reader:
+        stored = reader.metadata(path / item).item_metadata.tree
+    elif item == 'params':  # the others may be empty, and are not stored then
+      raise checksums.Damaged(f'{path / item} is missing')
+    shapes = [
+      {(name, *key): tuple(x.shape) for name in tree for key, x in _flat(tree[name]).items()}
+      for tree in (stored, getattr(abstract, item))
+    ]
+    names = sorted({key[0] for key, _ in shapes[0].items() ^ shapes[1].items()})
+    if names:
+      found[item] = names
+  return found
+
+
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+  return ocp.tree.to_flat_dict(tree, keep_empty_nodes=False)
+
+
+def _structure_message(
+  path: pathlib.Path, other: dict[str, list[str]], meta: dict[str, Any], config: ConfigDict
+) -> str:
+  """Which fields of the config gave a state another structure than the checkpoint has."""
+  changed = config_lib.differences(meta['config'], json.loads(config.to_json_best_effort()))
+  optimizers = other.get('opt', [])
+  networks = sorted({name for item, names in other.items() if item != 'opt' for name in names})
+  # Rates and the arguments of a schedule change numbers, never what a state consists of.
+  lines = [
+    line
+    for line in changed
+    for name in optimizers
+    if line.startswith(f'optimizers.{name}.')
+    and not re.match(r'\S+\.(learning_rate|schedule_args)', line)
+  ]
+  # Networks and optimizers also come and go with the terms of a loss and with phases.
+  if networks or not lines:
+    lines += [s for s in changed if s.startswith(('loss.', 'phases.', 'data.size', 'dtype'))]
+  what = ', '.join(networks or optimizers)
+  if not lines:
+    return (
+      f'{path} holds other arrays for {what} than this program wants, and no field of the config '
+      f'says why: jaxinpaint {meta.get("version", "?")} with jax {meta.get("jax", "?")} wrote it. '
+      'Go on with those versions, or give another --workdir; a new run starts from these weights '
+      f'with --config.init_from={path.parent.parent}'
+    )
+  listed = '\n  '.join(lines)
+  kind = 'networks' if networks else 'optimizers'
+  return f'{path} belongs to a run with other {kind} ({what}):\n  {listed}{_either(path)}'
 
 
 def _all_agree(fine: bool) -> bool:

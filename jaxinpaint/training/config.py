@@ -3,6 +3,9 @@
 A config is a ConfigDict with the sections below. `model` and `loss` belong to the system
 (`systems.default_config`), all else is here. A config file starts from `base(system)` and changes
 what its experiment changes, so that it reads as the difference from the paper's defaults.
+
+Before you add, rename or remove a field, read jaxinpaint/migrations.py: configs of earlier
+versions lie in checkpoints and weights files, and have to keep loading.
 """
 
 import pathlib
@@ -10,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxinpaint import systems
+from jaxinpaint import migrations, systems
 
 
 def base(system: str) -> ConfigDict:
@@ -108,6 +111,11 @@ def validate(config: ConfigDict) -> None:
   if unknown:
     raise ValueError(
       f'config.training.mesh has no {", ".join(unknown)}; it has: {", ".join(known.training.mesh)}'
+    )
+  if config.version != migrations.VERSION:
+    raise ValueError(
+      f'config.version {config.version!r} must be {migrations.VERSION}, as '
+      'jaxinpaint.training.config.base() sets it; stored configs are converted when they are read'
     )
   if config.dtype not in ('float32', 'bfloat16'):
     raise ValueError(f"config.dtype {config.dtype!r} must be 'float32' or 'bfloat16'")

@@ -5,7 +5,8 @@ holds the format version, system, configuration, source, parameter counts, and t
 safetensors file. Both are written under a temporary name and then renamed.
 
   stored = store.load('misf_places2.safetensors')
-  inference = systems.inference(stored.config)
+  config = migrations.migrate(stored.config, systems.default_config)
+  inference = systems.inference(config)
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 
 import jaxinpaint
+from jaxinpaint import migrations
 from jaxinpaint.runtime import atomic, digest
 
 FORMAT_VERSION = 1
@@ -40,7 +42,8 @@ class Stored:
 
   Attributes:
     system: name of the published system.
-    config: ConfigDict(system, dtype, model, loss); lists in it come back as tuples.
+    config: ConfigDict(version, system, dtype, model, loss) as it was stored, of whatever version;
+      lists in it come back as tuples.
     params: {network: tree of numpy arrays}.
     stats: {network: {collection: tree}}.
     meta: the whole JSON.
@@ -99,7 +102,7 @@ def save(
     'format_version': FORMAT_VERSION,
     'created_by': f'jaxinpaint {jaxinpaint.__version__}',
     'system': system,
-    'config': {'system': system, **kept},
+    'config': {'version': migrations.VERSION, 'system': system, **kept},
     'networks': _counts(arrays),
     'source': {'note': source} if isinstance(source, str) else dict(source or {}),
     'weights': {

@@ -5,7 +5,8 @@ import pytest
 import toy
 from ml_collections import ConfigDict
 
-from jaxinpaint.training import checkpoints, sharding, state, step
+from jaxinpaint import migrations, systems
+from jaxinpaint.training import checkpoints, optimizers, sharding, state, step
 from jaxinpaint.weights import checkpoints as reading
 from jaxinpaint.weights.store import MissingWeights
 
@@ -20,13 +21,22 @@ CONFIG = ConfigDict(
 )
 
 
-def create(key):
-  return state.create(toy.recipe(), TXS, ('generator',), key, toy.batch())
+@pytest.fixture(autouse=True)
+def toy_fields(monkeypatch):
+  """What `training.config.base` starts from."""
+  fields = ConfigDict(dict(version=migrations.VERSION, system='toy', model=dict(width=8)))
+  monkeypatch.setattr(
+    systems, 'default_config', lambda system: fields.copy_and_resolve_references()
+  )
 
 
-def abstract(mesh=None):
+def create(key, txs=TXS):
+  return state.create(toy.recipe(), txs, ('generator',), key, toy.batch())
+
+
+def abstract(mesh=None, txs=TXS):
   mesh = mesh or sharding.make_mesh(data=1)
-  shapes = jax.eval_shape(create, jax.random.key(0))
+  shapes = jax.eval_shape(lambda key: create(key, txs), jax.random.key(0))
   placed = sharding.state_sharding(shapes, mesh)
   return jax.tree.map(
     lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, placed
@@ -133,6 +143,84 @@ def test_a_run_of_other_networks_is_refused(tmp_path):
   faster = CONFIG.copy_and_resolve_references()
   faster.optimizers.generator.learning_rate = 1.0
   assert checkpoints.Checkpoints(tmp_path).restore(abstract(), faster) is not None
+
+
+@pytest.mark.parametrize(
+  ('name', 'field', 'value', 'line'),
+  [
+    ('adam', 'clip_norm', 1.0, r'optimizers\.generator\.clip_norm: 0\.0 -> 1\.0'),
+    (
+      'adam',
+      'schedule',
+      'cosine_decay',
+      r"optimizers\.generator\.schedule: 'constant' -> 'cosine_decay'",
+    ),
+    ('sgd', 'momentum', 0.9, r"optimizers\.generator\.momentum: '\(none\)' -> 0\.9"),
+  ],
+)
+def test_an_optimizer_of_another_structure_is_refused_before_anything_is_read(
+  tmp_path, monkeypatch, name, field, value, line
+):
+  def config_and_optimizers(**changed):
+    config = CONFIG.copy_and_resolve_references()
+    entry = dict(
+      name=name, learning_rate=1e-2, schedule='constant', schedule_args={}, clip_norm=0.0
+    )
+    config.optimizers = dict(generator={**entry, **changed}, critic=entry)
+    return config, optimizers.make_optimizers(config.optimizers, ('generator', 'critic'))
+
+  config, txs = config_and_optimizers()
+  store = checkpoints.Checkpoints(tmp_path)
+  store.save(create(jax.random.key(0), txs).replace(step=jax.numpy.int32(1)), config, {})
+  store.close()
+  changed = {field: value, 'learning_rate': 1.0}
+  if field == 'schedule':
+    changed['schedule_args'] = dict(decay_steps=10)
+  new, new_txs = config_and_optimizers(**changed)
+  monkeypatch.setattr(checkpoints, '_read_state', None)
+  with pytest.raises(checkpoints.CheckpointError, match=line) as error:
+    checkpoints.Checkpoints(tmp_path).restore(abstract(txs=new_txs), new)
+  message = str(error.value)
+  assert 'learning_rate' not in message, 'that alone would have been fine'
+  assert 'other optimizers (generator)' in message and 'Put these fields back' in message
+  assert f'--config.init_from={tmp_path}' in message
+  assert checkpoints.list_steps(tmp_path / 'checkpoints') == [1], 'nothing is set aside'
+
+
+def test_a_state_of_another_structure_without_a_reason_names_the_versions(tmp_path):
+  saved(tmp_path, [1])
+  txs = {**TXS, 'critic': optax.adamw(1e-2, nesterov=True, mask=None), 'generator': optax.sgd(1.0)}
+  with pytest.raises(
+    checkpoints.CheckpointError, match=r'no field of the config says why'
+  ) as error:
+    checkpoints.Checkpoints(tmp_path).restore(abstract(txs=txs), CONFIG)
+  assert f'with jax {jax.__version__} wrote it' in str(error.value)
+
+
+def test_a_checkpoint_from_before_a_field_is_resumed_and_one_of_a_newer_version_is_not(
+  tmp_path, monkeypatch
+):
+  saved(tmp_path, [1])
+  fields = ConfigDict(
+    dict(
+      version=migrations.VERSION, system='toy', model=dict(width=8, twist=0.0), loss=dict(l3=0.0)
+    )
+  )
+  monkeypatch.setattr(
+    systems, 'default_config', lambda system: fields.copy_and_resolve_references()
+  )
+  new = CONFIG.copy_and_resolve_references()
+  with new.unlocked():
+    new.model.twist = 0.0
+  _, meta = checkpoints.Checkpoints(tmp_path).restore(abstract(), new)
+  assert meta['config']['version'] == migrations.VERSION and meta['config']['loss'] == {'l3': 0.0}
+  new.model.twist = 1.0
+  with pytest.raises(checkpoints.CheckpointError, match=r'model\.twist: 0\.0 -> 1\.0'):
+    checkpoints.Checkpoints(tmp_path).restore(abstract(), new)
+  monkeypatch.setattr(migrations, 'VERSION', -1)
+  with pytest.raises(checkpoints.CheckpointError, match=r'is of version 0.*update jaxinpaint'):
+    checkpoints.Checkpoints(tmp_path).restore(abstract(), new)
+  assert checkpoints.list_steps(tmp_path / 'checkpoints') == [1]
 
 
 def test_an_empty_workdir_has_nothing_to_restore(tmp_path):

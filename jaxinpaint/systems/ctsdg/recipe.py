@@ -155,12 +155,9 @@ def quicktest(config: ConfigDict) -> None:
 
 def _model(config: ConfigDict) -> ConfigDict:
   """config.model, checked."""
-  known = default_config().model
-  checks.known_fields('model', config.model, known)
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
   checks.one_of('dtype', config.dtype, modules.DTYPES)
-  # A run saved before a field existed was of its default.
-  model = known
-  model.update(config.model)
   if not 2 <= model.levels <= 7:
     raise ValueError(f'config.model.levels {model.levels!r} must be 2 to 7')
   if model.canny_sigma <= 0:

@@ -1,0 +1,192 @@
+"""Configs of earlier versions, brought to today's fields.
+
+A config is stored beside whatever it made: in a run's config.json, in each of its checkpoints, in
+the JSON of a weights file. It says in `version` which fields it has; one that does not is of
+version 0. Whoever reads a stored config calls `migrate` at once, so that all other code knows
+today's fields only. This module stands at the ground because those readers stand on many floors:
+weights, systems, training, cost.
+
+A stored config is brought to today in two steps:
+  1. the `MIGRATIONS` later than its version change it, in order;
+  2. a field that it still lacks takes its default; a field that is unknown then is refused.
+
+What to do when you change a config field:
+  - You add a field, and its default means "as it was": nothing.
+  - You add a field, and its default changes what older runs do: add a migration that gives older
+    configs the value which means "as it was" (`set_default`).
+  - You change the default of a field: add a migration that gives older configs the old default
+    (`set_default`). Those from before the field existed do not hold it.
+  - You rename a field: add a migration (`rename`).
+  - You remove a field: add a migration (`remove`) with the value that means "not used".
+  - You give a value another meaning: add a migration that rewrites the value.
+A migration that was released is never edited. tests/stored holds files of every released version;
+they must load, continue and predict as they did.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import jaxinpaint
+
+# Sections whose entries the experiment names itself: they have no defaults.
+_FREE = ('optimizers',)
+
+
+class ConfigVersionError(ValueError):
+  """A stored config cannot be brought to today's fields; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Migration:
+  """One change of the fields.
+
+  Attributes:
+    version: the first one that has the change; configs of earlier versions get it.
+    change: edits a config, nested dicts, in place; may raise ConfigVersionError.
+    system: the only system that it concerns; '': every one.
+  """
+
+  version: int
+  change: Callable[[dict[str, Any]], None]
+  system: str = ''
+
+
+def set_default(field: str, value: Any) -> Callable[[dict[str, Any]], None]:
+  """A change that gives `field`, as 'loss.l1_hole', this value where a config lacks it.
+
+  Args:
+    field: its section, if the config has that at all, gets it.
+    value: or a function of the config, for a value that follows from other fields.
+  """
+
+  def change(config: dict[str, Any]) -> None:
+    section, name = _section(config, field)
+    if section is not None and name not in section:
+      section[name] = value(config) if callable(value) else value
+
+  return change
+
+
+def rename(field: str, name: str) -> Callable[[dict[str, Any]], None]:
+  """A change that moves the value of `field` to the field `name`, both as 'loss.l1_hole'."""
+
+  def change(config: dict[str, Any]) -> None:
+    section, old = _section(config, field)
+    if section is not None and old in section:
+      value = section.pop(old)
+      *path, last = name.split('.')
+      place = config
+      for part in path:
+        place = place.setdefault(part, {})
+      place[last] = value
+
+  return change
+
+
+def remove(field: str, unused: Any, reason: str) -> Callable[[dict[str, Any]], None]:
+  """A change that drops `field`, and refuses configs that make use of it.
+
+  Args:
+    field: as 'loss.l1_hole'.
+    unused: the value with which it had no effect.
+    reason: a clause for the error: what to do, or which version to use.
+  """
+
+  def change(config: dict[str, Any]) -> None:
+    section, name = _section(config, field)
+    if section is None or name not in section:
+      return
+    value = section.pop(name)
+    if value != unused:
+      raise ConfigVersionError(
+        f'the stored config has {field}={value!r}, which jaxinpaint {jaxinpaint.__version__} no '
+        f'longer has: {reason}'
+      )
+
+  return change
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+  # 1: configs have versions. The critic was of the structure's size before it got its own.
+  Migration(1, set_default('model.critic_size', lambda c: c['model']['size']), system='lfr'),
+)
+VERSION = 1
+
+
+def migrate(stored: Mapping[str, Any], defaults: Callable[[str], ConfigDict]) -> ConfigDict:
+  """A stored config with today's fields; one that is of today comes back as it is.
+
+  Args:
+    stored: from a file or a checkpoint: a mapping, or a ConfigDict. It is not changed.
+    defaults: (system) -> the config with all fields: `systems.default_config` where only the
+      networks matter, `training.config.base` for a run. Sections that it lacks are left alone.
+
+  Returns:
+    A config of version `VERSION`. Lists become tuples: JSON has none, and flax modules want
+    hashable fields.
+
+  Raises:
+    ConfigVersionError: the config is of a newer version, or has a field that was removed or that
+      nobody knows.
+    ValueError: no such system.
+  """
+  config = _tuples(stored.to_dict() if isinstance(stored, ConfigDict) else dict(stored))
+  version = config.get('version', 0)
+  if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+    raise ConfigVersionError(f'config.version {version!r} must be an integer of at least 0')
+  if version > VERSION:
+    raise ConfigVersionError(
+      f'the stored config is of version {version}; jaxinpaint {jaxinpaint.__version__} knows '
+      f'versions up to {VERSION}: update jaxinpaint'
+    )
+  for migration in MIGRATIONS:
+    if migration.version > version and migration.system in ('', config.get('system')):
+      migration.change(config)
+  config['version'] = VERSION
+  known = defaults(config.get('system', '')).to_dict()
+  for name, value in known.items():
+    if name not in config:
+      config[name] = value
+    elif isinstance(value, dict) and name not in _FREE:
+      _complete(config[name], value, name)
+  return ConfigDict(config)
+
+
+def _complete(section: Any, known: dict[str, Any], where: str) -> None:
+  """Gives a section the fields that it lacks, in place; refuses those that nobody knows."""
+  if not isinstance(section, dict):
+    raise ConfigVersionError(f'the stored config has {where}={section!r}, which must be a section')
+  unknown = sorted(set(section) - set(known))
+  if unknown:
+    raise ConfigVersionError(
+      f'the stored config has {where}.{unknown[0]}={section[unknown[0]]!r}, which jaxinpaint '
+      f'{jaxinpaint.__version__} does not know (config.{where} has: {", ".join(sorted(known))}): '
+      'a newer version wrote it, or it was edited; update jaxinpaint, or take the field out'
+    )
+  for name, value in known.items():
+    if name not in section:
+      section[name] = value
+    elif isinstance(value, dict):
+      _complete(section[name], value, f'{where}.{name}')
+
+
+def _section(config: dict[str, Any], field: str) -> tuple[dict[str, Any] | None, str]:
+  """(the section that a field stands in, None where the config lacks it; the field's own name)."""
+  *path, name = field.split('.')
+  section: Any = config
+  for part in path:
+    section = section.get(part)
+    if not isinstance(section, dict):
+      return None, name
+  return section, name
+
+
+def _tuples(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {k: _tuples(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return tuple(_tuples(v) for v in value)
+  return value
