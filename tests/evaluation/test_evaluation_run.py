@@ -70,6 +70,12 @@ PARAMS = {'generator': {'colour': np.zeros(3, np.float32)}}
 @pytest.fixture
 def toy(monkeypatch):
   monkeypatch.setattr(systems, 'inference', toy_inference)
+  sections = ('system', 'dtype', 'model', 'loss')
+  monkeypatch.setattr(
+    systems,
+    'default_config',
+    lambda system: ml_collections.ConfigDict({k: toy_config()[k] for k in sections}),
+  )
   return toy_config()
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import toy_system
+from ml_collections import ConfigDict
 from PIL import Image
 
 import jaxinpaint
@@ -294,6 +295,7 @@ def weights(tmp_path, monkeypatch):
   inference = toy_system.inference(multiple=8)
   monkeypatch.setattr(systems, 'inference', lambda config: inference)
   config = {'system': 'toy', 'dtype': 'float32', 'model': {}, 'loss': {}}
+  monkeypatch.setattr(systems, 'default_config', lambda system: ConfigDict(config))
   return store.save(tmp_path / 'toy.safetensors', 'toy', config, *toy_system.variables())
 
 
@@ -311,7 +313,6 @@ def test_load_a_weights_file(weights):
 def test_load_a_workdir(weights, tmp_path):
   import jax
   import jax.numpy as jnp
-  from ml_collections import ConfigDict
 
   from jaxinpaint.training.checkpoints import Checkpoints
   from jaxinpaint.training.state import TrainState
