@@ -38,6 +38,12 @@ class CheckpointError(StorageError):
   """A checkpoint cannot be read or written; the message says why and what to do."""
 
 
+class OtherRunError(CheckpointError):
+  """The workdir holds another run than the config describes; the message says what differs."""
+
+  exit_code = 78  # the config has to change, so a script must not just start it again
+
+
 class Checkpoints:
   """Saves and restores the states of one workdir.
 
@@ -205,7 +211,8 @@ class Checkpoints:
       The state, and the meta with its config brought to today's fields.
 
     Raises:
-      CheckpointError: the run in this workdir is another one, or none of its checkpoints is whole.
+      OtherRunError: the run in this workdir is another one, or of a newer version.
+      CheckpointError: none of its checkpoints is whole.
     """
     steps = list_steps(self.folder)
     if not steps:
@@ -233,7 +240,7 @@ class Checkpoints:
         problems.append((path, error or CheckpointError('another process cannot read it')))
         continue
       if other:
-        raise CheckpointError(_structure_message(path, other, meta, config))
+        raise OtherRunError(_structure_message(path, other, meta, config))
       try:
         state = _read_state(path, abstract)
       except Exception as e:  # whatever orbax meets in a damaged file; it is reported below
@@ -291,12 +298,12 @@ def _todays_config(meta: dict[str, Any], path: pathlib.Path) -> ConfigDict:
   """The config that a checkpoint was made with, with today's fields.
 
   Raises:
-    CheckpointError: it cannot be brought to them.
+    OtherRunError: it cannot be brought to them.
   """
   try:
     return migrations.migrate(meta['config'], config_lib.base)
   except ValueError as error:
-    raise CheckpointError(f'{path}: {error}') from error
+    raise OtherRunError(f'{path}: {error}') from error
 
 
 def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path) -> None:
@@ -313,7 +320,7 @@ def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path
     )
   ]
   if changed:
-    raise CheckpointError(
+    raise OtherRunError(
       f'{path} belongs to a run with other networks or optimizers:\n  '
       + '\n  '.join(changed)
       + _either(path)

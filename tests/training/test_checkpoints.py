@@ -180,6 +180,7 @@ def test_an_optimizer_of_another_structure_is_refused_before_anything_is_read(
   monkeypatch.setattr(checkpoints, '_read_state', None)
   with pytest.raises(checkpoints.CheckpointError, match=line) as error:
     checkpoints.Checkpoints(tmp_path).restore(abstract(txs=new_txs), new)
+  assert error.value.exit_code == 78
   message = str(error.value)
   assert 'learning_rate' not in message, 'that alone would have been fine'
   assert 'other optimizers (generator)' in message and 'Put these fields back' in message
