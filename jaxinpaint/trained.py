@@ -84,7 +84,9 @@ def load(path: str | os.PathLike, step: int | None = None) -> Trained:
   try:
     config = migrations.migrate(config, systems.default_config)
   except ValueError as error:
-    raise StoreError(f'{file}: {error}') from error
+    raise StoreError(
+      f'the configuration in {file} is not one that this version knows: {error}'
+    ) from error
   try:
     inference = systems.inference(config)
   except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -14,6 +14,8 @@ from jaxinpaint.training import checkpoints, writers
 from jaxinpaint.weights import checkpoints as reading
 from jaxinpaint.weights import checksums, store
 
+toy_fields = runs.toy_fields  # what a config of the toy system has
+
 
 @pytest.fixture(scope='module')
 def two(tmp_path_factory):
