@@ -22,7 +22,7 @@ def test_the_readmes_test_command_is_what_ci_runs():
 
 
 def test_every_path_that_the_documents_name_exists():
-  for page in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]:
+  for page in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]:
     for path in re.findall(
       r'(?<![\w/.])((?:configs|docs|jaxinpaint|benchmarks|tests)/[\w/.-]+\.(?:py|md))',
       page.read_text(),
