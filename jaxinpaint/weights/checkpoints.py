@@ -78,17 +78,22 @@ def read(path: pathlib.Path, networks: Sequence[str] | None = None) -> Variables
   """
   try:
     checksums.verify(path, ('params', 'ema', 'stats'))
-    params = _read_item(path / 'params', networks)
+    params = read_item(path / 'params', networks)
     if (path / 'ema').is_dir():
-      params |= _read_item(path / 'ema', networks)
-    stats = _read_item(path / 'stats', networks) if (path / 'stats').is_dir() else {}
+      params |= read_item(path / 'ema', networks)
+    stats = read_item(path / 'stats', networks) if (path / 'stats').is_dir() else {}
   except (OSError, ValueError, KeyError) as error:
     raise _unreadable(path, error) from error
   return Variables(params, stats)
 
 
-def _read_item(path: pathlib.Path, networks: Sequence[str] | None) -> dict[str, Any]:
-  """Those of `networks` that an item holds, whole, on one device."""
+def read_item(path: pathlib.Path, networks: Sequence[str] | None) -> dict[str, Any]:
+  """One item of a checkpoint, {network: tree}, whole, on one device.
+
+  Args:
+    path: of the item, CHECKPOINT/params for example.
+    networks: only these, as far as the item holds them; None: all.
+  """
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with ocp.PyTreeCheckpointer() as reader:
     tree = reader.metadata(path).item_metadata.tree

@@ -325,7 +325,7 @@ def test_native_sizes_hold_unless_one_is_asked_for(weights):
   ('changes', 'sentence'),
   [
     (dict(rows=['glcic']), "--row 'glcic' must be NAME=PATH"),
-    (dict(rows=['mine=/nowhere/x']), '--row mine: there is no /nowhere/x'),
+    (dict(rows=['mine=/nowhere/x']), '--row mine: there are no weights at /nowhere/x'),
     (dict(rows=['edgeconnect=WEIGHTS']), "is of the system 'glcic': give weights of edgeconnect"),
     (dict(rows=['EdgeConnect=WEIGHTS']), 'give weights of EdgeConnect'),
     (dict(rows=['mean fill=WEIGHTS']), 'a fill has this name already'),

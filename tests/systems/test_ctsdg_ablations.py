@@ -2,14 +2,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinpaint import systems
+from jaxinpaint import migrations, systems
 from jaxinpaint.systems.ctsdg import networks, published
 
 
 def parameters(**model):
   config = systems.default_config('ctsdg')
   config.model.update(model)
-  made = systems.make_recipe(config)
+  made = systems.make_recipe(migrations.migrate(config, systems.default_config))
   shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
   batch = dict(image=shape(1, 128, 128, 3), mask=shape(1, 128, 128, 1))
   variables = jax.eval_shape(made.init, jax.random.key(0), batch)
@@ -42,7 +42,7 @@ def test_a_config_from_before_a_model_field_takes_its_default():
   del config.model['use_bigff'], config.model['use_cfa']
   shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
   batch = dict(image=shape(1, 128, 128, 3), mask=shape(1, 128, 128, 1))
-  made = systems.make_recipe(config)
+  made = systems.make_recipe(migrations.migrate(config, systems.default_config))
   got = jax.eval_shape(made.init, jax.random.key(0), batch)[0]['generator']
   assert jax.tree.structure(got) == jax.tree.structure(want)
   config.model.use_gff = True

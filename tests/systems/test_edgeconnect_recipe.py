@@ -210,7 +210,7 @@ def test_the_hole_is_white_to_the_generators(pieces):
     (dict(adversarial_kind='soft_mask'), r'adversarial_kind'),
     (dict(edge_adversarial=-1.0), r'edge_adversarial -1\.0'),
     (dict(edge_adversarial=0.0, edge_feature_matching=0.0), r'phases\.edge=0'),
-    (dict(phases=(0, 0, 0)), r'phases: all are 0'),
+    (dict(phases=(0, 0, 0)), r'phases: all \(edge, inpainting, joint\) are 0'),
     (dict(phases=(1, -1, 1)), r'phases\.inpainting -1'),
     (dict(model={'sigma': 0.0}), r'model\.sigma 0\.0'),
   ],

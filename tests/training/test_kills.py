@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint.training import checkpoints
-from jaxinpaint.weights import checkpoints as reading
+from jaxinpaint.weights import checkpoints as stored_runs
 
 KILLS, STEPS = 24, 120
 
@@ -23,7 +23,7 @@ def arrays_of(workdir):
   folder = pathlib.Path(workdir).absolute() / 'checkpoints'
   step = checkpoints.list_steps(folder)[-1]
   items = [n for n in ('params', 'stats', 'opt', 'ema') if (folder / str(step) / n).is_dir()]
-  return step, {n: checkpoints._read_networks(folder / str(step) / n, None) for n in items}
+  return step, {n: stored_runs.read_item(folder / str(step) / n, None) for n in items}
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_when_one_process_dies_the_other_ends_soon_and_says_why(tmp_path, victim
   assert (code == 69 and 'lost the others' in log) or (code == -6 and 'another task died' in log)
   folder = workdir / 'checkpoints'
   assert checkpoints.list_steps(folder)
-  reading.read(reading.find(workdir))
+  stored_runs.read(stored_runs.find(workdir))
 
 
 @pytest.mark.slow

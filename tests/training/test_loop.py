@@ -21,6 +21,7 @@ from jaxinpaint.training import (
   preparation,
 )
 from jaxinpaint.training import config as config_lib
+from jaxinpaint.weights import checkpoints as stored_runs
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -46,9 +47,9 @@ def arrays_of(workdir, step):
   config = small()
   folder = pathlib.Path(workdir).absolute() / 'checkpoints'
   assert step in checkpoints.list_steps(folder)
-  return checkpoints._read_networks(folder / str(step) / 'params', None) | {
-    'ema': checkpoints._read_networks(folder / str(step) / 'ema', None),
-    'stats': checkpoints._read_networks(folder / str(step) / 'stats', None),
+  return stored_runs.read_item(folder / str(step) / 'params', None) | {
+    'ema': stored_runs.read_item(folder / str(step) / 'ema', None),
+    'stats': stored_runs.read_item(folder / str(step) / 'stats', None),
     'config': config.seed,
   }
 

@@ -17,8 +17,9 @@ import toy
 from jaxinpaint import systems
 from jaxinpaint.data import sources
 from jaxinpaint.runtime import distributed
-from jaxinpaint.training import checkpoints, loop
 from jaxinpaint.training import config as config_lib
+from jaxinpaint.training import loop
+from jaxinpaint.weights import checkpoints as stored_runs
 
 BATCH, STEPS, SIZE = 8, 6, 16
 
@@ -88,7 +89,7 @@ def train(workdir, images, steps, mesh, data=None):
 def stored(workdir, step):
   """({name: i32[step, BATCH]} of what was seen, {path: array} of all else)."""
   path = pathlib.Path(workdir).absolute() / 'checkpoints' / str(step)
-  items = {n: checkpoints._read_networks(path / n, None) for n in ('params', 'stats', 'opt', 'ema')}
+  items = {n: stored_runs.read_item(path / n, None) for n in ('params', 'stats', 'opt', 'ema')}
   seen = items['stats']['generator'].pop('seen')
   assert int(seen.pop('steps')) == step
   rest = jax.tree_util.tree_leaves_with_path(items)
