@@ -67,8 +67,20 @@ def load(parser: Parser, given: argparse.Namespace) -> 'ConfigDict | None':
       raise ValueError(f'unexpected argument {left[1]!r}')
     return values.config.lock()  # raises what ml_collections put off: a file that is not readable
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    wrapped = r'^flag --config=.*: Error whilst parsing config file: \w+: '  # ml_collections' own
-    parser.error(re.sub(wrapped, f'--config {given.config}: ', sentence(error)))
+    parser.error(_in_our_words(sentence(error), given.config))
+
+
+def _in_our_words(message: str, config: str) -> str:
+  """What is wrong with a config or its fields, without ml_collections' wrapping."""
+  unknown = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message)
+  if unknown:
+    return f'--config {config} has no field {unknown[2]}; is {unknown[1]} meant?'
+  unknown = re.fullmatch(r"'(\w+)'", message)
+  if unknown:
+    return f'--config {config} has no field {unknown[1]}'
+  message = re.sub(r'invalid literal for int.*: (.*)', r'\1 must be a whole number', message)
+  wrapped = r'^flag --config=.*: Error whilst parsing config file: \w+: '
+  return re.sub(wrapped, f'--config {config}: ', message)
 
 
 def _allow_old_imports() -> None:

@@ -79,6 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (ValueError, OSError) as error:
     command_line.say(parser.prog, error)
     return 1
-  print('\n'.join(f'written: {path}' for path in written))
+  print('\n'.join([f'in {_CLONE}', *(f'written: {path}' for path in written)]))
   print(f'next: python -m pytest tests/systems/test_{given.name}_networks.py says what to fill in')
   return 0
