@@ -75,7 +75,7 @@ def _in_our_words(message: str, config: str) -> str:
   unknown = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message)
   if unknown:
     return f'--config {config} has no field {unknown[2]}; is {unknown[1]} meant?'
-  unknown = re.fullmatch(r"'(\w+)'", message)
+  unknown = re.fullmatch(r'[\'"]+(\w+)[\'"]+', message)
   if unknown:
     return f'--config {config} has no field {unknown[1]}'
   message = re.sub(r'invalid literal for int.*: (.*)', r'\1 must be a whole number', message)
