@@ -1,18 +1,18 @@
-"""What one row costs, measured in a process of its own; `cost.resources` starts it.
+"""What one row costs, measured in a separate process; `cost.resources` starts it.
 
   python -m jaxinpaint.cost.costs check   --row PATH [--row PATH ...] --to FILE
   python -m jaxinpaint.cost.costs predict --row PATH --size 256 --to FILE
   python -m jaxinpaint.cost.costs train   --row WORKDIR --to FILE
   python -m jaxinpaint.cost.costs fill    --row NAME --size 256 --to FILE
 
-A process has one peak of memory, so that each row, and its training, needs its own. What is found
-is appended to FILE, a JSON object a line, as soon as it is known: a process that is killed for
-memory leaves what it had.
+The peak of memory is a number of a whole process, so each row, and its training, needs its own
+process. Each result is appended to FILE at once, one JSON object per line. So if a process is
+killed because it uses too much memory, the earlier results remain.
 
   {"stage": TEXT}                       what is measured next
   {"values": {NAME: NUMBER}}            of `report.resources.RESOURCES`
   {"not_measured": {NAME: SENTENCE}}
-  {"error": SENTENCE}                   nothing else can be measured
+  {"error": SENTENCE}                   why nothing else can be measured
 """
 
 import argparse
@@ -44,7 +44,7 @@ from jaxinpaint.runtime import memory
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
 
-HOLE = 0.25  # share of the centre square that is filled
+HOLE = 0.25  # share of the image that the hole, a centre square, covers
 _WARM_UP = 2
 _BATCH_REPEATS = 5  # calls at batches above 1
 
@@ -52,7 +52,7 @@ Say = Callable[[str, Any], None]  # (key of a line, its value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Measures one row; 0, or 1 with an 'error' line."""
+  """Measures one row; returns 0, or 1 after an 'error' line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('what', choices=('check', 'predict', 'train', 'fill'))
   parser.add_argument('--row', action='append', required=True)
@@ -88,14 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None:
-  """Says what `predict` costs on one device.
+  """Measures what `predict` costs on one device.
 
   Args:
     row: a run or a weights file.
     size: side of the images.
-    max_batch: the largest batch tried; 0: 8 on a CPU, else 64.
+    max_batch: the largest batch tried; 0: 8 on a CPU, 64 on other devices.
     repeats: timed calls at batch 1.
-    say: gets what is found.
+    say: is called with each result.
   """
   say('stage', 'loading')
   trained = trained_lib.load(row)
@@ -142,7 +142,7 @@ def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None
 
 
 def fill(name: str, size: int, repeats: int, say: Say) -> None:
-  """Says what a classical fill costs."""
+  """Measures what a classical fill costs."""
   say('stage', 'batch 1')
   (function,) = classical.get([name]).values()
   image, mask = pictures(1, size)
@@ -152,14 +152,14 @@ def fill(name: str, size: int, repeats: int, say: Say) -> None:
 
 
 def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
-  """Says what a step of the run's own training costs, on all devices of this process.
+  """Measures what a step of the run's own training costs, on all devices of this process.
 
   Args:
     row: a run.
     batch_size: of the step; 0: the run's.
     size: of the images; 0: the run's.
     steps: timed steps of each distinct plan, after one that is not counted.
-    say: gets what is found.
+    say: is called with each result.
   """
   say('stage', 'preparing the run')
   config = run_config(row)
@@ -199,7 +199,7 @@ def run_config(row: str) -> ConfigDict:
 
 
 def plans(recipe: Recipe, total: int) -> dict[Plan, int]:
-  """{what a step does: how many of `total` steps do it}."""
+  """{plan: how many of the `total` steps have this plan}."""
   counts: collections.Counter[Plan] = collections.Counter()
   start = 0
   for phase in recipe.phases:
@@ -212,12 +212,12 @@ def plans(recipe: Recipe, total: int) -> dict[Plan, int]:
 
 
 def count(params: Mapping[str, Any]) -> int:
-  """How many numbers a tree holds."""
+  """The number of elements in all arrays of a tree."""
   return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
 
 
 def gflops(inference: Inference, weights: tuple[Variables, Constants], size: int) -> float:
-  """Of one output for an image of this side: see `layers.operations.useful_flops`.
+  """GFLOPs of one output for an image of this side: see `layers.operations.useful_flops`.
 
   Args:
     inference: of the system.
@@ -244,7 +244,7 @@ def pictures(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:
-  """The median of `repeats` calls, each waited for."""
+  """The median time of `repeats` calls; each call is complete before the next."""
   for _ in range(_WARM_UP):
     call()
   times = []
@@ -257,7 +257,7 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
 
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
-  """Compiles anew; jax remembers at its first compilation whether it may use the files."""
+  """Turns the compilation cache off; jax only reads this setting after the cache is reset."""
   from jax.experimental.compilation_cache import compilation_cache
 
   before = jax.config.jax_enable_compilation_cache
@@ -283,7 +283,7 @@ def _planned(compiled: Any) -> int:
 
 
 def _device_memory(device: Any, compiled: Any, prefix: str = '') -> dict[str, float]:
-  """The measured peak where the backend counts it, and what the compiled program asks for."""
+  """The measured peak, if the backend counts it, and the memory that the compiled program needs."""
   gigabytes = {}
   stats = device.memory_stats() or {}
   if 'peak_bytes_in_use' in stats:
@@ -294,7 +294,7 @@ def _device_memory(device: Any, compiled: Any, prefix: str = '') -> dict[str, fl
 
 
 def _free_bytes(device: Any) -> float:
-  """What a program may still take; infinite where nobody says."""
+  """The memory that a program can still use; infinite if the system does not say."""
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit']
@@ -307,7 +307,7 @@ def _free_bytes(device: Any) -> float:
 
 
 def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDict:
-  """The run's config on the embedded sample, without evaluations; its data need not be here."""
+  """The run's config without evaluations, on the embedded sample: its data need not be here."""
   config = config.copy_and_resolve_references().unlock()
   config.data.update(dict(source='sample', split='train', eval_source='', eval_split='test'))
   config.data.workers = 0
@@ -323,15 +323,15 @@ def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDi
 def schedule_seconds(
   recipe: Recipe, train_step: Callable, arguments: Sequence[Any], total: int, steps: int, say: Say
 ) -> float:
-  """Of all `total` steps, from the medians of a few of each kind.
+  """The seconds of all `total` steps, from the medians of a few steps of each plan.
 
   Args:
-    recipe: whose plans are taken.
+    recipe: gives the plans.
     train_step: of `training.step.make_train_step`.
-    arguments: of its first step: (state, constants, batch, rng); the state is given away.
+    arguments: of its first step: (state, constants, batch, rng); the state is donated.
     total: steps of the training.
-    steps: timed ones of each distinct plan, after one that is not counted.
-    say: gets what is found on the way.
+    steps: timed steps of each distinct plan, after one that is not counted.
+    say: is called with each result.
   """
   state, *others = arguments
   seconds = 0.0

@@ -1,8 +1,8 @@
 """Outputs that another program has written, as a row.
 
-The outputs of a bin are in a subfolder with the bin's name, `FOLDER/20-40/NAME.png`, or have it
-behind their own name, `FOLDER/NAME_20-40.png`. With one bin, `FOLDER/NAME.png` is enough. NAME is
-the file name of the test image without folder and ending; for an image that is not a file (of a
+The outputs of a bin are in a subfolder with the bin's name, `FOLDER/20-40/NAME.png`, or have the
+bin's name after their own, `FOLDER/NAME_20-40.png`. With one bin, `FOLDER/NAME.png` is enough. NAME
+is the file name of the test image without folder and ending; for an image that is not a file (of a
 tfds set, of the sample) it is its number in the evaluation, `00012`. All files of a bin are named
 in the same way: the first of the three that fits is used. Blanks in a bin's name may be written as
 underscores. Endings are those of images, in upper or lower case.
@@ -51,13 +51,13 @@ def find(
   bins: Sequence[Bin],
   size: tuple[int, int],
 ) -> Outputs:
-  """The outputs in a folder for the images of an evaluation; of pictures it reads only the sizes.
+  """The outputs in a folder for the images of an evaluation; it reads only the pictures' sizes.
 
   Args:
     name: of the row, for messages.
     folder: see the module.
     images: their paths, in the evaluation's order.
-    bins: that are measured.
+    bins: the measured bins.
     size: (height, width) of the images.
 
   Raises:
@@ -102,7 +102,7 @@ def list_by_stem(folder: pathlib.Path, what: str) -> dict[str, str]:
   """{name without ending: path} of the images in a folder, without its subfolders.
 
   Raises:
-    ValueError: two files of one name.
+    ValueError: two files have the same name.
     FileNotFoundError: no such folder.
   """
   if not folder.is_dir():
@@ -139,7 +139,7 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def check_sizes(paths: Sequence[str], size: tuple[int, int], what: str) -> None:
-  """Raises ValueError for files of another size; skips files that are no images."""
+  """Raises ValueError for files of another size; skips files that are not images."""
   for path in paths:
     try:
       found = size_of(path)

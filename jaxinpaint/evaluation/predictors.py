@@ -1,4 +1,4 @@
-"""What can stand in a row of the tables: a function, a system with its weights, or files.
+"""What can be a row of the tables: a function, a system with its weights, or files.
 
 A row is a predictor or stored outputs. The simplest predictor is a function of three arrays,
 
@@ -43,12 +43,12 @@ def is_stored(predictor: Any) -> bool:
 
 
 def has_raw(predictor: Any) -> bool:
-  """Whether it also gives the whole output of its networks."""
+  """Whether it also returns the whole output of its networks."""
   return hasattr(predictor, 'output')
 
 
 def has_samples(predictor: Any) -> bool:
-  """Whether it gives several completions of one image."""
+  """Whether it returns several completions of one image."""
   return bool(getattr(predictor, 'samples', False))
 
 

@@ -1,4 +1,4 @@
-"""Rows as a person names them, and where a report about one goes.
+"""Rows as the user names them, and the default place of a report about one.
 
 --row NAME=PATH     PATH is WORKDIR or WORKDIR@STEP of a run, a weights file (.safetensors), or a
                     folder of outputs (see `folders`)
@@ -17,7 +17,7 @@ def split(rows: Sequence[str]) -> dict[str, str]:
   """['NAME=PATH', ...] -> {name: path}.
 
   Raises:
-    ValueError: another form, or a name that is there twice.
+    ValueError: another form, or a name that is given twice.
   """
   found: dict[str, str] = {}
   for row in rows:
@@ -39,12 +39,12 @@ def is_folder(path: str | os.PathLike) -> bool:
 
 
 def report_folder(trained: Trained) -> pathlib.Path:
-  """Where a report about a system alone goes by default."""
+  """The default folder of a report about a single system."""
   if trained.step is not None:
     return trained.path / 'evaluation' / str(trained.step)
   return pathlib.Path('runs') / 'evaluation' / trained.path.name.removesuffix('.safetensors')
 
 
 def predictor(trained: Trained, seed: int) -> Predictor:
-  """The row of a system; the seed is of systems that draw random numbers."""
+  """The row of a system; the seed is for systems that draw random numbers."""
   return Predictor(trained.inference, trained.variables, trained.constants, seed=seed)

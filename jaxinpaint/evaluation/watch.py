@@ -1,4 +1,4 @@
-"""How good a system is while it trains, and at the end: what the train loop asks for."""
+"""Evaluations for the train loop: sample pictures and quick ones during training, and the last."""
 
 import dataclasses
 import pathlib
@@ -33,7 +33,7 @@ from jaxinpaint.runtime import atomic
 
 
 def check(config: ConfigDict) -> None:
-  """Raises ValueError or OSError for what would make an evaluation of this config fail later."""
+  """Raises ValueError or OSError now if an evaluation of this config would fail later."""
   settings = config.evaluation
   for name in ('count', 'batch_size', 'quick_count'):
     if not isinstance(settings[name], int) or settings[name] < 1:
@@ -51,14 +51,14 @@ def without_networks(protocol: Protocol) -> Protocol:
 
 
 def quick_masks(masks_by_bin: sets.MaskSet) -> sets.MaskSet:
-  """One bin of all: image i gets its mask of bin i mod the count of bins."""
+  """All bins as one: image i gets its mask from bin i mod the number of bins."""
   bins = list(masks_by_bin)
   whole = Bin(min(b.low for b in bins), max(b.high for b in bins))
   return {whole: lambda i: masks_by_bin[bins[i % len(bins)]](i)}
 
 
 class Watch:
-  """What a train loop shows of the model: sample grids, quick evaluations, the last one.
+  """Sample grids, quick evaluations and the last evaluation for a train loop.
 
   Args:
     inference: of the system.
@@ -73,14 +73,14 @@ class Watch:
     """See the class."""
     check(config)
     self._config, self._workdir = config, pathlib.Path(workdir)
-    # Without weights, it holds what was compiled from one look at the model to the next.
+    # A predictor without weights, which keeps the compiled programs for the next evaluation.
     self._blank = Predictor(inference, Variables({}, {}), seed=SEED)
     self._on: MaskedImages | None = None
 
   def _spec(self, row: str, predict: Predictor, count: int) -> EvaluationSpec:
     """One row on the first images of the test set, one mask each, without feature networks."""
     if self._on is None:
-      # Found at first use: a run that never looks at test images does not need any.
+      # Made at first use, because a run without evaluations needs no test images.
       most = max(self._config.evaluation.quick_count, self._config.training.sample_count)
       wanted = dataclasses.replace(ImagesSpec.of_config(self._config), count=most)
       found = wanted.load()
@@ -99,8 +99,8 @@ class Watch:
 
     Args:
       step: of the state.
-      state: TrainState; averaged parameters are used where there are any.
-      constants: of the recipe; more than `Inference` reads do no harm.
+      state: TrainState; averaged parameters are used if there are any.
+      constants: of the recipe; they may contain more than `Inference` reads.
 
     Returns:
       {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
@@ -139,7 +139,7 @@ class Watch:
     return np.asarray(picture)
 
   def final(self, step: int, state: Any, constants: Constants) -> Results:
-    """The whole evaluation beside the classical fills, in evaluation/STEP/, and on the terminal."""
+    """The whole evaluation, with the classical fills, in evaluation/STEP/ and on the terminal."""
     predict = self._blank.with_weights(state.averaged, constants)
     wanted = ImagesSpec.of_config(self._config)
     spec = EvaluationSpec(
@@ -153,7 +153,7 @@ class Watch:
 
 
 def _pictures(predict: Predictor, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-  """{name: uint8[n, H, W, 3]} of what else the system can show of the examples."""
+  """{name: uint8[n, H, W, 3]}, the other pictures that the system can show of the examples."""
   mask = np.stack([e.mask for e in examples]).astype(np.float32)[..., None]
   truth = arrays.to_float(np.stack([e.truth for e in examples]))
   ids = np.array([e.index for e in examples], np.int32)

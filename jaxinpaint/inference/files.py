@@ -2,12 +2,12 @@
 
   report = inpaint_files(inpainter, 'photos', 'masks', 'repaired')
 
-The pixels outside the hole are stored again exactly as they were: at their depth, in their mode,
-with alpha, colour profile and EXIF. What cannot stay:
+The pixels outside the hole are stored exactly as they were: at the same depth, in the same mode,
+with alpha, colour profile and EXIF. The exceptions:
   - JPEG stores every pixel with loss. It is written at quality 100 without chroma subsampling, so
-    known pixels change by a few levels of 255 at most; how many is said. `format='png'`, or an
-    output that ends in .png, keeps them exact.
-  - Palettes become RGB(A) and bilevel images grey, since the hole needs new colours.
+    known pixels change by a few levels of 255 at most; a warning says by how many. `format='png'`,
+    or an output that ends in .png, keeps them exact.
+  - Palettes become RGB(A) and bilevel images grey, because the hole needs new colours.
   - Lossy WebP becomes lossless WebP, and lossy TIFF lossless TIFF.
   - EXIF previews are dropped: they would show what was painted over.
   - 16-bit colour TIFF keeps its profile, but not its other tags, and is written upright.
@@ -36,7 +36,7 @@ from jaxinpaint.masks import spec
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.runtime import atomic
 
-# What a wrong file, mask or path raises; anything else is a defect of the program.
+# What a wrong file, mask or path raises; anything else is a bug in this program.
 USER_ERRORS = (InpaintError, UnreadableImage, OSError)
 
 Say = Callable[[str], object]
@@ -44,12 +44,12 @@ Say = Callable[[str], object]
 
 @dataclasses.dataclass
 class Report:
-  """What became of the files.
+  """The result of a run over files.
 
   Attributes:
-    written: outputs on disk.
-    failed: (image, the sentence that says why) of those that could not be filled.
-    warnings: sentences that were said, each once.
+    written: the outputs on disk.
+    failed: (image, the reason in a sentence) for each image that could not be filled.
+    warnings: the warnings, each once.
   """
 
   written: list[pathlib.Path] = dataclasses.field(default_factory=list)
@@ -82,18 +82,18 @@ def inpaint_files(
     overwrite: replace outputs that exist; an input is never replaced.
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' of all files in an output folder; None: as the
       image.
-    progress: show a bar; None: on a terminal only.
-    say: gets each warning and failure, a sentence; None: standard error.
-    pictures: folder for what the system shows besides its output (see `Inpainter.pictures`), as
-      OUTPUTSTEM.NAME.png, in the subfolders of the outputs; None: none.
+    progress: show a bar; None: only on a terminal.
+    say: is called with each warning and failure, a sentence; None: they go to standard error.
+    pictures: folder for the other pictures that the system can show (see `Inpainter.pictures`),
+      written as OUTPUTSTEM.NAME.png in the same subfolders as the outputs; None: none are written.
 
   Returns:
     A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
     raised.
 
   Raises:
-    FileNotFoundError, FileExistsError, InpaintError, UnreadableImage: each before anything is
-      written, but for memory that does not suffice.
+    FileNotFoundError, FileExistsError, InpaintError, UnreadableImage: all before anything is
+      written, except when memory is not sufficient.
   """
   pairs = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
   report = Report()
@@ -184,7 +184,7 @@ def _jobs(
 
 
 class _MaskReader:
-  """Reads masks for pictures; the last one stays, for one mask that serves all."""
+  """Reads masks for pictures; keeps the last one, in case all pictures use the same mask."""
 
   def __init__(self, invert: bool, warn: Say):
     self._invert, self._warn = invert, warn
@@ -240,7 +240,7 @@ def _warn_of_hidden_hole(picture: Picture, hole: np.ndarray, warn: Say) -> None:
 def _write(
   pair: Pair, picture: Picture, hole: np.ndarray, rgb: np.ndarray, warn: Say
 ) -> int | None:
-  """Writes the output; for a JPEG the largest change of a known pixel, in levels of 255."""
+  """Writes the output; returns, for a JPEG, the largest change of a known pixel (of 255 levels)."""
   change = None
   if not hole.any() and picture.format == pair.format:
     data = picture.data
@@ -272,16 +272,16 @@ def _jpeg_change(picture: Picture, hole: np.ndarray, data: bytes) -> int:
 
 
 def _size_of(path: pathlib.Path) -> tuple[int, int]:
-  """From the file's header; (0, 0) where there is none, which reading will report."""
+  """Read from the file's header; (0, 0) if there is none, which reading the image will report."""
   try:
     with Image.open(path) as image:
       return image.size
-  except Exception:  # Pillow's plugins raise anything at all; this decides an order only
+  except Exception:  # Pillow's plugins raise errors of any type; this only decides an order
     return 0, 0
 
 
 def sentence(error: Exception) -> str:
-  """An error as one line for a person."""
+  """An error as one line for the user."""
   if isinstance(error, OSError) and error.strerror and error.filename:
     return f'{error.filename}: {error.strerror}'
   return ' '.join(str(error).split())

@@ -1,10 +1,10 @@
-"""Pictures as a person has them: checked, run through a system, and pasted back.
+"""A user's pictures: checked, run through a system, and pasted back.
 
   inpainter = load('misf.safetensors')
   completed = inpainter(image, mask)           # one image
   completed = inpainter(images, masks)         # a batch, or a list of images of different sizes
 
-Known pixels of the result are those of the input, to the bit, whatever the network does.
+Known pixels of the result always equal those of the input, to the bit.
 """
 
 import os
@@ -20,10 +20,10 @@ from jaxinpaint import trained as trained_lib
 from jaxinpaint.inference import blend as blend_lib
 from jaxinpaint.predictor import Predictor
 
-# `batch_size` images of this many pixels run at once, and fewer of larger ones: memory follows
-# pixels, not images.
+# `batch_size` images of this many pixels run at once, and fewer of larger ones, because memory
+# grows with pixels, not with images.
 _FULL_BATCH_PIXELS = 512 * 512
-# Images that may wait for others of their own size, in batches.
+# How many batches of images may wait for others of the same size.
 _WAITING_BATCHES = 4
 
 
@@ -47,11 +47,11 @@ def load(
     path: a weights file (NAME.safetensors with NAME.json beside it), the workdir of a run, or
       WORKDIR@STEP.
     step: of the checkpoint of a run; None: the newest.
-    batch_size: see Inpainter, as max_side and blend.
-    seed: of systems that draw random numbers.
+    batch_size: see Inpainter.
+    seed: for systems that draw random numbers.
     max_side: longer images are completed at reduced size.
-    pad_to: sides are padded to a multiple of it (besides the network's own): the larger, the fewer
-      compilations for images of many sizes, at the price of a wider padding.
+    pad_to: sides are padded to a multiple of it (and of the network's own). With a larger one,
+      images of many sizes need fewer compilations, but more padding.
     blend: 'poisson' or 'none'.
 
   Raises:
@@ -74,13 +74,14 @@ class Inpainter:
   Attributes:
     predictor: the system with its weights.
     name: of the system and its weights, for messages.
-    batch_size: images of up to 512 x 512 that run at once; of larger ones proportionally fewer.
-    max_side: longer images are completed at reduced size (long side `max_side`) and only the hole,
-      enlarged again, is pasted into the full image: it is as soft as that enlargement. None: never
-      reduced. Published networks learn at 256 pixels, so holes much larger than their training
-      size come out better reduced; and memory grows with the pixels.
-    blend: 'poisson' fits completions to the level of what surrounds them (`inference.blend`), of
-      any system, in seconds on the CPU for a large hole; 'none' pastes them as they are.
+    batch_size: number of images of up to 512 x 512 that run at once; fewer if they are larger.
+    max_side: longer images are completed at reduced size (long side `max_side`). Only the hole,
+      enlarged again, is pasted into the full image, so it is less sharp. None: never reduced.
+      Published networks are trained at 256 pixels, so holes much larger than that look better when
+      reduced. Also, memory grows with the pixels.
+    blend: 'poisson' fits completions to the level of their surroundings (`inference.blend`); it
+      works for any system and takes seconds on the CPU for a large hole. 'none' pastes them
+      unchanged.
   """
 
   def __init__(
@@ -117,13 +118,13 @@ class Inpainter:
 
     Args:
       image: uint8[H, W, 3], or float[H, W, 3] in [0, 1]; a batch [B, H, W, 3]; or a list of images
-        of any sizes. What it holds inside the hole is never looked at.
-      mask: [H, W] or [H, W, 1], hole = True, or integers > 127 (where none is above 1: hole = 1),
-        or floats > 0.5. For a batch [B, H, W(, 1)], for a list a list; one mask of equal size
-        serves them all.
+        of any sizes. Pixels inside the hole are never read.
+      mask: [H, W] or [H, W, 1], hole = True, or integers > 127 (hole = 1 if none is above 1),
+        or floats > 0.5. For a batch [B, H, W(, 1)], for a list a list. If all images have the same
+        size, one mask may be given for all.
 
     Returns:
-      As `image` in kind, shape and dtype; equal to it wherever the mask is no hole.
+      The same kind, shape and dtype as `image`; equal to it outside the hole.
 
     Raises:
       InpaintError: a wrong shape, type or range; the network's output is not finite; or memory is
@@ -150,19 +151,19 @@ class Inpainter:
     return np.stack(ordered) if ordered else image.copy()
 
   def pictures(self, image: np.ndarray, mask: np.ndarray, number: int = 0) -> dict[str, np.ndarray]:
-    """What the system can show besides its output: a coarse result, edges, where attention looks.
+    """The other pictures that the system can show: a coarse result, edges, where attention looks.
 
     Args:
-      image: one image, as of a call.
+      image: one image, as in a call.
       mask: likewise.
-      number: as of `stream`.
+      number: as in `stream`.
 
     Returns:
-      {name: uint8[h, w, 1 or 3]}, h and w the image's, or reduced to `max_side`; {} for a system
-      that has nothing to show.
+      {name: uint8[h, w, 1 or 3]} with the image's size, or reduced to `max_side`; {} for a system
+      without such pictures.
 
     Raises:
-      InpaintError: as a call.
+      InpaintError: as in a call.
     """
     image = check_image(image)
     hole = check_mask(mask, image.shape[:2])
@@ -176,19 +177,20 @@ class Inpainter:
     """Fills many, in batches of equal padded size, holding only a few in memory.
 
     Args:
-      items: (key, number, image, mask); image and mask as one image of `__call__`. The number of an
-        image within its set, 0 for an image alone, decides what a system that draws random numbers
-        makes of it, here and in an evaluation of that set.
+      items: (key, number, image, mask); image and mask are as for one image in `__call__`. The
+        number is that of the image in its set, 0 for a single image. For a system that draws random
+        numbers it decides the result, here and in an evaluation of that set.
 
     Yields:
       (key, completed image) in the order in which batches fill up.
 
     Raises:
-      InpaintError: as `__call__`; what was yielded before is complete.
+      InpaintError: as in `__call__`; results that were yielded before are complete.
     """
     waiting: dict[tuple[int, int], list] = {}
-    # Batch sizes that ran in this stream: a remainder is filled up to one of them and compiles
-    # nothing. Calls of their own compile their own size, else one image would pay for eight.
+    # Batch sizes that ran in this stream: a remainder is filled up to one of them, so that nothing
+    # is compiled for it. Separate calls compile their own size, so that one image does not cost as
+    # much as eight.
     ran: dict[tuple[int, int], set[int]] = {}
     for key, number, image, mask in items:
       image = check_image(image)
@@ -228,7 +230,7 @@ class Inpainter:
       yield job.key, job.paste(output, self.blend)
 
   def _call(self, function: Callable, jobs: Sequence['_Job']) -> Any:
-    """What a method of the predictor makes of these jobs, all of one padded size."""
+    """The result of a predictor's method for these jobs, which all have the same padded size."""
     images, holes = [job.small for job in jobs], [job.small_hole for job in jobs]
     masks = [hole[..., None].astype(np.float32) for hole in holes]
     try:
@@ -245,13 +247,13 @@ class Inpainter:
 
 
 class _Job:
-  """One image on its way: as given, and as the network sees it."""
+  """One image: as given, and as the network sees it."""
 
   def __init__(
     self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray, max_side: int | None
   ):
     self.key, self.number, self.image, self.hole = key, number, image, hole
-    # Blank, so that nothing the hole holds can reach the result, NaN included.
+    # Blank, so that nothing inside the hole, such as NaN, can reach the result.
     blank = np.where(hole[..., None], np.float32(0), arrays.to_float(image))
     self.small, self.small_hole = blank, hole
     if max_side is not None and max(hole.shape) > max_side:
@@ -259,7 +261,8 @@ class _Job:
 
   def paste(self, output: np.ndarray, blend: str) -> np.ndarray:
     if self.small_hole.shape != self.hole.shape:
-      # Beside the hole the network's input is as good as its output, and is what to blend into.
+      # Outside the hole `output` is the network's input, so that enlarging mixes the completion
+      # with known pixels along the border.
       height, width = self.hole.shape
       output = cv2.resize(output, (width, height), interpolation=cv2.INTER_CUBIC)
     output = np.clip(output, 0.0, 1.0)
@@ -271,12 +274,12 @@ class _Job:
 
 
 def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
-  """Reduces so that the long side is `max_side`; the hole never bleeds into what is known.
+  """Reduces an image so that its long side is `max_side`; the hole does not mix with known pixels.
 
   Args:
     image: f32[H, W, 3], 0 in the hole.
     hole: bool[H, W].
-    max_side: wanted.
+    max_side: the new long side.
 
   Returns:
     f32[h, w, 3], the mean over the known pixels of each area, and bool[h, w], True where the area
@@ -292,10 +295,10 @@ def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarr
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-  """The image as an array, known to be [H, W, 3], uint8 or float in [0, 1].
+  """The image as an array, checked to be [H, W, 3], uint8 or float in [0, 1].
 
   Raises:
-    InpaintError: it is not; the message says how to make it so. NaN is refused as out of range.
+    InpaintError: it is not; the message says how to convert it. NaN counts as out of range.
   """
   image = np.asarray(image)
   if image.ndim != 3 or image.shape[-1] != 3:
@@ -326,7 +329,7 @@ def check_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """bool[H, W], True = hole, of a mask as `Inpainter.__call__` takes it.
 
   Raises:
-    InpaintError: another size than the image's, or values that are no mask's.
+    InpaintError: the size is not the image's, or the values are not those of a mask.
   """
   mask = np.asarray(mask)
   if mask.ndim == 3 and mask.shape[-1] == 1:

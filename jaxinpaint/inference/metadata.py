@@ -1,8 +1,8 @@
-"""What an image file says beside its pixels, kept as raw bytes from file to file.
+"""The metadata of an image file, copied as raw bytes from file to file.
 
-EXIF blocks and TIFF files share one structure (TIFF 6.0, section 2; Exif 2.32, section 4.5): a
-header and a chain of tables of 12-byte entries. It is patched in place here, so that everything
-that is not understood survives.
+EXIF blocks and TIFF files have the same structure (TIFF 6.0, section 2; Exif 2.32, section 4.5): a
+header and a chain of tables of 12-byte entries. This module changes single entries in place, so
+that everything else stays as it was.
 """
 
 import re
@@ -14,13 +14,13 @@ _ORIENTATION = 0x0112
 _THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _EXIF_PREFIX = b'Exif\0\0'
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-# Chunks that stay true when pixels in a hole change; not the palette's, nor the time of change.
+# Chunks that stay valid when pixels in a hole change; not the palette, nor the time of change.
 _PNG_KEPT = (
   *(b'cHRM', b'gAMA', b'iCCP', b'sRGB', b'cICP', b'pHYs'),
   *(b'eXIf', b'tEXt', b'zTXt', b'iTXt'),
 )
 # Tags that describe how this TIFF file stores its pixels; the writer makes its own. 34675 is the
-# colour profile and 700 the XMP packet, which are handed over by themselves.
+# colour profile and 700 the XMP packet, which are passed on separately.
 TIFF_STRUCTURE = frozenset(
   (254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284)
   + (288, 289, 290, 291, 292, 293, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334)
@@ -47,7 +47,7 @@ def _header(block: bytes) -> tuple[int, str, int]:
 
 
 def set_upright(block: bytes) -> bytes:
-  """An EXIF block or a TIFF file whose orientation, where it has one, is 1; damaged: unchanged."""
+  """An EXIF block or a TIFF file with its orientation, if any, set to 1; unchanged if damaged."""
   try:
     prefix, order, first = _header(block)
     body = bytearray(block[prefix:])
@@ -60,7 +60,7 @@ def set_upright(block: bytes) -> bytes:
 
 
 def without_thumbnail(block: bytes) -> bytes:
-  """An EXIF block without its preview, which would still show what was painted over."""
+  """An EXIF block without its preview, which would still show the removed content."""
   try:
     prefix, order, first = _header(block)
     body = bytearray(block[prefix:])
@@ -80,13 +80,13 @@ def without_thumbnail(block: bytes) -> bytes:
 
 
 def set_xmp_upright(packet: bytes) -> bytes:
-  """An XMP packet whose tiff:Orientation, where it has one, is 1."""
+  """An XMP packet with its tiff:Orientation, if any, set to 1."""
   packet = re.sub(rb'(tiff:Orientation\s*=\s*["\'])[2-8]', rb'\g<1>1', packet)
   return re.sub(rb'(<tiff:Orientation>\s*)[2-8]', rb'\g<1>1', packet)
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-  """(type, content) of each chunk of a PNG file, up to IEND or where it is cut off."""
+  """(type, content) of each chunk of a PNG file, up to IEND or the end of an incomplete file."""
   at = len(_PNG_SIGNATURE)
   while at + 8 <= len(data):
     (size,) = struct.unpack_from('>I', data, at)
@@ -111,7 +111,7 @@ def copy_png_metadata(source: bytes, target: bytes) -> bytes:
 
 
 def png_depth(data: bytes) -> tuple[int, int]:
-  """(bits per sample, colour type) of a PNG file; (0, 0) of anything else."""
+  """(bits per sample, colour type) of a PNG file; (0, 0) for anything else."""
   if not data.startswith(_PNG_SIGNATURE) or len(data) < 26:
     return 0, 0
   return data[24], data[25]

@@ -1,10 +1,10 @@
-"""Which mask and which output belong to an image file, settled before anything is computed.
+"""Which mask and which output belong to an image file, decided before anything is computed.
 
   pairs = find(image, mask, output)
 
 Files pair by name: the mask of `a/photo.jpg` is `a/photo.png` (any image ending), or
-`a/photo_mask.png`, `photo-mask.png`, `photo_mask001.png`, below the folder of masks, which may be
-the folder of images too.
+`a/photo_mask.png`, `photo-mask.png`, `photo_mask001.png`, below the folder of masks. This may also
+be the folder of images.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Pair:
 
   Attributes:
     image: its path.
-    mask: its mask's path; None: there is none of its name.
+    mask: its mask's path; None: no mask has its name.
     output: where the result goes.
     format: of the output, a value of FORMATS.
   """
@@ -42,7 +42,7 @@ class Pairs:
   """All files of a run.
 
   Attributes:
-    pairs: to be filled, those without a mask included.
+    pairs: all images, also those without a mask.
     unused: masks that belong to no image.
     folder: whether the image was given as a folder.
   """
@@ -55,11 +55,11 @@ class Pairs:
 def find(
   image: Path, mask: Path, output: Path, *, overwrite: bool = False, format: str | None = None
 ) -> Pairs:
-  """Pairs images, masks and outputs; touches nothing.
+  """Pairs images, masks and outputs; changes nothing on disk.
 
   Args:
     image: a file, or a folder with all its subfolders.
-    mask: a file, which serves all images, or a folder.
+    mask: a file, used for all images, or a folder.
     output: a file (one image only), or a folder; a path without an ending is a folder.
     overwrite: outputs that exist may be replaced; inputs never are.
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' for all outputs in a folder; None: as the image.
@@ -107,7 +107,7 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
     )
   files = _listed(image, tuple(FORMATS), 'images')
   for inside in (output.resolve(), mask.resolve()):
-    # Results of an earlier run, and masks kept beside the images, are no images to fill.
+    # Results of an earlier run, and masks beside the images, are not images to fill.
     if inside != image.resolve() and inside.is_relative_to(image.resolve()):
       files = [f for f in files if not f.resolve().is_relative_to(inside)]
   masks: dict[pathlib.Path, list[pathlib.Path]] = {}
@@ -195,7 +195,7 @@ def _must_exist(path: pathlib.Path, what: str) -> None:
 
 
 def _protect(pairs: Pairs, overwrite: bool) -> None:
-  """Refuses outputs that exist, or that are an input under whatever name."""
+  """Refuses outputs that exist, or that are an input under any name."""
   inputs = {}
   for pair in pairs.pairs:
     for path in (pair.image, pair.mask):

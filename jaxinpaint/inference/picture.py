@@ -1,7 +1,7 @@
 """One image file: its samples at their own depth, and everything needed to write it back.
 
-The network sees an upright float RGB picture; the file gets its own samples back, of which only
-those in the hole are new. Nothing is converted on the way that the file can hold.
+The network sees an upright float RGB picture. The file gets its own samples back, with new ones
+only in the hole. Samples are only converted if the file format cannot hold them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ FORMATS = {
   **{'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.webp': 'WEBP'},
   **{'.bmp': 'BMP', '.tif': 'TIFF', '.tiff': 'TIFF'},
 }
-# What each format holds without loss of samples. '*;16' are 16 bits a channel.
+# The modes that each format holds without loss. '*;16' means 16 bits per channel.
 _HOLDS = {
   'PNG': ('L', 'LA', 'RGB', 'RGBA', 'I;16', 'RGB;16', 'RGBA;16'),
   'JPEG': ('L', 'RGB', 'CMYK'),
@@ -54,14 +54,14 @@ class Picture:
   """A decoded file.
 
   Attributes:
-    path: where from.
-    samples: [H, W] or [H, W, C] as stored, not turned (but TIFF: upright); uint8, uint16, int32
+    path: the file.
+    samples: [H, W] or [H, W, C] as stored, not rotated (but TIFF: upright); uint8, uint16, int32
       or float32.
-    mode: of the samples, in Pillow's words; palettes are resolved to RGB(A), bilevel to L.
-    format: of the file, a value of FORMATS, or Pillow's name of another one.
+    mode: of the samples, by Pillow's names; palettes are resolved to RGB(A), bilevel to L.
+    format: of the file, a value of FORMATS; for other formats Pillow's name.
     orientation: EXIF's, 1 to 8.
     data: the file's content.
-    keep: what Pillow's writer takes over (exif, icc_profile, xmp, dpi, ...).
+    keep: options for Pillow's writer that preserve metadata (exif, icc_profile, xmp, dpi, ...).
   """
 
   path: pathlib.Path
@@ -74,7 +74,7 @@ class Picture:
 
   @property
   def size(self) -> tuple[int, int]:
-    """(height, width) upright, as it is seen."""
+    """(height, width) upright, as viewers show it."""
     return turn(self.samples, self.orientation).shape[:2]
 
   @property
@@ -92,7 +92,7 @@ class Picture:
 
   @property
   def _top(self) -> float:
-    """The sample that is white."""
+    """The value of a white sample."""
     if self.samples.dtype == np.uint8:
       return 255.0
     if self.mode == 'F':
@@ -115,7 +115,7 @@ class Picture:
     return x if alpha is None else x * alpha[..., None] + (1 - alpha[..., None])
 
   def fill(self, rgb: np.ndarray, hole: np.ndarray) -> 'Picture':
-    """With new samples in the hole; alpha stays as it is.
+    """This picture with new samples in the hole; alpha is not changed.
 
     Args:
       rgb: f32[H, W, 3] in [0, 1], upright.
@@ -151,9 +151,9 @@ class Picture:
   def encode(self, format: str) -> bytes:
     """The content of a file of this format.
 
-    A file of the same format keeps its pixels as stored, with the orientation tag; one of another
-    format, which may have no tag, or one that viewers ignore, gets them upright. Everything but
-    JPEG is stored without loss and is read back and compared before it is returned.
+    A file of the same format keeps its pixels as stored, with the orientation tag. Another format
+    may have no such tag, or viewers may ignore it; such a file gets upright pixels. All formats
+    except JPEG are stored without loss, and are read back and compared before they are returned.
     """
     self.check_holdable(format)
     samples, keep = self.samples, dict(self.keep)
@@ -175,8 +175,8 @@ def read(path: str | os.PathLike) -> Picture:
   """Reads an image file.
 
   Raises:
-    UnreadableImage: not there, no image, damaged, of several frames, or of a mode that cannot be
-      written back.
+    UnreadableImage: the file is missing, not an image, damaged, has several frames, or has a mode
+      that cannot be written back.
   """
   return decode_picture(decode.read_bytes(path), path)
 
@@ -184,11 +184,11 @@ def read(path: str | os.PathLike) -> Picture:
 def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
   """`read` from the file's content."""
   path = pathlib.Path(path)
-  # Pillow's plugins raise anything at all on damaged files; to the caller it is all the same.
+  # Pillow's plugins raise errors of any type for damaged files; the caller treats them alike.
   try:
     image = Image.open(io.BytesIO(data))
     frames = getattr(image, 'n_frames', 1)
-    # Pillow turns a TIFF as it loads it; its tags are out of reach after that.
+    # Pillow rotates a TIFF when it loads it; its tags are not available after that.
     tags = _tiff_tags(image) if image.format == 'TIFF' else b''
     turned = image.getexif().get(0x0112, 1) if tags else 1
     image.load()
@@ -196,7 +196,7 @@ def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
     why = 'no known image format' if isinstance(error, Image.UnidentifiedImageError) else str(error)
     raise UnreadableImage(path, f'not a readable image ({why}); save it anew as PNG') from error
   format = 'JPEG' if image.format == 'MPO' else image.format
-  if frames > 1 and image.format != 'MPO':  # an MPO's further frames are previews and depth maps
+  if frames > 1 and image.format != 'MPO':  # an MPO's other frames are previews and depth maps
     raise UnreadableImage(
       path, f'it has {frames} frames; save the one that is to be filled as PNG and give that'
     )
@@ -243,9 +243,9 @@ def _samples(
 
 
 def _deep_colour(data: bytes, path: pathlib.Path) -> tuple[np.ndarray, str]:
-  """16 bits a channel, which Pillow would cut to 8."""
+  """An image with 16 bits per channel, which Pillow would reduce to 8."""
   if data[:4] in (b'II*\0', b'MM\0*'):
-    data = metadata.set_upright(data)  # OpenCV would turn the picture
+    data = metadata.set_upright(data)  # OpenCV would rotate the picture
   deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
   if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
     raise UnreadableImage(path, 'this kind of 16-bit image cannot be read; save it as 16-bit RGB')
@@ -255,13 +255,13 @@ def _deep_colour(data: bytes, path: pathlib.Path) -> tuple[np.ndarray, str]:
 
 
 def _tiff_tags(image: Image.Image) -> bytes:
-  """The tags that are not about how the pixels are stored, as an EXIF block; damaged: none."""
+  """The tags that do not describe how pixels are stored, as an EXIF block; none if damaged."""
   try:
     exif = image.getexif()
     for tag in metadata.TIFF_STRUCTURE & set(exif):
       del exif[tag]
     return metadata.set_upright(exif.tobytes()) if len(exif) else b''
-  except Exception as error:  # whatever damage raises, the picture itself may be whole
+  except Exception as error:  # the tags are damaged, but the picture itself may be intact
     logging.warning('TIFF tags are left out, they are damaged (%s)', error)
     return b''
 
@@ -324,7 +324,7 @@ def _png_options(keep: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encode_jpeg(samples: np.ndarray, mode: str, keep: dict[str, Any]) -> bytes:
-  # The file's own tables would change known pixels beside the hole by dozens of levels, these by a
+  # The file's own tables would change known pixels near the hole by dozens of levels, these by a
   # few, at about three times the size.
   options = _metadata_of(keep, 'exif', 'icc_profile', 'dpi', 'xmp', 'comment', 'progressive')
   return _saved(samples, mode, 'JPEG', quality=100, subsampling=0, optimize=True, **options)
@@ -383,7 +383,7 @@ _ENCODERS = {
 
 def _check_same(again: Picture, samples: np.ndarray, mode: str) -> None:
   got = again.samples
-  if again.mode != mode:  # WebP has no grey and drops an alpha channel that hides nothing
+  if again.mode != mode:  # WebP has no grey mode and drops an alpha channel that is fully opaque
     got, samples = _rgba(got, again.mode), _rgba(samples, mode)
   if got.shape != samples.shape or not np.array_equal(got, samples):
     raise InpaintError(
@@ -399,7 +399,7 @@ def _rgba(samples: np.ndarray, mode: str) -> np.ndarray:
 
 
 def turn(x: np.ndarray, orientation: int) -> np.ndarray:
-  """A stored array [H, W, ...] as its EXIF orientation says it is seen."""
+  """A stored array [H, W, ...], rotated upright by its EXIF orientation."""
   return {
     1: lambda: x,
     2: lambda: x[:, ::-1],

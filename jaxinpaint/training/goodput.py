@@ -1,13 +1,13 @@
-"""Goodput: which share of the time since a run first began went into steps that were kept.
+"""Goodput: the share of the time since a run's first start that was spent on steps that are kept.
 
-WORKDIR/starts.jsonl holds a line for each start of the run, and one for each save of a checkpoint:
+WORKDIR/starts.jsonl has a line for each start of the run, and one for each saved checkpoint:
 
   {"event": "start", "time": 1763735400.1, "step": 0, "devices": "8 x TPU v4"}
   {"event": "saved", "time": 1763735460.2, "step": 40, "useful_s": 41.5}
 
-`useful_s` are the seconds that the steps of this start had taken by then (`Meter.useful_seconds`).
-What a start did past the step from which a later one went on was lost and does not count. The file
-is appended to only; a last line that a kill cut off is ignored.
+`useful_s` are the seconds that the steps of this start have taken so far (`Meter.useful_seconds`).
+Steps after the one from which a later start resumed are lost and do not count. Lines are only
+appended; an incomplete last line, left by a kill, is ignored.
 """
 
 import json
@@ -23,11 +23,11 @@ class Goodput:
 
   Args:
     workdir: of the run.
-    step: from which this start goes on.
+    step: from which this start resumes.
     devices: in words.
     began: when this start began, by `clock`; None: now.
-    active: False on all processes but the first: nothing is written or known.
-    clock: seconds since 1970: it has to go on while nothing runs.
+    active: False on all processes but the first: nothing is written or read.
+    clock: seconds since 1970; it must also run while no process does.
   """
 
   def __init__(
@@ -53,23 +53,23 @@ class Goodput:
     self._append({'event': 'start', 'time': now, 'step': step, 'devices': self._devices})
 
   def rewind(self, step: int) -> None:
-    """The run went back to a checkpoint; from here on useful seconds are counted anew."""
+    """The run went back to a checkpoint; useful seconds are counted from zero again."""
     if self._active:
       self._begin(step, self._clock())
 
   def saved(self, step: int, useful_seconds: float) -> None:
-    """A checkpoint of `step` is about to be written; the line is on disk before it.
+    """Called before a checkpoint of `step` is written, so that the line is on disk first.
 
     Args:
       step: steps done.
-      useful_seconds: that the steps of this start have taken so far.
+      useful_seconds: time that the steps of this start have taken so far.
     """
     if self._active:
       line = {'event': 'saved', 'time': self._clock(), 'step': step, 'useful_s': useful_seconds}
       self._append(line)
 
   def share(self, useful_seconds: float) -> float | None:
-    """The goodput now, in [0, 1], if the steps of this start are kept; None: not known here."""
+    """The goodput now, in [0, 1], if the steps of this start are kept; None on other processes."""
     wall = self._clock() - self._first
     if not self._active or wall <= 0:
       return None
@@ -93,14 +93,15 @@ class Goodput:
 
 
 def kept_seconds(records: Iterable[Mapping[str, Any]], step: int) -> float:
-  """Useful seconds of earlier starts in steps that a start which goes on from `step` still has.
+  """Useful seconds of earlier starts, for the steps that a start from `step` still has.
 
   Args:
     records: of starts.jsonl, in its order.
     step: steps done.
   """
   total, best = 0.0, 0.0
-  # Backwards: a start keeps what it saved at or before the step from which any later one went on.
+  # Backwards: a start keeps what it saved at or before the earliest step from which a later start
+  # resumed.
   for record in reversed(list(records)):
     if record['event'] == 'saved' and record['step'] <= step:
       best = max(best, record['useful_s'])
@@ -110,7 +111,7 @@ def kept_seconds(records: Iterable[Mapping[str, Any]], step: int) -> float:
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The lines that are whole."""
+  """The complete lines."""
   fields = {'start': ('time', 'step'), 'saved': ('time', 'step', 'useful_s')}
   records = []
   for line in path.read_bytes().splitlines() if path.exists() else ():

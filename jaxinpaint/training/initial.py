@@ -1,4 +1,4 @@
-"""Runs that start from weights: `config.init_from`, another run's, and `Recipe.start`."""
+"""Runs that start from weights: those of `config.init_from` and of `Recipe.start`."""
 
 import pathlib
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from jaxinpaint.weights import checkpoints, store
 
 
 def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainState:
-  """`state` with the parameters and statistics found at `path`.
+  """`state` with the parameters and statistics that are stored at `path`.
 
-  Networks that the file does not hold (a published generator comes without its discriminator) keep
-  their initial values, and that is logged. Averages start from the loaded parameters.
+  Networks that the file does not have keep their initial values, which is logged (a published
+  generator often comes without its discriminator). Averages start from the loaded parameters.
 
   Args:
     path: a weights file (.safetensors) or the workdir of a run.
     state: the initial state.
-    recipe: that it belongs to.
+    recipe: the recipe of the state.
 
   Raises:
-    ValueError: nothing fits, or a network has other parameters; lists the first of them.
+    ValueError: no network fits, or a network has other parameters; lists the first of them.
     OSError: no such file.
   """
   path = pathlib.Path(path).expanduser()

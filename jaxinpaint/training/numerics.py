@@ -1,16 +1,16 @@
 """What happens when a step's numbers are not finite: config.training.nan.
 
-The step itself (`training.step`) looks at every term, gradient, change of parameters and statistic,
-and where one is NaN or infinite returns the state it was given: a sick step never reaches the
-parameters, whatever the policy. `Guard` reads the verdicts a few steps late, so that the device
-never waits, and always before anything is saved. Then
+The step itself (`training.step`) checks every term, gradient, change of parameters and statistic.
+If one is NaN or infinite, the step is called sick and returns the state it was given. So a sick
+step never changes the parameters, under any policy. `Guard` reads the results of these checks a few
+steps late, so that the device never waits, but always before anything is saved. Then the policy
 
-  stop      ends the run (`faults.Diverged`); the last checkpoint is the one before.
+  stop      ends the run (`faults.Diverged`); the newest checkpoint is from before the sick step.
   skip      goes on with the next batch.
-  rollback  goes back to the last checkpoint, and from there on with other images, crops, masks and
-            random numbers. Why others: the same ones would lead to the same step, where leaving the
-            batch out is what 'skip' does. They follow from (config.seed, how often the run has gone
-            back), which checkpoints keep: a run that is killed and resumed meets the same.
+  rollback  goes back to the last checkpoint and goes on with other images, crops, masks and random
+            numbers. With the same ones, the run would reach the same sick step again. The new ones
+            are derived from (config.seed, number of returns). Checkpoints keep this number, so a
+            run that is killed and resumed gets the same images.
 
 Every sick batch is written to WORKDIR/sick/STEP/ (the first `_KEEP`).
 """
@@ -33,9 +33,9 @@ from jaxinpaint.training import step
 
 POLICIES = ('stop', 'skip', 'rollback')
 
-# Steps that may be under way before the host looks whether the oldest was sound.
+# How many steps may be running before the host checks whether the oldest was finite.
 _LAG = 2
-# Folders in WORKDIR/sick: a run that skips now and then for weeks must not fill the disk.
+# Folders in WORKDIR/sick: a run that skips some steps for weeks must not fill the disk.
 _KEEP = 50
 _ROWS = 16  # of the picture
 
@@ -45,15 +45,15 @@ class Rollback(Exception):
 
 
 class Guard:
-  """Looks, a few steps late, whether steps were finite, and applies the policy.
+  """Checks, a few steps late, whether steps were finite, and applies the policy.
 
   Args:
     policy: one of POLICIES.
-    limit: so many sick steps in a row ('skip'), or returns to one checkpoint ('rollback'), end the
-      run.
+    limit: the run ends after this many sick steps in a row ('skip'), or after more than this many
+      returns to one checkpoint ('rollback').
     workdir: gets sick/STEP/.
-    record: of an earlier `Guard.record`, from the checkpoint that a run goes on from.
-    draw_masks: as of `step.make_train_step`, for batches without masks.
+    record: an earlier `Guard.record`, from the checkpoint that the run resumes from.
+    draw_masks: as in `step.make_train_step`, for batches without masks.
   """
 
   def __init__(
@@ -74,27 +74,27 @@ class Guard:
 
   @property
   def record(self) -> dict[str, int]:
-    """What a checkpoint keeps, so that a resumed run decides as an uninterrupted one."""
+    """What a checkpoint keeps, so that a resumed run decides like an uninterrupted one."""
     return {'in_a_row': self._in_a_row, 'rollbacks': self.rollbacks}
 
   @property
   def under_way(self) -> int:
-    """Steps taken of which it is not known whether they are done."""
+    """The number of steps that were started and not yet checked."""
     return len(self._pending)
 
   def add(self, number: int, metrics: Mapping[str, jax.Array], batch: Mapping[str, Any]) -> None:
-    """Step `number` was taken on `batch` (this process's rows, on the host)."""
+    """Records that step `number` was taken on `batch` (this process's rows, on the host)."""
     self._pending.append((number, metrics, batch))
     while len(self._pending) > _LAG:
       self._check(*self._pending.popleft())
 
   def drain(self) -> None:
-    """Checks every step taken; called before anything is saved."""
+    """Checks every step that was taken; called before anything is saved."""
     while self._pending:
       self._check(*self._pending.popleft())
 
   def saved(self) -> None:
-    """A checkpoint past the last sick step is begun: returns are counted anew."""
+    """Called when a checkpoint after the last sick step begins: counts returns from zero again."""
     self._attempts = 0
 
   def _check(self, number: int, metrics: Mapping[str, jax.Array], batch: Mapping[str, Any]) -> None:
@@ -146,14 +146,14 @@ class Guard:
 
 
 def seed_after(seed: int, rollbacks: int) -> int:
-  """The seed of the data after so many returns; `seed` itself before the first."""
+  """The seed of the data after this many returns; `seed` itself before the first."""
   if not rollbacks:
     return seed
   return int(np.random.SeedSequence([seed, rollbacks]).generate_state(1)[0])
 
 
 def key_after(key: jax.Array, rollbacks: int) -> jax.Array:
-  """The key of the steps after so many returns; `key` itself before the first."""
+  """The key of the steps after this many returns; `key` itself before the first."""
   return jax.random.fold_in(key, rollbacks) if rollbacks else key
 
 
@@ -168,10 +168,10 @@ def write(
     workdir: of the run.
     name: of the folder.
     batch: {'image', 'mask', 'id', inputs ...} on the host.
-    report: JSON-able; arrays of the batch with numbers that are not finite are added to it.
+    report: contents of report.json; the names of arrays in the batch that are not finite are added.
 
   Returns:
-    The folder; None where enough were written before, or it cannot be written (which is logged).
+    The folder; None if enough were already written, or if it cannot be written (which is logged).
   """
   folder = workdir / 'sick' / name
   try:
@@ -193,7 +193,7 @@ def write(
 
 
 def picture(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-  """The batch's first rows beside each other, uint8[H, W, 3]: input | mask | truth, and the ids."""
+  """The batch's first rows, each as input | mask | truth, uint8[H, W, 3], and their ids."""
   images, masks = batch['image'][:_ROWS], batch['mask'][:_ROWS]
   if images.dtype != np.uint8:
     images = (255 * np.clip(np.nan_to_num(images), 0, 1)).round().astype(np.uint8)
@@ -203,7 +203,10 @@ def picture(batch: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _ids(batch: Mapping[str, Any]) -> list[int]:
-  """Of the global batch; all processes call it at the same step, since their verdicts are one."""
+  """The ids of the global batch.
+
+  All processes call it at the same step, because all see the same results of the checks.
+  """
   ids = np.asarray(batch['id'])
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils

@@ -27,7 +27,7 @@ def make_schedule(learning_rate: float, name: str = 'constant', arguments: Any =
   Args:
     learning_rate: the peak.
     name: 'constant' or an optax schedule; 'cosine_decay' and 'cosine_decay_schedule' are the same.
-    arguments: of that schedule, its peak left out, in optimizer steps.
+    arguments: of that schedule, without its peak; counts are optimizer steps.
 
   Raises:
     ValueError: unknown name or argument, or a negative rate.
@@ -65,7 +65,7 @@ def make_optimizer(
   """One optimizer.
 
   Args:
-    name: of a function in optax that takes a learning rate: 'adam', 'adamw', 'lion', 'sgd', ...
+    name: a function in optax that takes a learning rate: 'adam', 'adamw', 'lion', 'sgd', ...
     learning_rate: the peak rate.
     schedule: see `make_schedule`.
     schedule_args: see `make_schedule`.

@@ -8,13 +8,13 @@ from absl import logging
 
 
 class Profiler:
-  """Traces the steps of a run after START are done, until STOP are, into WORKDIR/profile/.
+  """Traces a run from the moment that START steps are done until STOP are, into WORKDIR/profile/.
 
   Args:
     window: (START, STOP); None: no trace.
     workdir: of the run.
-    start: steps done already. Of a window that lies behind nothing is traced, which is said: the
-      same command must be able to go on.
+    start: steps already done. If the window is before this step, nothing is traced and a warning
+      says so; it is not an error, because the same command must be able to resume a run.
     total: steps of the run.
     active: False on all processes but the first: nothing is traced.
 
@@ -56,7 +56,7 @@ class Profiler:
     return done >= self._window[1] if self._running else done >= self._window[0]
 
   def switch(self, done: int) -> None:
-    """Begins the trace, or ends it; the steps under way are done.
+    """Begins the trace, or ends it; call it when no step is running.
 
     Args:
       done: steps done.
@@ -72,13 +72,13 @@ class Profiler:
       self._window = None
 
   def step(self, done: int) -> contextlib.AbstractContextManager:
-    """Around the work of the step after `done`: its name in the trace."""
+    """A context for the step after `done`: gives the step its name in the trace."""
     if not self._running:
       return contextlib.nullcontext()
     return jax.profiler.StepTraceAnnotation('train', step_num=done)
 
   def close(self, done: int | None = None) -> None:
-    """Ends a trace that is under way and says where it is.
+    """Ends a running trace and says where it is.
 
     Args:
       done: steps done; None: the run ends.

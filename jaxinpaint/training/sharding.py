@@ -1,10 +1,10 @@
 """Where arrays live: the device mesh, and the placement of states and batches on it.
 
-Parallelism is `jax.jit` with shardings pinned on a mesh of three axes. The batch is split over
-`data` and `fsdp`, along `fsdp` the large arrays of the state are split as well, and along `spatial`
-the rows of every image, for sizes that one device cannot hold. The compiler inserts the
-collectives (and exchanges the rows that a convolution needs of its neighbours), so statistics and
-gradients are those of the global batch whatever the mesh is.
+Parallelism is `jax.jit` with fixed shardings on a mesh of three axes. The batch is split over
+`data` and `fsdp`. Along `fsdp` the large arrays of the state are split, too. Along `spatial` the
+rows of every image are split, for sizes that one device cannot hold. The compiler inserts the
+collectives (and exchanges the rows that a convolution needs from neighbouring devices), so
+statistics and gradients are those of the global batch on any mesh.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'spatial')
 BATCH_AXES = ('data', 'fsdp')
-# Below this many elements splitting an array costs more in messages than it saves in memory.
+# For arrays with fewer elements, splitting costs more in messages than it saves in memory.
 FSDP_MIN_SIZE = 2**14
 
 
@@ -34,16 +34,16 @@ def make_mesh(
   Neighbours along `spatial` are the nearest devices, then those along `fsdp`.
 
   Args:
-    data: devices, or groups of them, that each take their own images; one of the three axes may be
-      -1: all devices that remain.
-    fsdp: devices that share one copy of the state.
-    spatial: devices that share each image.
-    fsdp_min_size: not looked at here; see `state_sharding`. A config keeps it beside the axes.
+    data: number of devices, or groups of devices, that each take their own images. One of the three
+      axes may be -1: all remaining devices.
+    fsdp: number of devices that share one copy of the state.
+    spatial: number of devices that share each image.
+    fsdp_min_size: not used here; see `state_sharding`. A config keeps it beside the axes.
     devices: default `jax.devices()`.
 
   Raises:
-    ValueError: the product is not the number of devices. (On one process less is allowed: the rest
-      of the devices stay idle.)
+    ValueError: the product is not the number of devices. (In a run of one process it may be
+      smaller; the other devices then stay idle.)
   """
   del fsdp_min_size
   devices = list(jax.devices() if devices is None else devices)
@@ -86,16 +86,16 @@ def _product(sizes: Mapping[str, int]) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """One whole copy on every device."""
+  """A complete copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
-  """Of an array of a batch: its first axis over data and fsdp, the rows of images over spatial.
+  """The sharding of an array in a batch: first axis over data and fsdp, image rows over spatial.
 
   Args:
     mesh: of `make_mesh`.
-    ndim: 4 for what has rows and columns, [B, H, W, C]; anything else is split by images only.
+    ndim: 4 for arrays with rows and columns, [B, H, W, C]; others are only split by images.
   """
   rows = ('spatial',) if ndim == 4 and mesh.shape['spatial'] > 1 else ()
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES, *rows))
@@ -104,8 +104,8 @@ def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
 def state_sharding(state: Any, mesh: Mesh, min_size: int = FSDP_MIN_SIZE) -> Any:
   """A tree of shardings for `state` (arrays or shapes): replicated, or split along `fsdp`.
 
-  With fsdp > 1 an array of at least `min_size` elements is split along its largest axis that fsdp
-  divides; parameters, optimizer states and averages of equal shape are thereby split alike.
+  With fsdp > 1, an array of at least `min_size` elements is split along its largest axis that fsdp
+  divides. So parameters, optimizer states and averages of equal shape are split in the same way.
   """
   fsdp = mesh.shape['fsdp']
 
@@ -148,7 +148,7 @@ def check_batch(batch_size: int, size: int, mesh: Mesh) -> None:
 def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...]:
   """The rows of the global batch that this process's devices hold, ascending.
 
-  Where `spatial` crosses processes several of them hold parts of the same images.
+  If `spatial` crosses processes, several of them hold parts of the same images.
   """
   indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
   return tuple(

@@ -14,7 +14,7 @@ class TrainState(flax.struct.PyTreeNode):
   """The explicit state of a run; two equal states continue equally.
 
   Attributes:
-    step: i32[], the only clock: phases, lazy updates, random numbers and data follow from it.
+    step: i32[], the only clock: phases, lazy updates, random numbers and data depend on it.
     params: {network: parameters}.
     stats: {network: its other collections (batch statistics, spectral-norm vectors)}.
     opt: {optimizer: optax state}.
@@ -45,12 +45,12 @@ def create(
   rng: jax.Array,
   batch: Batch,
 ) -> TrainState:
-  """The state before the first step; traced, so that it can be created sharded or abstractly.
+  """The state before the first step; can be traced, to create it sharded or as shapes only.
 
   Args:
-    recipe: whose `init` makes the parameters.
+    recipe: its `init` makes the parameters.
     optimizers: {name: optax transformation}, one for each of `recipe.optimizers`.
-    ema_networks: networks of which an average is kept.
+    ema_networks: networks whose average is kept.
     rng: key.
     batch: a batch, or arrays of its shapes.
   """

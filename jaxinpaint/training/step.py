@@ -1,9 +1,9 @@
 """The train step: one jitted, donated function for every recipe.
 
-What a step does is decided on the host by `recipe.plan(step)`, which is static under jit: there is
-no branching inside, and one compilation for each distinct plan. Where updates share a forward pass
-it is computed once, under `jax.vjp`, and the gradient that each loss has with respect to the
-outputs is pulled back through it.
+The host decides what a step does, by `recipe.plan(step)`. The plan is static under jit, so there is
+no branching inside, and one compilation for each distinct plan. A forward pass that several updates
+share is computed once, under `jax.vjp`; each loss's gradient with respect to the outputs is pulled
+back through it.
 """
 
 import functools
@@ -119,26 +119,27 @@ def make_train_step(
   replicated: Any = None,
   draw_masks: Callable[[jax.Array, int, int], jax.Array] | None = None,
 ) -> jax.stages.Wrapped:
-  """Compiles lazily: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
+  """The compiled step: (state, constants, batch, rng, recipe.plan(step)) -> (state, metrics).
 
-  `state` is donated. `batch` may hold uint8 images and masks; they become float32 inside. `rng` is
-  the run's key, the same at every step: the step's own follows from state.step.
+  It is compiled at its first call. `state` is donated. `batch` may have uint8 images and masks;
+  they become float32 inside. `rng` is the run's key, the same at every step; the step's own key is
+  derived from it and state.step.
 
-  metrics is {update/term: f32[]} and 'finite': bool[]. When a term, a gradient, an optimizer's
-  change of the parameters or a statistic is not finite, 'finite' is False and the returned state is
-  the one before the step with the clock advanced: a sick step never reaches the parameters, and the
-  loop decides whether to go on.
+  metrics is {update/term: f32[]} and 'finite': bool[]. If a term, a gradient, an optimizer's change
+  of the parameters or a statistic is not finite, 'finite' is False, and the returned state is the
+  one before the step, with only the clock advanced. So such a step never changes the parameters,
+  and the loop decides whether to continue.
 
   Args:
-    recipe: what to do.
+    recipe: how the system is trained.
     optimizers: {name: optax transformation} for `recipe.optimizers`.
-    ema_decay: of the averages in `state.ema`; one moves with each optimizer step of its network.
-    accumulate: steps to an optimizer step.
-    state_sharding: tree of shardings for the state (None: left to jax, for one device).
+    ema_decay: of the averages in `state.ema`; each is updated with its network's optimizer step.
+    accumulate: steps for each optimizer step.
+    state_sharding: tree of shardings for the state (None: jax decides, for one device).
     constants_sharding: for the constants.
     replicated: for the key and the metrics. Arrays of the batch stay where they are.
-    draw_masks: (keys u32[B, 2], height, width) -> f32[B, H, W, 1], where the batch holds 'mask_key'
-      and no masks.
+    draw_masks: (keys u32[B, 2], height, width) -> f32[B, H, W, 1], if the batch has 'mask_key'
+      instead of masks.
   """
   shardings = {}
   if state_sharding is not None:

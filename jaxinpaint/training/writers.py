@@ -1,8 +1,8 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard event files and the terminal.
 
 clu's metric writers need TensorFlow, so this module writes the event files with tensorboardX.
-Only process 0 writes. A run that goes on from step n forgets what was written past n, in both kinds
-of files: each step is there once, however often the run was killed.
+Only process 0 writes. A run that resumes at step n removes what was written for later steps, in
+both kinds of files. So each step is there once, however often the run was killed.
 """
 
 import json
@@ -21,10 +21,10 @@ from jaxinpaint.runtime import atomic
 
 
 class Writer:
-  """Appends scalars and pictures of a workdir to metrics.jsonl and tb/.
+  """Appends scalars and pictures to metrics.jsonl and tb/ in a workdir.
 
-  Lines of metrics.jsonl of later steps than `start`, of a run that got further than its last
-  checkpoint, move to metrics.dropped.jsonl; a last line that was cut off by a kill is removed.
+  If an earlier start got further than its last checkpoint, metrics.jsonl has lines of steps after
+  `start`. They move to metrics.dropped.jsonl. An incomplete last line, left by a kill, is removed.
   TensorBoard is told to forget such steps.
 
   Args:
@@ -69,21 +69,21 @@ class Writer:
       self._events.image(step, name, image)
 
   def flush(self) -> None:
-    """Everything written so far is on disk afterwards."""
+    """Puts everything written so far on disk."""
     if self._active:
       self._lines.flush()
       os.fsync(self._lines.fileno())
       self._events.flush()
 
   def close(self) -> None:
-    """Releases the files."""
+    """Closes the files."""
     if self._active:
       self._lines.close()
       self._events.close()
 
 
 def _forget(path: pathlib.Path, start: int) -> bool:
-  """Removes lines of steps past `start` and broken ones; whether there were any."""
+  """Removes broken lines and lines of steps after `start`; returns whether there were any."""
   if not path.exists():
     return False
   kept: list[bytes] = []
@@ -106,14 +106,14 @@ def _forget(path: pathlib.Path, start: int) -> bool:
 
 
 class _Events:
-  """One event file; written at once, without the thread and queue of tensorboardX's SummaryWriter.
+  """One event file, written directly, without the thread and queue of tensorboardX's SummaryWriter.
 
-  Its thread ends when the disk is full, after which the queue fills up and the run hangs; and what
-  is in the queue is lost in a kill.
+  When the disk is full, that thread ends, the queue fills up and the run hangs. And a kill loses
+  what is in the queue.
   """
 
   def __init__(self, folder: pathlib.Path):
-    # tensorboardX is slow to import; processes that write nothing do without it.
+    # tensorboardX is slow to import, so only the process that writes imports it.
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
@@ -125,7 +125,7 @@ class _Events:
     self._file.write_event(self._proto.Event(wall_time=time.time(), step=step, **content))
 
   def forget(self, step: int) -> None:
-    """TensorBoard drops what it has of this step and later ones, from this file and earlier."""
+    """Tells TensorBoard to drop this step and later ones, from this file and earlier ones."""
     log = self._proto.SessionLog(status=self._proto.SessionLog.START)
     self._write(step, session_log=log)
 
@@ -148,7 +148,7 @@ _COLUMNS = 159
 
 
 class Progress:
-  """A progress bar on a terminal, one line at a time in a log file.
+  """A progress bar on a terminal; in a log file, single lines.
 
   Args:
     total: steps of the run.
@@ -179,7 +179,7 @@ class Progress:
       self._bar.refresh()
 
   def skip(self, seconds: float) -> None:
-    """So long was compiled: the time left is that of steps (and evaluations) only."""
+    """Excludes this compilation time, so that the time left is that of steps and evaluations."""
     self._begun += seconds
 
   def show(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
@@ -201,7 +201,7 @@ class Progress:
     logging.info('%s', begin + _line(values, speed, _COLUMNS - len(begin + end)) + end)
 
   def close(self) -> None:
-    """Leaves the bar as it is."""
+    """Closes the bar and leaves it on the terminal."""
     if self._bar is not None:
       self._bar.close()
 
@@ -218,7 +218,7 @@ def duration(seconds: float) -> str:
 
 
 def _line(values: Mapping[str, float], speed: Mapping[str, float], columns: int) -> str:
-  """'generator=0.12  8.1 img/s, 980 ms (p95 1010), data 1%, 2.1 GB'; losses that do not fit go."""
+  """'generator=0.12  8.1 img/s, 980 ms (p95 1010), data 1%, 2.1 GB', with the losses that fit."""
   images, each = speed['speed/img_per_s'], speed['speed/img_per_s_per_device']
   parts = [f'{images:.4g} img/s' + (f' ({each:.3g} per device)' if each < 0.99 * images else '')]
   parts += [

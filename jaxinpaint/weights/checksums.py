@@ -1,4 +1,4 @@
-"""SHA-256 of every file of a folder, in the format of `sha256sum`, and whether they still fit.
+"""SHA-256 of every file in a folder, in the format of `sha256sum`, and the check that they agree.
 
 The array formats notice a file that is too short, but not a flipped bit in it.
 """
@@ -8,7 +8,7 @@ import pathlib
 from jaxinpaint.runtime import digest
 
 NAME = 'checksums.sha256'
-# Orbax writes the time of the renaming into it afterwards. Nothing here reads it.
+# Orbax writes the time of the renaming into this file afterwards. Nothing here reads it.
 _CHANGES = '_CHECKPOINT_METADATA'
 
 
@@ -29,10 +29,10 @@ def verify(folder: pathlib.Path, items: tuple[str, ...] | None = None) -> None:
 
   Args:
     folder: with or without FOLDER/checksums.sha256.
-    items: look only at what lies in these of its subfolders; None: at everything.
+    items: check only these subfolders; None: check everything.
 
   Raises:
-    Damaged: naming the first file that is gone or differs.
+    Damaged: names the first file that is missing or differs.
   """
   for name, wanted in _listed(folder):
     if items is not None and name.partition('/')[0] not in items:
@@ -45,7 +45,7 @@ def verify(folder: pathlib.Path, items: tuple[str, ...] | None = None) -> None:
 
 
 def complete(folder: pathlib.Path) -> bool:
-  """Whether every file of the list is there, whatever is in it."""
+  """Whether every file of the list exists; their contents are not checked."""
   try:
     return all((folder / name).is_file() for name, _ in _listed(folder))
   except Damaged:
