@@ -1,21 +1,20 @@
-"""Configs of earlier versions, brought to today's fields.
+"""Configs of earlier versions, converted to the fields of this version.
 
-A config is stored beside whatever it made: in a run's config.json, in each of its checkpoints, in
-the JSON of a weights file. It says in `version` which fields it has; one that does not is of
-version 0. Whoever reads a stored config calls `migrate` at once, so that all other code knows
-today's fields only. This module stands at the ground because those readers stand on many floors:
-weights, systems, training, cost.
+A config is stored in a run's config.json, in each of its checkpoints, and in the JSON of a weights
+file. Its `version` says which fields it has; without one it is version 0. Code that reads a stored
+config calls `migrate` at once, so that all other code only knows the fields of this version. This
+module is on a low floor because its callers are on many: weights, systems, training, cost.
 
-A stored config is brought to today in two steps:
-  1. the `MIGRATIONS` later than its version change it, in order;
-  2. a field that it still lacks takes its default; a field that is unknown then is refused.
+A stored config is converted in two steps:
+  1. all `MIGRATIONS` of later versions change it, in order;
+  2. each field that is still missing gets its default; a field that is then unknown is refused.
 
 What to do when you change a config field:
   - You add a field, and its default means "as it was": nothing.
   - You add a field, and its default changes what older runs do: add a migration that gives older
     configs the value which means "as it was" (`set_default`).
   - You change the default of a field: add a migration that gives older configs the old default
-    (`set_default`). Those from before the field existed do not hold it.
+    (`set_default`). Configs from before the field existed do not have it.
   - You rename a field: add a migration (`rename`).
   - You remove a field: add a migration (`remove`) with the value that means "not used".
   - You give a value another meaning: add a migration that rewrites the value.
@@ -31,12 +30,12 @@ from ml_collections import ConfigDict
 
 import jaxinpaint
 
-# Sections whose entries the experiment names itself: they have no defaults.
+# Sections whose entries are named by the experiment: they have no defaults.
 _FREE = ('optimizers',)
 
 
 class ConfigVersionError(ValueError):
-  """A stored config cannot be brought to today's fields; the message says why and what to do."""
+  """A stored config cannot be converted to this version; the message says why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Migration:
   """One change of the fields.
 
   Attributes:
-    version: the first one that has the change; configs of earlier versions get it.
+    version: the first version with this change; it is applied to configs of earlier versions.
     change: edits a config, nested dicts, in place; may raise ConfigVersionError.
-    system: the only system that it concerns; '': every one.
+    system: the only system that it applies to; '': all systems.
   """
 
   version: int
@@ -55,11 +54,11 @@ class Migration:
 
 
 def set_default(field: str, value: Any) -> Callable[[dict[str, Any]], None]:
-  """A change that gives `field`, as 'loss.l1_hole', this value where a config lacks it.
+  """A change that sets `field`, such as 'loss.l1_hole', to this value if a config lacks it.
 
   Args:
-    field: its section, if the config has that at all, gets it.
-    value: or a function of the config, for a value that follows from other fields.
+    field: is set only if the config has its section.
+    value: a value, or a function of the config if the value depends on other fields.
   """
 
   def change(config: dict[str, Any]) -> None:
@@ -87,11 +86,11 @@ def rename(field: str, name: str) -> Callable[[dict[str, Any]], None]:
 
 
 def remove(field: str, unused: Any, reason: str) -> Callable[[dict[str, Any]], None]:
-  """A change that drops `field`, and refuses configs that make use of it.
+  """A change that removes `field`, and refuses configs that use it.
 
   Args:
-    field: as 'loss.l1_hole'.
-    unused: the value with which it had no effect.
+    field: such as 'loss.l1_hole'.
+    unused: the value with which the field had no effect.
     reason: a clause for the error: what to do, or which version to use.
   """
 
@@ -110,27 +109,27 @@ def remove(field: str, unused: Any, reason: str) -> Callable[[dict[str, Any]], N
 
 
 MIGRATIONS: tuple[Migration, ...] = (
-  # 1: configs have versions. The critic was of the structure's size before it got its own.
+  # 1: configs have versions. Before, the critic had no size of its own but used the structure's.
   Migration(1, set_default('model.critic_size', lambda c: c['model']['size']), system='lfr'),
 )
 VERSION = 1
 
 
 def migrate(stored: Mapping[str, Any], defaults: Callable[[str], ConfigDict]) -> ConfigDict:
-  """A stored config with today's fields; one that is of today comes back as it is.
+  """A stored config with the fields of this version; unchanged if it has them already.
 
   Args:
     stored: from a file or a checkpoint: a mapping, or a ConfigDict. It is not changed.
-    defaults: (system) -> the config with all fields: `systems.default_config` where only the
-      networks matter, `training.config.base` for a run. Sections that it lacks are left alone.
+    defaults: (system) -> the config with all fields: `systems.default_config` if only the networks
+      are needed, `training.config.base` for a run. Sections that it lacks are not changed.
 
   Returns:
-    A config of version `VERSION`. Lists become tuples: JSON has none, and flax modules want
+    A config of version `VERSION`. Lists become tuples: JSON has no tuples, and flax modules need
     hashable fields.
 
   Raises:
-    ConfigVersionError: the config is of a newer version, or has a field that was removed or that
-      nobody knows.
+    ConfigVersionError: the config is of a newer version, or has a field that was removed or is
+      unknown.
     ValueError: no such system.
   """
   config = _tuples(stored.to_dict() if isinstance(stored, ConfigDict) else dict(stored))
@@ -156,7 +155,7 @@ def migrate(stored: Mapping[str, Any], defaults: Callable[[str], ConfigDict]) ->
 
 
 def _complete(section: Any, known: dict[str, Any], where: str) -> None:
-  """Gives a section the fields that it lacks, in place; refuses those that nobody knows."""
+  """Adds the missing fields to a section, in place; refuses unknown ones."""
   if not isinstance(section, dict):
     raise ConfigVersionError(f'the stored config has {where}={section!r}, which must be a section')
   unknown = sorted(set(section) - set(known))

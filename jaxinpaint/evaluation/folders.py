@@ -67,15 +67,15 @@ def find(
   folder = pathlib.Path(folder).expanduser()
   stems = stems_of(images)
   by_bin = {b: _of_bin(name, folder, b, len(bins) == 1, stems) for b in bins}
-  for b, found in by_bin.items():
-    absent = [i for i in range(len(images)) if i not in found]
+  for b, outputs in by_bin.items():
+    absent = [i for i in range(len(images)) if i not in outputs]
     if absent:
       raise ValueError(
         f'row {name!r}: {folder} has no output of {b.label} for {len(absent)} of {len(images)} '
         f'images, first {images[absent[0]]}: write it to {_wanted(folder, b, stems[absent[0]])}'
         + (f', or to {folder}/{stems[absent[0]]}.png' if len(bins) == 1 else '')
       )
-    check_sizes(found.values(), size, f'row {name!r}')
+    check_sizes(outputs.values(), size, f'row {name!r}')
   return Outputs(by_bin)
 
 
@@ -110,17 +110,17 @@ def list_by_stem(folder: pathlib.Path, what: str) -> dict[str, str]:
     raise FileNotFoundError(
       f'{what}: there is no folder {folder} (the path exists up to {near}): correct the path'
     )
-  found: dict[str, str] = {}
+  by_stem: dict[str, str] = {}
   for entry in sorted(os.scandir(folder), key=lambda e: e.name):
     path = pathlib.Path(entry.path)
     if path.suffix.lower() not in decode.EXTENSIONS or entry.name.startswith('.'):
       continue
-    if path.stem in found:
+    if path.stem in by_stem:
       raise ValueError(
-        f'{what}: {found[path.stem]} and {path} have the same name: keep one of them'
+        f'{what}: {by_stem[path.stem]} and {path} have the same name: keep one of them'
       )
-    found[path.stem] = str(path)
-  return found
+    by_stem[path.stem] = str(path)
+  return by_stem
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:
@@ -142,12 +142,12 @@ def check_sizes(paths: Sequence[str], size: tuple[int, int], what: str) -> None:
   """Raises ValueError for files of another size; skips files that are not images."""
   for path in paths:
     try:
-      found = size_of(path)
+      got = size_of(path)
     except decode.UnreadableImage:
       continue
-    if found != tuple(size):
+    if got != tuple(size):
       raise ValueError(
-        f'{what}: {path} is {found[0]} x {found[1]}, the images are {size[0]} x {size[1]} (height '
+        f'{what}: {path} is {got[0]} x {got[1]}, the images are {size[0]} x {size[1]} (height '
         'x width): write all of one size'
       )
 
@@ -163,17 +163,17 @@ def _of_bin(
       return {i: files[stem] for i, stem in enumerate(stems) if stem in files}
   files = list_by_stem(folder, what)
   for label in dict.fromkeys((b.label, b.label.replace(' ', '_'))):
-    found = {i: files[f'{s}_{label}'] for i, s in enumerate(stems) if f'{s}_{label}' in files}
-    if found:
-      return found
-  found = {i: files[stem] for i, stem in enumerate(stems) if stem in files}
-  if found and not alone:
+    outputs = {i: files[f'{s}_{label}'] for i, s in enumerate(stems) if f'{s}_{label}' in files}
+    if outputs:
+      return outputs
+  outputs = {i: files[stem] for i, stem in enumerate(stems) if stem in files}
+  if outputs and not alone:
     raise ValueError(
       f'{what}: {folder} has one output for each image, but the holes differ from bin to bin: '
-      f'write those of {b.label} to {_wanted(folder, b, stems[next(iter(found))])}, or measure one '
-      f'bin only (--bins)'
+      f'write those of {b.label} to {_wanted(folder, b, stems[next(iter(outputs))])}, or measure '
+      f'one bin only (--bins)'
     )
-  return found
+  return outputs
 
 
 def _wanted(folder: pathlib.Path, b: Bin, stem: str) -> pathlib.Path:

@@ -63,15 +63,15 @@ def call(
 
 def fingerprints(predictors: Mapping[str, Any]) -> dict[str, str] | None:
   """{name: what its outputs depend on}; None if one row has no fingerprint."""
-  found = {}
+  fingerprints = {}
   for name, predictor in predictors.items():
     if _is_fill(predictor):
-      found[name] = f'{name}: {_source(predictor)}'
+      fingerprints[name] = f'{name}: {_source(predictor)}'
     elif hasattr(predictor, 'fingerprint'):
-      found[name] = predictor.fingerprint()
+      fingerprints[name] = predictor.fingerprint()
     else:
       return None
-  return found
+  return fingerprints
 
 
 def _is_fill(predictor: Any) -> bool:

@@ -19,7 +19,7 @@ def split(rows: Sequence[str]) -> dict[str, str]:
   Raises:
     ValueError: another form, or a name that is given twice.
   """
-  found: dict[str, str] = {}
+  paths: dict[str, str] = {}
   for row in rows:
     name, equals, path = row.partition('=')
     name, path = name.strip(), path.strip()
@@ -27,10 +27,10 @@ def split(rows: Sequence[str]) -> dict[str, str]:
       raise ValueError(
         f'--row {row!r} must be NAME=PATH, the path of a run, a weights file or a folder of outputs'
       )
-    if name in found:
-      raise ValueError(f'--row {name}: two rows have this name, {found[name]} and {path}')
-    found[name] = path
-  return found
+    if name in paths:
+      raise ValueError(f'--row {name}: two rows have this name, {paths[name]} and {path}')
+    paths[name] = path
+  return paths
 
 
 def is_folder(path: str | os.PathLike) -> bool:

@@ -83,8 +83,8 @@ class Watch:
       # Made at first use, because a run without evaluations needs no test images.
       most = max(self._config.evaluation.quick_count, self._config.training.sample_count)
       wanted = dataclasses.replace(ImagesSpec.of_config(self._config), count=most)
-      found = wanted.load()
-      self._on = dataclasses.replace(found, masks=quick_masks(found.masks))
+      images = wanted.load()
+      self._on = dataclasses.replace(images, masks=quick_masks(images.masks))
     return EvaluationSpec(
       {row: predict},
       dataclasses.replace(self._on, count=count),

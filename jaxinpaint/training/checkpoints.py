@@ -2,8 +2,8 @@
 
 `WORKDIR/checkpoints/STEP/` holds the items params, stats, opt and ema (arrays, by orbax) and meta
 (JSON: the config, the position of the data, versions). Items are separate so that inference reads
-only what it runs. A checkpoint is written beside its place and renamed when it is whole, with the
-checksums of its files in it; what does not fit them is not used.
+only what it runs. A checkpoint is written under a temporary name and renamed when it is complete.
+It contains the checksums of its files; a checkpoint that does not match them is not used.
 """
 
 import contextlib
@@ -49,9 +49,9 @@ class Checkpoints:
 
   Args:
     workdir: of the run.
-    keep: the newest n are kept.
-    keep_every: and those at multiples of it (0: none).
-    best: and the best by this metric ('': none), the larger the better.
+    keep: how many of the newest checkpoints are kept.
+    keep_every: checkpoints at multiples of it are kept, too (0: none).
+    best: the best checkpoint by this metric is kept, too ('': none); larger is better.
   """
 
   def __init__(
@@ -71,7 +71,7 @@ class Checkpoints:
       preservation_policy=_policy.AnyPreservationPolicy(policies),
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
-      # Made asynchronously, a folder that cannot be made is noticed only after many minutes.
+      # If a folder is made asynchronously and that fails, it is only noticed after many minutes.
       async_options=ocp.AsyncOptions(
         post_finalization_callback=self._seal, create_directories_asynchronously=False
       ),
@@ -99,12 +99,12 @@ class Checkpoints:
     Args:
       state: to save.
       config: of the run.
-      data: JSON-able position of the data.
-      metrics: of an evaluation of this very state, for `best`.
+      data: position of the data, JSON-able.
+      metrics: of an evaluation of this state, for `best`.
     """
     step = int(state.step)
     with self._reporting():
-      # Orbax tells here, too, what went wrong while it wrote the checkpoint before.
+      # Here orbax also reports errors from writing the previous checkpoint.
       self._manager.wait_until_finished()
       if step in self._manager.all_steps():
         return
@@ -131,21 +131,21 @@ class Checkpoints:
       self._manager.save(step, args=args, metrics=metrics or None)
 
   def _seal(self) -> None:
-    """Called by orbax, on its thread, when all files are written and the folder not yet renamed."""
+    """Called by orbax, on its thread, when all files are written, before the folder is renamed."""
     if jax.process_index() != 0:
       return
-    found = [p for p in self.folder.glob(f'{self._saving}.orbax*') if p.is_dir()]
-    for path in found or [self.folder / str(self._saving)]:
+    folders = [p for p in self.folder.glob(f'{self._saving}.orbax*') if p.is_dir()]
+    for path in folders or [self.folder / str(self._saving)]:
       checksums.write(path)
 
   def check(self) -> None:
-    """Raises CheckpointError when a checkpoint that was begun could not be written."""
+    """Raises CheckpointError if a checkpoint could not be written."""
     if self._manager_ is not None:
       with self._reporting():
         self._manager_.check_for_errors()
 
   def wait(self) -> None:
-    """Blocks until what was begun is on disk.
+    """Waits until the checkpoint that is being written is on disk.
 
     Raises:
       CheckpointError: it could not be written.
@@ -154,7 +154,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Finishes writing and releases the folder; errors are those of `wait`, which comes before."""
+    """Finishes writing and releases the folder; call `wait` first, which reports errors."""
     if self._manager_ is not None:
       try:
         self._manager_.wait_until_finished()
@@ -165,7 +165,7 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _reporting(self) -> Iterator[None]:
-    """Whatever orbax raises while it writes becomes a sentence with what is safe."""
+    """Turns any error of orbax while writing into a message that says what is already safe."""
     try:
       yield
     except Exception as error:
@@ -185,7 +185,7 @@ class Checkpoints:
       ) from error
 
   def check_writable(self) -> None:
-    """Raises StorageError when nothing could be saved; nothing is left behind."""
+    """Raises StorageError if nothing can be written; leaves no files behind."""
     folder = self.folder if self.folder.exists() else self.folder.parent
     try:
       with tempfile.TemporaryFile(dir=folder) as file:
@@ -200,19 +200,19 @@ class Checkpoints:
   def restore(
     self, abstract: TrainState, config: ConfigDict
   ) -> tuple[TrainState, dict[str, Any]] | None:
-    """The newest state that can be read, with its meta; None when the workdir has no checkpoint.
+    """The newest state that can be read, with its meta; None if the workdir has no checkpoint.
 
     Args:
-      abstract: shapes, dtypes and shardings of the state wanted.
-      config: of this run; a run with other networks or other optimizers is refused, before any
+      abstract: shapes, dtypes and shardings of the state to read.
+      config: of this run; a run with other networks or other optimizers is refused before any
         array is read.
 
     Returns:
-      The state, and the meta with its config brought to today's fields.
+      The state, and the meta, whose config has the fields of this version.
 
     Raises:
-      OtherRunError: the run in this workdir is another one, or of a newer version.
-      CheckpointError: none of its checkpoints is whole.
+      OtherRunError: the workdir belongs to another run, or to a newer version.
+      CheckpointError: none of its checkpoints is intact.
     """
     steps = list_steps(self.folder)
     if not steps:
@@ -243,7 +243,7 @@ class Checkpoints:
         raise OtherRunError(_structure_message(path, other, meta, config))
       try:
         state = _read_state(path, abstract)
-      except Exception as e:  # whatever orbax meets in a damaged file; it is reported below
+      except Exception as e:  # orbax raises many kinds of errors for a damaged file; reported below
         error = e
       if not _all_agree(error is None):
         problems.append((path, error or CheckpointError('another process cannot read it')))
@@ -295,10 +295,10 @@ def _read_state(path: pathlib.Path, abstract: TrainState) -> TrainState:
 
 
 def _todays_config(meta: dict[str, Any], path: pathlib.Path) -> ConfigDict:
-  """The config that a checkpoint was made with, with today's fields.
+  """The config that a checkpoint was made with, with the fields of this version.
 
   Raises:
-    OtherRunError: it cannot be brought to them.
+    OtherRunError: it cannot be converted.
   """
   try:
     return migrations.migrate(meta['config'], config_lib.base)
@@ -307,7 +307,7 @@ def _todays_config(meta: dict[str, Any], path: pathlib.Path) -> ConfigDict:
 
 
 def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path) -> None:
-  """Raises when the checkpoint's networks or optimizers are not this run's."""
+  """Raises OtherRunError if the checkpoint's networks or optimizers are not this run's."""
   old, new = meta['config'], json.loads(config.to_json_best_effort())
   changed = [
     line
@@ -328,7 +328,7 @@ def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path
 
 
 def _either(path: pathlib.Path) -> str:
-  """What to do about a checkpoint of another run."""
+  """The sentence that says what to do about a checkpoint of another run."""
   return (
     '\nPut these fields back as they were, or give another --workdir; a new run starts from these '
     f'weights with --config.init_from={path.parent.parent}'
@@ -337,7 +337,7 @@ def _either(path: pathlib.Path) -> str:
 
 def _other_structures(path: pathlib.Path, abstract: TrainState) -> dict[str, list[str]]:
   """{item: its networks or optimizers whose arrays are not those of `abstract`}; reads no array."""
-  found = {}
+  differing = {}
   for item in _ARRAYS:
     stored: Any = {}
     if (path / item).is_dir():
@@ -351,8 +351,8 @@ def _other_structures(path: pathlib.Path, abstract: TrainState) -> dict[str, lis
     ]
     names = sorted({key[0] for key, _ in shapes[0].items() ^ shapes[1].items()})
     if names:
-      found[item] = names
-  return found
+      differing[item] = names
+  return differing
 
 
 def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
@@ -366,7 +366,7 @@ def _structure_message(
   changed = config_lib.differences(meta['config'], json.loads(config.to_json_best_effort()))
   optimizers = other.get('opt', [])
   networks = sorted({name for item, names in other.items() if item != 'opt' for name in names})
-  # Rates and the arguments of a schedule change numbers, never what a state consists of.
+  # Rates and the arguments of a schedule change numbers, never the structure of a state.
   lines = [
     line
     for line in changed
@@ -374,7 +374,7 @@ def _structure_message(
     if line.startswith(f'optimizers.{name}.')
     and not re.match(r'\S+\.(learning_rate|schedule_args)', line)
   ]
-  # Networks and optimizers also come and go with the terms of a loss and with phases.
+  # Which networks and optimizers exist also depends on the terms of a loss and on the phases.
   if networks or not lines:
     lines += [s for s in changed if s.startswith(('loss.', 'phases.', 'data.size', 'dtype'))]
   what = ', '.join(networks or optimizers)
@@ -391,7 +391,7 @@ def _structure_message(
 
 
 def _all_agree(fine: bool) -> bool:
-  """Whether this is so on all processes; every process has to call it."""
+  """Whether this is true on all processes; every process has to call it."""
   if jax.process_count() == 1:
     return fine
   from jax.experimental import multihost_utils
@@ -400,12 +400,12 @@ def _all_agree(fine: bool) -> bool:
 
 
 def _whole(path: pathlib.Path) -> bool:
-  """Whether a checkpoint's files are all there, without reading them."""
+  """Whether all files of a checkpoint exist; does not read them."""
   return (path / 'meta').is_dir() and (path / 'params').is_dir() and checksums.complete(path)
 
 
 def _cause(error: BaseException) -> str:
-  """The system's words, where they can be found in what orbax and its libraries made of them."""
+  """The operating system's message, if it is in the error of orbax and its libraries."""
   text = f'{error}\n{error.__cause__ or ""}\n{error.__context__ or ""}'
   known = (
     'No space left on device',
@@ -413,8 +413,8 @@ def _cause(error: BaseException) -> str:
     'Permission denied',
     'File too large',
   )
-  found = [k for k in (*known, 'Disk quota exceeded', 'Input/output error') if k in text]
-  return found[0] if found else _first_line(error)
+  reasons = [k for k in (*known, 'Disk quota exceeded', 'Input/output error') if k in text]
+  return reasons[0] if reasons else _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,11 @@
-"""The settings that every run has, their defaults, and the checks made before anything is spent.
+"""The settings that every run has, their defaults, and the checks before a run starts.
 
 A config is a ConfigDict with the sections below. `model` and `loss` belong to the system
-(`systems.default_config`), all else is here. A config file starts from `base(system)` and changes
-what its experiment changes, so that it reads as the difference from the paper's defaults.
+(`systems.default_config`); everything else is here. A config file starts from `base(system)` and
+only changes what its experiment needs, so it shows the difference from the paper's defaults.
 
-Before you add, rename or remove a field, read jaxinpaint/migrations.py: configs of earlier
-versions lie in checkpoints and weights files, and have to keep loading.
+Before you add, rename or remove a field, read jaxinpaint/migrations.py: checkpoints and weights
+files contain configs of earlier versions, and these must keep loading.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ def base(system: str) -> ConfigDict:
   config = systems.default_config(system)
   with config.unlocked():
     config.seed = 0
-    # Weights to start from: a weights file or a workdir. Step and optimizers start anew.
+    # Weights to start from: a weights file or a workdir. Step and optimizers start from zero.
     config.init_from = ''
     config.data = ConfigDict(
       dict(
@@ -33,7 +33,7 @@ def base(system: str) -> ConfigDict:
         size=256,
         crop='random',  # 'center', 'random', 'random_resized', 'resize'
         flip=True,
-        colors='keep',  # 'permute': red, green, blue change places; 'jitter': a little of all
+        colors='keep',  # 'permute': permute red, green, blue; 'jitter': change all colours a little
         batch_size=4,  # over all devices and processes
         masks='irregular',
         masks_on_device=False,  # the train step draws them ('brush' masks only)
@@ -47,7 +47,7 @@ def base(system: str) -> ConfigDict:
         ema_decay=0.0,  # 0: no averages
         ema_networks=('generator',),
         accumulate=1,  # steps averaged into one optimizer step
-        nan='stop',  # 'skip': drop the step and go on; 'rollback': go back, take other batches
+        nan='stop',  # 'skip': drop the step and go on; 'rollback': go back, use other batches
         nan_limit=10,  # skipped steps in a row, or returns to one checkpoint, that end the run
         # Devices along the batch, along split states, along the rows of each image (docs/pods.md).
         mesh=dict(data=-1, fsdp=1, spatial=1, fsdp_min_size=2**14),
@@ -79,7 +79,7 @@ def base(system: str) -> ConfigDict:
 
 
 def quicktest(config: ConfigDict) -> ConfigDict:
-  """The same run in miniature, in place: a few steps of every phase on the embedded sample, on CPU.
+  """Makes a run small, in place: a few steps of every phase on the embedded sample, on a CPU.
 
   A system whose `recipe` defines `quicktest(config)` narrows its own networks and phases there.
   """
@@ -97,7 +97,7 @@ def quicktest(config: ConfigDict) -> ConfigDict:
 
 
 def validate(config: ConfigDict) -> None:
-  """Raises ValueError, naming the field, for what would only fail later or train nonsense."""
+  """Raises ValueError, which names the field, for what would fail later or train nothing."""
   known = base(config.system)
   for section in known:
     if section not in config:
@@ -170,7 +170,7 @@ def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
 
 
 def _listed(value: Any) -> Any:
-  """Tuples become lists, as they do on their way through JSON."""
+  """Turns tuples into lists, as JSON does."""
   if isinstance(value, list | tuple):
     return [_listed(v) for v in value]
   return value

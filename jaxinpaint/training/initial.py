@@ -30,68 +30,68 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
   """
   path = pathlib.Path(path).expanduser()
   if path.is_dir():
-    found = checkpoints.read(checkpoints.find(path))
+    loaded = checkpoints.read(checkpoints.find(path))
   else:
     stored = store.load(path)
-    found = Variables(stored.params, stored.stats)
-  shared = [n for n in recipe.networks if n in found.params]
+    loaded = Variables(stored.params, stored.stats)
+  shared = [n for n in recipe.networks if n in loaded.params]
   if not shared:
     raise ValueError(
-      f'config.init_from {path} holds {sorted(found.params)}, none of the networks of this '
+      f'config.init_from {path} holds {sorted(loaded.params)}, none of the networks of this '
       f'system: {sorted(recipe.networks)}'
     )
   lacking = [n for n in recipe.pretrained if n not in shared]
   if lacking:
     raise ValueError(
-      f'config.init_from {path} holds {sorted(found.params)}, but not the {", ".join(lacking)}, '
+      f'config.init_from {path} holds {sorted(loaded.params)}, but not the {", ".join(lacking)}, '
       'which this config expects from it'
     )
   params = {
     **state.params,
-    **{n: _fit(path, n, found.params[n], state.params[n]) for n in shared},
+    **{n: _fit(path, n, loaded.params[n], state.params[n]) for n in shared},
   }
   stats = dict(state.stats)
   for n in shared:
-    if n in found.stats and n in stats:
-      stats[n] = _fit(path, n, found.stats[n], stats[n])
+    if n in loaded.stats and n in stats:
+      stats[n] = _fit(path, n, loaded.stats[n], stats[n])
   for n in recipe.networks:
     logging.info('%s: %s', n, f'from {path}' if n in shared else 'new')
   ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
   return state.replace(params=params, stats=stats, ema=ema)
 
 
-def merge(found: Variables, state: TrainState) -> TrainState:
-  """`state` with the parts of its parameters and statistics that `found` holds.
+def merge(loaded: Variables, state: TrainState) -> TrainState:
+  """`state` with the parts of its parameters and statistics that `loaded` has.
 
   Args:
-    found: of `Recipe.start`.
+    loaded: of `Recipe.start`.
     state: the initial state. Averages start from the merged parameters.
 
   Raises:
-    ValueError: `found` has an array that the state lacks, or one of another shape.
+    ValueError: `loaded` has an array that the state lacks, or one of another shape.
   """
-  if not (found.params or found.stats):
+  if not (loaded.params or loaded.stats):
     return state
-  params = _graft(state.params, found.params, 'params')
-  stats = _graft(state.stats, found.stats, 'stats')
+  params = _graft(state.params, loaded.params, 'params')
+  stats = _graft(state.stats, loaded.stats, 'stats')
   ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
   return state.replace(params=params, stats=stats, ema=ema)
 
 
-def _graft(tree: Any, found: Any, name: str) -> Any:
-  if not isinstance(found, Mapping):
-    if np.shape(found) != np.shape(tree):
-      raise ValueError(f'{name}: {np.shape(found)} in the file, {np.shape(tree)} here')
-    return jax.device_put(np.asarray(found, tree.dtype), tree.sharding)
-  unknown = sorted(set(found) - set(tree))
+def _graft(tree: Any, loaded: Any, name: str) -> Any:
+  if not isinstance(loaded, Mapping):
+    if np.shape(loaded) != np.shape(tree):
+      raise ValueError(f'{name}: {np.shape(loaded)} in the file, {np.shape(tree)} here')
+    return jax.device_put(np.asarray(loaded, tree.dtype), tree.sharding)
+  unknown = sorted(set(loaded) - set(tree))
   if unknown:
     raise ValueError(f'{name} has no {", ".join(unknown[:8])}, which the file holds')
-  return {**tree, **{k: _graft(tree[k], v, f'{name}/{k}') for k, v in found.items()}}
+  return {**tree, **{k: _graft(tree[k], v, f'{name}/{k}') for k, v in loaded.items()}}
 
 
-def _fit(path: pathlib.Path, network: str, found: Any, wanted: Any) -> Any:
-  """`found` placed and typed as `wanted`."""
-  got = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(found)}
+def _fit(path: pathlib.Path, network: str, loaded: Any, wanted: Any) -> Any:
+  """`loaded` with the placement and dtype of `wanted`."""
+  got = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(loaded)}
   want = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(wanted)}
   problems = [f'{k}: missing in the file' for k in want if k not in got]
   problems += [f'{k}: not in this network' for k in got if k not in want]

@@ -1,4 +1,4 @@
-"""Networks read out of a run's checkpoints, for inference and to start other runs from.
+"""Reads networks from a run's checkpoints, for inference and as the start of other runs.
 
 `training.checkpoints` writes them. WORKDIR/checkpoints/STEP/ holds the items params, stats, opt and
 ema (arrays, by orbax) and meta (JSON with the config). Only params, stats and ema are read here,
@@ -88,11 +88,11 @@ def read(path: pathlib.Path, networks: Sequence[str] | None = None) -> Variables
 
 
 def read_item(path: pathlib.Path, networks: Sequence[str] | None) -> dict[str, Any]:
-  """One item of a checkpoint, {network: tree}, whole, on one device.
+  """One item of a checkpoint, {network: tree}, complete, on one device.
 
   Args:
     path: of the item, CHECKPOINT/params for example.
-    networks: only these, as far as the item holds them; None: all.
+    networks: only these, if the item has them; None: all.
   """
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   with ocp.PyTreeCheckpointer() as reader:

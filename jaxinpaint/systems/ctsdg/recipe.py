@@ -4,27 +4,28 @@ Guo, Yang, Huang: "Image Inpainting via Conditional Texture and Structure Dual G
 2021, section 3.4; networks.py has the networks. Marks: C, the released code; P, the paper;
 O, ours.
 
-  training      300,000 steps  the generator, then the discriminator, of one forward pass
-  fine-tuning                  the same with a lower rate and the generator's batch norms at rest
+  training      300,000 steps  the generator, then the discriminator, with one forward pass
+  fine-tuning                  the same with a lower rate and frozen batch norms in the generator
 
-Both read edges and gray of the picture: in training those of the whole one, hidden by the hole; at
-inference those of what is known.
+Both networks read edges and gray of the picture. In training these are made from the whole picture
+and masked in the hole; at inference they are made from the known part.
 
 Differs from the paper:
-  - L1 weighs the hole 60 and the known pixels 10 (C; the paper has one term of weight 10).
+  - L1 has weight 60 in the hole and 10 at known pixels (C; the paper has one term of weight 10).
 
 Differs from the released code:
-  - gray and edges are made of the picture itself; the code makes them of the normalised picture,
-    whose negative values wrap around (`model.wrapped_gray`; set when published weights are
-    imported, which have seen no others);
-  - at inference edges are not looked for within a pixel of the hole: the code's test takes them
+  - gray and edges are made from the picture itself. The code makes them from the normalised
+    picture, whose negative values wrap around; `model.wrapped_gray` does this, too. It is set when
+    published weights are imported, because they were trained with such inputs only;
+  - at inference no edges are detected within one pixel of the hole; the code's test takes edges
     from the undamaged picture;
-  - `loss.vgg_normalize`: the code feeds VGG images in [-1, 1] as they are, and so does the default.
+  - `loss.vgg_normalize`: by default VGG gets images in [-1, 1] unchanged, as in the code.
 
-As there, the discriminator's statistics (batch norm, power iterations) move once in the generator's
-update and twice in its own, which is of the output that the generator had before its step.
+As in the code, the discriminator's statistics (batch norm, power iterations) are updated once in
+the generator's update and twice in its own. Its own update uses the output from before the
+generator's step.
 
-Logged terms carry their weights, so they sum to 'total'.
+Logged terms include their weights, so they sum to 'total'.
 """
 
 import functools
@@ -67,7 +68,7 @@ def default_config() -> ConfigDict:
     width=64,  # C
     levels=7,  # C; fewer for pictures below 128 pixels
     use_bigff=True,  # P; False: the streams' features are only concatenated
-    use_cfa=True,  # P; False: nothing is rebuilt from what resembles it
+    use_cfa=True,  # P; False: features are not rebuilt from similar patches
     discriminator_width=64,  # C
     canny_sigma=2.0,  # C
     wrapped_gray=False,  # O; C is True
@@ -89,7 +90,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   model = _model(config)
   networks = {'generator': _generator(config)}
 
@@ -116,7 +117,7 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense.
+  """How it is run and trained; raises ValueError for invalid fields.
 
   A term of weight 0 is not built: without `perceptual` and `style` no VGG is loaded, without
   `adversarial` there is no discriminator. A phase of 0 steps is left out.
@@ -146,7 +147,7 @@ def make(config: ConfigDict) -> Recipe:
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, and drops the terms that need VGG's weights."""
+  """Narrows the networks and removes the terms that need VGG's weights; changes `config`."""
   config.model.update(dict(width=8, levels=5, discriminator_width=8))
   config.loss.update(dict(perceptual=0.0, style=0.0))
   config.phases.update({name: 2 if steps else 0 for name, steps in config.phases.items()})
@@ -195,7 +196,7 @@ def generator_terms(
   features: Callable[[jax.Array], Mapping[str, jax.Array]],
   judged: Mapping[str, jax.Array] | None,
 ) -> dict[str, jax.Array]:
-  """{term: its value without weight}, of images in [-1, 1] as the code's.
+  """{term: its value without weight}, for images in [-1, 1], as in the code.
 
   Args:
     loss: config.loss; only terms with a weight are computed.
@@ -239,7 +240,7 @@ def _generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
       )
 
     def features(image):
-      # VGG takes [0, 1] where it is to normalise, else whatever it is given.
+      # With `vgg_normalize` VGG expects [0, 1]; otherwise it gets the images unchanged.
       image = (image + 1) / 2 if loss.vgg_normalize else image
       return vgg.apply(
         constants['vgg'], image, layers, depth=VGG_DEPTH, normalize=loss.vgg_normalize, dtype=dtype
@@ -271,7 +272,7 @@ def _discriminator_loss(networks: Networks) -> Loss:
 
 
 def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
-  """{'vgg': its parameters}, or {} where nothing looks at features."""
+  """{'vgg': its parameters}, or {} if no term uses features."""
   if not (loss.perceptual or loss.style):
     return {}
   file = loss.vgg_file or None
@@ -279,7 +280,7 @@ def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants
 
 
 def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
+  """Raises ValueError for settings that would fail later or train nothing useful."""
   known, loss = default_config(), config.loss
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])

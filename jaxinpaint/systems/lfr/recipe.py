@@ -2,36 +2,37 @@
 
 Zhang, Liu:
 "Face Image Restoration Based on Latent Feature Reconstruction and Attention Mechanism".
-Marks: P, the paper; C, our choice where it is silent (no code is published), with the reason.
+Marks: P, the paper; C, our choice where it leaves something open (no code is published), with the
+reason.
 
   structure  200,000 steps (C)    pSp's encoder, through a frozen StyleGAN2:
                                   L2 + 0.8 LPIPS + 0.1 ID + 6 L_hole + L_valid (P)
   texture    300,000 x 5 steps (C) critic and generator: 10 L_perc + L_adv + 100 L1 (P)
 
-Images are in [-1, 1] in every loss. The structure is made at `model.size` and resized where the
-picture has another size; in the second phase the encoder rests, its norms too, and StyleGAN2 uses
-its stored noise. Of each second-phase step the critic is stepped, and the generator of every
-`critic_steps`-th (`critic_batches='fresh'`, C: WGAN-GP's), or the critic that many times on one
-batch ('same').
+Images are in [-1, 1] in every loss. The structure is made at `model.size` and resized if the
+picture has another size. In the second phase the encoder with its norms is frozen, and StyleGAN2
+uses its stored noise. With `critic_batches='fresh'` (C: as WGAN-GP) the critic is stepped in every
+step of the second phase and the generator in every `critic_steps`-th one. With 'same', each step
+takes `critic_steps` critic steps on one batch and one generator step.
 
-StyleGAN2 is a network of the recipe that no update trains, not a constant: so checkpoints and
-exported weights hold all that inference needs. It comes from `model.stylegan_file`: a StyleGAN2 or
-pSp file, or 'init_from' where config.init_from brings it. Without one ('') a small untrained
-StyleGAN2 stands in, to try the machinery: the structure then can only be learned around it. That is
-logged as a warning, and the sample pictures say it.
+StyleGAN2 is not a constant but a network of the recipe that no update trains. So checkpoints and
+exported weights have everything that inference needs. It comes from `model.stylegan_file`: a
+StyleGAN2 or pSp file, or 'init_from' if config.init_from provides it. Without a file ('') a small
+untrained StyleGAN2 is used, to try the program; the encoder then only learns to work around it. A
+warning is logged, and the sample pictures show it.
 
 Differs from the paper:
   - L_d is printed with the expectation over generated images twice, and without the gradient
-    penalty of the WGAN-GP that it names;
-  - L_adv is printed +E[D], which would push outputs to look fake under L_d: here -E[D];
-  - the perceptual term is printed of the structure's output, a constant in this phase: here of the
-    texture generator's;
+    penalty of WGAN-GP, although the text names WGAN-GP;
+  - L_adv is printed as +E[D], which would make outputs look fake under L_d: here -E[D];
+  - the perceptual term is printed with the structure's output, a constant in this phase: here it
+    uses the texture generator's output;
   - learning rates "10e-3" and "10e-4" are read as 1e-3 and 1e-4: 1e-2 diverges for pSp;
-  - bare 2-norms are mean squared differences, as in pSp, from where the weights are.
+  - 2-norms without a divisor are mean squared differences, as in pSp, which the weights are from.
 
 Ablations (table 3): `structure=False, attention_from=(6, 6, 6)`, and the latter alone.
 
-Logged terms carry their weights, so they sum to 'total'.
+Logged terms include their weights, so they sum to 'total'.
 """
 
 import functools
@@ -91,7 +92,7 @@ def default_config() -> ConfigDict:
     stylegan_channel_multiplier=2,
     stylegan_mlp_layers=8,
     style_dim=512,
-    encoder_file='',  # IR-SE50, where the encoder's body begins; '': random
+    encoder_file='',  # IR-SE50, from which the encoder's body starts; '': random
     encoder_width=64,
     encoder_depths=(3, 4, 14, 3),
     mask_channel=False,  # C: the mask as a fourth input of the encoder
@@ -120,7 +121,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
   model, nets = config.model, _generators(config)
   splice = _splice(nets, model)
@@ -146,7 +147,7 @@ def inference(config: ConfigDict) -> Inference:
 
 
 def make(config: ConfigDict) -> Recipe:
-  """How it is run and trained; raises ValueError for fields that make no sense.
+  """How it is run and trained; raises ValueError for invalid fields.
 
   A loss of weight 0 is not built and needs no file; a phase of 0 steps is left out.
   """
@@ -192,7 +193,7 @@ def make(config: ConfigDict) -> Recipe:
 
 
 def quicktest(config: ConfigDict) -> None:
-  """Narrows the networks in place, and drops the terms that need files."""
+  """Narrows the networks and removes the terms that need files; changes `config`."""
   config.model.update(
     dict(size=64, critic_size=64, texture_width=4, critic_width=4, stylegan_file='')
   )
@@ -282,7 +283,7 @@ def _structure(nets: dict[str, Any], model: ConfigDict) -> Callable[..., tuple[j
 
 
 def _splice(nets: dict[str, Any], model: ConfigDict) -> Callable[..., jax.Array]:
-  """(variables, image, mask) -> the picture with the structure in its hole, gray without one."""
+  """(variables, image, mask) -> the picture with the structure in its hole, or gray without one."""
 
   def splice(variables, image, mask):
     if not model.structure:
@@ -310,7 +311,7 @@ def _structure_loss(loss: ConfigDict, dtype: Any) -> Loss:
 
 
 def _pasted(outputs: Outputs, batch: Batch) -> jax.Array:
-  """The completed image in [-1, 1], where the critic sees it."""
+  """The completed image in [-1, 1], the critic's range."""
   return 2 * jnp.where(batch['mask'] > 0, outputs['out'], batch['image']) - 1
 
 
@@ -358,7 +359,7 @@ def _critic_loss(loss: ConfigDict, nets: Networks) -> Loss:
 
 
 def _warn_of_stand_in(model: ConfigDict, *, shapes_only: bool = False) -> Constants:
-  """No constants; logs a warning when StyleGAN2 is not the pretrained one."""
+  """No constants; logs a warning if StyleGAN2 is not the pretrained one."""
   if model.structure and not model.stylegan_file:
     logging.warning(
       'An untrained StyleGAN2 of %d pixels stands in for the pretrained one: set '
@@ -370,7 +371,7 @@ def _warn_of_stand_in(model: ConfigDict, *, shapes_only: bool = False) -> Consta
 
 
 def _load_constants(loss: ConfigDict, model: ConfigDict, *, shapes_only: bool = False) -> Constants:
-  """Frozen networks of the losses that have a weight."""
+  """The frozen networks of all losses whose weight is not 0."""
   constants = dict(_warn_of_stand_in(model))
   if loss.perceptual:
     constants['vgg'] = vgg.load_down_to(
@@ -385,7 +386,7 @@ def _load_constants(loss: ConfigDict, model: ConfigDict, *, shapes_only: bool = 
 
 
 def _start(nets: dict[str, Any], model: ConfigDict) -> Variables:
-  """StyleGAN2 and the encoder's body, where files of theirs are named."""
+  """StyleGAN2 and the encoder's body, if the config names their files."""
   params, stats = {}, {}
   if 'stylegan' not in nets:
     return Variables(params, stats)
@@ -400,7 +401,7 @@ def _start(nets: dict[str, Any], model: ConfigDict) -> Variables:
 
 
 def _check_model(config: ConfigDict) -> None:
-  """Raises ValueError for networks that make no sense."""
+  """Raises ValueError for invalid settings of the networks."""
   model = config.model
   checks.same_fields('model', model, default_config().model)
   checks.one_of('dtype', config.dtype, modules.DTYPES)
@@ -416,7 +417,7 @@ def _check_model(config: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for what could only fail later, or train nonsense."""
+  """Raises ValueError for settings that would fail later or train nothing useful."""
   known, loss = default_config(), config.loss
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])
