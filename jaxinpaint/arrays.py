@@ -53,7 +53,7 @@ def padded_size(height: int, width: int, multiple: int, min_side: int = 0) -> tu
 def pad_to_multiple(x: np.ndarray, multiple: int, min_side: int = 0) -> np.ndarray:
   """Pads rows and columns at the bottom and right by reflection, to `padded_size`.
 
-  A side shorter than its padding is reflected again and again; a side of one pixel is repeated.
+  A side shorter than its padding is reflected several times; a side of one pixel is repeated.
 
   Args:
     x: [..., H, W, C].

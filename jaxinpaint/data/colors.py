@@ -1,4 +1,4 @@
-"""Changes of colour that training samples may go through, `config.data.colors`.
+"""Colour changes for training samples, `config.data.colors`.
 
 Each takes (uint8[H, W, 3] RGB, rng) and returns the same kind of array. The known and the hidden
 part of a picture change in the same way.
@@ -37,7 +37,7 @@ def jitter(image: np.ndarray, rng: np.random.Generator, amount: float = JITTER) 
 
 
 def permute(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Red, green and blue change places."""
+  """Permutes red, green and blue at random."""
   return image[..., rng.permutation(3)]
 
 

@@ -1,4 +1,4 @@
-"""The door that `python -m jaxinpaint.data.masks` opens; the command is `cli.masks`."""
+"""Makes `python -m jaxinpaint.data.masks` work; the command is `cli.masks`."""
 
 if __name__ == '__main__':
   import sys

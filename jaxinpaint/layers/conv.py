@@ -50,9 +50,9 @@ def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Arr
 def default_form() -> Form:
   """'cpu' for one device of a CPU backend, else 'plain'; the one switch between the two.
 
-  Both give the same numbers. XLA's CPU code has traps that layers.conv_cpu walks around; cuDNN and
-  the TPU take the plain operations, and so do programs over several CPU devices
-  (`placement.Placement`).
+  Both give the same numbers. Some plain convolutions are very slow in XLA's CPU code, and
+  layers.conv_cpu avoids them. GPUs, TPUs and programs over several CPU devices use the plain
+  operations (`placement.Placement`).
   """
   return 'cpu' if jax.default_backend() == 'cpu' and not placement.current().plain else 'plain'
 

@@ -1,4 +1,4 @@
-"""How much work a function asks for, counted of its trace, whatever machine runs it."""
+"""How much work a function needs, counted in its trace; independent of the machine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from jaxinpaint.layers import placement
 
 
 def useful_flops(function: Callable, *args: Any) -> float:
-  """2 x the multiply-adds of all convolutions and matrix products that a call asks for.
+  """2 x the multiply-adds of all convolutions and matrix products in a call.
 
-  Counted of the plain forms, of what the results depend on, without the zeros that a transposed
-  convolution inserts; everything else (norms, activations, transforms) counts nothing. What
-  `jax.checkpoint` computes a second time for the gradients counts once.
+  Counted in the plain forms, and only for operations on which the results depend, without the zeros
+  that a transposed convolution inserts. Everything else (norms, activations, transforms) is not
+  counted. What `jax.checkpoint` computes a second time for the gradients counts once.
 
   Args:
     function: of jax.
@@ -28,7 +28,7 @@ def useful_flops(function: Callable, *args: Any) -> float:
 
 
 def flops_of_trace(trace: Any) -> float:
-  """As `useful_flops`, of what has been traced, in the forms that it has.
+  """As `useful_flops`, for a function that is already traced, in the forms of its trace.
 
   Args:
     trace: a closed jaxpr, of `jax.make_jaxpr` or `jax.jit(f).trace`.

@@ -5,16 +5,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-  """Masks whose share of the image lies in (low, high].
+  """Masks whose hole covers a share of the image in (low, high].
 
   Attributes:
     low: share of the image.
     high: likewise.
-    masks: spec of the masks of this bin alone, where a protocol has several kinds (the survey's
-      centre squares of 10 % beside its random holes of 10 %); '': the protocol's.
-    name: what to call the bin ('center 10'); '': its range in percent.
-    published: 'MASK PERCENT' of the rows of published.csv that stand beside it, where these are
-      other words than the bin's.
+    masks: spec of this bin's own masks, if a protocol has several kinds (the survey has centre
+      squares of 10 % and random holes of 10 %); '': the protocol's.
+    name: name of the bin ('center 10'); '': its range in percent.
+    published: 'MASK PERCENT' of the rows of published.csv to show beside it, if these differ from
+      the bin's own.
   """
 
   low: float
@@ -29,7 +29,7 @@ class Bin:
     return self.name or f'{100 * self.low:g}-{100 * self.high:g}'
 
   def matches(self, mask: str, percent: str) -> bool:
-    """Whether a row of published.csv with these holes is of this bin."""
+    """Whether a row of published.csv with these holes belongs to this bin."""
     words = f'{mask} {percent}'.strip()
     if self.published:
       return words == self.published

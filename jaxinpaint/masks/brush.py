@@ -1,16 +1,16 @@
 """Free-form brush masks that a device draws to the bit as the host does.
 
-The masks of papers are drawn by OpenCV and Pillow and so belong to the host. This family is this
-project's own, in the manner of DeepFill v2's strokes (Yu et al., ICCV 2019, section 4.2): integers
-alone, and random numbers that are a hash of (key, counter), so that numpy in a worker process and
-XLA inside a train step give equal masks for an equal key.
+The masks of papers are drawn by OpenCV and Pillow, so only on the host. This family is this
+project's own and resembles DeepFill v2's strokes (Yu et al., ICCV 2019, section 4.2). It only uses
+integers, and its random numbers are a hash of (key, counter). So numpy in a worker process and XLA
+inside a train step give equal masks for equal keys.
 
   key = key_of(np.random.default_rng(0))                    u32[2]
   draw(key, 256, 256, Brush(area=(0.1, 0.4)))               numpy: uint8[256, 256]
   draw_on_device(keys, 256, 256, Brush(area=(0.1, 0.4)))    jax: f32[B, 256, 256, 1]
 
 `config.data.masks_on_device = True` makes the train step draw its masks; the pipeline then sends
-eight bytes a sample in their place.
+eight bytes per sample instead of masks.
 
 A stroke is a chain of thick segments with round ends: a pixel belongs to a segment from a to b of
 half-width r when it is within r of the line and its foot lies between a and b, or when it is within
@@ -32,7 +32,7 @@ _DIRECTIONS = 64  # a turn
 _UNIT = 1 << 10  # of the table of directions
 _VERTICES = 12
 _STROKES = 3
-_MAX_STROKES = 48  # with an area range: so many until the hole is large enough
+_MAX_STROKES = 48  # with an area range: at most this many to make the hole large enough
 _MAX_SIDE = 2048  # products of coordinates stay within 32 bits
 
 
@@ -45,14 +45,14 @@ def _direction_table() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Brush(MaskSampler):
-  """Chains of thick segments, drawn on the host or on the device with equal result.
+  """Chains of thick segments; the host and the device draw the same masks.
 
-  Without an area: 1 to `max_strokes` chains of 4 to 11 segments. With one: chains are added until
-  the hole has a share drawn uniformly from the range, to the pixel; of the last segment the rows
-  below are left out.
+  Without an area: 1 to `max_strokes` chains of 4 to 11 segments. With an area: chains are added
+  until the hole has a share drawn uniformly from the range, exact to the pixel; for this, the lower
+  rows of the last segment are left out.
 
   Attributes:
-    max_strokes: chains where there is no area, 1 to 3.
+    max_strokes: number of chains without an area, 1 to 3.
     min_width: of the brush, in pixels of an image of 256.
     max_width: likewise.
   """
@@ -77,7 +77,7 @@ class Brush(MaskSampler):
     return 'brush'
 
   def __call__(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """See MaskSampler; takes one key off the generator."""
+    """See MaskSampler; draws one key from the generator."""
     return draw(key_of(rng), height, width, self)
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -86,7 +86,7 @@ class Brush(MaskSampler):
 
 
 def key_of(rng: np.random.Generator) -> np.ndarray:
-  """u32[2], all that a mask depends on."""
+  """u32[2], the only thing that a mask depends on."""
   return rng.integers(0, 1 << 32, 2, dtype=np.uint32)
 
 

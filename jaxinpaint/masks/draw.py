@@ -1,6 +1,6 @@
-"""Which mask image i of a test set gets: one rule, for masks drawn anew and for those written out.
+"""Which mask image i of a test set gets: one rule for evaluations and for frozen sets.
 
-A mask is drawn from a generator of its own, seeded with (seed, bin, i): it depends on nothing else,
+Each mask has its own random generator, seeded with (seed, bin, i). So it depends on nothing else,
 neither on the other images nor on the order in which masks are drawn.
 """
 
@@ -36,15 +36,15 @@ class Drawn:
 
 
 def in_range(spec: Any, low: float, high: float, height: int, width: int, seed: int = 0) -> Drawn:
-  """Masks of a specification with a hole share in (low, high], instead of any it names itself."""
+  """Masks of a specification, with a hole share in (low, high] instead of its own range."""
   return Drawn(with_area(masks.make(spec), (low, high)), range_key(seed, low, high), height, width)
 
 
 def of_bin(spec: Any, low: float, high: float, height: int, width: int, seed: int = 0) -> Drawn:
-  """Masks of a bin's own specification: one with an exact share keeps it, else as `in_range`.
+  """Masks of a bin's own specification: an exact share is kept, otherwise as `in_range`.
 
-  The generator's key is the masks' name, so that bins of the same range and other masks, or of
-  other shares of the same masks, are drawn independently.
+  The generator's key is the masks' name. So bins of the same range with other masks, or of the same
+  masks with other shares, are drawn independently.
   """
   sampler = masks.make(spec)
   if not has_share(sampler):
@@ -54,7 +54,7 @@ def of_bin(spec: Any, low: float, high: float, height: int, width: int, seed: in
 
 
 def range_key(seed: int, low: float, high: float) -> tuple[int, int, int]:
-  """Seeds what belongs to the bin (low, high] of a seed."""
+  """The key of the random numbers for the bin (low, high] and a seed."""
   return seed, round(1e6 * low), round(1e6 * high)
 
 

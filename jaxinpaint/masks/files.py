@@ -1,4 +1,4 @@
-"""Mask files: reading one with checks, and drawing from a folder or list of them.
+"""Mask files: reading one with checks, and drawing from a folder or a list of files.
 
 In a file white is the hole.
 """
@@ -66,7 +66,7 @@ def read_mask(
 
 
 def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
-  """uint8[H, W] as in the file, and whether it has its picture in the alpha channel only.
+  """uint8[H, W] as in the file, and whether the mask is only in the alpha channel.
 
   Raises:
     UnreadableImage: not there, no image, damaged.
@@ -85,7 +85,7 @@ def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
 def complaints(
   grey: np.ndarray, mask: np.ndarray, invert: bool = False, hidden: bool = False
 ) -> list[str]:
-  """What is suspicious about a mask, each a sentence that says what to do.
+  """What is suspicious about a mask; each item is a sentence that says what to do.
 
   Args:
     grey: uint8[H, W], as in the file.
@@ -226,7 +226,7 @@ class FileMasks(MaskSampler):
     return read_mask(self.paths[i], height, width, invert=self.invert, warn=None)
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """See MaskSampler; a broken file is logged and the next one in order taken."""
+    """See MaskSampler; a broken file is logged and replaced by the next one."""
     first = int(rng.integers(len(self.paths)))
     flips = rng.integers(0, 2, 2) if self.flip else (0, 0)
     for i in range(first, first + min(len(self.paths), 100)):

@@ -1,4 +1,4 @@
-"""Folders of masks as projects keep them: subfolders named by hole share, pairs with the images.
+"""Folders of masks as other projects have them: subfolders named by hole share, or image pairs.
 
 masks/20%-40%/00012.png            the folder names the share of the hole (MISF, JPGNet)
 test/dog.png, test/dog_mask000.png mask beside its image, several variants possible (LaMa)
@@ -47,7 +47,7 @@ def split_pair(path: str) -> tuple[str, str] | None:
 
 
 def pair_masks(paths: Iterable[str]) -> set[str]:
-  """Those of the files that are masks beside their images: NAME_mask000.png with a NAME.png."""
+  """The files that are masks beside their images: NAME_mask000.png with a NAME.png."""
   paths = list(paths)
   stems = {os.path.splitext(p)[0] for p in paths}
   return {p for p in paths if (pair := split_pair(p)) and pair[0] in stems}

@@ -1,4 +1,4 @@
-"""What is in a folder of masks: shares, sizes, polarity, trouble, a picture. Changes nothing."""
+"""What is in a folder of masks: shares, sizes, polarity, problems, a picture. Changes nothing."""
 
 import collections
 import dataclasses
@@ -23,13 +23,13 @@ from jaxinpaint.masks import (
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.runtime import digest
 
-# Shares that test sets are divided by, and what lies outside of them.
+# The shares that usually divide test sets, and the ranges outside of them.
 EDGES = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Looked:
-  """What was found in one mask file.
+  """The properties of one mask file.
 
   Attributes:
     name: below the folder.
@@ -69,7 +69,7 @@ class Polarity:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-  """All that was found.
+  """The result of an inspection.
 
   Attributes:
     root: the folder, or the specification.
@@ -78,7 +78,7 @@ class Inspection:
     named: {(low, high): places in files} of folders named by share.
     pairs: number of masks that lie beside their images.
     manifest: of a frozen set.
-    trouble: why the set is not as it was frozen; '': it is, or was never frozen.
+    trouble: how the set differs from the frozen one; '': it does not, or was never frozen.
     drawn: masks of a specification, not files.
   """
 

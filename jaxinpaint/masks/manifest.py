@@ -1,4 +1,4 @@
-"""Frozen sets of masks: PNG files with a manifest that tells where they come from.
+"""Frozen sets of masks: PNG files with a manifest that says how they were made.
 
 A set's SHA-256 is `masks.mask_set_hash` of its masks in the order of the manifest: for each mask
 its height and width as 8-byte little-endian integers, then its pixels row by row, eight to a byte,

@@ -29,10 +29,10 @@ class MaskSampler:
   the same mask in any process.
 
   Attributes:
-    area: (lo, hi): the hole's share of the image lies in (lo, hi]. None: as the family draws it.
-      Draws outside the range are repeated; where 32 of them all missed, draws are united until the
-      hole is large enough; and where that misses 32 times too, the last one is grown or shrunk
-      (by Euclidean distance to its border) to a share drawn uniformly from the range.
+    area: (lo, hi): the hole's share of the image is in (lo, hi]. None: as the family draws it.
+      A mask outside the range is drawn again. After 32 misses, masks are united until the hole is
+      large enough. After 32 more misses, the last mask is grown or shrunk (by Euclidean distance to
+      its border) to a share drawn uniformly from the range.
   """
 
   area: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
@@ -56,7 +56,7 @@ class MaskSampler:
     raise NotImplementedError
 
   def check(self) -> None:
-    """Warns where the masks look wrong; only files can."""
+    """Warns if the masks look wrong; only files can."""
 
   def __call__(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """One mask within the area range.

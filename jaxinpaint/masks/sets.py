@@ -3,8 +3,8 @@
 A mask set is {bin: index of the image -> uint8[H, W], 1 = hole, or None}. Its masks are drawn, each
 from its own generator of (seed, bin, image), or taken from files:
 
-  a frozen set (data.mask_manifest)   file i of the bin belongs to image i; every pixel is checked
-  subfolders named '20%-40%'          serve the bins that they lie in
+  a frozen set (masks.manifest)       file i of the bin belongs to image i; every pixel is checked
+  subfolders named '20%-40%'          their files are used for the bins that contain this range
   NAME_mask000.png beside NAME.png    belongs to that image, in the bins that its share belongs to
   any other folder                    each file in the bins that its measured share belongs to
 """

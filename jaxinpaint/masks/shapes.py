@@ -171,7 +171,7 @@ class Rectangles(MaskSampler):
     min_times: least number of rectangles, as max_times.
     max_times: largest number.
     square: both sides of a rectangle are equal (LFR's masks: ten squares).
-    fixed: so many masks in all, always the same, one of which is chosen; 0: each is new.
+    fixed: only this many different masks exist, and one of them is chosen; 0: each is new.
     reference: see the module's text.
     within: all rectangles lie in one square of this side at a uniform place, as GLCIC's do (Iizuka
       et al., 2017: one of 96 to 128 pixels in a square of 128); 0: each anywhere in the image.

@@ -14,9 +14,9 @@ A specification is a string or a mapping:
   {'kind': 'strokes', 'area': (0.1, 0.4), 'max_width': 30}
   {'kind': 'mixture', 'of': [(0.7, 'irregular'), (0.3, {'kind': 'folder', 'path': '/masks'})]}
 
-The options of a family are the fields of its class in mask_shapes, mask_files and brush.
+The options of a family are the fields of its class in masks.shapes, masks.files and masks.brush.
 
-  python -m jaxinpaint.data.masks freeze | inspect    (see mask_command)
+  python -m jaxinpaint.data.masks freeze | inspect    (see cli.masks)
 """
 
 import collections.abc
@@ -134,7 +134,7 @@ _FAMILIES = {
 
 
 def kinds() -> tuple[str, ...]:
-  """Every word a specification can begin with."""
+  """Every word with which a specification can begin."""
   return (*_FAMILIES, *_LAMA, 'mixture')
 
 
