@@ -173,7 +173,7 @@ def _complete(section: Any, known: dict[str, Any], where: str) -> None:
 
 
 def _section(config: dict[str, Any], field: str) -> tuple[dict[str, Any] | None, str]:
-  """(the section that a field stands in, None where the config lacks it; the field's own name)."""
+  """(the section of a field, None if the config lacks it; the field's own name)."""
   *path, name = field.split('.')
   section: Any = config
   for part in path:

@@ -90,7 +90,7 @@ def _run(
   given = parser.parse_args(argv)
   try:
     work(given)
-  except BrokenPipeError:  # `inspect FILE | head`: nobody reads on
+  except BrokenPipeError:  # `inspect FILE | head`: the reader has ended
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (OSError, ValueError) as error:
     command_line.say(parser.prog, error)

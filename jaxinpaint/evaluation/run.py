@@ -27,7 +27,7 @@ def evaluate_and_report(
   Args:
     spec: what is measured.
     output_dir: gets the report; an earlier one there is kept as NAME.bak.
-    resume: False: everything is measured anew.
+    resume: False: everything is measured again.
 
   Raises:
     EvaluationError: see `evaluate`.

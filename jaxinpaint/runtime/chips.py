@@ -9,7 +9,7 @@ architectures for the RTX 3090 and 4090. On TPU v3 and TPU7x a device is half a 
 half of the memory. A GB of memory is 2^30 bytes, as the drivers count.
 
 Only large matrix products reach these peaks: a share of the peak serves to compare runs, not to
-grade them. CPUs are not in the table, since nobody publishes what several of them reach together.
+grade them. CPUs are not in the table, because no peaks of several CPUs together are published.
 """
 
 import dataclasses
