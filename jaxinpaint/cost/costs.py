@@ -23,6 +23,7 @@ import json
 import math
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -348,3 +349,7 @@ def schedule_seconds(
     seconds += times * statistics.median(taken[1:])
     say('values', _device_memory(jax.local_devices()[0], compiled, 'train_'))
   return seconds
+
+
+if __name__ == '__main__':
+  sys.exit(main())

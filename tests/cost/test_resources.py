@@ -220,6 +220,13 @@ def test_half_a_line_of_a_killed_process_is_not_read(monkeypatch):
   assert resources._run('predict', 'w', []) == ([{'values': {'gflops': 1.0}}], -9)
 
 
+def test_the_processes_that_measure_do_measure(tmp_path):
+  found = resources.measure({}, ['mean'], size=8, repeats=1)
+  assert set(found.resources['mean fill']) == {'size', 'seconds_per_image', 'host_gb'}
+  with pytest.raises(resources.ResourceError, match='--row a: there are no weights'):
+    resources.measure({'a': tmp_path / 'w.safetensors'})
+
+
 @pytest.mark.parametrize(
   ('words', 'sentence'),
   [
