@@ -1,0 +1,82 @@
+"""A fill without learning that a network can start from, and the stem that halves its resolution.
+
+Gortler, Grzeszczuk, Szeliski, Cohen: "The Lumigraph", SIGGRAPH 1996, section 4.4 (push-pull): known
+colours are averaged down a pyramid, and what is missing is taken from the next coarser level.
+Here some sweeps of Jacobi's method follow at each level, which take the result close to the
+membrane between the known pixels (the solution of Laplace's equation).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxinpaint.layers.conv import upsample_bilinear
+
+SWEEPS = 4
+
+
+def smooth_fill(image: jax.Array, mask: jax.Array, sweeps: int = SWEEPS) -> jax.Array:
+  """The known pixels of `image`, and a smooth continuation of them in the hole.
+
+  Args:
+    image: f32[B,H,W,C], any size; what it holds in the hole is not read.
+    mask: f32[B,H,W,1], 1 = hole.
+    sweeps: of Jacobi's method at each level of the pyramid; more give a smoother fill.
+
+  Returns:
+    f32[B,H,W,C] within the range of the known pixels; 0 everywhere where nothing is known.
+  """
+  known = 1 - mask.astype(jnp.float32)
+  colour = jnp.where(mask == 1, 0.0, image.astype(jnp.float32)) * known
+  levels = [(colour, known)]
+  while max(known.shape[1:3]) > 1:
+    sums, share = _halved(colour), _halved(known)
+    # A coarse pixel counts as known where half of it is.
+    known = jnp.minimum(2 * share, 1)
+    colour = sums / jnp.maximum(share, 1e-6) * known
+    levels.append((colour, known))
+  colour, known = levels.pop()
+  y = colour / jnp.maximum(known, 1e-6)
+  for colour, known in reversed(levels):
+    h, w = colour.shape[1:3]
+    y = colour + (1 - known) * upsample_bilinear(y)[:, :h, :w]
+    for _ in range(sweeps):
+      y = colour + (1 - known) * _neighbours(y)
+  return y
+
+
+def _halved(x: jax.Array) -> jax.Array:
+  """Means of squares of 2 x 2; an odd side gets a row of zeros."""
+  b, h, w, c = x.shape
+  x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+  return x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c).mean((2, 4))
+
+
+def _neighbours(x: jax.Array) -> jax.Array:
+  """Means of the four neighbours; the border is repeated."""
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge')
+  rows = x[:, :-2, 1:-1] + x[:, 2:, 1:-1]
+  return (rows + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]) / 4
+
+
+def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
+  """[B,H,W,C] -> [B,H/factor,W/factor,factor*factor*C]: squares of pixels become channels."""
+  if factor == 1:
+    return x
+  b, h, w, c = x.shape
+  x = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h // factor, w // factor, factor * factor * c)
+
+
+def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+  """[B,h,w,factor*factor*C] -> [B,h*factor,w*factor,C], the inverse of `space_to_depth`."""
+  if factor == 1:
+    return x
+  b, h, w, c = x.shape
+  c //= factor**2
+  x = x.reshape(b, h, w, factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h * factor, w * factor, c)
+
+
+def clip_with_gradient(x: jax.Array) -> jax.Array:
+  """`x` clipped to [0, 1]; its gradient is that of `x`, so that no pixel is stuck outside."""
+  return x + jax.lax.stop_gradient(jnp.clip(x, 0, 1) - x)

@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinpaint.layers.smooth_fill import (
+  clip_with_gradient,
+  depth_to_space,
+  smooth_fill,
+  space_to_depth,
+)
+
+
+def picture(height=24, width=37, seed=0):
+  image = jax.random.uniform(jax.random.key(seed), (2, height, width, 3))
+  mask = jnp.zeros((2, height, width, 1)).at[0, 5:20, 8:30].set(1.0).at[1, :, :30].set(1.0)
+  return image, mask
+
+
+@pytest.mark.parametrize('height, width', [(24, 37), (1, 37), (33, 31), (64, 48)])
+def test_known_pixels_stay_and_the_hole_is_not_read(height, width):
+  image, mask = picture(height, width)
+  filled = jax.jit(smooth_fill)(image, mask)
+  np.testing.assert_array_equal(np.where(mask == 0, filled, 0), np.where(mask == 0, image, 0))
+  other = smooth_fill(jnp.where(mask == 1, jnp.nan, image), mask)
+  np.testing.assert_allclose(filled, other, atol=1e-6)
+  known = np.where(mask == 0, image, np.nan)
+  assert (filled >= np.nanmin(known, (1, 2), keepdims=True) - 1e-5).all()
+  assert (filled <= np.nanmax(known, (1, 2), keepdims=True) + 1e-5).all()
+
+
+def test_a_constant_and_a_slope_are_continued():
+  _, mask = picture(32, 32)
+  flat = jnp.full((2, 32, 32, 3), 0.3)
+  np.testing.assert_allclose(smooth_fill(flat, mask), flat, atol=1e-6)
+  slope = jnp.broadcast_to(jnp.linspace(0, 1, 32)[:, None, None], (1, 32, 32, 3))
+  mask = jnp.zeros((1, 32, 32, 1)).at[:, 12:20, 12:20].set(1.0)
+  # Both are membranes; the sweeps come near.
+  error = [float(jnp.abs(smooth_fill(slope, mask, sweeps=n) - slope).max()) for n in (0, 16)]
+  assert error[1] < 0.5 * error[0] < 0.01
+
+
+def test_where_nothing_is_known_it_is_0():
+  image, mask = picture()
+  np.testing.assert_array_equal(smooth_fill(image, jnp.ones_like(mask)), jnp.zeros_like(image))
+
+
+def test_depth_to_space_undoes_space_to_depth():
+  x = jax.random.uniform(jax.random.key(0), (2, 8, 12, 3))
+  y = space_to_depth(x, 4)
+  assert y.shape == (2, 2, 3, 48)
+  np.testing.assert_array_equal(y[1, 1, 2, :3], x[1, 4, 8])
+  np.testing.assert_array_equal(y[1, 1, 2, 3:6], x[1, 4, 9])  # columns go first
+  np.testing.assert_array_equal(depth_to_space(y, 4), x)
+  assert space_to_depth(x, 1) is x and depth_to_space(x, 1) is x
+
+
+def test_clipping_keeps_the_gradient():
+  x = jnp.array([-0.5, 0.25, 1.5])
+  np.testing.assert_array_equal(clip_with_gradient(x), [0, 0.25, 1])
+  np.testing.assert_array_equal(jax.grad(lambda x: clip_with_gradient(x).sum())(x), [1, 1, 1])
