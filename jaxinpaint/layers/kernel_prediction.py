@@ -59,6 +59,7 @@ class KernelPrediction(nn.Module):
     feature_kernels: channels of the kernels for a feature map at a quarter of the resolution;
       0: none.
     kernel_init: of all kernels.
+    last_init: of the layer that predicts the image kernels; None: as all others.
     dtype: of the computation.
   """
 
@@ -66,6 +67,7 @@ class KernelPrediction(nn.Module):
   image_kernels: int = 27
   feature_kernels: int = 0
   kernel_init: Any = normal_init
+  last_init: Any = None
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -94,5 +96,6 @@ class KernelPrediction(nn.Module):
     dec2 = basic(2, 'dec2')(jnp.concatenate([enc2, upsample_bilinear(dec1)], -1))
     dec3 = basic(1, 'dec3')(jnp.concatenate([enc1, upsample_bilinear(dec2)], -1))
     outputs['dec2'] = dec2
+    init['kernel_init'] = self.last_init or self.kernel_init
     outputs['image'] = Conv(self.image_kernels, 1, name='kernels', **init)(dec3)
     return outputs

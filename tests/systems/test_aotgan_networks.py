@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinpaint.layers.smooth_fill import smooth_fill
 from jaxinpaint.systems.aotgan import networks, published
 from jaxinpaint.weights import mapping
 
@@ -106,6 +107,35 @@ def test_sizes_that_the_blocks_cannot_mirror_are_refused():
   with refused:
     jax.eval_shape(networks.Generator().init, jax.random.key(0), jnp.zeros((1, 32, 40, 3)), 0.0)
   assert networks.min_side((1, 2)) == 12
+
+
+@pytest.mark.parametrize('stem', [1, 2])
+def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
+  model = dict(width=4, blocks=1, rates=(1, 2), stem=stem, fill='smooth')
+  generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
+  image = jax.random.uniform(jax.random.key(0), (1, 24, 32, 3))
+  mask = jnp.zeros((1, 24, 32, 1)).at[:, 4:20, 4:20].set(1.0)
+  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  out = lambda v, image: generator.apply(v, image, mask)['out']
+  np.testing.assert_allclose(out(variables, image), smooth_fill(image, mask), atol=1e-5)
+  np.testing.assert_array_equal(
+    out(variables, image), out(variables, jnp.where(mask == 1, 0.5, image))
+  )
+  gradient = jax.jit(jax.grad(lambda v: jnp.abs(out(v, image) - image).mean()))(variables)
+  assert float(jnp.abs(gradient['params']['decoder2']['kernel']).max()) > 0
+
+
+def test_a_stem_works_on_squares_of_pixels():
+  plain, stem = generator_shapes(width=8), generator_shapes(width=8, stem=1, fill='smooth')
+  assert jax.tree.map(jnp.shape, plain) == jax.tree.map(jnp.shape, stem)
+  small = dict(width=8, rates=(1, 2), blocks=1)
+  stem = generator_shapes(**small, stem=4)
+  assert stem['encoder0']['kernel'].shape == (3, 3, 64, 8)
+  assert stem['decoder2']['kernel'].shape == (3, 3, 8, 48)
+  with pytest.raises(ValueError, match='height 64 must be a multiple of 16 and at least 144'):
+    generator_shapes(stem=4)
+  with pytest.raises(ValueError, match="fill 'blur' must be"):
+    generator_shapes(fill='blur')
 
 
 def leaves(tree):

@@ -57,7 +57,13 @@ def test_the_recipe_takes_its_least_side_from_the_rates():
   config = small()
   config.model.rates = (1, 2)
   assert systems.make_recipe(config).inference.min_side == 12
-  config.model.rates = (1, 0)
+  config.model.stem = 4
+  inference = systems.make_recipe(config).inference
+  assert (inference.multiple, inference.min_side) == (16, 48)
+  config.model.stem = 0
+  with pytest.raises(ValueError, match=r'config\.model\.stem 0 must be a whole number'):
+    systems.make_recipe(config)
+  config.model.update(dict(stem=1, rates=(1, 0)))
   with pytest.raises(ValueError, match=r'config\.model\.rates \(1, 0\) must be'):
     systems.make_recipe(config)
 

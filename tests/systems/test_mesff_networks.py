@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinpaint.layers.smooth_fill import smooth_fill
 from jaxinpaint.systems.mesff import networks, published
 from jaxinpaint.weights import mapping
 
@@ -135,6 +136,7 @@ def test_remat_changes_nothing_but_memory():
     (dict(mesff_skip='none'), 0),
     (dict(kernel_size=5), (75 - 27) * 9),
     (dict(gate_norm='none', sfi_residual_scale=0.5), 0),
+    (dict(fill='smooth', norm='none'), 0),
   ],
 )
 def test_switches_add_what_they_say_and_convert(switch, added):
@@ -180,3 +182,37 @@ def test_bad_sizes_and_switches_are_named():
     init(40, bottleneck='aot')
   with pytest.raises(ValueError, match="skip 'cat' must be"):
     init(40, mesff_skip='cat')
+
+
+@pytest.mark.parametrize('stem', [1, 2])
+def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
+  image, mask = picture(40 * stem)
+  model = SMALL | dict(stem=stem, fill='smooth', norm='none')
+  generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
+  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  out = lambda v, image: generator.apply(v, image, mask)['out']
+  np.testing.assert_allclose(out(variables, image), smooth_fill(image, mask), atol=1e-5)
+  other = jnp.where(mask == 1, 1 - image, image)
+  np.testing.assert_array_equal(out(variables, image), out(variables, other))
+  gradient = jax.jit(jax.grad(lambda v: jnp.abs(out(v, image) - image).mean()))(variables)
+  for part in (gradient['params']['dec2'], gradient['params']['ifkpb']['kernels']):
+    assert float(jnp.abs(part['kernel']).max()) > 0
+
+
+def test_a_stem_works_on_squares_of_pixels():
+  plain, stem = shapes(side=72, **SMALL), shapes(side=72, **SMALL, stem=2)
+  assert plain['enc0']['kernel'].shape == (7, 7, 4, 8)
+  assert stem['enc0']['kernel'].shape == (3, 3, 16, 8)
+  assert stem['dec2']['kernel'].shape == (3, 3, 8, 12)
+  assert stem['ifkpb']['kernels']['kernel'].shape == (1, 1, 8, 108)
+  assert jax.tree.map(jnp.shape, stem['body0']) == jax.tree.map(jnp.shape, plain['body0'])
+  with pytest.raises(ValueError, match='height 68 must be a multiple of 8 and at least 72'):
+    shapes(side=68, **SMALL, stem=2)
+  for switch in (dict(fill='blur'), dict(norm='group')):
+    with pytest.raises(ValueError, match='must be'):
+      shapes(**SMALL, **switch)
+
+
+def picture(side):
+  image = jax.random.uniform(jax.random.key(0), (1, side, side, 3))
+  return image, jnp.zeros((1, side, side, 1)).at[:, 8:20, 8:30].set(1.0)

@@ -38,6 +38,13 @@ def test_default_config_is_the_papers():
   assert set(networks.Generator.__dataclass_fields__) - hidden == set(config.model)
 
 
+def test_a_stem_multiplies_the_sides_that_the_recipe_takes():
+  inference = systems.make_recipe(small(stem=2)).inference
+  assert (inference.multiple, inference.min_side) == (8, 72)
+  with pytest.raises(ValueError, match=r'config\.model\.stem 0 must be a whole number'):
+    systems.make_recipe(small(stem=0))
+
+
 @pytest.mark.parametrize('dtype', ('float32', 'bfloat16'))
 def test_the_published_networks_and_losses_fit_together(dtype):
   """Traced at full width, with every term, and never compiled."""

@@ -50,6 +50,12 @@ def weights(loss: Mapping[str, Any], names: Iterable[str], *, needed: bool = Tru
     raise ValueError(f'config.loss: all weights ({", ".join(names)}) are 0: nothing to train')
 
 
+def stem(name: str, value: Any) -> None:
+  """`value`, of config.`name`, must be a whole number of 1 or more: so many pixels are one."""
+  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    raise ValueError(f'config.{name} {value!r} must be a whole number of at least 1')
+
+
 def phases(steps: Mapping[str, int], last: str) -> None:
   """config.phases must be numbers of steps (0: none); for the phase `last`, -1 means to the end."""
   for name, count in steps.items():

@@ -22,6 +22,12 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.aot import RATES, AOTBlock
 from jaxinpaint.layers.conv import Conv, normal_init, upsample_bilinear
+from jaxinpaint.layers.smooth_fill import (
+  clip_with_gradient,
+  depth_to_space,
+  smooth_fill,
+  space_to_depth,
+)
 from jaxinpaint.layers.spectral_norm import SNConv
 
 MULTIPLE = 4  # sides of the image: the middle has a quarter of the resolution ...
@@ -61,7 +67,11 @@ class Generator(nn.Module):
     blocks: number of AOT blocks.
     rates: dilations of a block's branches; the branches divide its channels.
     gate_norm: 'aot' (the code's normalised gates) or 'none' (the paper's).
-    remat: recompute the AOT blocks in the backward pass instead of storing their results.
+    stem: the network works on squares of stem x stem pixels as channels, at 1/stem of the
+      resolution; 1 as published.
+    fill: 'none' as published; 'smooth': a smooth fill stands in the hole of the input, and the
+      network adds to it. Untrained, it gives the fill.
+    remat: recompute the AOT blocks in the backward pass instead of keeping what they computed.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the convolutions; parameters, gates and the output are float32.
   """
@@ -70,6 +80,8 @@ class Generator(nn.Module):
   blocks: int = 8
   rates: tuple[int, ...] = RATES
   gate_norm: Literal['aot', 'none'] = 'aot'
+  stem: int = 1
+  fill: Literal['none', 'smooth'] = 'none'
   remat: bool = False
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
@@ -81,26 +93,37 @@ class Generator(nn.Module):
     """Paints the whole image from its known part.
 
     Args:
-      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least `min_side(rates)` (36 as
-        published). Pixels in the hole are not read: the network sees white there.
+      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4 * stem, at least
+        `stem * min_side(rates)` (36 as published). Pixels in the hole are not read: the network
+        sees white there, or the fill.
       mask: f32[B,H,W,1], 1 = hole.
       train: changes nothing here; taken as every network takes it.
 
     Returns:
-      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and intermediate results:
-      'encoded', 'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and
-      after the last AOT block) and 'logit' f32[B,H,W,3] (before tanh).
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'encoded',
+      'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and after the
+      last AOT block) and 'logit' f32[B,H,W,3] (before tanh; with a fill, what is added to it).
 
     Raises:
       ValueError: the network does not accept this image size.
     """
     del train
-    arrays.check_multiple(*image.shape[1:3], MULTIPLE, min_side(self.rates))
+    stem = self.stem
+    arrays.check_multiple(*image.shape[1:3], MULTIPLE * stem, min_side(self.rates) * stem)
+    if self.fill not in ('none', 'smooth'):
+      raise ValueError(f"fill {self.fill!r} must be 'none' or 'smooth'")
     init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     width = self.width
 
-    x = jnp.concatenate([(2 * image - 1) * (1 - mask) + mask, mask], -1).astype(self.dtype)
-    y = nn.relu(Conv(width, 7, padding=3, pad_mode='reflect', name='encoder0', **init)(x))
+    if self.fill == 'smooth':
+      x = filled = smooth_fill(2 * image - 1, mask)
+      last = init | dict(kernel_init=nn.initializers.zeros)
+    else:
+      x, last = (2 * image - 1) * (1 - mask) + mask, init
+    x = space_to_depth(jnp.concatenate([x, mask], -1).astype(self.dtype), stem)
+    reach = 3 if stem == 1 else 1  # 3x3 squares reach as far as 7x7 pixels
+    settings = dict(padding=reach, pad_mode='reflect', name='encoder0')
+    y = nn.relu(Conv(width, 2 * reach + 1, **settings, **init)(x))
     y = nn.relu(Conv(2 * width, 4, stride=2, padding=1, name='encoder1', **init)(y))
     y = nn.relu(Conv(4 * width, 4, stride=2, padding=1, name='encoder2', **init)(y))
     outputs = {'encoded': y, 'first': y}
@@ -112,9 +135,12 @@ class Generator(nn.Module):
     outputs['middle'] = y
     y = nn.relu(UpConv(2 * width, name='decoder0', **init)(y))
     y = nn.relu(UpConv(width, name='decoder1', **init)(y))
-    y = Conv(3, 3, padding=1, name='decoder2', **init)(y)
-    outputs['logit'] = y.astype(jnp.float32)
-    outputs['out'] = (jnp.tanh(outputs['logit']) + 1) / 2
+    y = Conv(3 * stem**2, 3, padding=1, name='decoder2', **last)(y)
+    y = outputs['logit'] = depth_to_space(y.astype(jnp.float32), stem)
+    if self.fill == 'smooth':
+      outputs['out'] = clip_with_gradient((filled + y + 1) / 2)
+    else:
+      outputs['out'] = (jnp.tanh(y) + 1) / 2
     return outputs
 
 

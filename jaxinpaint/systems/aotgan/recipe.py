@@ -39,6 +39,8 @@ def default_config() -> ConfigDict:
     blocks=8,
     rates=(1, 2, 4, 8),
     gate_norm='aot',  # the code's; 'none': the paper's text
+    stem=1,  # ours: squares of stem x stem pixels as channels; 1: the paper's
+    fill='none',  # ours; 'smooth': the network adds to a smooth fill
     remat=False,  # ours: saves memory, does not change the numbers
     kernel_init='normal_0.02',
   )
@@ -66,8 +68,13 @@ def inference(config: ConfigDict) -> Inference:
   """How the system of `config` is run; raises ValueError for invalid fields."""
   rates = tuple(config.model.rates)
   checks.dilations('model.rates', rates)
+  stem = config.model.get('stem', 1)
+  checks.stem('model.stem', stem)
   return joint_loss.inference(
-    config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.min_side(rates)
+    config,
+    networks.Generator,
+    multiple=networks.MULTIPLE * stem,
+    min_side=networks.min_side(rates) * stem,
   )
 
 
@@ -79,5 +86,5 @@ def make(config: ConfigDict) -> Recipe:
 def quicktest(config: ConfigDict) -> None:
   """Narrows the networks and removes the terms that need VGG's weights; changes `config`."""
   # With the published standard deviation, a network this narrow outputs only grey.
-  config.model.update(dict(width=8, blocks=1, kernel_init='he_normal'))
+  config.model.update(dict(width=8, blocks=1, stem=1, kernel_init='he_normal'))
   config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))

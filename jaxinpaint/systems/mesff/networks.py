@@ -34,6 +34,12 @@ from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.kernel_prediction import KernelPrediction
 from jaxinpaint.layers.norm import instance_norm
 from jaxinpaint.layers.resnet import ResnetBlock
+from jaxinpaint.layers.smooth_fill import (
+  clip_with_gradient,
+  depth_to_space,
+  smooth_fill,
+  space_to_depth,
+)
 
 MULTIPLE = 4  # sides of the image: the bottleneck has a quarter of the resolution ...
 MIN_SIDE = 36  # ... and its features are mirrored by 8 pixels
@@ -152,8 +158,15 @@ class Generator(nn.Module):
     mesff_skip: see `MESFF`.
     gate_norm: of the AOT blocks.
     sfi_residual_scale: see `SFI`.
-    remat: recompute the bottleneck's blocks in the backward pass instead of storing their results:
-      less memory, about a quarter more time.
+    stem: the network works on squares of stem x stem pixels as channels, at 1/stem of the
+      resolution; only the filtering stays at full resolution. 1 as published.
+    fill: 'none' as published; 'smooth': a smooth fill stands in the hole of the input, the
+      network's image is added to it before filtering, and the kernels to the kernel that changes
+      nothing. Untrained, it gives the fill.
+    norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation
+      but in the gates. Instance norms take the absolute colour away.
+    remat: recompute the bottleneck's blocks in the backward pass instead of keeping what they
+      computed; less memory, about a quarter more time.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the computation. Parameters, statistics, the softmax, the filtering and the output
       are float32.
@@ -171,6 +184,9 @@ class Generator(nn.Module):
   mesff_skip: Literal['add', 'concat', 'none'] = 'add'
   gate_norm: Literal['aot', 'none'] = 'aot'
   sfi_residual_scale: float = 1.0
+  stem: int = 1
+  fill: Literal['none', 'smooth'] = 'none'
+  norm: Literal['instance', 'none'] = 'instance'
   remat: bool = False
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
@@ -182,8 +198,8 @@ class Generator(nn.Module):
     """Paints the whole image from its known part.
 
     Args:
-      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4, at least 36. Pixels in the hole are
-        not read.
+      image: f32[B,H,W,3] in [0,1]; H and W multiples of 4 * stem, at least 36 * stem. Pixels in
+        the hole are not read.
       mask: f32[B,H,W,1], 1 = hole.
       train: changes nothing here; taken as every network takes it.
 
@@ -196,18 +212,34 @@ class Generator(nn.Module):
       ValueError: the network does not accept this image size, or an unknown switch.
     """
     del train
-    arrays.check_multiple(*image.shape[1:3], MULTIPLE, MIN_SIDE)
+    stem = self.stem
+    arrays.check_multiple(*image.shape[1:3], MULTIPLE * stem, MIN_SIDE * stem)
     if self.bottleneck not in ('sfi', 'none', 'resnet'):
       raise ValueError(f"bottleneck {self.bottleneck!r} must be 'sfi', 'none' or 'resnet'")
-    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    if self.fill not in ('none', 'smooth'):
+      raise ValueError(f"fill {self.fill!r} must be 'none' or 'smooth'")
+    if self.norm not in ('instance', 'none'):
+      raise ValueError(f"norm {self.norm!r} must be 'instance' or 'none'")
+    init = last = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     width = self.width
-    normed = lambda y: nn.relu(instance_norm(y))
+    normed = (lambda y: nn.relu(instance_norm(y))) if self.norm == 'instance' else nn.relu
 
-    x = jnp.concatenate([image * (1 - mask), mask], -1).astype(self.dtype)
-    enc0 = normed(Conv(width, 7, padding=3, pad_mode='reflect', name='enc0', **init)(x))
+    x, fill = image * (1 - mask), None
+    if self.fill == 'smooth':
+      x = fill = smooth_fill(2 * image - 1, mask)
+      last = init | dict(kernel_init=nn.initializers.zeros)
+    x = space_to_depth(jnp.concatenate([x, mask], -1).astype(self.dtype), stem)
+    reach = 3 if stem == 1 else 1  # 3x3 squares reach as far as 7x7 pixels
+    wide = dict(kernel_size=2 * reach + 1, padding=reach, pad_mode='reflect')
+    enc0 = normed(Conv(width, name='enc0', **wide, **init)(x))
     enc1 = normed(Conv(2 * width, 4, stride=2, padding=1, name='enc1', **init)(enc0))
-    predicted = KernelPrediction(width, 3 * self.kernel_size**2, name='ifkpb', **init)(x, enc1)
-    outputs = {'dec2': predicted['dec2'], 'kernels': predicted['image'].astype(jnp.float32)}
+    taps = self.kernel_size**2
+    settings = dict(last_init=last['kernel_init'], name='ifkpb', **init)
+    predicted = KernelPrediction(width, 3 * taps * stem**2, **settings)(x, enc1)
+    kernels = depth_to_space(predicted['image'].astype(jnp.float32), stem)
+    if fill is not None:
+      kernels += jnp.tile((jnp.arange(taps) == taps // 2).astype(jnp.float32), 3)
+    outputs = {'dec2': predicted['dec2'], 'kernels': kernels}
     if self.use_mesff:
       outputs['prior'] = MESFF(
         width,
@@ -225,13 +257,16 @@ class Generator(nn.Module):
     outputs['bottleneck'] = y
     y = normed(ConvTranspose(2 * width, 4, 2, 1, name='dec0', **init)(y))
     y = normed(ConvTranspose(width, 4, 2, 1, name='dec1', **init)(y))
-    raw = Conv(3, 7, padding=3, pad_mode='reflect', name='dec2', **init)(y).astype(jnp.float32)
+    raw = Conv(3 * stem**2, name='dec2', **wide, **last)(y).astype(jnp.float32)
+    raw = depth_to_space(raw, stem)
+    if fill is not None:
+      raw += fill
     outputs['raw'] = raw
     y = predicted_kernel_filter(raw, outputs['kernels'], self.kernel_size, self.filter_rates)
     if len(self.filter_rates) > 1:
       merge = Conv(3, 3, padding=1, kernel_init=self.kernel_init, name='merge_rates')
       y = merge(y)
-    outputs['out'] = (jnp.tanh(y) + 1) / 2
+    outputs['out'] = (jnp.tanh(y) + 1) / 2 if fill is None else clip_with_gradient((y + 1) / 2)
     return outputs
 
   def _blocks(self, init: dict) -> list:

@@ -16,7 +16,7 @@ Differs from the paper, where it cannot be followed literally:
 from ml_collections import ConfigDict
 
 from jaxinpaint.recipe import Inference, Recipe
-from jaxinpaint.systems._shared import joint_loss
+from jaxinpaint.systems._shared import checks, joint_loss
 from jaxinpaint.systems.mesff import networks
 
 
@@ -35,6 +35,9 @@ def default_config() -> ConfigDict:
     mesff_skip='add',  # O: P mentions a skip connection, but not its kind
     gate_norm='aot',  # AOT-GAN's code; P's text has the plain sigmoid, 'none'
     sfi_residual_scale=1.0,  # P, eq. 11
+    stem=1,  # O: squares of stem x stem pixels as channels; 1: M
+    fill='none',  # O; 'smooth': the filter works on a smooth fill plus what the network adds
+    norm='instance',  # M; 'none': no normalisation, which keeps absolute colours
     remat=False,
     kernel_init='normal_0.02',  # M; 'he_normal' for networks much narrower than 64
   )
@@ -59,9 +62,14 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for invalid fields."""
+  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  stem = config.model.get('stem', 1)
+  checks.stem('model.stem', stem)
   return joint_loss.inference(
-    config, networks.Generator, multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
+    config,
+    networks.Generator,
+    multiple=networks.MULTIPLE * stem,
+    min_side=networks.MIN_SIDE * stem,
   )
 
 
@@ -73,6 +81,6 @@ def make(config: ConfigDict) -> Recipe:
 def quicktest(config: ConfigDict) -> None:
   """Narrows the networks and removes the terms that need VGG's weights; changes `config`."""
   config.model.update(
-    dict(width=8, blocks=1, resnet_blocks=1, attention_size=32, attention_hidden=8)
+    dict(width=8, blocks=1, resnet_blocks=1, attention_size=32, attention_hidden=8, stem=1)
   )
   config.loss.update(dict(perceptual=0.0, style=0.0, discriminator_width=8))
