@@ -15,8 +15,8 @@ photographs of the results.
 All settings are this project's own. An instance norm takes the absolute colour away, and MESFF has
 no path from input to output: so norms are off, and the network adds to a smooth fill (`fill`),
 which alone is about 1 dB better than Navier-Stokes in large holes. Few channels at full resolution
-are slow on a CPU: so 2 x 2 pixels are one (`stem`). L1 of the hole only, no adversarial and no VGG
-terms.
+are slow on a CPU: so 4 x 4 pixels are one (`stem`), and the decoder sees the encoder's features
+(`encoder_skips`). L1 of the hole only, no adversarial and no VGG terms.
 """
 
 from jaxinpaint.configs import _base
@@ -42,12 +42,13 @@ def get_config(variant=''):
     how['schedule_args']['end_value'] = 1e-3
   with config.unlocked():
     config.optimizers.generator = _base.adam(1e-3, b1=0.9, b2=0.99, clip_norm=1.0, **how)
-  config.model.update(dict(width=24, blocks=2, attention_size=64, attention_hidden=32))
-  config.model.update(dict(stem=2, fill='smooth', norm='none', kernel_init='he_normal'))
+  config.model.update(dict(width=28, blocks=2, attention_size=32, attention_hidden=32))
+  config.model.update(dict(stem=4, fill='smooth', norm='none', encoder_skips=True))
+  config.model.kernel_init = 'he_normal'
   config.loss.update(dict(l1=0.0, l1_hole=1.0, adversarial=0.0, perceptual=0.0, style=0.0))
   config.data.update(dict(source='folder:PHOTOS', eval_source='folder:PHOTOS'))
   config.data.update(dict(split='', eval_split='', crop='random_resized', masks=MASKS))
-  config.data.update(dict(size=256, batch_size=4) if fine else dict(size=128, batch_size=8))
+  config.data.update(dict(size=256, batch_size=4) if fine else dict(size=144, batch_size=8))
   config.training.update(dict(steps=steps, log_every=50, sample_every=1000, evaluate_every=500))
   config.training.update(dict(ema_decay=0.998, nan='rollback'))
   config.checkpoint.update(dict(every=250, keep=2, keep_every=5000))

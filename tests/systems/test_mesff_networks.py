@@ -136,7 +136,7 @@ def test_remat_changes_nothing_but_memory():
     (dict(mesff_skip='none'), 0),
     (dict(kernel_size=5), (75 - 27) * 9),
     (dict(gate_norm='none', sfi_residual_scale=0.5), 0),
-    (dict(fill='smooth', norm='none'), 0),
+    (dict(fill='smooth', norm='none', encoder_skips=True), 0),
   ],
 )
 def test_switches_add_what_they_say_and_convert(switch, added):
@@ -187,7 +187,7 @@ def test_bad_sizes_and_switches_are_named():
 @pytest.mark.parametrize('stem', [1, 2])
 def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
   image, mask = picture(40 * stem)
-  model = SMALL | dict(stem=stem, fill='smooth', norm='none')
+  model = SMALL | dict(stem=stem, fill='smooth', norm='none', encoder_skips=stem == 2)
   generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
   variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
   out = lambda v, image: generator.apply(v, image, mask)['out']

@@ -165,6 +165,7 @@ class Generator(nn.Module):
       nothing. Untrained, it gives the fill.
     norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation
       but in the gates. Instance norms take the absolute colour away.
+    encoder_skips: add FIIFB's encoder features to its decoder's of the same size.
     remat: recompute the bottleneck's blocks in the backward pass instead of keeping what they
       computed; less memory, about a quarter more time.
     kernel_init: of all kernels; biases start at zero.
@@ -187,6 +188,7 @@ class Generator(nn.Module):
   stem: int = 1
   fill: Literal['none', 'smooth'] = 'none'
   norm: Literal['instance', 'none'] = 'instance'
+  encoder_skips: bool = False
   remat: bool = False
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
@@ -249,14 +251,18 @@ class Generator(nn.Module):
         name='mesff',
         **init,
       )(predicted['dec2'])
-      enc1 = jnp.concatenate([enc1, outputs['prior']], -1)
-    y = normed(Conv(4 * width, 4, stride=2, padding=1, name='enc2', **init)(enc1))
+      joined = jnp.concatenate([enc1, outputs['prior']], -1)
+    else:
+      joined = enc1
+    y = normed(Conv(4 * width, 4, stride=2, padding=1, name='enc2', **init)(joined))
     outputs['enc2'] = y
     for i, block in enumerate(self._blocks(init)):
       y = block(name=f'body{i}')(y)
     outputs['bottleneck'] = y
-    y = normed(ConvTranspose(2 * width, 4, 2, 1, name='dec0', **init)(y))
-    y = normed(ConvTranspose(width, 4, 2, 1, name='dec1', **init)(y))
+    for name, encoded in (('dec0', enc1), ('dec1', enc0)):
+      y = normed(ConvTranspose(encoded.shape[-1], 4, 2, 1, name=name, **init)(y))
+      if self.encoder_skips:
+        y += encoded
     raw = Conv(3 * stem**2, name='dec2', **wide, **last)(y).astype(jnp.float32)
     raw = depth_to_space(raw, stem)
     if fill is not None:

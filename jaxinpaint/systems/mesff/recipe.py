@@ -38,6 +38,7 @@ def default_config() -> ConfigDict:
     stem=1,  # O: squares of stem x stem pixels as channels; 1: M
     fill='none',  # O; 'smooth': the filter works on a smooth fill plus what the network adds
     norm='instance',  # M; 'none': no normalisation, which keeps absolute colours
+    encoder_skips=False,  # O; True: the encoder's features are added to the decoder's
     remat=False,
     kernel_init='normal_0.02',  # M; 'he_normal' for networks much narrower than 64
   )
