@@ -1,4 +1,6 @@
-"""The MESFF that ships in the package: small, for photographs of all kinds, on two CPU cores.
+"""A small MESFF for photographs of all kinds on two CPU cores, meant to ship in the package.
+
+Not trained to the end yet: no weights of it ship, and no result is claimed.
 
   python train.py --config configs/box_mesff.py --config.data.source=files:TRAIN.txt \\
     --config.data.eval_source=files:HELD_OUT.txt --workdir runs/box_mesff
@@ -8,13 +10,13 @@
 
 The first command may be stopped at any time and given again; the second starts from the averaged
 weights of wherever it stands, at 256 px, and lets the rate fall to zero. Data: photographs under
-free licences, listed with their authors in the package's licence notes; TRAIN.txt names all but the
-last 40 by name, HELD_OUT.txt those. The latter chose between settings; nothing was chosen on the
-photographs of the results.
+free licences. TRAIN.txt names all but the last 40 by name, HELD_OUT.txt those. The latter chose
+between settings; nothing was chosen on the photographs of the results.
 
 All settings are this project's own. An instance norm takes the absolute colour away, and MESFF has
 no path from input to output: so norms are off, and the network adds to a smooth fill (`fill`),
-which alone is about 1 dB better than Navier-Stokes in large holes. Few channels at full resolution
+which alone is 1.1 dB better than Navier-Stokes in holes of 40-60 % (16.81 and 17.88 dB of the hole,
+40 held-out photographs at 256 px). Few channels at full resolution
 are slow on a CPU: so 4 x 4 pixels are one (`stem`), and the decoder sees the encoder's features
 (`encoder_skips`). L1 of the hole only, no adversarial and no VGG terms.
 """
