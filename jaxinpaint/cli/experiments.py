@@ -6,6 +6,7 @@ import importlib.util
 import pathlib
 import re
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 from jaxinpaint.cli.command_line import Parser, path, sentence
@@ -47,10 +48,16 @@ def name(text: str) -> str:
   return '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
 
 
-def load(parser: Parser, given: argparse.Namespace) -> 'ConfigDict | None':
+def load(parser: Parser, given: argparse.Namespace, section: str = 'system') -> 'ConfigDict | None':
   """The config of --config with its fields as the flags say; None where no config is given.
 
-  A config that is not there, a wrong field or a wrong value ends the process as a wrong flag does.
+  A config that is not there, one of another command, a wrong field or a wrong value ends the
+  process as a wrong flag does.
+
+  Args:
+    parser: of the command.
+    given: its flags.
+    section: a field that every config of this command has.
   """
   if given.config is None:
     return None
@@ -65,9 +72,17 @@ def load(parser: Parser, given: argparse.Namespace) -> 'ConfigDict | None':
     left = values([parser.prog, *words])
     if left[1:]:
       raise ValueError(f'unexpected argument {left[1]!r}')
-    return values.config.lock()  # raises what ml_collections put off: a file that is not readable
+    config = values.config.lock()  # raises what was put off: a file that is not readable
+    if section not in config:
+      raise ValueError(f'--config {given.config} is of another command: it has no field {section}')
+    return config
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     parser.error(_in_our_words(sentence(error), given.config))
+  except Exception as error:  # the file is a program, so it can fail in any way
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    named = isinstance(error, SyntaxError)  # its message has the place
+    where = '' if named else f' ({place.filename}, line {place.lineno})'
+    parser.error(f'--config {given.config} cannot be run as Python: {sentence(error)}{where}')
 
 
 def _in_our_words(message: str, config: str) -> str:
@@ -79,6 +94,10 @@ def _in_our_words(message: str, config: str) -> str:
   if unknown:
     return f'--config {config} has no field {unknown[1]}'
   message = re.sub(r'invalid literal for int.*: (.*)', r'\1 must be a whole number', message)
+  if re.search("module '.*' has no attribute 'get_config'", message):
+    return f'--config {config} is no config: it has no function get_config'
+  if re.search(r'get_config\(\) takes 0 positional', message):
+    return f'--config {config}: this config has no variants: leave out the colon and what follows'
   wrapped = r'^flag --config=.*: Error whilst parsing config file: \w+: '
   return re.sub(wrapped, f'--config {config}: ', message)
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit code."""
   parser = _parser()
   given = parser.parse_args(argv)
-  config = experiments.load(parser, given)
+  config = experiments.load(parser, given, 'tables')
   if config is None or given.output is None:
     parser.error('give --config survey_study and --output DIR')
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.

@@ -78,6 +78,9 @@ def test_the_fields_of_a_config_are_flags(capsys):
     (['--config=quickstrat'], 'by name there are quickstart'),
     (['--config=configs/places2_mesf.py'], 'places2_mesff'),
     (['--config=quickstart:fast'], "--config quickstart:fast: unknown config variant 'fast'"),
+    (['--config=survey_study'], 'is of another command: it has no field system'),
+    (['--config=survey_study:fast'], 'this config has no variants'),
+    ([f'--config={command_line.__file__}'], 'is no config: it has no function get_config'),
     (['--config=quickstart', '--config.data.sise=3'], 'has no field sise; is size meant?'),
     (['--config=quickstart', '--config.data.zzz=3'], '--config quickstart has no field zzz'),
     (['--config=quickstart', '--config.data.size=abc'], "size=abc: 'abc' must be a whole number"),
@@ -85,10 +88,22 @@ def test_the_fields_of_a_config_are_flags(capsys):
     (['--config=quickstart', '--config.data.flip', 'x'], "unexpected argument 'x'"),
   ],
 )
-def test_a_mistaken_config_is_one_line(flags, message, capsys):
+def test_a_mistaken_config_is_one_line(flags, message, capsys, monkeypatch):
+  monkeypatch.delitem(sys.modules, 'config_config', raising=False)  # an earlier test's config
   made = parser()
   code, error = outcome(capsys, lambda: experiments.load(made, made.parse_args(flags)))
   assert code == 2 and error.count('\n') == 1 and message in error
+
+
+@pytest.mark.parametrize(
+  'text', ['{"flip": true}', 'import nosuch', 'def get_config(:', 'a = 1 / 0']
+)
+def test_a_config_that_python_cannot_run_is_one_line(text, capsys, tmp_path):
+  (tmp_path / 'mine').write_text(text)
+  made = parser()
+  given = made.parse_args([f'--config={tmp_path}/mine'])
+  code, error = outcome(capsys, lambda: experiments.load(made, given))
+  assert code == 2 and error.count('\n') == 1 and 'cannot be run as Python: ' in error
 
 
 def test_a_config_is_a_name_or_a_path(tmp_path, monkeypatch):
