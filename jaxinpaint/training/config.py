@@ -161,11 +161,12 @@ def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
   old, new = (c.to_dict() if isinstance(c, ConfigDict) else dict(c) for c in (old, new))
   lines = []
   for key in sorted(set(old) | set(new)):
-    a, b = old.get(key, '(none)'), new.get(key, '(none)')
+    a, b = old.get(key), new.get(key)
     if isinstance(a, dict) and isinstance(b, dict):
       lines += differences(a, b, f'{prefix}{key}.')
-    elif _listed(a) != _listed(b):
-      lines.append(f'{prefix}{key}: {a!r} -> {b!r}')
+    elif _listed(a) != _listed(b) or (key in old) != (key in new):
+      was, now = (repr(c[key]) if key in c else '(none)' for c in (old, new))
+      lines.append(f'{prefix}{key}: {was} -> {now}')
   return lines
 
 

@@ -5,6 +5,7 @@ config.optimizers.generator = dict(name='adam', learning_rate=1e-4, b1=0.0, b2=0
 """
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,8 +41,8 @@ def make_schedule(learning_rate: float, name: str = 'constant', arguments: Any =
     optax.schedules, f'{name}_schedule', None
   )
   if schedule is None or not callable(schedule):
-    choices = [n for n in dir(optax.schedules) if n.endswith('_schedule') or 'decay' in n]
-    raise ValueError(f'unknown schedule {name!r}; optax has: constant, {", ".join(choices)}')
+    choices = [n for n in dir(optax.schedules) if re.match('[a-z].*(_schedule|decay)', n)]
+    raise ValueError(f'unknown schedule {name!r}; optax has: {", ".join(choices)}')
   arguments = dict(arguments or {})
   peak = next(
     (p for p in ('init_value', 'peak_value') if p in inspect.signature(schedule).parameters), None

@@ -155,7 +155,7 @@ def test_a_run_of_other_networks_is_refused(tmp_path):
       'cosine_decay',
       r"optimizers\.generator\.schedule: 'constant' -> 'cosine_decay'",
     ),
-    ('sgd', 'momentum', 0.9, r"optimizers\.generator\.momentum: '\(none\)' -> 0\.9"),
+    ('sgd', 'momentum', 0.9, r'optimizers\.generator\.momentum: \(none\) -> 0\.9'),
   ],
 )
 def test_an_optimizer_of_another_structure_is_refused_before_anything_is_read(
