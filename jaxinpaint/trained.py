@@ -124,6 +124,8 @@ def _open_run(
   if not is_run(path):
     inside = sorted(p.name for p in path.glob('*.safetensors'))
     hint = f'; name one of its weight files: {", ".join(inside[:8])}' if inside else ''
+    if path.parent.name == 'checkpoints':
+      hint = f'; this checkpoint is called {path.parent.parent}@{path.name}'
     raise StoreError(f'{path} is no workdir of a training run (it has no folder checkpoints){hint}')
   # Orbax takes a second to import, and weights files do not need it.
   from jaxinpaint.weights import checkpoints

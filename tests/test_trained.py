@@ -125,6 +125,7 @@ MISTAKES = {
   'two steps': (lambda p, t: (f'{p}/run@3', 5), StoreError, 'names step 3, but step 5'),
   'step of a file': (lambda p, t: (p / 'file', 3), StoreError, 'step 3 was given'),
   'no run': (lambda p, t: p, StoreError, r'no workdir .*file\.safetensors'),
+  'a checkpoint': (lambda p, t: p / 'run/checkpoints/3', StoreError, r'is called .*run@3'),
   'foreign': (written('net.pth'), StoreError, r'python -m jaxinpaint\.weights import SYSTEM .*pth'),
   'unknown ending': (written('net.txt'), StoreError, 'not a weights file .* and no workdir'),
   'no json': (written('net.safetensors'), StoreError, r'has no net\.json beside it'),

@@ -156,5 +156,6 @@ def run(
     for path, reason in report.failed:
       print(f'  {path}: {reason}'.replace(f'{path}: {path}: ', f'{path}: '), file=sys.stderr)
     return 1
-  print(f'{len(report.written)} images written by {painter.name}')
+  n = len(report.written)
+  print(f'{n} image{"" if n == 1 else "s"} written by {painter.name}')
   return 0

@@ -133,6 +133,8 @@ class Inpainter:
     if isinstance(image, (list, tuple)):
       images, single = list(image), False
     else:
+      if isinstance(image, (str, os.PathLike)):
+        raise InpaintError(f'image is a path, {image}: read the file into an array first')
       image = np.asarray(image)
       single = image.ndim == 3
       if image.ndim not in (3, 4):

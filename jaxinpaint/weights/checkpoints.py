@@ -7,8 +7,10 @@ and of these only the networks that are asked for.
 Importing this module imports orbax, which takes a second: import it where a run is read.
 """
 
+import contextlib
+import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -95,7 +97,7 @@ def read_item(path: pathlib.Path, networks: Sequence[str] | None) -> dict[str, A
     networks: only these, if the item has them; None: all.
   """
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  with ocp.PyTreeCheckpointer() as reader:
+  with _without_warnings(), ocp.PyTreeCheckpointer() as reader:
     tree = reader.metadata(path).item_metadata.tree
     target = {
       n: jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), tree[n])
@@ -112,6 +114,18 @@ def read_item(path: pathlib.Path, networks: Sequence[str] | None) -> dict[str, A
         partial_restore=True,
       ),
     )
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  """Orbax warns that an item has no metadata of its own; the checkpoint that it is in has them."""
+  logger = logging.getLogger('absl')
+  wanted = lambda record: not str(record.msg).startswith('Metadata file does not exist')
+  logger.addFilter(wanted)
+  try:
+    yield
+  finally:
+    logger.removeFilter(wanted)
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> StoreError:

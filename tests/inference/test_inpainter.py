@@ -173,6 +173,7 @@ def test_shrinking_leaves_the_hole_out_of_the_mean():
   ('image', 'mask', 'words'),
   [
     (np.zeros((8, 8), np.uint8), np.zeros((8, 8)), r'shape \(8, 8\)'),
+    ('photo.jpg', np.zeros((8, 8)), 'image is a path, photo.jpg: read'),
     (np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8)), r'\(8, 8, 4\).*RGB'),
     (np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8)), 'repeat the grey channel'),
     (np.zeros((0, 8, 3), np.uint8), np.zeros((0, 8)), 'no pixels'),
