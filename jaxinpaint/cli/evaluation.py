@@ -283,7 +283,7 @@ def load_networks(
   Raises:
     ValueError, FileNotFoundError: of `files`.
   """
-  if wrong := [f for f in files if '=' not in f]:
+  if wrong := [f for f in files if '=' not in f or f.split('=')[0] not in deep.FILES]:
     raise ValueError(f'--network {wrong[0]!r} must be NAME=FILE, NAME of: {", ".join(deep.FILES)}')
   if not protocol.deep_metrics:
     return None

@@ -25,7 +25,7 @@ COMMANDS = {
   'prepare': ('prepare', 'download and prepare a data set of tensorflow-datasets'),
   'combine': ('combine', 'join reports that were measured apart into one comparison'),
   'resources': ('resources', 'measure what systems cost: parameters, time, memory, FLOPs'),
-  'study': ('study', "the survey's study, with its nine tables"),
+  'study': ('study', "the survey's study, with its fourteen tables"),
   'new-system': ('new_system', 'in a clone: write the files of a new system'),
 }
 

@@ -133,6 +133,15 @@ def test_the_home_folder_is_expanded_everywhere():
   assert command_line.path('a~b/c~') == 'a~b/c~'
 
 
+@pytest.mark.parametrize('text', ['inception', 'inceptoin=x.pth'])
+def test_a_network_that_no_metric_has_is_refused(text):
+  from jaxinpaint.cli import evaluation
+  from jaxinpaint.metrics import protocols
+
+  with pytest.raises(ValueError, match=f'--network .{text}. must be NAME=FILE, NAME of: incep'):
+    evaluation.load_networks(protocols.get('seed000'), [text], (64, 64))
+
+
 def test_steps_to_trace():
   assert command_line.span('100:110') == (100, 110)
   for text in ('100', '5:5', '7:3', 'a:b', ':', '-1:4', '1:2:3', ''):
