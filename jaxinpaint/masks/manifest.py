@@ -153,8 +153,9 @@ def freeze(
     FileExistsError: something else is in `output`, or another set.
     OSError: it cannot be written.
   """
-  if count < 1 or seed < 0:
-    raise ValueError(f'count {count} must be at least 1, seed {seed} at least 0')
+  for name, value, least in (('count', count, 1), ('seed', seed, 0)):
+    if value < least:
+      raise ValueError(f'{name} {value} must be at least {least}')
   output = pathlib.Path(output).expanduser()
   draws = {b.label: _drawn(b, spec, size, seed) for b in bins}
   for draw in draws.values():

@@ -147,13 +147,10 @@ def validate(config: ConfigDict) -> None:
 
 
 def _check_keys(got: ConfigDict, known: ConfigDict, section: str) -> None:
-  unknown = sorted(set(got) - set(known))
-  missing = sorted(set(known) - set(got))
-  if unknown or missing:
-    raise ValueError(
-      f'config.{section}: unknown {unknown or "none"}, missing {missing or "none"}; '
-      f'it has: {", ".join(sorted(known))}'
-    )
+  wrong = {'unknown': set(got) - set(known), 'missing': set(known) - set(got)}
+  words = [f'{what}: {", ".join(sorted(keys))}' for what, keys in wrong.items() if keys]
+  if words:
+    raise ValueError(f'config.{section}, {"; ".join(words)}; it has: {", ".join(sorted(known))}')
 
 
 def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
