@@ -71,7 +71,7 @@ class Generator(nn.Module):
       resolution; 1 as published.
     fill: 'none' as published; 'smooth': a smooth fill stands in the hole of the input, and the
       network adds to it. Untrained, it gives the fill.
-    remat: recompute the AOT blocks in the backward pass instead of keeping what they computed.
+    remat: recompute the AOT blocks in the backward pass instead of storing their results.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the convolutions; parameters, gates and the output are float32.
   """
@@ -100,9 +100,10 @@ class Generator(nn.Module):
       train: changes nothing here; taken as every network takes it.
 
     Returns:
-      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and what it came from: 'encoded',
-      'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and after the
-      last AOT block) and 'logit' f32[B,H,W,3] (before tanh; with a fill, what is added to it).
+      'out': f32[B,H,W,3] in [0,1], not composited with `image`; and intermediate results:
+      'encoded', 'first' and 'middle' (the features [B,H/4,W/4,4*width] before, after the first and
+      after the last AOT block) and 'logit' f32[B,H,W,3] (before tanh; added to the fill,
+      where there is one).
 
     Raises:
       ValueError: the network does not accept this image size.

@@ -166,8 +166,8 @@ class Generator(nn.Module):
     norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation
       but in the gates. Instance norms take the absolute colour away.
     encoder_skips: add FIIFB's encoder features to its decoder's of the same size.
-    remat: recompute the bottleneck's blocks in the backward pass instead of keeping what they
-      computed; less memory, about a quarter more time.
+    remat: recompute the bottleneck's blocks in the backward pass instead of storing their results:
+      less memory, about a quarter more time.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the computation. Parameters, statistics, the softmax, the filtering and the output
       are float32.

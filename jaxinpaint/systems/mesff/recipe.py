@@ -63,7 +63,7 @@ def default_config() -> ConfigDict:
 
 
 def inference(config: ConfigDict) -> Inference:
-  """How the system of `config` is run; raises ValueError for fields that make no sense."""
+  """How the system of `config` is run; raises ValueError for invalid fields."""
   stem = config.model.get('stem', 1)
   checks.stem('model.stem', stem)
   return joint_loss.inference(
