@@ -132,7 +132,7 @@ def migrate(stored: Mapping[str, Any], defaults: Callable[[str], ConfigDict]) ->
       unknown.
     ValueError: no such system.
   """
-  config = _tuples(stored.to_dict() if isinstance(stored, ConfigDict) else dict(stored))
+  config = tuples(stored.to_dict() if isinstance(stored, ConfigDict) else dict(stored))
   version = config.get('version', 0)
   if isinstance(version, bool) or not isinstance(version, int) or version < 0:
     raise ConfigVersionError(f'config.version {version!r} must be an integer of at least 0')
@@ -183,9 +183,10 @@ def _section(config: dict[str, Any], field: str) -> tuple[dict[str, Any] | None,
   return section, name
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
+  """Lists of a config as tuples: JSON has none, and flax modules want hashable fields."""
   if isinstance(value, Mapping):
-    return {k: _tuples(v) for k, v in value.items()}
+    return {k: tuples(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
-    return tuple(_tuples(v) for v in value)
+    return tuple(tuples(v) for v in value)
   return value

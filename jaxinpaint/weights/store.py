@@ -149,7 +149,7 @@ def load(path: Path) -> Stored:
 
 def read_config(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
   """The config that a weights file or a checkpoint holds as JSON; lists come back as tuples."""
-  return ml_collections.ConfigDict(_tuples(stored))
+  return ml_collections.ConfigDict(migrations.tuples(stored))
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -206,12 +206,3 @@ def _read_sidecar(weights: pathlib.Path, sidecar: pathlib.Path) -> dict[str, Any
   if missing:
     raise StoreError(f'{sidecar} lacks {sorted(missing)}: it is damaged, import the weights again.')
   return meta
-
-
-def _tuples(value: Any) -> Any:
-  """JSON has no tuples, and flax modules want hashable fields."""
-  if isinstance(value, dict):
-    return {k: _tuples(v) for k, v in value.items()}
-  if isinstance(value, list):
-    return tuple(_tuples(v) for v in value)
-  return value
