@@ -172,7 +172,7 @@ def changed(**fields):
   ('fields', 'message'),
   [
     (dict(training__steps=0), r'config\.training\.steps 0'),
-    (dict(training__stepz=1), r"unknown \['stepz'\]"),
+    (dict(training__stepz=1), 'unknown: stepz'),
     (dict(training__nan='ignore'), 'stop, skip, rollback'),
     (dict(dtype='float16'), "'float32' or 'bfloat16'"),
     (dict(data__batch_size=7, training__mesh=dict(data=8, fsdp=1)), 'batch_size 7'),
