@@ -2,7 +2,7 @@
 
   trained = load('runs/mesff')               # the newest checkpoint of a run
   trained = load('runs/mesff@100000')        # the checkpoint of a step
-  trained = load('~/misf.safetensors')       # a weights file, with misf.json beside it
+  trained = load('~/misf.safetensors')       # a weights file
   predictor = Predictor(trained.inference, trained.variables, trained.constants)
 
 Evaluation, inference and the measurement of costs all load through here, so the same mistake gets
@@ -79,7 +79,7 @@ def load(path: str | os.PathLike, step: int | None = None) -> Trained:
     if step is not None:
       raise StoreError(f'step {step} was given, but {path} is a weights file: leave it out')
     stored = store.load(path)
-    config, file = stored.config, path.with_suffix('.json')
+    config, file = stored.config, path
     read = Variables(stored.params, stored.stats).pick
   try:
     config = migrations.migrate(config, systems.default_config)

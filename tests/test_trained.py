@@ -1,6 +1,5 @@
 """One way in for weights: what is found, and the sentence for what is not."""
 
-import json
 import subprocess
 import sys
 
@@ -62,7 +61,6 @@ def value(found):
     ('run@5', None, 0.5, 'run, step 5'),
     ('file.safetensors', None, 2, 'file.safetensors'),
     ('file', None, 2, 'file'),
-    ('file.json', None, 2, 'file.json'),
   ],
 )
 def test_runs_steps_and_files(place, monkeypatch, path, step, number, origin):
@@ -73,18 +71,21 @@ def test_runs_steps_and_files(place, monkeypatch, path, step, number, origin):
   assert found.name == f'misf ({origin})' and found.constants == {}
 
 
-def edited(change):
-  """A copy of the weights file, its JSON changed."""
+def stored_with(system='misf', **fields):
+  """A copy of the weights file with another system or other fields in its config's model."""
 
   def make(place, tmp_path):
-    for ending in ('.safetensors', '.json'):
-      (tmp_path / f'x{ending}').write_bytes((place / f'file{ending}').read_bytes())
-    meta = json.loads((tmp_path / 'x.json').read_text())
-    change(meta)
-    (tmp_path / 'x.json').write_text(json.dumps(meta))
-    return tmp_path / 'x.safetensors'
+    stored = store.load(place / 'file')
+    config = stored.config.unlock()
+    config.model.update(fields)
+    return store.save(tmp_path / 'x', system, config, stored.params, stored.stats)
 
   return make
+
+
+def damaged_file(place, tmp_path):
+  (tmp_path / 'x.safetensors').write_bytes((place / 'file.safetensors').read_bytes()[:-1] + b'x')
+  return tmp_path / 'x'
 
 
 def written(name, data=b'x'):
@@ -104,13 +105,6 @@ def broken_run(place, tmp_path):
   return tmp_path / 'run'
 
 
-def other_networks(place, tmp_path):
-  config = narrow()
-  config.model.width = 8
-  stored = store.load(place / 'file')
-  return store.save(tmp_path / 'y', 'misf', config, stored.params, stored.stats)
-
-
 def another_network(place, tmp_path):
   stored = store.load(place / 'file')
   return store.save(tmp_path / 'y', 'misf', stored.config, {'critic': stored.params['generator']})
@@ -128,20 +122,20 @@ MISTAKES = {
   'a checkpoint': (lambda p, t: p / 'run/checkpoints/3', StoreError, r'is called .*run@3'),
   'foreign': (written('net.pth'), StoreError, r'python -m jaxinpaint\.weights import SYSTEM .*pth'),
   'unknown ending': (written('net.txt'), StoreError, 'not a weights file .* and no workdir'),
-  'no json': (written('net.safetensors'), StoreError, r'has no net\.json beside it'),
+  'no json': (written('net.safetensors'), StoreError, r'no net\.json beside it'),
   'damaged run': (broken_run, StoreError, r'damaged.*other steps here: \[3\]'),
-  'damaged file': (edited(lambda m: m['weights'].update(sha256='0')), StoreError, 'damaged'),
+  'damaged file': (damaged_file, StoreError, 'damaged'),
   'system': (
-    edited(lambda m: m['config'].update(system='nothing')),
+    stored_with('nothing'),
     StoreError,
-    r"x\.json is not one that this version knows: unknown system 'nothing'.*mesff",
+    r"x\.safetensors is not one that this version knows: unknown system 'nothing'.*mesff",
   ),
   'field': (
-    edited(lambda m: m['config']['model'].update(depth=3)),
+    stored_with(depth=3),
     StoreError,
-    r'x\.json is not one that this version knows: .*depth',
+    r'x\.safetensors is not one that this version knows: .*depth',
   ),
-  'other networks': (other_networks, StoreError, r'(?s)y\.safetensors.*do not fit.*in the network'),
+  'other networks': (stored_with(width=8), StoreError, r'(?s)x.*do not fit.*in the network'),
   'no network': (another_network, StoreError, 'lacks the networks generator'),
 }
 

@@ -22,7 +22,7 @@ COMMAND = 'jaxinpaint inpaint'
 def _parser() -> command_line.Parser:
   parser = command_line.Parser(COMMAND, __doc__)
   add, path, whole = parser.add_argument, command_line.path, command_line.whole
-  add('--weights', type=path, metavar='FILE', help='NAME.safetensors, with NAME.json beside it;')
+  add('--weights', type=path, metavar='FILE', help='a weights file, NAME.safetensors;')
   add('--workdir', type=path, metavar='DIR', help='or the workdir of a training run.')
   add('--step', type=whole(0), metavar='N', help='checkpoint of --workdir; default the newest.')
   add('--image', type=path, metavar='PATH', help='image file, or a folder of them.')

@@ -26,7 +26,7 @@ _FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit code."""
   commands = {
-    'import': ('published checkpoint files -> OUT.safetensors and OUT.json', _import_command),
+    'import': ('published checkpoint files -> OUT.safetensors', _import_command),
     'inspect': ('keys, shapes and types in a weight file', _inspect_command),
     'list': ('systems, their published weights, addresses and licences', _list_command),
     'fetch': ("networks that metrics and losses need -> this library's cache", _fetch_command),
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _import_command(argv: Sequence[str]) -> int:
   parser = command_line.Parser(
     'jaxinpaint weights import',
-    'Published checkpoint files -> OUT.safetensors and OUT.json.',
+    'Published checkpoint files -> OUT.safetensors.',
     'SYSTEM FILE [FILE2 ...] OUT [flags]',
   )
   add, path = parser.add_argument, command_line.path
@@ -112,7 +112,7 @@ def _import(given: argparse.Namespace) -> None:
     systems.published(given.system), files, out, given.format, overwrite=given.overwrite
   )
   meta = store.load(path).meta
-  print(f'wrote {path} and {path.with_suffix(".json").name}')
+  print(f'wrote {path}')
   for network, count in meta['networks'].items():
     print(f'  {network}: {count["parameters"]:,} parameters in {count["arrays"]} arrays')
   print(

@@ -44,8 +44,7 @@ def load(
   """Loads a system with its weights.
 
   Args:
-    path: a weights file (NAME.safetensors with NAME.json beside it), the workdir of a run, or
-      WORKDIR@STEP.
+    path: a weights file (.safetensors), the workdir of a run, or WORKDIR@STEP.
     step: of the checkpoint of a run; None: the newest.
     batch_size: see Inpainter.
     seed: for systems that draw random numbers.

@@ -50,7 +50,7 @@ def import_file(
   *,
   overwrite: bool = False,
 ) -> pathlib.Path:
-  """Reads published files, maps every key and writes safetensors + JSON.
+  """Reads published files, maps every key and writes a weights file.
 
   Args:
     system: whose files they are.
@@ -62,7 +62,7 @@ def import_file(
     overwrite: replace `out` if it exists.
 
   Returns:
-    Path of the safetensors file.
+    Path of the weights file.
 
   Raises:
     ValueError: no such format, or the system has none.

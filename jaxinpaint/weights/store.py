@@ -1,8 +1,11 @@
-"""This library's own weight files: NAME.safetensors with NAME.json beside it.
+"""This library's own weight files: NAME.safetensors, which says itself what it holds.
 
-The safetensors file holds the arrays, named 'params/NETWORK/...' and 'stats/NETWORK/...'. The JSON
-holds the format version, system, configuration, source, parameter counts, and the SHA-256 of the
-safetensors file. Both are written under a temporary name and then renamed.
+The file holds the arrays, named 'params/NETWORK/...' and 'stats/NETWORK/...', and in its header the
+card: JSON with the format version, system, configuration, source and parameter counts, and whatever
+else is known of the weights. A SHA-256 of the card and the arrays shows damage.
+
+Format version 1 was a pair, NAME.safetensors with the card in NAME.json beside it, and is still
+read.
 
   stored = store.load('misf_places2.safetensors')
   config = migrations.migrate(stored.config, systems.default_config)
@@ -24,7 +27,8 @@ import jaxinpaint
 from jaxinpaint import migrations
 from jaxinpaint.runtime import atomic, digest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+DTYPES = ('float32', 'float16')
 Path = str | os.PathLike
 
 
@@ -44,9 +48,9 @@ class Stored:
     system: name of the published system.
     config: ConfigDict(version, system, dtype, model, loss) as it was stored, of whatever version;
       lists in it come back as tuples.
-    params: {network: tree of numpy arrays}.
-    stats: {network: {collection: tree}}.
-    meta: the whole JSON.
+    params: {network: tree of numpy arrays}; what was stored in float16 comes back in float32.
+    stats: {network: {collection: tree}}, likewise.
+    meta: the card, all that the file says of the weights.
   """
 
   system: str
@@ -64,9 +68,11 @@ def save(
   stats: Mapping[str, Any] | None = None,
   *,
   source: Mapping[str, Any] | str | None = None,
+  about: Mapping[str, Any] | None = None,
+  dtype: str = 'float32',
   overwrite: bool = False,
 ) -> pathlib.Path:
-  """Writes NAME.safetensors and NAME.json.
+  """Writes NAME.safetensors.
 
   Args:
     path: NAME or NAME.safetensors; missing folders are made.
@@ -74,15 +80,17 @@ def save(
     config: ConfigDict or mapping; only dtype, model and loss of it are kept.
     params: {network: tree of arrays}.
     stats: {network: {collection: tree}}.
-    source: where the weights come from, kept in the JSON (a sentence or a JSON-able mapping).
-    overwrite: replace files that exist.
+    source: where the weights come from, kept in the card (a sentence or a JSON-able mapping).
+    about: what else the card says: licence, notes, results; JSON-able.
+    dtype: 'float16' halves the file: a number keeps 11 significant bits. 'float32': as they are.
+    overwrite: replace a file that exists (and the NAME.json of a pair).
 
   Returns:
-    Path of the safetensors file.
+    Path of the file.
 
   Raises:
-    FileExistsError: one of the two files exists and `overwrite` is False.
-    StoreError: a name holds '/', or there is nothing to save.
+    FileExistsError: the file exists and `overwrite` is False.
+    StoreError: a name holds '/', there is nothing to save, or a number is too large for `dtype`.
   """
   refuse_existing(path, overwrite)
   weights, sidecar = _paths(path)
@@ -90,61 +98,64 @@ def save(
   for part, networks in (('params', params), ('stats', stats or {})):
     for network, tree in networks.items():
       for name, leaf in _leaves(tree, (part, network)):
-        arrays[name] = np.ascontiguousarray(leaf)
+        arrays[name] = _stored_as(dtype, name, np.ascontiguousarray(leaf))
   if not any(name.startswith('params/') for name in arrays):
     raise StoreError(f'{weights}: there are no parameters to save')
-  weights.parent.mkdir(parents=True, exist_ok=True)
-  data = safetensors.numpy.save(arrays, metadata={'format': 'jaxinpaint', 'system': system})
   if not isinstance(config, ml_collections.ConfigDict):
     config = ml_collections.ConfigDict(dict(config))
   kept = {k: v for k, v in config.to_dict().items() if k in ('dtype', 'model', 'loss')}
-  meta = {
+  card = {
+    **(about or {}),
     'format_version': FORMAT_VERSION,
     'created_by': f'jaxinpaint {jaxinpaint.__version__}',
     'system': system,
     'config': {'version': migrations.VERSION, 'system': system, **kept},
     'networks': _counts(arrays),
+    'stored_as': dtype,
     'source': {'note': source} if isinstance(source, str) else dict(source or {}),
-    'weights': {
-      'file': weights.name,
-      'bytes': len(data),
-      'sha256': digest.of(data),
-    },
   }
-  atomic.write(weights, data)
-  atomic.write(sidecar, json.dumps(meta, indent=2) + '\n')
+  text = json.dumps(card)
+  header = {'format': 'jaxinpaint', 'card': text, 'sha256': _digest(text, arrays)}
+  pair = weights.exists() and sidecar.exists() and 'card' not in _header(weights.read_bytes())
+  weights.parent.mkdir(parents=True, exist_ok=True)
+  atomic.write(weights, safetensors.numpy.save(arrays, metadata=header))
+  if pair:  # its JSON describes what has just been replaced
+    sidecar.unlink()
   return weights
 
 
 def load(path: Path) -> Stored:
-  """Reads what `save` wrote; `path` is NAME, NAME.safetensors or NAME.json.
+  """Reads what `save` wrote, now or in format version 1.
+
+  Args:
+    path: NAME or NAME.safetensors; of a pair NAME.json, too.
 
   Raises:
     MissingWeights: no such weights.
-    StoreError: the JSON is missing, not ours or of a newer version, or the two files do not
-      belong together.
+    StoreError: the file is not this library's, of a newer version or damaged; or it is half of a
+      pair, or the two do not belong together.
   """
   weights, sidecar = _paths(path)
   if not weights.exists():
     raise MissingWeights(f'{weights}: no such file')
-  meta = _read_sidecar(weights, sidecar)
   data = weights.read_bytes()
-  want = meta['weights']['sha256']
-  if digest.of(data) != want:
-    raise StoreError(
-      f'{weights} ({len(data)} bytes) is not the file that {sidecar.name} describes '
-      f'({meta["weights"]["bytes"]} bytes, SHA-256 {want[:16]}...): it is damaged, or the two '
-      'come from different places. Copy or import both again.'
-    )
-  arrays = safetensors.numpy.load(data)
+  header = _header(data)
+  if 'card' in header:
+    card = _parse(header['card'], weights, FORMAT_VERSION)
+    arrays = _read_arrays(weights, data)
+    if _digest(header['card'], arrays) != header.get('sha256'):
+      raise _damaged(weights)
+  else:
+    card = _read_sidecar(weights, sidecar, data)
+    arrays = _read_arrays(weights, data)
   tree: dict[str, dict] = {'params': {}, 'stats': {}}
   for name, array in arrays.items():
     at: dict = tree
     *folders, last = name.split('/')
     for folder in folders:
       at = at.setdefault(folder, {})
-    at[last] = array
-  return Stored(meta['system'], read_config(meta['config']), tree['params'], tree['stats'], meta)
+    at[last] = array.astype(np.float32) if array.dtype == np.float16 else array
+  return Stored(card['system'], read_config(card['config']), tree['params'], tree['stats'], card)
 
 
 def read_config(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -154,9 +165,9 @@ def read_config(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
   """Raises FileExistsError when `save` would replace a file and `overwrite` is False."""
-  for file in _paths(path):
-    if file.exists() and not overwrite:
-      raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
+  file, _ = _paths(path)
+  if file.exists() and not overwrite:
+    raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
 
 
 def _paths(path: Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -186,23 +197,80 @@ def _counts(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
   return counts
 
 
-def _read_sidecar(weights: pathlib.Path, sidecar: pathlib.Path) -> dict[str, Any]:
+def _stored_as(dtype: str, name: str, array: np.ndarray) -> np.ndarray:
+  if dtype not in DTYPES:
+    raise StoreError(f'dtype {dtype!r} must be one of: {", ".join(DTYPES)}')
+  if dtype == 'float32' or not np.issubdtype(array.dtype, np.floating):
+    return array
+  largest = float(np.abs(array).max(initial=0))
+  if not largest <= float(np.finfo(np.float16).max):
+    raise StoreError(f'{name} holds {largest:.4g}, which float16 cannot: store float32')
+  return array.astype(np.float16)
+
+
+def _digest(card: str, arrays: Mapping[str, np.ndarray]) -> str:
+  """SHA-256 of the card and of each array with its name, type and shape, by name."""
+  parts: list[Any] = [card.encode()]
+  for name in sorted(arrays):
+    array = arrays[name]
+    parts += [f'{name} {array.dtype} {array.shape}'.encode(), array]
+  return digest.of(*parts)
+
+
+def _header(data: bytes) -> dict[str, str]:
+  """What the header of a safetensors file says besides the arrays; {} where it says nothing."""
+  try:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
+    return dict(header.get('__metadata__', {}))
+  except (ValueError, AttributeError, TypeError):
+    return {}
+
+
+def _read_arrays(weights: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
+  try:
+    return safetensors.numpy.load(data)
+  except safetensors.SafetensorError as error:
+    raise _damaged(weights) from error
+
+
+def _damaged(weights: pathlib.Path) -> StoreError:
+  return StoreError(f'{weights} is damaged: copy it, or import or export the weights, again.')
+
+
+def _read_sidecar(weights: pathlib.Path, sidecar: pathlib.Path, data: bytes) -> dict[str, Any]:
+  """The card of a pair; `data` is what the safetensors file holds."""
   if not sidecar.exists():
     raise StoreError(
-      f'{weights} has no {sidecar.name} beside it, which says what the weights are. Copy both '
-      'files; a published checkpoint is brought in by `python -m jaxinpaint.weights import`.'
+      f'{weights} has no card in it and no {sidecar.name} beside it, so nothing says what the '
+      'weights are. Copy both files of a pair; a published checkpoint is brought in by '
+      '`python -m jaxinpaint.weights import`.'
     )
-  try:
-    meta = json.loads(sidecar.read_text())
-    version = meta['format_version']
-  except (ValueError, KeyError, TypeError) as error:
-    raise StoreError(f'{sidecar} is not a description of jaxinpaint weights: {error!r}') from error
-  if version != FORMAT_VERSION:
+  card = _parse(sidecar.read_text(), sidecar, 1)
+  if 'weights' not in card:
+    raise StoreError(f"{sidecar} lacks ['weights']: it is damaged, import the weights again.")
+  want = card['weights']['sha256']
+  if digest.of(data) != want:
     raise StoreError(
-      f'{sidecar} is of format version {version!r} (by {meta.get("created_by")!r}); this is '
+      f'{weights} ({len(data)} bytes) is not the file that {sidecar.name} describes '
+      f'({card["weights"]["bytes"]} bytes, SHA-256 {want[:16]}...): it is damaged, or the two '
+      'come from different places. Copy or import both again.'
+    )
+  return card
+
+
+def _parse(text: str, file: pathlib.Path, known: int) -> dict[str, Any]:
+  """The card in `text`, which stands in `file`; `known` is the format version of such files."""
+  try:
+    card = json.loads(text)
+    version = card['format_version']
+  except (ValueError, KeyError, TypeError) as error:
+    raise StoreError(f'{file} is not a description of jaxinpaint weights: {error!r}') from error
+  if version != known:
+    raise StoreError(
+      f'{file} is of format version {version!r} (by {card.get("created_by")!r}); this is '
       f'jaxinpaint {jaxinpaint.__version__}, which reads version {FORMAT_VERSION}: update it.'
     )
-  missing = {'system', 'config', 'networks', 'weights'} - meta.keys()
+  missing = {'system', 'config', 'networks'} - card.keys()
   if missing:
-    raise StoreError(f'{sidecar} lacks {sorted(missing)}: it is damaged, import the weights again.')
-  return meta
+    raise StoreError(f'{file} lacks {sorted(missing)}: it is damaged, import the weights again.')
+  return card

@@ -12,7 +12,7 @@ VERSION/ holds
   image.png, mask.png       a photograph of scikit-image's wheel, 64 x 64, and a hole
   NAME.tar.xz               the workdir of a run: config.json, metrics.jsonl, checkpoints/2 and /4
   NAME.json, NAME.png       what that version made of it: see `expected` below
-  weights.safetensors       exported weights, with weights.json and weights.png, the picture
+  weights.safetensors       exported weights and weights.png, the picture
   configs.json              {NAME: the whole config} of every experiment in configs/ at that time
 
 The networks are as narrow as they can be, so that all of it is small. A run is of 6 steps and its
