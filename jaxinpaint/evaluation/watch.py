@@ -40,7 +40,13 @@ def check(config: ConfigDict) -> None:
       raise ValueError(
         f'config.evaluation.{name} {settings[name]!r} must be an integer of at least 1'
       )
-  protocol_of(config)
+  protocol = without_networks(protocol_of(config))
+  larger = [m.name for m in protocol.metrics if m.better == 'higher']
+  if config.training.patience and config.checkpoint.best not in larger:
+    raise ValueError(
+      f'config.checkpoint.best {config.checkpoint.best!r} must be one of the metrics that this '
+      f'protocol measures during training, higher being better: {", ".join(larger)}'
+    )
   if config.training.evaluate_every or config.training.sample_every or settings.at_end:
     ImagesSpec.of_config(config).load()
 
@@ -138,16 +144,34 @@ class Watch:
     )
     return np.asarray(picture)
 
-  def final(self, step: int, state: Any, constants: Constants) -> Results:
-    """The whole evaluation, with the classical fills, in evaluation/STEP/ and on the terminal."""
-    predict = self._blank.with_weights(state.averaged, constants)
+  def final(
+    self, step: int, result: Variables, constants: Constants, before: Variables | None = None
+  ) -> Results:
+    """The whole evaluation, with the classical fills, in evaluation/STEP/ and on the terminal.
+
+    Args:
+      step: of the result.
+      result: what the run leaves.
+      constants: of the recipe.
+      before: what the run started from. It becomes the row 'before', the result the row 'after',
+        and all differences are taken from 'before'.
+    """
+    rows = {self._config.system: self._blank.with_weights(result, constants)}
+    about = About(notes={'weights': f'step {step} of this run'})
+    if before is not None:
+      (after,) = rows.values()
+      rows = {'before': self._blank.with_weights(before, constants), 'after': after}
+      notes = {'before': self._config.init_from, 'after': f'step {step} of this run'}
+      if step == 0:
+        notes['result'] = 'no evaluation during training was better than the start, which is kept'
+      about = About(baseline='before', notes=notes)
     wanted = ImagesSpec.of_config(self._config)
     spec = EvaluationSpec(
-      {self._config.system: predict, **classical.PREDICTORS},
+      {**rows, **classical.PREDICTORS},
       wanted.load(),
       wanted.protocol,
       batch_size=self._config.evaluation.batch_size,
-      about=About(notes={'weights': f'step {step} of this run'}),
+      about=about,
     )
     return evaluate_and_report(spec, self._workdir / 'evaluation' / str(step))
 

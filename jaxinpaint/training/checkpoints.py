@@ -13,7 +13,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +44,19 @@ class OtherRunError(CheckpointError):
   exit_code = 78  # the config has to change, so a script must not just start it again
 
 
+class _Steps:
+  """A policy of orbax that keeps these steps.
+
+  Orbax has one for the best by a metric, but it forgets the metrics when the process ends.
+  """
+
+  steps: frozenset[int] = frozenset()
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
+    """One answer for each checkpoint."""
+    return [checkpoint.step in self.steps for checkpoint in checkpoints]
+
+
 class Checkpoints:
   """Saves and restores the states of one workdir.
 
@@ -51,22 +64,15 @@ class Checkpoints:
     workdir: of the run.
     keep: how many of the newest checkpoints are kept.
     keep_every: checkpoints at multiples of it are kept, too (0: none).
-    best: the best checkpoint by this metric is kept, too ('': none); larger is better.
   """
 
-  def __init__(
-    self, workdir: str | pathlib.Path, keep: int = 3, keep_every: int = 0, best: str = ''
-  ):
+  def __init__(self, workdir: str | pathlib.Path, keep: int = 3, keep_every: int = 0):
     """See the class."""
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    policies = [_policy.LatestN(keep)]
+    self._kept = _Steps()
+    policies = [_policy.LatestN(keep), self._kept]
     if keep_every:
       policies.append(_policy.EveryNSteps(keep_every))
-    if best:
-      metric = lambda metrics: metrics[best]
-      policies.append(
-        _policy.BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)
-      )
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=_policy.AnyPreservationPolicy(policies),
       cleanup_tmp_directories=True,
@@ -77,7 +83,6 @@ class Checkpoints:
       ),
     )
     self._saving: int | None = None
-    self._best = best
     self._manager_ = None
 
   @property
@@ -92,7 +97,7 @@ class Checkpoints:
     state: TrainState,
     config: ConfigDict,
     data: dict[str, Any],
-    metrics: Mapping[str, float] | None = None,
+    kept: Collection[int] = (),
   ) -> None:
     """Begins to write the state of `state.step`; returns once the arrays are copied to the host.
 
@@ -100,7 +105,7 @@ class Checkpoints:
       state: to save.
       config: of the run.
       data: position of the data, JSON-able.
-      metrics: of an evaluation of this state, for `best`.
+      kept: steps whose checkpoints are kept, too.
     """
     step = int(state.step)
     with self._reporting():
@@ -121,14 +126,10 @@ class Checkpoints:
       for name in _ARRAYS
       if jax.tree.leaves(getattr(state, name))
     }
-    if self._best and metrics and self._best not in metrics:
-      raise ValueError(
-        f'config.checkpoint.best {self._best!r} is not measured; there are: {", ".join(metrics)}'
-      )
-    self._saving = step
+    self._saving, self._kept.steps = step, frozenset(kept)
     args = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items)
     with self._reporting():
-      self._manager.save(step, args=args, metrics=metrics or None)
+      self._manager.save(step, args=args)
 
   def _seal(self) -> None:
     """Called by orbax, on its thread, when all files are written, before the folder is renamed."""

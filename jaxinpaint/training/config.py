@@ -55,6 +55,9 @@ def base(system: str) -> ConfigDict:
         sample_every=5000,  # grids of input | mask | output | truth; 0: never
         sample_count=4,
         evaluate_every=5000,  # on evaluation.quick_count held-out images; 0: never
+        # Evaluations in a row without a better checkpoint.best after which the run ends; its result
+        # is then the best evaluated step, the first one included (docs/monitoring.md). 0: off.
+        patience=0,
       )
     )
     config.checkpoint = ConfigDict(
@@ -132,6 +135,7 @@ def validate(config: ConfigDict) -> None:
   for name, value in positive.items():
     if not isinstance(value, int) or value < 1:
       raise ValueError(f'config.{name} {value!r} must be an integer of at least 1')
+  _check_patience(config)
   for name in ('sample_every', 'evaluate_every'):
     if config.training[name] < 0:
       raise ValueError(f'config.training.{name} {config.training[name]} must be >= 0 (0: never)')
@@ -144,6 +148,22 @@ def validate(config: ConfigDict) -> None:
     )
   if config.init_from and not pathlib.Path(config.init_from).expanduser().exists():
     raise ValueError(f'config.init_from {config.init_from!r} does not exist')
+
+
+def _check_patience(config: ConfigDict) -> None:
+  patience = config.training.patience
+  if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
+    raise ValueError(
+      f'config.training.patience {patience!r} must be a number of evaluations, or 0 for no early '
+      'stop'
+    )
+  for name in ('training.evaluate_every', 'checkpoint.best'):
+    value = config[name.split('.')[0]][name.split('.')[1]]
+    if patience and not value:
+      raise ValueError(
+        f'config.training.patience {patience} waits for a better evaluation, but config.{name} is '
+        f'{value!r}: set it, or config.training.patience=0'
+      )
 
 
 def _check_keys(got: ConfigDict, known: ConfigDict, section: str) -> None:

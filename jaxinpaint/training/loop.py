@@ -9,7 +9,7 @@ to the bit.
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 from absl import logging
@@ -23,6 +23,7 @@ from jaxinpaint.training.profiling import Profiler
 from jaxinpaint.training.run import Run, Watch
 from jaxinpaint.training.state import TrainState
 from jaxinpaint.training.writers import Writer
+from jaxinpaint.weights import checkpoints
 
 
 def train(
@@ -32,7 +33,10 @@ def train(
   watch: Callable[[Inference, ConfigDict, pathlib.Path], Watch] | None = None,
   profile: tuple[int, int] | None = None,
 ) -> TrainState:
-  """Trains, or continues to train, until `config.training.steps` steps are done.
+  """Trains, or continues to train, until all steps are done, or an early stop.
+
+  There are `config.training.steps`, or as many as the recipe's phases have. The early stop is that
+  of `config.training.patience`.
 
   Args:
     config: see `training.config.base`.
@@ -46,7 +50,8 @@ def train(
       profile/ of the workdir.
 
   Returns:
-    The last state.
+    The last state. With config.training.patience the result is that of the best evaluation, which
+    `trained.load(workdir)` reads.
 
   Raises:
     faults.Fault: one of its kinds, with a sentence and an exit code: ConfigurationError before any
@@ -61,7 +66,7 @@ def train(
       profiler = Profiler(profile, workdir, run.done, run.total, active=jax.process_index() == 0)
     except (ValueError, OSError, locks.InUse) as error:
       raise faults.ConfigurationError(str(error)) from error
-    if run.done >= run.total:
+    if run.ended:
       return _nothing_left(run)
     try:
       with faults.StopSignals() as stop:
@@ -80,15 +85,14 @@ def train(
 
 
 def _nothing_left(run: Run) -> TrainState:
-  """A run that has all its steps, and perhaps no evaluation yet."""
+  """A run that has all its steps, or stopped early, and perhaps has no evaluation yet."""
+  early = ', where it stopped early' if run.stopped_early else ''
   logging.info(
-    '%s is at step %d of %d: nothing is left to train.', run.workdir, run.done, run.total
+    '%s is at step %d of %d%s: nothing is left to train.', run.workdir, run.done, run.total, early
   )
   run.checkpoints.close()
-  missing = not (run.workdir / 'evaluation' / str(run.done)).exists()
-  if run.watch and run.config.evaluation.at_end and missing:
-    logging.info('The evaluation at the end is missing; it is made now.')
-    run.watch.final(run.done, run.state, run.constants)
+  if not (run.workdir / 'evaluation' / str(run.result)).exists():
+    _evaluate_at_end(run)
   return run.state
 
 
@@ -101,29 +105,60 @@ def _train(run: Run, profiler: Profiler, began: float, stop: faults.StopSignals)
       with activity.shown('Drawing the first pictures'):
         _show_samples(run.watch, run, writer)
     clock = files.enter_context(contextlib.closing(Clock(run, profiler, began)))
+    if not run.done:
+      _keep_start(run, clock, writer)
     _loop(run, clock, writer, stop)
-    if run.done < run.total:
+    if not run.ended:
       _save(run, clock, writer)
     run.checkpoints.wait()
-  if run.done == run.total and run.watch and run.config.evaluation.at_end:
-    run.watch.final(run.done, run.state, run.constants)
+  if run.stopped_early:
+    logging.info('Stopped early, at step %d of %d.', run.done, run.total)
+  if run.ended:
+    _evaluate_at_end(run)
   clock.report_end()
-  if run.done < run.total:
+  if not run.ended:
     raise faults.Stopped(
       f'stopped by a signal; step {run.done} is saved and the same command goes on'
     )
   return run.state
 
 
+def _keep_start(run: Run, clock: Clock, writer: Writer) -> None:
+  """Evaluates and saves what the run starts from, where its result may be that or is compared."""
+  if run.watch and run.config.training.patience and run.best is None:
+    with activity.shown('Evaluating what the run starts from'):
+      _evaluate(run.watch, run, writer)
+  if run.best or run.config.init_from:
+    _save(run, clock, writer)
+
+
+def _evaluate(watch: Watch, run: Run, writer: Writer) -> None:
+  means = watch.evaluate(run.done, run.state, run.constants)
+  writer.scalars(run.done, {f'evaluation/{k}': v for k, v in means.items()})
+  run.evaluated(means)
+
+
+def _evaluate_at_end(run: Run) -> None:
+  """The whole evaluation of the run's result, if the config asks for one."""
+  if not (run.watch and run.config.evaluation.at_end):
+    return
+  step, result, before = run.result, run.state.averaged, None
+  if step != run.done:
+    result = checkpoints.read(checkpoints.find(run.workdir, step))
+  if run.config.init_from and 0 in checkpoints.list_steps(run.checkpoints.folder):
+    before = checkpoints.read(checkpoints.find(run.workdir, 0))
+  run.watch.final(step, result, run.constants, before)
+
+
 def _loop(run: Run, clock: Clock, writer: Writer, stop: faults.StopSignals) -> None:
   """Takes the steps that are left, or those before a signal."""
   training, first = run.config.training, run.done + 1
-  due = lambda every: every and (run.done % every == 0 or run.done == run.total)
+  due = lambda every: every and (run.done % every == 0 or run.ended)
   if training.nan == 'rollback':
     run.save()  # the first step may be a sick one
   while True:
     try:
-      if run.done == run.total or stop.reached(run.done):
+      if run.ended or stop.reached(run.done):
         clock.settle()
         return
       _step(run, clock)
@@ -132,17 +167,16 @@ def _loop(run: Run, clock: Clock, writer: Writer, stop: faults.StopSignals) -> N
         writer.scalars(run.done, terms | speed)
         clock.show(terms, speed)
         run.checkpoints.check()
-      means = None
-      if run.watch and due(training.evaluate_every):
+      evaluated = run.watch and due(training.evaluate_every)
+      if run.watch and evaluated:
         with clock.paused():
-          means = run.watch.evaluate(run.done, run.state, run.constants)
-          writer.scalars(run.done, {f'evaluation/{k}': v for k, v in means.items()})
+          _evaluate(run.watch, run, writer)
       if run.watch and due(training.sample_every):
         with clock.paused():
           _show_samples(run.watch, run, writer)
-      if due(run.config.checkpoint.every) or means:
+      if due(run.config.checkpoint.every) or evaluated:
         with clock.paused():
-          _save(run, clock, writer, means)
+          _save(run, clock, writer)
     except numerics.Rollback:
       run.roll_back()
       writer.rewind(run.done)
@@ -168,9 +202,7 @@ def _show_samples(watch: Watch, run: Run, writer: Writer) -> None:
     writer.image(run.done, 'samples', picture)
 
 
-def _save(
-  run: Run, clock: Clock, writer: Writer, metrics: Mapping[str, float] | None = None
-) -> None:
+def _save(run: Run, clock: Clock, writer: Writer) -> None:
   clock.saved()
   writer.flush()  # a kill after the checkpoint must not lose numbers from before it
-  run.save(metrics)
+  run.save()

@@ -22,7 +22,7 @@ from jaxinpaint.recipe import Inference, Recipe
 from jaxinpaint.runtime import activity, atomic, distributed, faults, locks
 from jaxinpaint.runtime.environment import commit
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training import initial, numerics, sharding, state
+from jaxinpaint.training import early_stop, initial, numerics, sharding, state
 from jaxinpaint.training.checkpoints import Checkpoints
 from jaxinpaint.training.program import Program
 from jaxinpaint.training.run import Run, Watch, step_key, stream
@@ -58,6 +58,11 @@ def prepare(
     locks.InUse: another run is in the workdir.
   """
   config_lib.validate(config)
+  if config.training.patience and watch is None:
+    raise ValueError(
+      f'config.training.patience {config.training.patience} needs evaluations, and this run has no '
+      'watch: give one, as evaluation.watch.Watch, or set it to 0'
+    )
   mesh = sharding.make_mesh(**config.training.mesh)
   with activity.shown('Tracing the networks'):
     program = Program.of(config, mesh)
@@ -70,23 +75,19 @@ def prepare(
   constants = recipe.load_constants()
 
   _check_workdir(workdir)
-  checkpoints = Checkpoints(
-    workdir,
-    keep=config.checkpoint.keep,
-    keep_every=config.checkpoint.keep_every,
-    best=config.checkpoint.best if config.training.evaluate_every else '',
-  )
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.keep_every)
   checkpoints.check_writable()
   if alone is not None and jax.process_index() == 0:
     alone.enter_context(locks.hold(workdir / '.lock', f'--workdir {workdir}', _PATIENCE))
   with activity.shown('Looking for a checkpoint'):
     restored = checkpoints.restore(program.state, config)
   sick: dict[str, int] = {}
+  best: early_stop.Best | None = None
   if restored is None:
     current = _first_state(program, config)
   else:
     current, meta = restored
-    sick = meta['data'].get('sick', {})
+    sick, best = meta['data'].get('sick', {}), early_stop.stored(meta['data'])
     logging.info('Resumed %s at step %d.', workdir, int(current.step))
     _report_changes(meta, config)
   _write_workdir(workdir, config)
@@ -110,6 +111,7 @@ def prepare(
     watch=watched,
     total=total_steps(config, recipe),
     done=done,
+    best=best,
   )
 
 

@@ -11,10 +11,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from jaxinpaint.data import pipeline
-from jaxinpaint.recipe import Recipe
+from jaxinpaint.recipe import Recipe, Variables
 from jaxinpaint.runtime import faults
-from jaxinpaint.training import numerics, sharding
+from jaxinpaint.training import early_stop, numerics, sharding
 from jaxinpaint.training.checkpoints import CheckpointError, Checkpoints
+from jaxinpaint.training.early_stop import Best
 from jaxinpaint.training.state import TrainState
 
 # How often the decoding workers are restarted for one batch before the run gives up.
@@ -33,8 +34,17 @@ class Watch(Protocol):
   def samples(self, step: int, state: TrainState, constants: Any) -> np.ndarray | None:
     """A picture of a few test images, uint8[H, W, 3]; None on all processes but the first."""
 
-  def final(self, step: int, state: TrainState, constants: Any) -> Any:
-    """The whole evaluation after the last step."""
+  def final(
+    self, step: int, result: Variables, constants: Any, before: Variables | None = None
+  ) -> Any:
+    """The whole evaluation of a run's result, the weights of `step`, after the last step.
+
+    Args:
+      step: of the result.
+      result: averaged where the run keeps averages.
+      constants: of the recipe.
+      before: what the run started from, where config.init_from named it.
+    """
 
 
 @dataclasses.dataclass
@@ -56,6 +66,7 @@ class Run:
     watch: evaluations and pictures; None: there are none.
     total: how many steps the run has.
     done: how many of them are taken. (`state.step` is the same number, but on the device.)
+    best: of the evaluations so far; None: there was none, or config.checkpoint.best is ''.
   """
 
   config: ConfigDict
@@ -72,6 +83,23 @@ class Run:
   watch: Watch | None
   total: int
   done: int
+  best: Best | None = None
+
+  @property
+  def stopped_early(self) -> bool:
+    """Whether the last config.training.patience evaluations found nothing better."""
+    patience = self.config.training.patience
+    return bool(patience and self.best and self.best.since >= patience)
+
+  @property
+  def ended(self) -> bool:
+    """Whether no step is left to take."""
+    return self.done >= self.total or self.stopped_early
+
+  @property
+  def result(self) -> int:
+    """The step whose weights the run leaves: the best one with config.training.patience."""
+    return self.best.step if self.config.training.patience and self.best else self.done
 
   def next_batch(self) -> dict[str, np.ndarray]:
     """This process's rows of the next batch; workers that died are started again.
@@ -104,20 +132,42 @@ class Run:
         ) from error
     raise AssertionError('unreachable')
 
-  def save(self, metrics: Mapping[str, float] | None = None) -> None:
-    """Begins to write a checkpoint; all steps taken must have been checked by the guard.
+  def evaluated(self, means: Mapping[str, float]) -> None:
+    """Compares an evaluation of this state with the earlier ones.
 
-    Args:
-      metrics: of an evaluation of this state.
+    Raises:
+      ValueError: it lacks config.checkpoint.best.
     """
+    name = self.config.checkpoint.best
+    if not name:
+      return
+    if name not in means:
+      raise ValueError(
+        f'config.checkpoint.best {name!r} is not measured; there are: {", ".join(means)}'
+      )
+    self.best = early_stop.update(self.best, self.done, means[name])
+    if self.config.training.patience and self.best.since:
+      logging.info(
+        'No better %s than %.4g, of step %d, in %d evaluations; config.training.patience is %d.',
+        name, self.best.value, self.best.step, self.best.since, self.config.training.patience,
+      )  # fmt: skip
+
+  def save(self) -> None:
+    """Begins to write a checkpoint; all steps taken must have been checked by the guard."""
     position = {  # the step is enough; the rest lets a resumed run notice a change
       'next_batch': self.done,
       'seed': self.config.seed,
       'batch_size': self.config.data.batch_size,
       'length': pipeline.source_length(self.config.data),
       'sick': self.guard.record,
+      'best': dataclasses.asdict(self.best) if self.best else None,
     }
-    self.checkpoints.save(self.state, self.config, position, metrics)
+    if self.config.training.patience and self.best:
+      position['result'] = self.best.step  # what `weights.checkpoints.find` gives for the workdir
+    kept = [self.best.step] if self.best else []
+    if self.config.init_from:
+      kept.append(0)  # the evaluation at the end compares the result with it
+    self.checkpoints.save(self.state, self.config, position, kept)
     self.guard.saved()
 
   def roll_back(self) -> None:
@@ -133,8 +183,8 @@ class Run:
     restored = self.checkpoints.restore(abstract, self.config)
     if restored is None:
       raise CheckpointError(f'{self.checkpoints.folder} holds no checkpoint any more to go back to')
-    self.state = restored[0]
-    self.done = int(self.state.step)
+    self.state, meta = restored
+    self.done, self.best = int(self.state.step), early_stop.stored(meta['data'])
     self._restart_data()
     self.rng = step_key(self.config, self.mesh, self.guard.rollbacks)
     logging.warning(

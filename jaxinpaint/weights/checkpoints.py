@@ -34,18 +34,23 @@ def find(workdir: str | pathlib.Path, step: int | None = None) -> pathlib.Path:
 
   Args:
     workdir: of the run.
-    step: of the checkpoint; None: the newest.
+    step: of the checkpoint; None: the newest, or what the newest one says is the result of the run
+      (the best evaluated step, where the run has an early stop).
 
   Raises:
     MissingWeights: there is none; the message lists the steps that there are.
+    StoreError: the newest one cannot be read.
   """
   folder = pathlib.Path(workdir).absolute() / 'checkpoints'
   steps = list_steps(folder)
   if not steps:
     raise MissingWeights(f'{workdir} holds no checkpoint: is it the --workdir of a training run?')
-  if step is not None and step not in steps:
+  if step is None:
+    meta = read_meta(folder / str(steps[-1]))
+    step = meta.get('data', {}).get('result', steps[-1])
+  if step not in steps:
     raise MissingWeights(f'{workdir} has no checkpoint of step {step}; there are: {steps}')
-  return folder / str(steps[-1] if step is None else step)
+  return folder / str(step)
 
 
 def read_meta(path: pathlib.Path) -> dict[str, Any]:

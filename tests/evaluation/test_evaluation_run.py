@@ -56,7 +56,7 @@ def toy_config():
         source='sample', split='train', eval_source='', eval_split='test', data_dir='', size=SIZE,
         crop='random',
       ),
-      training=dict(evaluate_every=1, sample_every=1, sample_count=3),
+      training=dict(evaluate_every=1, sample_every=1, sample_count=3, patience=0),
       evaluation=dict(
         protocol='seed000', masks='irregular', count=5, batch_size=2, quick_count=4, at_end=True
       ),
@@ -356,7 +356,7 @@ def test_watch(toy, tmp_path, capsys):
   picture = cv2.imread(str(tmp_path / 'samples' / '0000004.png'))[..., ::-1]
   np.testing.assert_array_equal(picture, shown)
 
-  results = watcher.final(4, STATE, {})
+  results = watcher.final(4, STATE.averaged, {})
   assert results.count == 5 and (tmp_path / 'evaluation' / '4' / 'report.md').exists()
   printed = capsys.readouterr().out
   assert 'Telea' in printed and 'toy beats all classical fills in none of the 24 means.' in printed

@@ -117,8 +117,8 @@ class Watch:
     self.asked.append(('samples', step, int(state.step)))
     return np.zeros((8, 8, 3), np.uint8)
 
-  def final(self, step, state, constants):
-    self.asked.append(('final', step, int(state.step)))
+  def final(self, step, result, constants, before=None):
+    self.asked.append(('final', step, before))
 
 
 def test_the_loop_asks_for_evaluations_and_pictures_and_writes_them(tmp_path, config):
@@ -135,7 +135,7 @@ def test_the_loop_asks_for_evaluations_and_pictures_and_writes_them(tmp_path, co
   (watch,) = watches
   assert watch.asked == [
     *(('samples', 0, 0), ('evaluate', 2, 2), ('samples', 3, 3), ('evaluate', 4, 4)),
-    *(('evaluate', 5, 5), ('samples', 5, 5), ('final', 5, 5)),
+    *(('evaluate', 5, 5), ('samples', 5, 5), ('final', 5, None)),
   ]
   seen = {
     line['step']: line['evaluation/psnr'] for line in lines(tmp_path) if 'evaluation/psnr' in line
