@@ -3,7 +3,7 @@
   import jaxinpaint
 
   jaxinpaint.list_systems()                         # the published systems there are
-  inpainter = jaxinpaint.load('runs/quickstart')    # a training run, or weights.safetensors
+  inpainter = jaxinpaint.load()                     # or a training run, or weights.safetensors
   completed = inpainter(image, mask)                # uint8[H, W, 3], and [H, W] with 255 = hole
 
 `image` and `completed` have the same shape and type, and the same pixels wherever the mask is no

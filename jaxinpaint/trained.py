@@ -1,5 +1,6 @@
 """A system with its trained weights, found and checked: the one way in for files and runs.
 
+  trained = load('mesff/box')                # weights that come with the library (weights.names)
   trained = load('runs/mesff')               # the newest checkpoint of a run
   trained = load('runs/mesff@100000')        # the checkpoint of a step
   trained = load('~/misf.safetensors')       # a weights file
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import migrations, systems
 from jaxinpaint.recipe import Constants, Inference, Variables
-from jaxinpaint.weights import mapping, store
+from jaxinpaint.weights import mapping, names, store
 from jaxinpaint.weights.store import MissingWeights, StoreError
 
 # Files that hold weights, but not as this library stores them.
@@ -48,20 +49,25 @@ class Trained:
   @property
   def origin(self) -> str:
     """Where the weights come from, for reports."""
-    return str(self.path) if self.step is None else f'{self.path}, step {self.step}'
+    if self.step is None:
+      return names.name_of(self.path) or str(self.path)
+    return f'{self.path}, step {self.step}'
 
   @property
   def name(self) -> str:
-    """'SYSTEM (FILE)' or 'SYSTEM (FOLDER, step N)', for messages."""
+    """'SYSTEM/NAME', 'SYSTEM (FILE)' or 'SYSTEM (FOLDER, step N)', for messages."""
+    if name := names.name_of(self.path):
+      return name
     where = self.path.name if self.step is None else f'{self.path.name}, step {self.step}'
     return f'{self.config.system} ({where})'
 
 
-def load(path: str | os.PathLike, step: int | None = None) -> Trained:
+def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trained:
   """Loads a system with its weights and checks that they fit.
 
   Args:
-    path: WORKDIR or WORKDIR@STEP of a run, or a weights file; a leading ~ is the home folder.
+    path: WORKDIR or WORKDIR@STEP of a run, a weights file, or a name of `weights.names`; a leading
+      ~ is the home folder. None: the default weights.
     step: of the checkpoint of a run, where the path does not name it; None: the newest.
 
   Raises:
@@ -70,12 +76,12 @@ def load(path: str | os.PathLike, step: int | None = None) -> Trained:
       is not one that this version knows, or its weights do not fit its system.
     OSError: a file that exists cannot be read, or a frozen network that inference needs is missing.
   """
-  path, step = _split_step(path, step)
+  path, step = (names.find(path), step) if path is None else _split_step(path, step)
   if path.is_dir():
     step, config, read = _open_run(path, step)
     file = path / 'checkpoints' / str(step)
   else:
-    _check_file(path)
+    check_file(path)
     if step is not None:
       raise StoreError(f'step {step} was given, but {path} is a weights file: leave it out')
     stored = store.load(path)
@@ -106,7 +112,7 @@ def is_run(path: str | os.PathLike) -> bool:
 
 def _split_step(path: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int | None]:
   """(the path with ~ expanded, the step that it names behind '@')."""
-  whole = pathlib.Path(path).expanduser()
+  whole = names.find(path)
   folder, at, named = str(path).rpartition('@')
   if not at or whole.exists():
     return whole, step
@@ -114,7 +120,7 @@ def _split_step(path: str | os.PathLike, step: int | None) -> tuple[pathlib.Path
     raise StoreError(f'{path}: what follows @ must be the step of a checkpoint, not {named!r}')
   if step is not None and step != int(named):
     raise StoreError(f'{path} names step {named}, but step {step} was given too: leave one out')
-  return pathlib.Path(folder).expanduser(), int(named)
+  return names.find(folder), int(named)
 
 
 def _open_run(
@@ -135,7 +141,8 @@ def _open_run(
   return int(folder.name), config, lambda networks: checkpoints.read(folder, networks)
 
 
-def _check_file(path: pathlib.Path) -> None:
+def check_file(path: pathlib.Path) -> None:
+  """Raises StoreError, or MissingWeights, unless `path` may be a weights file of this library."""
   if path.suffix.lower() in _FOREIGN:
     raise StoreError(
       f'{path} is not a weights file of this library (.safetensors); a published checkpoint is '
@@ -146,8 +153,8 @@ def _check_file(path: pathlib.Path) -> None:
     inside = sorted(p.name for p in near.glob('*.safetensors'))
     hint = f'{near} holds {", ".join(inside[:8])}' if inside else f'the path exists up to {near}'
     raise MissingWeights(
-      f'there are no weights at {path} ({hint}): give the workdir of a run, WORKDIR@STEP or a '
-      'weights file'
+      f'there are no weights at {path} ({hint}): give the workdir of a run, WORKDIR@STEP, a '
+      f'weights file, or the name of weights that come with the library: {", ".join(names.FILES)}'
     )
   if path.exists() and path.suffix not in ('.safetensors', '.json', ''):
     raise StoreError(

@@ -27,7 +27,7 @@ def _parser() -> command_line.Parser:
   several = dict(action='append', default=[], type=path)
   add('--workdir', type=path, metavar='DIR', help='a training run;')
   add('--step', type=whole(), metavar='N', help='its checkpoint; default the newest.')
-  add('--weights', type=path, metavar='FILE', help='or a weights file (.safetensors).')
+  add('--weights', type=path, metavar='FILE', help='or a weights file, or a name as mesff/box.')
   add(
     '--row',
     metavar='NAME=PATH',

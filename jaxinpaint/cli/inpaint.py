@@ -1,10 +1,12 @@
 """Fills the holes of image files.
 
-  jaxinpaint inpaint --weights misf.safetensors --image photo.jpg --mask hole.png --output out.png
-  jaxinpaint inpaint --workdir runs/quickstart --image photos/ --mask masks/ --output repaired/
+  jaxinpaint inpaint --image photo.jpg --mask hole.png --output out.png
+  jaxinpaint inpaint --weights misf.safetensors --image photos/ --mask masks/ --output repaired/
+  jaxinpaint inpaint --workdir runs/quickstart --image photos/ --mask hole.png --output repaired/
 
-White is the hole in a mask. Folders pair by name; one mask file serves all images. In a clone,
-`python inpaint.py` is the same command.
+Without --weights and --workdir, weights that come with the library are used; `jaxinpaint weights
+list` names them. White is the hole in a mask. Folders pair by name; one mask file serves all
+images. In a clone, `python inpaint.py` is the same command.
 
 Exit codes: 0; 1 where some files of a folder failed; 2 with a sentence where nothing could be done.
 """
@@ -22,7 +24,7 @@ COMMAND = 'jaxinpaint inpaint'
 def _parser() -> command_line.Parser:
   parser = command_line.Parser(COMMAND, __doc__)
   add, path, whole = parser.add_argument, command_line.path, command_line.whole
-  add('--weights', type=path, metavar='FILE', help='a weights file, NAME.safetensors;')
+  add('--weights', type=path, metavar='FILE', help='a weights file, or a name as mesff/box;')
   add('--workdir', type=path, metavar='DIR', help='or the workdir of a training run.')
   add('--step', type=whole(0), metavar='N', help='checkpoint of --workdir; default the newest.')
   add('--image', type=path, metavar='PATH', help='image file, or a folder of them.')
@@ -68,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   missing = [f'--{name}' for name in ('image', 'mask', 'output') if not getattr(given, name)]
   if missing:
     parser.error(f'give {", ".join(missing)}')
-  if (given.weights is None) == (given.workdir is None):
-    parser.error('give either --weights or --workdir')
+  if given.weights is not None and given.workdir is not None:
+    parser.error('give either --weights or --workdir, not both')
   if given.step is not None and given.workdir is None:
     parser.error('--step goes with --workdir')
   command_line.setup_logging(quiet=True)
@@ -99,8 +101,8 @@ def run(
   """The exit code: 0; 1: some files of a folder failed; 2: nothing could be done.
 
   Args:
-    weights: a weights file, or else
-    workdir: a training run's.
+    weights: a weights file or a name of weights; or else
+    workdir: a training run's. Without either, the default weights.
     step: its checkpoint.
     image: see `files.inpaint_files`, as mask, output, invert_mask, overwrite and format.
     mask: file or folder.

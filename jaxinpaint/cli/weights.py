@@ -1,8 +1,10 @@
-"""Imports published weights; looks into weight files.
+"""Weights: what comes with the library, published files imported, runs exported.
 
-  jaxinpaint weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
-  jaxinpaint weights inspect FILE
   jaxinpaint weights list
+  jaxinpaint weights show NAME | FILE
+  jaxinpaint weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
+  jaxinpaint weights export WORKDIR[@STEP] OUT [--dtype float16] [--licence TEXT] [--note TEXT]
+  jaxinpaint weights inspect FILE
   jaxinpaint weights fetch fid-inception | --list [--from FILE]
 
 FILE may be the prefix, or the folder, of a TensorFlow checkpoint. `python -m jaxinpaint.weights` is
@@ -26,9 +28,14 @@ _FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit code."""
   commands = {
+    'list': ('weights in the library and published ones: addresses, licences', _list_command),
+    'show': ('the card of weights: training, results, licence, limits', _show_command),
     'import': ('published checkpoint files -> OUT.safetensors', _import_command),
+    'export': (
+      "a run's averaged weights -> OUT.safetensors, with their card",
+      _export_command,
+    ),
     'inspect': ('keys, shapes and types in a weight file', _inspect_command),
-    'list': ('systems, their published weights, addresses and licences', _list_command),
     'fetch': ("networks that metrics and losses need -> this library's cache", _fetch_command),
   }
   return command_line.choose('jaxinpaint weights', __doc__, commands, argv)
@@ -48,6 +55,31 @@ def _import_command(argv: Sequence[str]) -> int:
   return _run(parser, _import, argv)
 
 
+def _export_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser(
+    'jaxinpaint weights export',
+    "A run's averaged weights -> OUT.safetensors, with their card.",
+    'WORKDIR[@STEP] OUT [flags]',
+  )
+  add, path = parser.add_argument, command_line.path
+  add('run', type=path, metavar='WORKDIR[@STEP]', help='a training run; default its newest step.')
+  add('out', type=path, metavar='OUT', help='the file to write.')
+  add('--dtype', choices=['float32', 'float16'], default='float32', help='float16: half the size.')
+  add('--licence', default='', metavar='TEXT', help='of the weights.')
+  add('--note', action='append', default=[], metavar='TEXT', help='for the card; several times.')
+  add('--results', type=path, metavar='FOLDER', help="of an evaluation's report, for the card.")
+  add('--row', default='', metavar='NAME', help='of the run, in a report about several systems.')
+  parser.switch('overwrite', help='replace OUT if it exists.')
+  return _run(parser, _export, argv)
+
+
+def _show_command(argv: Sequence[str]) -> int:
+  parser = command_line.Parser('jaxinpaint weights show', 'The card of weights.', 'NAME | FILE')
+  add = parser.add_argument
+  add('path', type=command_line.path, metavar='NAME', help='as mesff/box, or a weights file.')
+  return _run(parser, _show, argv)
+
+
 def _inspect_command(argv: Sequence[str]) -> int:
   parser = command_line.Parser(
     'jaxinpaint weights inspect', 'Keys, shapes and types in a weight file.', 'FILE'
@@ -58,7 +90,9 @@ def _inspect_command(argv: Sequence[str]) -> int:
 
 def _list_command(argv: Sequence[str]) -> int:
   parser = command_line.Parser(
-    'jaxinpaint weights list', 'Systems, their published weights, addresses and licences.', ''
+    'jaxinpaint weights list',
+    'Weights that come with the library; systems, their published weights and licences.',
+    '',
   )
   return _run(parser, _list, argv)
 
@@ -120,10 +154,35 @@ def _import(given: argparse.Namespace) -> None:
   )
 
 
-def _inspect(given: argparse.Namespace) -> None:
-  from jaxinpaint.weights import reader
+def _export(given: argparse.Namespace) -> None:
+  from jaxinpaint.cli import cards
 
-  rows = [(k, 'x'.join(map(str, shape)), dtype) for k, shape, dtype in reader.describe(given.file)]
+  path = cards.export(
+    given.run,
+    given.out,
+    dtype=given.dtype,
+    licence=given.licence,
+    notes=given.note,
+    results=given.results,
+    row=given.row,
+    overwrite=given.overwrite,
+  )
+  print(f'wrote {path} ({path.stat().st_size / 1e6:.1f} MB)')
+  if not given.licence:
+    print('  licence: not stated; --licence says it to those who get the file')
+
+
+def _show(given: argparse.Namespace) -> None:
+  from jaxinpaint.cli import cards
+
+  print('\n'.join(cards.describe(given.path)))
+
+
+def _inspect(given: argparse.Namespace) -> None:
+  from jaxinpaint.weights import names, reader
+
+  file = names.find(given.file)
+  rows = [(k, 'x'.join(map(str, shape)), dtype) for k, shape, dtype in reader.describe(file)]
   if not rows:
     print(f'{given.file} is empty')
     return
@@ -147,7 +206,12 @@ def _fetch(given: argparse.Namespace) -> None:
 
 def _list(given: argparse.Namespace) -> None:
   from jaxinpaint import systems
+  from jaxinpaint.weights import names
 
+  for name, file in names.FILES.items():
+    there = 'in the library' if (names.FOLDER / file).exists() else 'missing in this installation'
+    default = ', used where none are given' if name == names.DEFAULT else ''
+    print(f'{name}: {there}{default}; `jaxinpaint weights show {name}`')
   for system in systems.list_systems():
     known = systems.published(system).formats
     if not known:

@@ -81,6 +81,17 @@ def make(name: str, split: str = 'train', *, data_dir: str = '') -> Source:
   )
 
 
+def kind(name: str) -> str:
+  """What a source is, without its path: 'sample', 'folder', 'files' or 'tfds:NAME'."""
+  name = name.strip()
+  word, colon, _ = name.partition(':')
+  if name == 'sample' or word == 'tfds':
+    return name
+  if colon and word in ('folder', 'files'):
+    return word
+  return 'files' if name.lower().endswith('.txt') else 'folder'
+
+
 @dataclasses.dataclass(frozen=True)
 class FileSource:
   """Images by path."""

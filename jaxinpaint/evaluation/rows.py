@@ -1,7 +1,8 @@
 """Rows as the user names them, and the default place of a report about one.
 
---row NAME=PATH     PATH is WORKDIR or WORKDIR@STEP of a run, a weights file (.safetensors), or a
-                    folder of outputs (see `folders`)
+--row NAME=PATH     PATH is WORKDIR or WORKDIR@STEP of a run, a weights file (.safetensors), the
+                    name of weights that come with the library (mesff/box), or a folder of outputs
+                    (see `folders`)
 """
 
 import os

@@ -1,6 +1,6 @@
 """A user's pictures: checked, run through a system, and pasted back.
 
-  inpainter = load('misf.safetensors')
+  inpainter = load()                           # or load('misf.safetensors'), load('runs/mesff')
   completed = inpainter(image, mask)           # one image
   completed = inpainter(images, masks)         # a batch, or a list of images of different sizes
 
@@ -32,7 +32,7 @@ class InpaintError(ValueError):
 
 
 def load(
-  path: str | os.PathLike,
+  path: str | os.PathLike | None = None,
   *,
   step: int | None = None,
   batch_size: int = 8,
@@ -44,7 +44,8 @@ def load(
   """Loads a system with its weights.
 
   Args:
-    path: a weights file (.safetensors), the workdir of a run, or WORKDIR@STEP.
+    path: a weights file (.safetensors), the workdir of a run, WORKDIR@STEP, or the name of weights
+      that come with the library (`jaxinpaint weights list`). None: the default ones.
     step: of the checkpoint of a run; None: the newest.
     batch_size: see Inpainter.
     seed: for systems that draw random numbers.

@@ -8,12 +8,12 @@ Before you add, rename or remove a field, read jaxinpaint/migrations.py: checkpo
 files contain configs of earlier versions, and these must keep loading.
 """
 
-import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxinpaint import migrations, systems
+from jaxinpaint.weights import names
 
 
 def base(system: str) -> ConfigDict:
@@ -146,8 +146,11 @@ def validate(config: ConfigDict) -> None:
     raise ValueError(
       f'config.training.nan {config.training.nan!r} must be one of: {", ".join(policies)}'
     )
-  if config.init_from and not pathlib.Path(config.init_from).expanduser().exists():
-    raise ValueError(f'config.init_from {config.init_from!r} does not exist')
+  if config.init_from and not names.find(config.init_from).exists():
+    raise ValueError(
+      f'config.init_from {config.init_from!r} does not exist: give a weights file, the workdir of '
+      f'a run, or the name of weights that come with the library: {", ".join(names.FILES)}'
+    )
 
 
 def _check_patience(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ from absl import logging
 
 from jaxinpaint.recipe import Recipe, Variables
 from jaxinpaint.training.state import TrainState
-from jaxinpaint.weights import checkpoints, store
+from jaxinpaint.weights import checkpoints, names, store
 
 
 def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainState:
@@ -20,15 +20,15 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
   generator often comes without its discriminator). Averages start from the loaded parameters.
 
   Args:
-    path: a weights file (.safetensors) or the workdir of a run.
+    path: a weights file (.safetensors), the workdir of a run, or a name of `weights.names`.
     state: the initial state.
     recipe: the recipe of the state.
 
   Raises:
     ValueError: no network fits, or a network has other parameters; lists the first of them.
-    OSError: no such file.
+    OSError: no such file; a name whose file this installation lacks.
   """
-  path = pathlib.Path(path).expanduser()
+  path = names.find(path)
   if path.is_dir():
     loaded = checkpoints.read(checkpoints.find(path))
   else:

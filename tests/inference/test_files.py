@@ -19,7 +19,7 @@ from jaxinpaint.inference.files import inpaint_files
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.predictor import Predictor
-from jaxinpaint.weights import store
+from jaxinpaint.weights import names, store
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 rng = np.random.default_rng(2)
@@ -353,6 +353,19 @@ def test_the_command(weights, desk, capsys):
   assert '1 of 2 images failed' in capsys.readouterr().err and (desk / 'out' / 'b.png').exists()
 
 
+def test_without_weights_the_default_ones_are_used(weights, desk, capsys, monkeypatch):
+  files = dict(image=desk / 'a.png', mask=desk / 'm.png', output=desk / 'o.png')
+  monkeypatch.setattr(names, 'FOLDER', weights.parent)
+  assert inpaint.run(**files) == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1 and f'weights {names.DEFAULT} are not in this installation' in error
+  monkeypatch.setitem(names.FILES, names.DEFAULT, weights.name)
+  flags = [word for name, path in files.items() for word in (f'--{name}', str(path))]
+  assert inpaint.main(flags) == 0
+  assert f'1 image written by {names.DEFAULT}' in capsys.readouterr().out
+  assert jaxinpaint.load().name == names.DEFAULT
+
+
 def inpaint_py(*flags):
   return subprocess.run(
     [sys.executable, 'inpaint.py', *map(str, flags)],
@@ -368,7 +381,7 @@ def test_the_program_says_what_is_wrong_in_a_sentence(desk):
   process = inpaint_py('--weights', desk / 'none.safetensors', *paths)
   assert process.returncode == 2 and 'Traceback' not in process.stderr
   assert 'there are no weights at' in process.stderr
-  process = inpaint_py(*paths)
+  process = inpaint_py('--weights', 'a', '--workdir', 'b', *paths)
   assert process.returncode != 0 and 'give either --weights or --workdir' in process.stderr
   assert 'Traceback' not in process.stderr
 
