@@ -12,10 +12,10 @@ to 110 (docs/monitoring.md). The last line is one of two processes; Cloud TPU, S
 need none of its flags (docs/pods.md). Run the same command again to go on from the newest
 checkpoint. In a clone, `python train.py` is the same command.
 
-Exit codes: 0 every step is done, or an early stop; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and saved, 69 a process
-or data worker died: run it again; 74 the disk is full or read-only: run it again when that is
-mended; 65 numbers not finite, 78 config or data, 2 command line: something has to be changed; 1 an
-unforeseen error. See docs/faults.md.
+Exit codes: 0 every step is done, or an early stop; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and
+saved, 69 a process or data worker died: run it again; 74 the disk is full or read-only: run it
+again when that is mended; 65 numbers not finite, 78 config or data, 2 command line: something has
+to be changed; 1 an unforeseen error. See docs/faults.md.
 """
 
 import faulthandler
