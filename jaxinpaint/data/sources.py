@@ -6,6 +6,8 @@
   'files:LIST.txt'             one path a line, relative to the list
   'tfds:NAME', 'tfds:NAME/CONFIG'   a tensorflow_datasets set prepared as array_record
 
+A split such as 'every 10th' takes a part of any of them (`held_out`).
+
 A source is a sequence of uint8[H, W, 3] RGB images of any size. It can be pickled and read from
 many threads. Needs no TensorFlow.
 """
@@ -20,6 +22,7 @@ import cv2
 import numpy as np
 from absl import logging
 
+from jaxinpaint.data import held_out
 from jaxinpaint.masks import folders
 from jaxinpaint.masks.files import list_files
 from jaxinpaint.pictures import decode
@@ -50,7 +53,7 @@ def make(name: str, split: str = 'train', *, data_dir: str = '') -> Source:
   Args:
     name: see above.
     split: 'train' or 'test' of the sample; a subfolder of a folder; a split of tfds, slices such
-      as 'train[:90%]' included; a file list ignores it.
+      as 'train[:90%]' included; a file list ignores it. Or a part, see `held_out`.
     data_dir: where tfds keeps its data; '' is its default, ~/tensorflow_datasets.
 
   Raises:
@@ -59,6 +62,9 @@ def make(name: str, split: str = 'train', *, data_dir: str = '') -> Source:
   """
   if not isinstance(name, str) or not name.strip():
     raise ValueError(f'image source {name!r} must be {_FORMS}')
+  part = held_out.parse(split)
+  if part:
+    return part.of(make(name, part.split, data_dir=data_dir), name)
   kind, colon, rest = name.strip().partition(':')
   if kind == 'sample' and not colon:
     return SampleSource(split)

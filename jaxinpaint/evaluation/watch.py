@@ -1,6 +1,7 @@
 """Evaluations for the train loop: sample pictures and quick ones during training, and the last."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from jaxinpaint.evaluation.spec import (
   SEED,
   About,
   EvaluationSpec,
+  Images,
   ImagesSpec,
   MaskedImages,
   protocol_of,
@@ -63,6 +65,20 @@ def quick_masks(masks_by_bin: sets.MaskSet) -> sets.MaskSet:
   return {whole: lambda i: masks_by_bin[bins[i % len(bins)]](i)}
 
 
+class ReadOnce:
+  """Test images that stay in memory, since a run measures the same few again and again."""
+
+  def __init__(self, images: Images):
+    self._images = images
+    self._read = functools.cache(images.__getitem__)
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+    return self._read(index)
+
+
 class Watch:
   """Sample grids, quick evaluations and the last evaluation for a train loop.
 
@@ -89,8 +105,9 @@ class Watch:
       # Made at first use, because a run without evaluations needs no test images.
       most = max(self._config.evaluation.quick_count, self._config.training.sample_count)
       wanted = dataclasses.replace(ImagesSpec.of_config(self._config), count=most)
-      images = wanted.load()
-      self._on = dataclasses.replace(images, masks=quick_masks(images.masks))
+      found = wanted.load()
+      images = ReadOnce(found.images)
+      self._on = dataclasses.replace(found, images=images, masks=quick_masks(found.masks))
     return EvaluationSpec(
       {row: predict},
       dataclasses.replace(self._on, count=count),
