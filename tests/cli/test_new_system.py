@@ -22,7 +22,8 @@ def test_what_it_writes_runs_and_fails_until_it_is_filled_in(tmp_path):
   shutil.copy(ROOT / 'pyproject.toml', tmp_path)
   written = new_system.write('toynet', tmp_path)
   assert {p.name for p in written} == {
-    'networks.py', 'recipe.py', 'published.py', 'places2_toynet.py', 'test_toynet_networks.py',
+    '__init__.py', 'networks.py', 'recipe.py', 'published.py', 'places2_toynet.py',
+    'test_toynet_networks.py',
   }  # fmt: skip
   run = lambda *words: subprocess.run(
     [sys.executable, *words],
@@ -49,7 +50,9 @@ assert 'toynet' in systems.list_systems()
   assert done.returncode == 1, done.stdout + done.stderr
   failed = set(re.findall(r'^FAILED \S+::(\S+)', done.stdout, re.M))
   todo = {f'test_nothing_is_left_to_fill_in[{p.name}]' for p in written if p.suffix == '.py'}
-  todo -= {'test_nothing_is_left_to_fill_in[test_toynet_networks.py]'}
+  todo -= {
+    f'test_nothing_is_left_to_fill_in[{n}]' for n in ('test_toynet_networks.py', '__init__.py')
+  }
   assert failed == todo | {'test_parameter_counts_are_the_published_ones'}, done.stdout
   assert 'networks.py: fill in what says TODO in the lines' in done.stdout
 
@@ -60,13 +63,29 @@ def test_a_name_that_cannot_be_one_is_refused(name):
     new_system.write(name, ROOT)
 
 
-def test_nothing_is_overwritten(capsys):
+def test_nothing_is_overwritten(capsys, monkeypatch):
+  monkeypatch.chdir(ROOT / 'tests')
   assert new_system.main(['misf']) == 1
   error = capsys.readouterr().err
   assert error.startswith('jaxinpaint new-system: ')
-  assert 'misf/networks.py is there already' in error
+  assert 'misf/__init__.py is there already' in error
 
 
-def test_outside_of_a_clone_it_says_so(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'no clone .* pip install -e'):
-    new_system.write('toynet', tmp_path)
+def test_it_writes_into_the_clone_that_one_is_in(tmp_path, monkeypatch, capsys):
+  for folder in ('jaxinpaint/systems', 'configs', 'tests/systems', 'docs'):
+    (tmp_path / folder).mkdir(parents=True)
+  monkeypatch.chdir(tmp_path / 'docs')
+  assert new_system.main(['toynet']) == 0
+  there = [p.relative_to(tmp_path) for p in tmp_path.rglob('*') if p.is_file()]
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == f'in {tmp_path}'
+  assert sorted(lines[1:-1]) == sorted(f'written: {path}' for path in there)
+
+
+def test_outside_of_a_clone_nothing_is_written(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert new_system.main(['toynet']) == 1
+  error = capsys.readouterr().err
+  assert f'{tmp_path} is in no clone' in error and 'cd into your clone' in error
+  assert not list(tmp_path.iterdir())
+  assert not (ROOT / 'jaxinpaint' / 'systems' / 'toynet').exists()

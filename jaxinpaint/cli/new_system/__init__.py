@@ -1,7 +1,8 @@
-"""Writes the files of a new system into a clone: a folder, a config and a test.
+"""Writes the files of a new system into the clone you are in: a folder, a config and a test.
 
   jaxinpaint new-system pconv
 
+  jaxinpaint/systems/pconv/__init__.py     empty
   jaxinpaint/systems/pconv/networks.py     a generator of three layers, for the paper's
   jaxinpaint/systems/pconv/recipe.py       a joint loss with a patch discriminator
   jaxinpaint/systems/pconv/published.py    the paper and the checkpoints of its authors
@@ -23,18 +24,35 @@ from collections.abc import Sequence
 from jaxinpaint.cli import command_line
 
 _TEMPLATES = pathlib.Path(__file__).parent
-_CLONE = pathlib.Path(__file__).parents[3]
-# {template: where its text goes}.
+# What a clone has, and an installed library lacks.
+_FOLDERS = ('jaxinpaint/systems', 'configs', 'tests/systems')
+# {where it goes: template}.
 _FILES = {
-  'networks.txt': 'jaxinpaint/systems/{name}/networks.py',
-  'recipe.txt': 'jaxinpaint/systems/{name}/recipe.py',
-  'published.txt': 'jaxinpaint/systems/{name}/published.py',
-  'config.txt': 'configs/places2_{name}.py',
-  'test.txt': 'tests/systems/test_{name}_networks.py',
+  'jaxinpaint/systems/{name}/__init__.py': None,
+  'jaxinpaint/systems/{name}/networks.py': 'networks.txt',
+  'jaxinpaint/systems/{name}/recipe.py': 'recipe.txt',
+  'jaxinpaint/systems/{name}/published.py': 'published.txt',
+  'configs/places2_{name}.py': 'config.txt',
+  'tests/systems/test_{name}_networks.py': 'test.txt',
 }
 
 
-def write(name: str, clone: pathlib.Path = _CLONE) -> list[pathlib.Path]:
+def find_clone(folder: pathlib.Path) -> pathlib.Path:
+  """The clone of the repository that `folder` is in.
+
+  Raises:
+    FileNotFoundError: it is in none.
+  """
+  for parent in (folder, *folder.parents):
+    if all((parent / name).is_dir() for name in _FOLDERS):
+      return parent
+  raise FileNotFoundError(
+    f'{folder} is in no clone of the repository, and a new system is added in one: cd into your '
+    "clone (installed with pip install -e '.[test]') and give the command there"
+  )
+
+
+def write(name: str, clone: pathlib.Path) -> list[pathlib.Path]:
   """Writes the files of the system `name`.
 
   Returns:
@@ -42,7 +60,6 @@ def write(name: str, clone: pathlib.Path = _CLONE) -> list[pathlib.Path]:
 
   Raises:
     ValueError: the name cannot be one.
-    FileNotFoundError: `clone` is no clone of the repository.
     FileExistsError: one of the files is there already; nothing is written.
   """
   if not re.fullmatch('[a-z][a-z0-9_]*', name) or keyword.iskeyword(name):
@@ -50,22 +67,16 @@ def write(name: str, clone: pathlib.Path = _CLONE) -> list[pathlib.Path]:
       f'{name!r} must be a name in small letters, digits and _ that Python can import, as '
       'deepfillv2'
     )
-  if not (clone / 'configs').is_dir() or not (clone / 'tests' / 'systems').is_dir():
-    raise FileNotFoundError(
-      f'this library is installed in {clone}, which is no clone of its repository: a new system is '
-      "added in a clone, installed with pip install -e '.[test]'"
-    )
   texts = {
-    pathlib.Path(file.format(name=name)): string.Template((_TEMPLATES / template).read_text())
-    for template, file in _FILES.items()
+    pathlib.Path(file.format(name=name)): (_TEMPLATES / template).read_text() if template else ''
+    for file, template in _FILES.items()
   }
   for path in texts:
     if (clone / path).exists():
       raise FileExistsError(f'{path} is there already: choose another name')
   (clone / 'jaxinpaint' / 'systems' / name).mkdir(exist_ok=True)
-  (clone / 'jaxinpaint' / 'systems' / name / '__init__.py').touch()
   for path, text in texts.items():
-    (clone / path).write_text(text.substitute(name=name))
+    (clone / path).write_text(string.Template(text).substitute(name=name))
   return list(texts)
 
 
@@ -75,10 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('name', metavar='NAME', help='of the system: small letters, digits, _.')
   given = parser.parse_args(argv)
   try:
-    written = write(given.name)
+    clone = find_clone(pathlib.Path.cwd())
+    written = write(given.name, clone)
   except (ValueError, OSError) as error:
     command_line.say(parser.prog, error)
     return 1
-  print('\n'.join([f'in {_CLONE}', *(f'written: {path}' for path in written)]))
+  print('\n'.join([f'in {clone}', *(f'written: {path}' for path in written)]))
   print(f'next: python -m pytest tests/systems/test_{given.name}_networks.py says what to fill in')
   return 0
