@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.evaluation.watch import Watch
-    from jaxinpaint.runtime import compilation_cache, distributed, faults
+    from jaxinpaint.runtime import atomic, compilation_cache, distributed, faults
     from jaxinpaint.training import loop
 
   config = experiments.load(parser, given)
@@ -86,8 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
       estimate.run(config, given.devices, given.probe)
     else:
-      compilation_cache.use(workdir)
-      loop.train(config, workdir, watch=Watch, profile=given.profile)
+      cache = compilation_cache.use(workdir)
+      with atomic.no_empty_folders(workdir, *filter(None, [cache])):
+        loop.train(config, workdir, watch=Watch, profile=given.profile)
   except distributed.ClusterError as error:
     faults.leave(faults.ConfigurationError(str(error)))
   except Exception as error:

@@ -73,6 +73,24 @@ def folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     raise
 
 
+@contextlib.contextmanager
+def no_empty_folders(*paths: str | os.PathLike) -> Iterator[None]:
+  """If the block fails, the folders that it made and put nothing into are removed.
+
+  Args:
+    paths: folders that the block may make, with their parents.
+  """
+  absolute = [pathlib.Path(path).absolute() for path in paths]
+  new = {p for path in absolute for p in (path, *path.parents) if not p.exists()}
+  try:
+    yield
+  except BaseException:
+    for folder in sorted(new, reverse=True):  # what is inside of a folder comes before it
+      with contextlib.suppress(OSError):  # it was not made, or it is not empty
+        folder.rmdir()
+    raise
+
+
 def _beside(path: pathlib.Path) -> pathlib.Path:
   """A hidden name in the same folder that no other process or thread has."""
   return path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}')

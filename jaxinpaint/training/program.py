@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxinpaint import systems
+from jaxinpaint import arrays, systems
 from jaxinpaint.data import inputs
 from jaxinpaint.masks import spec
-from jaxinpaint.recipe import Plan, Recipe
+from jaxinpaint.recipe import Inference, Plan, Recipe
 from jaxinpaint.training import optimizers, sharding, state, step
 from jaxinpaint.training.state import TrainState
 
@@ -75,6 +75,7 @@ class Program:
       ValueError: naming the field, and the fix.
     """
     recipe = systems.make_recipe(config)
+    _check_size(config.data.size, recipe.inference)
     sharding.check_batch(config.data.batch_size, config.data.size, mesh)
     txs = optimizers.make_optimizers(
       config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
@@ -113,6 +114,18 @@ class Program:
       for k, s in batch_shapes(config.data, recipe.inference.inputs).items()
     }
     return cls(recipe, mesh, create, _placed(abstract, placed), batch, train_step)
+
+
+def _check_size(size: int, inference: Inference) -> None:
+  """Raises ValueError unless the networks take images of this side."""
+  multiple, least = inference.multiple, inference.min_side
+  nearest, _ = arrays.padded_size(size, size, multiple, least)
+  if size != nearest:
+    at_least = f' and at least {least}' if least > multiple else ''
+    raise ValueError(
+      f'config.data.size {size} must be a multiple of {multiple}{at_least} for the networks of this '
+      f'config: take {nearest}'
+    )
 
 
 def _placed(tree: Any, places: Any) -> Any:

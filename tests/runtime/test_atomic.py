@@ -80,6 +80,20 @@ def test_a_folder_is_there_when_it_is_whole(tmp_path):
   assert [p.name for p in path.iterdir()] == ['a'] and list(tmp_path.iterdir()) == [path]
 
 
+def test_of_what_failed_no_empty_folder_is_left(tmp_path):
+  (tmp_path / 'old').mkdir()
+  with pytest.raises(KeyError):
+    with atomic.no_empty_folders(tmp_path / 'old', tmp_path / 'a/b', tmp_path / 'c', 'not made'):
+      (tmp_path / 'a' / 'b').mkdir(parents=True)
+      (tmp_path / 'c').mkdir()
+      (tmp_path / 'c' / 'file').touch()
+      raise KeyError
+  assert {p.name for p in tmp_path.iterdir()} == {'old', 'c'}
+  with atomic.no_empty_folders(tmp_path / 'a'):
+    (tmp_path / 'a').mkdir()
+  assert (tmp_path / 'a').is_dir()
+
+
 def test_digests(tmp_path):
   abc = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # FIPS 180-2, B.1
   (tmp_path / 'abc').write_bytes(b'abc')
