@@ -61,8 +61,6 @@ class Parser(argparse.ArgumentParser):
       if (given.fields and _is_field(word)) or (follows_a_field and not word.startswith('--')):
         continue
       self.error(self._unknown(word))
-    if given.fields and given.config is None:
-      self.error(f'{given.fields[0]} is a field of a config: give --config, too')
     return given
 
   def _unknown(self, word: str) -> str:

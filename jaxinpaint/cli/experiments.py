@@ -48,7 +48,12 @@ def name(text: str) -> str:
   return '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
 
 
-def load(parser: Parser, given: argparse.Namespace, section: str = 'system') -> 'ConfigDict | None':
+def load(
+  parser: Parser,
+  given: argparse.Namespace,
+  section: str = 'system',
+  stored: 'ConfigDict | None' = None,
+) -> 'ConfigDict | None':
   """The config of --config with its fields as the flags say; None where no config is given.
 
   A config that is not there, one of another command, a wrong field or a wrong value ends the
@@ -58,48 +63,55 @@ def load(parser: Parser, given: argparse.Namespace, section: str = 'system') -> 
     parser: of the command.
     given: its flags.
     section: a field that every config of this command has.
+    stored: takes the place of --config where that is not given: the config of a run.
   """
-  if given.config is None:
+  if given.config is None and stored is None:
+    if given.fields:
+      parser.error(f'{given.fields[0]} is a field of a config: give --config, too')
     return None
   from absl import flags
   from ml_collections import config_flags
 
   _allow_old_imports()
+  name = f'--config {given.config}' if given.config else 'the config of the run'
+  values, words = flags.FlagValues(), list(given.fields)
   try:
-    words = [f'--config={find(given.config)}', *given.fields]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=words)
+    if given.config:
+      words.insert(0, f'--config={find(given.config)}')
+      config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=words)
+    else:
+      config_flags.DEFINE_config_dict('config', stored, flag_values=values, sys_argv=words)
     left = values([parser.prog, *words])
     if left[1:]:
       raise ValueError(f'unexpected argument {left[1]!r}')
     config = values.config.lock()  # raises what was put off: a file that is not readable
     if section not in config:
-      raise ValueError(f'--config {given.config} is of another command: it has no field {section}')
+      raise ValueError(f'{name} is of another command: it has no field {section}')
     return config
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    parser.error(_in_our_words(sentence(error), given.config))
+    parser.error(_in_our_words(sentence(error), name))
   except Exception as error:  # the file is a program, so it can fail in any way
     place = traceback.extract_tb(error.__traceback__)[-1]
     named = isinstance(error, SyntaxError)  # its message has the place
     where = '' if named else f' ({place.filename}, line {place.lineno})'
-    parser.error(f'--config {given.config} cannot be run as Python: {sentence(error)}{where}')
+    parser.error(f'{name} cannot be run as Python: {sentence(error)}{where}')
 
 
 def _in_our_words(message: str, config: str) -> str:
-  """What is wrong with a config or its fields, without ml_collections' wrapping."""
+  """What is wrong with a config, '--config NAME', without ml_collections' wrapping."""
   unknown = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message)
   if unknown:
-    return f'--config {config} has no field {unknown[2]}; is {unknown[1]} meant?'
+    return f'{config} has no field {unknown[2]}; is {unknown[1]} meant?'
   unknown = re.fullmatch(r'[\'"]+(\w+)[\'"]+', message)
   if unknown:
-    return f'--config {config} has no field {unknown[1]}'
+    return f'{config} has no field {unknown[1]}'
   message = re.sub(r'invalid literal for int.*: (.*)', r'\1 must be a whole number', message)
   if re.search("module '.*' has no attribute 'get_config'", message):
-    return f'--config {config} is no config: it has no function get_config'
+    return f'{config} is no config: it has no function get_config'
   if re.search(r'get_config\(\) takes 0 positional', message):
-    return f'--config {config}: this config has no variants: leave out the colon and what follows'
+    return f'{config}: this config has no variants: leave out the colon and what follows'
   wrapped = r'^flag --config=.*: Error whilst parsing config file: \w+: '
-  return re.sub(wrapped, f'--config {config}: ', message)
+  return re.sub(wrapped, f'{config}: ', message)
 
 
 def _allow_old_imports() -> None:

@@ -3,6 +3,7 @@
   jaxinpaint train --config quickstart
   jaxinpaint train --config places2_mesff --workdir runs/mesff --config.data.batch_size=16
   jaxinpaint train --config places2_mesff:quicktest
+  jaxinpaint train --workdir runs/mesff
   jaxinpaint train --config ... --estimate [--probe=20 | --devices=8 | --devices=v5e:4x4]
   jaxinpaint train --config ... --profile=100:110
   jaxinpaint train --config ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
@@ -10,7 +11,8 @@
 --estimate says what a run would take and starts none (docs/scaling.md). --profile traces steps 100
 to 110 (docs/monitoring.md). The last line is one of two processes; Cloud TPU, Slurm and Open MPI
 need none of its flags (docs/pods.md). Run the same command again to go on from the newest
-checkpoint. In a clone, `python train.py` is the same command.
+checkpoint; without --config, the workdir of a run goes on with the config that is stored in it. In
+a clone, `python train.py` is the same command.
 
 Exit codes: 0 every step is done, or an early stop; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and
 saved, 69 a process or data worker died: run it again; 74 the disk is full or read-only: run it
@@ -62,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit code."""
   parser = _parser()
   given = parser.parse_args(argv)
-  if given.config is None:
-    parser.error('give --config')
+  if given.config is None and given.workdir is None:
+    parser.error('give --config, or the --workdir of a run to go on with')
   if bool(given.devices) + bool(given.probe) > given.estimate:
     parser.error(
       '--devices and --probe belong to --estimate, and only one of them: a probe takes steps on '
@@ -74,13 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.evaluation.watch import Watch
     from jaxinpaint.runtime import atomic, compilation_cache, distributed, faults
-    from jaxinpaint.training import loop
+    from jaxinpaint.training import checkpoints, loop
 
-  config = experiments.load(parser, given)
+  config = experiments.load(parser, given) if given.config else None
   workdir = given.workdir or os.path.join('runs', experiments.name(given.config))
   command_line.setup_logging()
   try:
     distributed.initialize(given.coordinator, given.num_processes, given.process_id)
+    if config is None:  # not before: reading a checkpoint asks jax which process this is
+      stored = checkpoints.stored_config(workdir)
+      if stored is None:
+        parser.error(f'--workdir {workdir} has no checkpoint to go on from: give --config, too')
+      config = experiments.load(parser, given, stored=stored)
     if given.estimate:
       from jaxinpaint.cost import estimate
 

@@ -256,11 +256,7 @@ class Checkpoints:
       missing = checksums.Damaged('files are missing; a deletion was interrupted, perhaps')
       self._set_aside(problems + [(p, missing) for p in halves])
       return state, meta
-    listed = '\n'.join(f'  {p}: {_first_line(e)}' for p, e in problems)
-    raise CheckpointError(
-      f'none of the {len(problems)} checkpoints can be read; nothing was changed:\n{listed}\n'
-      'To begin anew give another --workdir.'
-    )
+    raise _none_can_be_read(problems)
 
   def _set_aside(self, problems: list[tuple[pathlib.Path, Exception]]) -> None:
     """Renames unreadable checkpoints, so that their steps can be saved again; deletes nothing."""
@@ -277,6 +273,39 @@ class Checkpoints:
       from jax.experimental import multihost_utils
 
       multihost_utils.sync_global_devices('jaxinpaint: broken checkpoints set aside')
+
+
+def stored_config(workdir: str | pathlib.Path) -> ConfigDict | None:
+  """The config that the newest checkpoint of a run was made with, with the fields of this version.
+
+  Returns:
+    It; None if the workdir has no checkpoint.
+
+  Raises:
+    OtherRunError: a newer version wrote it.
+    CheckpointError: no checkpoint can be read.
+  """
+  folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+  problems: list[tuple[pathlib.Path, Exception]] = []
+  for step in reversed(list_steps(folder)):
+    path = folder / str(step)
+    try:
+      meta = read_meta(path)
+    except (OSError, ValueError) as error:
+      problems.append((path, error))
+    else:
+      return _todays_config(meta, path)
+  if problems:
+    raise _none_can_be_read(problems)
+  return None
+
+
+def _none_can_be_read(problems: list[tuple[pathlib.Path, Exception]]) -> CheckpointError:
+  listed = '\n'.join(f'  {p}: {_first_line(e)}' for p, e in problems)
+  return CheckpointError(
+    f'none of the {len(problems)} checkpoints can be read; nothing was changed:\n{listed}\n'
+    'Give another --workdir to start a new run.'
+  )
 
 
 def _read_item(path: pathlib.Path, name: str, abstract: Any) -> Any:

@@ -123,8 +123,8 @@ def _check_size(size: int, inference: Inference) -> None:
   if size != nearest:
     at_least = f' and at least {least}' if least > multiple else ''
     raise ValueError(
-      f'config.data.size {size} must be a multiple of {multiple}{at_least} for the networks of this '
-      f'config: take {nearest}'
+      f'config.data.size {size} must be a multiple of {multiple}{at_least}, for these networks: '
+      f'take {nearest}'
     )
 
 

@@ -10,6 +10,7 @@ Every kind of run loads and predicts; compiling takes longest, so one run with a
 and accumulation stands for the others' training and evaluation: `pytest -m slow` takes them all.
 """
 
+import faulthandler
 import json
 import pathlib
 import tarfile
@@ -22,6 +23,7 @@ import jaxinpaint
 from jaxinpaint import migrations, systems, trained
 from jaxinpaint.cli import main as cli
 from jaxinpaint.systems._shared import joint_loss
+from jaxinpaint.training import checkpoints as training_checkpoints
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import loop, preparation
 from jaxinpaint.weights import checkpoints
@@ -109,6 +111,37 @@ def test_a_run_goes_on_as_it_went_on_then(run, workdir):
   after = last.params | last.ema
   for network, way in wanted['moved'].items():
     assert distance(before[network], after[network]) == pytest.approx(way, rel=1e-2), network
+
+
+def test_without_config_a_run_goes_on_with_its_own(tmp_path, monkeypatch, capsys):
+  run = next(r for r in RUNS if name_of(r) == QUICK[0])
+  with tarfile.open(run) as tar:
+    tar.extractall(tmp_path, filter='data')
+  workdir = tmp_path / name_of(run)
+  started = []
+  monkeypatch.setattr(faulthandler, 'enable', lambda: None)  # wants a file, which capsys has not
+  monkeypatch.setattr(loop, 'train', lambda config, workdir, **_: started.append((config, workdir)))
+  words = ['train', '--workdir', str(workdir)]
+  assert cli.main([*words, '--config.training.steps=9', '--config.data.flip=false']) == 0
+  ((config, where),) = started
+  wanted = migrations.migrate(json.loads((workdir / 'config.json').read_text()), config_lib.base)
+  assert config_lib.differences(wanted, config) == [
+    'data.flip: True -> False', 'training.steps: 6 -> 9',
+  ]  # fmt: skip
+  assert where == str(workdir) and config.is_locked
+  # A damaged checkpoint is passed over, as it is when the run goes on.
+  (checkpoints.find(workdir) / 'meta' / 'metadata').write_text('{}')
+  assert not config_lib.differences(wanted, training_checkpoints.stored_config(workdir))
+  for command, message in (
+    ([*words, '--config.training.stepz=9'], 'the config of the run has no field stepz; is steps'),
+    (
+      ['train', f'--workdir={tmp_path}'],
+      f'{tmp_path} has no checkpoint to go on from',
+    ),
+  ):
+    with pytest.raises(SystemExit):
+      cli.main(command)
+    assert message in capsys.readouterr().err
 
 
 def distance(a, b):
