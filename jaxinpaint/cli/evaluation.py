@@ -285,6 +285,12 @@ def load_networks(
   """
   if wrong := [f for f in files if '=' not in f or f.split('=')[0] not in deep.FILES]:
     raise ValueError(f'--network {wrong[0]!r} must be NAME=FILE, NAME of: {", ".join(deep.FILES)}')
+  read = {file for m in protocol.deep_metrics for file in deep.files_of(deep.network(m))}
+  if unused := [f for f in files if f.split('=')[0] not in read]:
+    raise ValueError(
+      f'--network {unused[0]} is read by no metric of the protocol {protocol.id}: leave it out, or '
+      'choose a --protocol whose metrics need it (docs/protocols.md)'
+    )
   if not protocol.deep_metrics:
     return None
   own = dict(f.split('=', 1) for f in files)

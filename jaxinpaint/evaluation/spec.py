@@ -226,8 +226,8 @@ class EvaluationSpec:
     about: what the report says beside the numbers.
 
   Raises:
-    EvaluationError: a number or word that cannot be, nothing to measure, or a baseline that is no
-      row.
+    EvaluationError: a number or word that cannot be, nothing to measure, a row that is neither a
+      function nor stored outputs, or a baseline that is no row.
   """
 
   rows: Mapping[str, Any]
@@ -245,6 +245,12 @@ class EvaluationSpec:
         f'give at least one predictor ({len(self.rows)}), one bin ({len(self.on.masks)}), a '
         f'batch_size of at least 1 ({self.batch_size}) and samples of at least 1 ({self.samples})'
       )
+    for name, row in self.rows.items():
+      if not (callable(row) or predictors.is_stored(row) or predictors.has_raw(row)):
+        raise EvaluationError(
+          f'the row {name!r} is a {type(row).__name__}: give a function of (image, mask, ids), a '
+          'Predictor or stored outputs, see jaxinpaint.evaluation.predictors'
+        )
     if self.on_unreadable not in ('skip', 'fail'):
       raise EvaluationError(f"on_unreadable {self.on_unreadable!r} must be 'skip' or 'fail'")
     if self.count < 1:

@@ -112,6 +112,14 @@ def network(metric: Metric) -> str:
   return f'lpips-{found["net"]}'
 
 
+def files_of(network: str) -> tuple[str, ...]:
+  """The names in `FILES` of a network's weights: 'fid-inception' -> ('inception',), '' -> ()."""
+  if network.startswith('lpips-'):
+    net = network.removeprefix('lpips-')
+    return f'lpips_{net}_trunk', f'lpips_{net}_heads'
+  return ('inception',) if network else ()
+
+
 class Networks:
   """The networks of some metrics; each is on all local devices.
 
@@ -342,9 +350,7 @@ class _NotHere(Exception):
 
 def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
   """(variables of the network, where they are from), from given files or from the cache."""
-  net = name.removeprefix('lpips-')
-  wanted = ('inception',) if net == name else (f'lpips_{net}_trunk', f'lpips_{net}_heads')
-  own = [files.get(w) for w in wanted]
+  own = [files.get(file) for file in files_of(name)]
   command = f'`python -m jaxinpaint.weights fetch {name}`'
   if not all(own):
     try:
@@ -354,8 +360,9 @@ def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
     if cached is None:
       raise _NotHere(f'its weights are not here; get them with {command}')
     own = [w or c for w, c in zip(own, cached, strict=True)]
-  found = inception.load(own[0]) if net == name else lpips.load(net, *own)
-  return found, ', '.join(f'{path} (SHA-256 {digest.of_file(path)[:12]})' for path in own)
+  net = name.removeprefix('lpips-')
+  variables = inception.load(own[0]) if net == name else lpips.load(net, *own)
+  return variables, ', '.join(f'{path} (SHA-256 {digest.of_file(path)[:12]})' for path in own)
 
 
 def _lacking(metric: Metric) -> str:

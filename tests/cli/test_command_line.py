@@ -142,6 +142,18 @@ def test_a_network_that_no_metric_has_is_refused(text):
     evaluation.load_networks(protocols.get('seed000'), [text], (64, 64))
 
 
+@pytest.mark.parametrize(
+  ('protocol', 'file'), [('seed000', 'inception'), ('lama', 'lpips_alex_trunk')]
+)
+def test_a_network_that_the_protocol_does_not_read_is_refused(protocol, file):
+  from jaxinpaint.cli import evaluation
+  from jaxinpaint.metrics import protocols
+
+  message = f'--network {file}=x.pth is read by no metric of the protocol {protocol}: leave it out'
+  with pytest.raises(ValueError, match=message):
+    evaluation.load_networks(protocols.get(protocol), [f'{file}=x.pth'], (256, 256))
+
+
 def test_steps_to_trace():
   assert command_line.span('100:110') == (100, 110)
   for text in ('100', '5:5', '7:3', 'a:b', ':', '-1:4', '1:2:3', ''):

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import pathlib
 
 import cv2
 import numpy as np
@@ -155,6 +156,8 @@ def test_a_predictor_that_breaks_its_word_is_refused(photographs):
     run(lambda image, mask, ids: image[:, 1:])
   with pytest.raises(EvaluationError, match='at least one predictor'):
     measured({}, images, masks_of(), PROTOCOL)
+  with pytest.raises(EvaluationError, match="row 'bad' is a PosixPath: give a function of"):
+    run(pathlib.Path('outputs'))
 
 
 @pytest.mark.parametrize('name', classical.PREDICTORS)
