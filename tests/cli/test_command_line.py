@@ -11,6 +11,7 @@ import pytest
 import jaxinpaint
 from jaxinpaint.cli import command_line, evaluate, experiments, inpaint, main, train
 
+FILES = ('--image=a', '--mask=b', '--output=c')
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -168,7 +169,7 @@ def test_steps_to_trace():
     (train, ['--config=quickstart', '--probe=2'], '--devices and --probe belong to --estimate'),
     (train, ['--config=quickstart', '--profile=5'], '--profile: '),
     (inpaint, ['--weights=a'], 'give --image, --mask, --output'),
-    (inpaint, ['--image=a', '--mask=b', '--output=c'], 'give either --weights or --workdir'),
+    (inpaint, [*FILES, '--weights=a', '--workdir=b'], 'give either --weights or --workdir'),
     (evaluate, ['--on_unreadable=stop'], '--on_unreadable: invalid choice'),
   ],
 )
