@@ -122,7 +122,7 @@ def say(command: str, error: object) -> None:
 
 def path(text: str) -> str:
   """A path, or what holds one ('folder:~/photos', 'name=~/run'), with `~` as a shell expands it."""
-  home = lambda found: found[1] + os.path.expanduser(found[2])
+  home = lambda match: match[1] + os.path.expanduser(match[2])
   return re.sub(r'(^|[:=])(~[^/:=]*)', home, text)
 
 

@@ -102,9 +102,9 @@ def _prepare_rows(given: argparse.Namespace, config: ConfigDict | None) -> Prepa
   outputs = {n: folders.find(n, path, on.paths, bins, size) for n, path in stored.items()}
   costs = _resources(given, list(trained), list(fills), wanted.side) if given.resources else {}
   systems = {name: rows.predictor(model, given.seed) for name, model in trained.items()}
-  found = systems | outputs | fills
+  predictors = systems | outputs | fills
   spec = EvaluationSpec(
-    {name: found[name] for name in names},
+    {name: predictors[name] for name in names},
     on,
     protocol,
     batch_size=_batch_size(given, config),
@@ -131,7 +131,7 @@ def _prepare_pairs(given: argparse.Namespace, config: ConfigDict) -> Prepared:
   named = [d if '=' in d else f'{pathlib.Path(d).name}={d}' for d in given.fake_dir]
   fakes = rows.split(named)
   baseline = _baseline(list(fakes), given.baseline)
-  found = pairs.find(
+  compared = pairs.find(
     given.real_dir,
     fakes,
     given.mask_dir,
@@ -141,16 +141,16 @@ def _prepare_pairs(given: argparse.Namespace, config: ConfigDict) -> Prepared:
     invert=given.invert_mask,
   )
   output = _output(given, _default_output(list(fakes)))
-  notes = {f'{name}: files': path for name, path in fakes.items()} | found.notes
+  notes = {f'{name}: files': path for name, path in fakes.items()} | compared.notes
   spec = EvaluationSpec(
-    found.rows,
-    dataclasses.replace(found.on, seed=given.seed),
-    found.protocol,
+    compared.rows,
+    dataclasses.replace(compared.on, seed=given.seed),
+    compared.protocol,
     batch_size=_batch_size(given, config),
-    samples=given.samples or found.protocol.samples,
+    samples=given.samples or compared.protocol.samples,
     on_unreadable=given.on_unreadable,
-    networks=load_networks(found.protocol, given.network, found.size),
-    about=About(baseline, _published(given.published, found.protocol), notes),
+    networks=load_networks(compared.protocol, given.network, compared.size),
+    about=About(baseline, _published(given.published, compared.protocol), notes),
   )
   return Prepared(spec, output, given.resume)
 
@@ -259,15 +259,15 @@ def _resources(
   own = str(given.weights or given.workdir)
   if given.workdir and given.step is not None:
     own += f'@{given.step}'
-  found = resources.measure(
+  measured = resources.measure(
     {name: named.get(name, own) for name in trained},
     [name for name, fill in classical.FILLS.items() if fill.label in fills],
     size=size,
   )
-  for name, why in found.not_measured.items():
+  for name, why in measured.not_measured.items():
     for what, reason in why.items():
       logging.warning('%s of %s is not measured: %s', what, name, reason)
-  return found.resources
+  return measured.resources
 
 
 def load_networks(

@@ -118,17 +118,17 @@ def _inspect(args: argparse.Namespace) -> int:
     sampler = spec.make(args.spec)
     draw = lambda i: sampler(np.random.default_rng([args.seed, i]), args.size, args.size)
     drawn = [draw(i) for i in range(args.count)]
-    found = mask_inspect.samples(sampler.name, drawn)
+    inspected = mask_inspect.samples(sampler.name, drawn)
     read = lambda k: drawn[k] * np.uint8(255)
-    make_sheet = lambda: mask_inspect.sheet(found.shares(), read)
+    make_sheet = lambda: mask_inspect.sheet(inspected.shares(), read)
   else:
-    found = mask_inspect.inspect(args.folder)
-    make_sheet = lambda: mask_inspect.folder_sheet(found)
-  print(mask_inspect.describe(found))
-  if args.sheet and found.files:
+    inspected = mask_inspect.inspect(args.folder)
+    make_sheet = lambda: mask_inspect.folder_sheet(inspected)
+  print(mask_inspect.describe(inspected))
+  if args.sheet and inspected.files:
     _save(make_sheet(), args.sheet)
     print(f'sheet: {args.sheet}')
-  return 1 if found.trouble or not found.files else 0
+  return 1 if inspected.trouble or not inspected.files else 0
 
 
 def _check_sheet(path: str) -> None:

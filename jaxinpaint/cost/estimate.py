@@ -124,8 +124,8 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
   """
   try:
     config_lib.validate(config)
-    with _devices(devices) as found:
-      mesh = sharding.make_mesh(**config.training.mesh, devices=found)
+    with _devices(devices) as chosen:
+      mesh = sharding.make_mesh(**config.training.mesh, devices=chosen)
       program = Program.of(config, mesh)
       speaks = jax.process_index() == 0
       if speaks:
@@ -239,7 +239,7 @@ def _step_cost(program: Program, plan: Any, times: int) -> StepCost:
     lambda *a: step(*a, plan), program.state, program.constants, program.batch, program.rng
   )
   phase = program.recipe.phases[plan.phase].name
-  found = StepCost(phase, plan.updates, times, useful)
+  cost = StepCost(phase, plan.updates, times, useful)
   begun = time.monotonic()
   try:
     compiled = program.lower(plan).compile()
@@ -249,7 +249,7 @@ def _step_cost(program: Program, plan: Any, times: int) -> StepCost:
       raise
     taken = time.monotonic() - begun
     used, available = (_size(n) for n in room.groups() if n)
-    return dataclasses.replace(found, room=(used, available), compile_seconds=taken)
+    return dataclasses.replace(cost, room=(used, available), compile_seconds=taken)
   taken = time.monotonic() - begun
   memory = compiled.memory_analysis()
   counts = compiled.cost_analysis() or {}
@@ -262,7 +262,7 @@ def _step_cost(program: Program, plan: Any, times: int) -> StepCost:
       code=memory.generated_code_size_in_bytes,
     )
   return dataclasses.replace(
-    found,
+    cost,
     flops=counts.get('flops'),
     collectives=tuple(collectives_lib.collectives(compiled)),
     compile_seconds=taken,
@@ -378,30 +378,30 @@ def _peak(estimate: Estimate) -> float | None:
 def _remarks(estimate: Estimate) -> list[str]:
   """What a reader must know about the numbers."""
   device = estimate.mesh.devices.flat[0]
-  found = [
+  remarks = [
     'Useful work: twice the multiply-adds of convolutions and matrix products that a step asks '
     'for, backward passes included, of all devices. The rest is of one device.'
   ]
   if device.platform == 'cpu':
-    found.append(
+    remarks.append(
       "These are a CPU's programs: the temporaries of a TPU or a GPU are others. --devices=v5e:2x4 "
       'asks the compiler of TPUs.'
     )
   elif not estimate.here:
-    found.append(
+    remarks.append(
       f"Compiled by the {device.device_kind}'s own compiler, and not run: nothing here is measured."
     )
   if _peak(estimate):
-    found.append(
+    remarks.append(
       'PREDICTED: useful work by the share of the peak that a device reaches, which is assumed, '
       'without exchange and reading of data; --probe=20 measures the devices that are here.'
     )
   if (effort := jax.config.jax_exec_time_optimization_effort) < 0:
-    found.append(
+    remarks.append(
       f'Compiled with jax_exec_time_optimization_effort {effort:g}: soon done; a program that runs '
       'would be compiled at 0, for another need of memory, mostly a smaller one.'
     )
-  return [line for remark in found for line in textwrap.wrap(remark, WIDTH)]
+  return [line for remark in remarks for line in textwrap.wrap(remark, WIDTH)]
 
 
 def probed(config: ConfigDict, program: Program, steps: int, estimate: Estimate) -> str:

@@ -97,7 +97,7 @@ def measure(
   stored = {n: p for n, p in paths.items() if rows.is_folder(p)}
   trained = {n: p for n, p in paths.items() if n not in stored}
   _check(trained)
-  found: dict[str, dict[str, float]] = {}
+  measured: dict[str, dict[str, float]] = {}
   missing: dict[str, dict[str, str]] = {}
   for name, path in trained.items():
     words = ['--size', size, '--max_batch', max_batch, '--repeats', repeats]
@@ -107,15 +107,15 @@ def measure(
       words += ['--train_steps', train_steps]
       more, why_not = _worker('train', [path], words, name, may_fail='training')
       values, why = values | more, why | why_not
-    found[name], missing[name] = values, why
+    measured[name], missing[name] = values, why
   for name in stored:
     missing[name] = {'predict': f'{stored[name]} is a folder of outputs, made elsewhere'}
   for name in fills:
     label = classical.FILLS[name].label
-    found[label], missing[label] = _worker(
+    measured[label], missing[label] = _worker(
       'fill', [name], ['--size', size, '--repeats', repeats], label
     )
-  return Measured(found, {k: v for k, v in missing.items() if v}, hardware())
+  return Measured(measured, {k: v for k, v in missing.items() if v}, hardware())
 
 
 def hardware() -> dict[str, Any]:
@@ -151,8 +151,8 @@ def table(measured: Measured) -> str:
       lines.append(f'| {r.label}{unit} | ' + ' | '.join(cells) + ' |')
   notes = [
     f'- {name}, {what}: not measured: {why}.'.replace('..', '.')
-    for name, found in measured.not_measured.items()
-    for what, why in found.items()
+    for name, reasons in measured.not_measured.items()
+    for what, why in reasons.items()
   ]
   return '\n'.join([*lines, '', *notes]).rstrip() + '\n'
 
@@ -198,7 +198,7 @@ def _worker(
 
 def _run(what: str, row: str, words: Sequence[Any]) -> tuple[list[dict[str, Any]], int]:
   with tempfile.TemporaryDirectory() as folder:
-    to = pathlib.Path(folder) / 'found'
+    to = pathlib.Path(folder) / 'numbers'
     command = [sys.executable, '-m', 'jaxinpaint.cost.costs', what, '--row', row]
     command += ['--to', str(to), *map(str, words)]
     root = str(pathlib.Path(__file__).parents[2])

@@ -191,10 +191,10 @@ def _join(reports: Sequence[Report], names: Sequence[Mapping[str, str]]) -> Resu
     x = r.results
     for record in x.records:
       key = (rename[record.predictor], record.bin, record.index)
-      found = records.get(key)
+      earlier = records.get(key)
       # If two reports measured the same fill, one of them may have more columns.
-      values = {**found.values, **record.values} if found else record.values
-      records[key] = dataclasses.replace(found or record, predictor=key[0], values=values)
+      values = {**earlier.values, **record.values} if earlier else record.values
+      records[key] = dataclasses.replace(earlier or record, predictor=key[0], values=values)
     known = {(v.predictor, v.bin, v.metric) for v in joined.set_values}
     for v in x.set_values:
       v = dataclasses.replace(v, predictor=rename[v.predictor])
@@ -237,12 +237,12 @@ def _pictures(
   several: Sequence[Sequence[Example]], names: Sequence[Mapping[str, str]]
 ) -> list[Example]:
   """One example for each bin and image, with the outputs of all reports."""
-  found: dict[tuple[Bin, int], Example] = {}
+  joined: dict[tuple[Bin, int], Example] = {}
   for examples, rename in zip(several, names, strict=True):
     for e in examples:
-      known = found.setdefault((e.bin, e.index), dataclasses.replace(e, outputs={}))
+      known = joined.setdefault((e.bin, e.index), dataclasses.replace(e, outputs={}))
       known.outputs.update({rename[n]: x for n, x in e.outputs.items() if n in rename})
-  return list(found.values())
+  return list(joined.values())
 
 
 def _environment(reports: Sequence[Report]) -> dict[str, Any]:

@@ -156,8 +156,8 @@ def _run(
         logging.warning('Image left out of the evaluation: %s: %s', path, why)
       before = [e for i, e in journal.entries.items() if i < indices[0] and e.pictures is not None]
       room = any(sum(e.shares[k] is not None for e in before) < examples for k in range(len(bins)))
-      found = measurement.measure(batch, picture=room)
-      journal.add(found.entries, found.features, found.pictures)
+      measured = measurement.measure(batch, picture=room)
+      journal.add(measured.entries, measured.features, measured.pictures)
       bar.update(len(indices) * len(bins))
 
 
@@ -185,8 +185,8 @@ class _Together:
   def entries(self, journal: Journal) -> list[Entry]:
     """Entries of all images, in the order of the images."""
     own = entries_to_json(list(journal.entries.values())).encode()
-    found = [e for part in self._gather(own) for e in entries_from_json(part)]
-    return sorted(found, key=lambda e: e.index)
+    entries = [e for part in self._gather(own) for e in entries_from_json(part)]
+    return sorted(entries, key=lambda e: e.index)
 
   def arrays(self, own: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     """{index: array} of all processes."""
@@ -195,12 +195,12 @@ class _Together:
     file = io.BytesIO()
     keys = np.array(list(own), np.int64)
     np.savez(file, keys=keys, **({'rows': np.stack(list(own.values()))} if own else {}))
-    found = {}
+    by_index = {}
     for part in self._gather(file.getvalue()):
       with np.load(io.BytesIO(part), allow_pickle=False) as arrays:
         if len(arrays['keys']):
-          found |= zip(arrays['keys'].tolist(), arrays['rows'], strict=True)
-    return found
+          by_index |= zip(arrays['keys'].tolist(), arrays['rows'], strict=True)
+    return by_index
 
 
 class _Errors:
@@ -241,7 +241,7 @@ def _examples(
   count: int,
 ) -> list[Example]:
   """The first images of each bin, with the outputs as they were measured."""
-  found = []
+  examples = []
   for k, b in enumerate(spec.on.masks):
     first = [e.index for e in entries if not e.why and e.shares[k] is not None][:count]
     pictures = {i: journal.pictures(i) for i in first if i in journal.entries}
@@ -250,11 +250,11 @@ def _examples(
       continue
     truths, masks = get('truth'), get(f'mask {k}')
     outputs = {name: get(f'output {k} {r}') for r, name in enumerate(spec.rows)}
-    found += [
+    examples += [
       Example(b, i, truths[i], masks[i], {name: of[i] for name, of in outputs.items()})
       for i in first
     ]
-  return found
+  return examples
 
 
 def _mask_hash(
@@ -291,8 +291,8 @@ def _set_values(
   def features(place: int, k: int) -> np.ndarray:
     here = [e.index for e in entries if not e.why and e.shares[k] is not None]
     own = {i: journal.features(i)[place] for i in here if i in journal.entries}
-    found = together.arrays(own)
-    return np.stack([found[i] for i in here])
+    rows = together.arrays(own)
+    return np.stack([rows[i] for i in here])
 
   values = []
   for k, b in enumerate(spec.on.masks):
@@ -312,16 +312,16 @@ def _set_values(
 
 
 def _not_computed(spec: EvaluationSpec) -> dict[str, str]:
-  found = dict(spec.networks.missing) if spec.networks else {}
+  reasons = dict(spec.networks.missing) if spec.networks else {}
   sampling = [name for name, row in spec.rows.items() if predictors.has_samples(row)]
   for m in spec.protocol.metrics:
-    if measure.kind_of(m) != 'samples' or m.name in found:
+    if measure.kind_of(m) != 'samples' or m.name in reasons:
       continue
     if not sampling:
-      found[m.name] = 'none of the rows draws random numbers: each has one output for an image'
+      reasons[m.name] = 'none of the rows draws random numbers: each has one output for an image'
     elif spec.samples < 2:
-      found[m.name] = 'it compares several outputs for one image: pass --samples 5'
-  return found
+      reasons[m.name] = 'it compares several outputs for one image: pass --samples 5'
+  return reasons
 
 
 def _known_pixels(spec: EvaluationSpec, entries: Sequence[Entry]) -> dict[str, str]:

@@ -86,14 +86,12 @@ class Journal:
 
   Attributes:
     entries: {index of the image: entry}, also of earlier attempts.
-    found: how many entries are of earlier attempts.
   """
 
   def __init__(self, folder: pathlib.Path | None = None):
     """See the class; `open` is for folders."""
     self.folder = folder
     self.entries: dict[int, Entry] = {}
-    self.found = 0
     self._arrays: dict[int, _Loaded] = {}
     self._name = f'{jax.process_index()}-{time.time_ns()}'
     self._batches = 0
@@ -159,7 +157,6 @@ class Journal:
         except (ValueError, OSError):
           continue  # cut off: that batch is measured again
         self._keep(entries, _files(arrays))
-    self.found = len(self.entries)
 
 
 def _files(path: pathlib.Path) -> _Loaded:
@@ -218,16 +215,16 @@ def open_journal(
   path = folder / 'fingerprint.json'
   if folder.exists():
     try:
-      found = json.loads(path.read_text(encoding='utf-8'))
+      stored = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError):
-      found = None
-    if found != wanted or not resume:
+      stored = None
+    if stored != wanted or not resume:
       if not resume:
         why = 'as --noresume asks'
-      elif not isinstance(found, dict):
+      elif not isinstance(stored, dict):
         why = 'since it does not say what it was of'
       else:
-        names = [k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k)]
+        names = [k for k in wanted.keys() | stored.keys() if wanted.get(k) != stored.get(k)]
         why = f'since it differs in: {", ".join(sorted(names))}'
       logging.info('An interrupted evaluation in %s is thrown away, %s.', folder, why)
       shutil.rmtree(folder)

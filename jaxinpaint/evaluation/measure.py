@@ -113,11 +113,11 @@ class Measurement:
       return i, truth, path, masks, files
 
     batch = Batch([], [], [], {b: {} for b in self._masks}, {}, [])
-    for i, *found in self._pool.map(one, indices):
-      if len(found) == 2:
-        batch.unreadable.append((i, *found))
+    for i, *content in self._pool.map(one, indices):
+      if len(content) == 2:
+        batch.unreadable.append((i, *content))
         continue
-      truth, path, masks, files = found
+      truth, path, masks, files = content
       self._check_size(path, truth)
       batch.indices.append(i)
       batch.truths.append(truth)
@@ -189,13 +189,13 @@ class Measurement:
           _put(pictures, f'output {k} {r}', as_seen, [at[i] for i in here], n)
         # The host measures one row while the devices complete the next one.
         pending.append((k, name, here, self._host(part, outputs)))
-        for i, found in zip(here, self._deep(name, part, outputs), strict=True):
-          values[at[i]][name][k] |= found
+        for i, numbers in zip(here, self._deep(name, part, outputs), strict=True):
+          values[at[i]][name][k] |= numbers
         for v in {variant_of(m, self.protocol) for m in self._of('set')}:
           as_seen = list(map(_eight_bits, outputs[v]))
-          found = self._networks.features(_fill_up(as_seen, self._batch_size))
+          rows = self._networks.features(_fill_up(as_seen, self._batch_size))
           for row, i in enumerate(here):
-            features[at[i], self.places[v, name, b]] = found[row]
+            features[at[i], self.places[v, name, b]] = rows[row]
     for k, name, here, futures in pending:
       for i, future in zip(here, futures, strict=True):
         values[at[i]][name][k] |= future.result()
@@ -291,14 +291,14 @@ class Measurement:
     self, name: str, part: '_Part', outputs: Mapping[str, list[np.ndarray]]
   ) -> list[dict[str, float]]:
     """{metric: number} of each image, for metrics that need networks."""
-    found: list[dict[str, float]] = [{} for _ in part.indices]
+    by_image: list[dict[str, float]] = [{} for _ in part.indices]
     if not (self._of('pair') or self._of('samples')):
-      return found
+      return by_image
     truth = _fill_up(self._seen(part.truths), self._batch_size)
     for m in self._of('pair'):
       output = _fill_up(outputs[variant_of(m, self.protocol)], self._batch_size)
       numbers = self._networks.pair(m, truth, output)
-      for row, values in enumerate(found):
+      for row, values in enumerate(by_image):
         values[m.name] = float(numbers[row])
     row = self._rows[name]
     if self._of('samples') and self._samples > 1 and predictors.has_samples(row):
@@ -307,9 +307,9 @@ class Measurement:
         v = variant_of(m, self.protocol)
         stack = np.stack([_fill_up(o[v], self._batch_size) for o in drawn])
         numbers = self._networks.of_samples(m, truth, stack)
-        for row, values in enumerate(found):
+        for row, values in enumerate(by_image):
           values[m.name] = float(numbers[row])
-    return found
+    return by_image
 
   def _sample(self, name: str, part: '_Part', sample: int) -> dict[str, list[np.ndarray]]:
     """As `_outputs`, of another sample."""

@@ -1,7 +1,7 @@
 """Pictures that are in folders already: a truth and one or more outputs, with or without masks.
 
-  found = pairs.find('real', {'mine': 'fake'}, 'masks', protocol)
-  evaluate(EvaluationSpec(found.rows, found.on, found.protocol))
+  compared = pairs.find('real', {'mine': 'fake'}, 'masks', protocol)
+  evaluate(EvaluationSpec(compared.rows, compared.on, compared.protocol))
 
 Files are paired by their names without ending. No model runs. With masks every picture is measured
 in the bins that its hole belongs to, and outputs are pasted into the truth if the protocol says so.
@@ -151,17 +151,17 @@ def _matched(
 ) -> list[str]:
   """The file of each stem."""
   folder = pathlib.Path(folder).expanduser()
-  found = folders.list_by_stem(folder, what)
-  if not found:
+  files = folders.list_by_stem(folder, what)
+  if not files:
     raise ValueError(f'{what}: the folder {folder} holds no image: correct the path')
-  absent = [k for k, stem in enumerate(stems) if stem not in found]
+  absent = [k for k, stem in enumerate(stems) if stem not in files]
   if absent:
     raise ValueError(
       f'{what}: {folder} has no file for {len(absent)} of {len(stems)} real images, first '
       f'{stems[absent[0]]} ({paths[absent[0]]}): add it, or name the images that are to be '
       'measured in a list, --real_dir LIST.txt'
     )
-  return [found[stem] for stem in stems]
+  return [files[stem] for stem in stems]
 
 
 def _binned(

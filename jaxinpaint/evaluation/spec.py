@@ -283,7 +283,7 @@ class EvaluationSpec:
     if outputs is None:
       return None
     drawn = [m(i) for m in self.on.masks.values() for i in range(min(2, len(self.on.images)))]
-    found = dict(
+    settings = dict(
       count=self.on.count,
       samples=self.samples,
       seed=self.on.seed,
@@ -291,9 +291,9 @@ class EvaluationSpec:
       dataset=self.on.dataset,
     )
     if self.networks:  # other weights give other numbers, and missing weights none
-      found |= dict(networks=dict(self.networks.origins), missing=sorted(self.networks.missing))
+      settings |= dict(networks=dict(self.networks.origins), missing=sorted(self.networks.missing))
     return {
-      **found,
+      **settings,
       'protocol': json.loads(json.dumps(self.protocol.description())),
       'bins': [dataclasses.asdict(b) for b in self.on.masks],
       'first masks': digest.of(*(b'none' if m is None else np.packbits(m) for m in drawn)),

@@ -91,25 +91,25 @@ def options(metric: Metric) -> dict[str, Any]:
       f'metric {metric.name!r}: {metric.function} has no option {sorted(unknown)}; '
       f'there are: {", ".join(function.options) or "none"}'
     )
-  found = dict(function.options) | dict(metric.options)
-  found.pop('data_range', None)
+  chosen = dict(function.options) | dict(metric.options)
+  chosen.pop('data_range', None)
   for name, choices in (('net', lpips.CHANNELS), ('of', BEST_OF), ('ddof', (0, 1))):
-    if name in found and found[name] not in choices:
+    if name in chosen and chosen[name] not in choices:
       raise ValueError(
-        f'metric {metric.name!r}: {name} {found[name]!r} is not one of '
+        f'metric {metric.name!r}: {name} {chosen[name]!r} is not one of '
         f'{", ".join(map(str, choices))}'
       )
-  return found
+  return chosen
 
 
 def network(metric: Metric) -> str:
   """The network that a metric needs, by its name in `weights fetch`; '': none."""
-  found = options(metric)
+  chosen = options(metric)
   if FUNCTIONS[metric.function].kind == 'set':
     return 'fid-inception'
-  if metric.function == 'best_of_k' and found['of'] != 'lpips':
+  if metric.function == 'best_of_k' and chosen['of'] != 'lpips':
     return ''
-  return f'lpips-{found["net"]}'
+  return f'lpips-{chosen["net"]}'
 
 
 def files_of(network: str) -> tuple[str, ...]:
@@ -198,8 +198,8 @@ class Networks:
     Raises:
       ValueError: a metric of another kind, or one that is missing; shapes that differ.
     """
-    found = self._options(metric, 'pair')
-    return self._lpips(found['net'], truth, output)
+    chosen = self._options(metric, 'pair')
+    return self._lpips(chosen['net'], truth, output)
 
   def features(self, images: np.ndarray) -> np.ndarray:
     """f32[B,2048] of uint8[B,H,W,3], or float in [0,1]; RGB.
@@ -227,8 +227,9 @@ class Networks:
 
     def compute() -> np.ndarray:
       parts = [count[i : i + batch_size] for i in count[::batch_size]]
-      found = [self.features(np.stack([images[i] for i in part])) for part in parts]
-      return np.concatenate(found) if found else np.zeros((0, inception.DIMENSIONS), np.float32)
+      none = np.zeros((0, inception.DIMENSIONS), np.float32)
+      features = (self.features(np.stack([images[i] for i in part])) for part in parts)
+      return np.concatenate([none, *features])
 
     identity = f'{inception.IDENTITY}, {self._digest}'
     return fid.cached_features(fid.dataset_key((images[i] for i in count), identity), compute)
@@ -244,12 +245,12 @@ class Networks:
     Raises:
       ValueError: a metric of another kind, or one that is missing; shapes.
     """
-    found = self._options(metric, 'set')
+    chosen = self._options(metric, 'set')
     if min(len(real), len(fake)) < 2:
       logging.warning('%s needs at least 2 images in a bin.', metric.label)
       return math.nan
     if metric.function == 'fid':
-      return fid.from_features(real, fake, ddof=found['ddof'])
+      return fid.from_features(real, fake, ddof=chosen['ddof'])
     both = digest.of(real) + digest.of(fake)
     if self._scores[0] != both:  # one fit gives both
       self._scores = both, inception_scores.scores(real, fake)
@@ -267,30 +268,30 @@ class Networks:
       ValueError: a metric of another kind, or one that is missing; shapes; a single sample's
         diversity.
     """
-    found = self._options(metric, 'samples')
+    chosen = self._options(metric, 'samples')
     truth, samples = np.asarray(truth), np.asarray(samples)
     if samples.ndim != 5 or samples.shape[1:] != truth.shape or not len(samples):
       raise ValueError(
         f'samples have the shape {samples.shape}, the truth {truth.shape}: wanted is K of each'
       )
     if metric.function == 'lpips_diversity':
-      net = found['net']
+      net = chosen['net']
       run = lambda v, x: lpips.diversity(v, _to_float(x), net=net)
       return self._run(f'lpips-{net}', 'diversity', run, np.moveaxis(samples, 0, 1)).astype(
         np.float64
       )
-    return BEST_OF[found['of']](np.stack([self._number(found, truth, one) for one in samples]))
+    return BEST_OF[chosen['of']](np.stack([self._number(chosen, truth, one) for one in samples]))
 
-  def _number(self, found: Mapping[str, Any], truth: np.ndarray, output: np.ndarray) -> np.ndarray:
+  def _number(self, chosen: Mapping[str, Any], truth: np.ndarray, output: np.ndarray) -> np.ndarray:
     """f64[B]: the number that `best_of_k` chooses by."""
-    if found['of'] == 'lpips':
-      return self._lpips(found['net'], truth, output)
-    function, _ = pixels.FUNCTIONS[found['of']]
+    if chosen['of'] == 'lpips':
+      return self._lpips(chosen['net'], truth, output)
+    function, _ = pixels.FUNCTIONS[chosen['of']]
     if truth.dtype != output.dtype:
       truth, output = (x / 255 if x.dtype == np.uint8 else x for x in (truth, output))
     more = {'data_range': 255 if output.dtype == np.uint8 else 1}
-    if found['of'] == 'ssim':
-      more['definition'] = found['definition']
+    if chosen['of'] == 'ssim':
+      more['definition'] = chosen['definition']
     return np.array([function(a, b, **more) for a, b in zip(truth, output, strict=True)])
 
   def _lpips(self, net: str, truth: np.ndarray, output: np.ndarray) -> np.ndarray:
@@ -300,14 +301,14 @@ class Networks:
     return self._run(f'lpips-{net}', 'distance', run, truth, output).astype(np.float64)
 
   def _options(self, metric: Metric, kind: str) -> dict[str, Any]:
-    found = options(metric)
+    chosen = options(metric)
     if FUNCTIONS[metric.function].kind != kind:
       raise ValueError(
         f'metric {metric.name!r} is of the kind {FUNCTIONS[metric.function].kind!r}, not {kind!r}'
       )
     if metric.name in self.missing:
       raise ValueError(f'{metric.label} is not computed: {self.missing[metric.name]}')
-    return found
+    return chosen
 
   def _weights(self, name: str) -> Any:
     if name not in self._variables:
@@ -335,13 +336,13 @@ class Networks:
     shape = (name, part, *images[0].shape[1:])
     rows = max(self._rows.get(shape, 1), min(_MOST_ROWS, -(-n // devices)))
     self._rows[shape] = rows
-    step, found = rows * devices, []
+    step, results = rows * devices, []
     for start in range(0, max(n, 1), step):
       piece = [_fill_up(x[start : start + step], step) for x in images]
-      found.append(run(weights, *jax.device_put(piece, self._split)))
-      if len(found) > 1:  # one part runs while the next is copied to the devices
-        found[-2] = np.asarray(found[-2])
-    return np.concatenate([np.asarray(x) for x in found])[:n]
+      results.append(run(weights, *jax.device_put(piece, self._split)))
+      if len(results) > 1:  # one part runs while the next is copied to the devices
+        results[-2] = np.asarray(results[-2])
+    return np.concatenate([np.asarray(x) for x in results])[:n]
 
 
 class _NotHere(Exception):

@@ -126,12 +126,12 @@ class Statistics:
       ValueError: it holds something else, or is damaged.
     """
     with _naming(path, 'statistics of features'):
-      found = _read(pathlib.Path(path), ('n', 'sum', 'outer'))
-      total, outer = (found[k].astype(np.float64) for k in ('sum', 'outer'))
-      if total.ndim != 1 or outer.shape != total.shape * 2 or found['n'].shape:
+      arrays = _read(pathlib.Path(path), ('n', 'sum', 'outer'))
+      total, outer = (arrays[k].astype(np.float64) for k in ('sum', 'outer'))
+      if total.ndim != 1 or outer.shape != total.shape * 2 or arrays['n'].shape:
         raise ValueError(f'shapes {total.shape} and {outer.shape} do not belong together')
     statistics = cls(len(total))
-    statistics._n, statistics._sum, statistics._outer = int(found['n']), total, outer
+    statistics._n, statistics._sum, statistics._outer = int(arrays['n']), total, outer
     return statistics
 
   def _totals(self) -> tuple[np.ndarray, np.ndarray]:
@@ -310,9 +310,9 @@ def cached_features(key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
   if path.exists():
     try:
       with _naming(path, 'features of a data set'):
-        found = _read(path, ('features', 'sha256'))
-        features = found['features']
-        if _digest(features) != str(found['sha256']):
+        arrays = _read(path, ('features', 'sha256'))
+        features = arrays['features']
+        if _digest(features) != str(arrays['sha256']):
           raise ValueError('its digest is another')
       return features
     except (ValueError, OSError) as error:

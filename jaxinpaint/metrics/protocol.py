@@ -120,12 +120,12 @@ class Protocol:
     unknown = [m.function for m in self.metrics if m.is_deep and m.function not in DEEP]
     if unknown:
       raise fail(f'unknown functions {unknown}; there are: {", ".join((*pixels.FUNCTIONS, *DEEP))}')
-    for what, found in (
+    for what, names in (
       ('metrics', [m.name for m in self.metrics]),
       ('bins', [b.label for b in self.bins]),
     ):
-      if len(set(found)) != len(found):
-        raise fail(f'the names of its {what}, {found}, must each occur once')
+      if len(set(names)) != len(names):
+        raise fail(f'the names of its {what}, {names}, must each occur once')
     for what, value, known in (
       ('crop', self.crop, ('', *resizing.CROPS)),
       ('resize', self.resize, tuple(resizing.KERNELS)),

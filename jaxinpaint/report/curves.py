@@ -95,10 +95,10 @@ def key(place: int) -> Key:
 
 def groups(bins: Sequence[Bin]) -> dict[str, list[Bin]]:
   """{kind of mask: its bins}; bins of one kind are on one curve."""
-  found: dict[str, list[Bin]] = {}
+  kinds: dict[str, list[Bin]] = {}
   for b in bins:
-    found.setdefault(b.masks.split(':')[0], []).append(b)
-  return found
+    kinds.setdefault(b.masks.split(':')[0], []).append(b)
+  return kinds
 
 
 def curve(
@@ -120,10 +120,10 @@ def curve(
   bins = sorted(bins, key=lambda b: shares[b])
   lines = []
   for k, name in enumerate(results.predictors):
-    found = [(b, stats.summary(name, b, metric.name)) for b in bins]
-    found = [(b, s) for b, s in found if s.n]
-    if found:
-      lines.append((k, name, found))
+    summaries = [(b, stats.summary(name, b, metric.name)) for b in bins]
+    summaries = [(b, s) for b, s in summaries if s.n]
+    if summaries:
+      lines.append((k, name, summaries))
   if not lines:
     return None
   scatter = {}
@@ -132,13 +132,13 @@ def curve(
       chosen = [r for r in results.records if r.predictor == name and r.bin in shares]
       points = [(100 * r.hole_share, r.values.get(metric.name, math.nan)) for r in chosen]
       scatter[k] = [(x, y) for x, y in points if math.isfinite(y)]
-  ys = [y for _, _, found in lines for _, s in found for y in (s.mean, s.low, s.high)]
+  ys = [y for _, _, summaries in lines for _, s in summaries for y in (s.mean, s.low, s.high)]
   ys += [y for points in scatter.values() for _, y in points]
   xs = list(shares.values()) + [x for points in scatter.values() for x, _ in points]
   axes = _Axes(xs, [y for y in ys if math.isfinite(y)])
   label = f'{metric.label} over the share of the hole: ' + '; '.join(
-    f'{name} ' + ', '.join(f'{number(s.mean, metric)} at {shares[b]:.0f} %' for b, s in found)
-    for _, name, found in lines
+    f'{name} ' + ', '.join(f'{number(s.mean, metric)} at {shares[b]:.0f} %' for b, s in summaries)
+    for _, name, summaries in lines
   )
   offset = lambda at: _DODGE * (at - (len(lines) - 1) / 2)
   return Curve(
@@ -151,8 +151,10 @@ def curve(
       for k, points in scatter.items()
     ],
     series=[
-      _series(axes, key(k), name, found, shares, metric, offset(at) if len(found) == 1 else 0)
-      for at, (k, name, found) in enumerate(lines)
+      _series(
+        axes, key(k), name, summaries, shares, metric, offset(at) if len(summaries) == 1 else 0
+      )
+      for at, (k, name, summaries) in enumerate(lines)
     ],
   )
 
@@ -161,24 +163,24 @@ def _series(
   axes: '_Axes',
   key: Key,
   name: str,
-  found: Sequence[tuple[Bin, Summary]],
+  summaries: Sequence[tuple[Bin, Summary]],
   shares: dict[Bin, float],
   metric: Metric,
   offset: float,
 ) -> Series:
   """Band or whiskers, line and dots of one row."""
   place = lambda b, y: f'{axes.x(shares[b]) + offset:.1f} {axes.y(y):.1f}'
-  known = [(b, s) for b, s in found if not math.isnan(s.low)]
+  known = [(b, s) for b, s in summaries if not math.isnan(s.low)]
   lines = []
-  if len(found) > 1 and known:
+  if len(summaries) > 1 and known:
     edge = [place(b, s.high) for b, s in known] + [place(b, s.low) for b, s in known[::-1]]
     lines.append(('band', f'M{"L".join(edge)}z'))
   else:
     lines += [('line', f'M{place(b, s.low)}L{place(b, s.high)}') for b, s in known]
-  if len(found) > 1:
-    lines.append(('line', f'M{"L".join(place(b, s.mean) for b, s in found)}'))
+  if len(summaries) > 1:
+    lines.append(('line', f'M{"L".join(place(b, s.mean) for b, s in summaries)}'))
   dots = []
-  for b, s in found:
+  for b, s in summaries:
     words = f'{name}, {shares[b]:.1f} % hole: {number(s.mean, metric)} '
     words += interval_text(s.low, s.high, metric)
     dots.append((place(b, s.mean), words.strip()))

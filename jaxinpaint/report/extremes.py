@@ -46,9 +46,9 @@ def chosen(results: Results, predictor: str, bin: Bin, count: int = COUNT) -> di
 def metric_of(results: Results) -> Metric:
   """The metric that chooses the cases of these results."""
   wanted = results.case_metric
-  found = [m for m in results.image_metrics if m.name == wanted]
-  if found:
-    return found[0]
+  named = [m for m in results.image_metrics if m.name == wanted]
+  if named:
+    return named[0]
   default = default_metric(results.protocol)
   return default if default in results.image_metrics else results.image_metrics[0]
 
@@ -65,12 +65,12 @@ def _rank(value: float, index: int, metric: Metric) -> tuple[float, int]:
 def wanted(results: Results, count: int = COUNT) -> dict[tuple[str, Bin], list[int]]:
   """{(row, bin): numbers of the images} whose pictures a report shows; not of fills."""
   names = [n for n in results.predictors if results.kind(n) != 'fill']
-  found = {}
+  cases = {}
   for name in names:
     for b in results.bins:
       both = chosen(results, name, b, count)
-      found[name, b] = sorted(r.index for r in both['best'] + both['worst'])
-  return {key: indices for key, indices in found.items() if indices}
+      cases[name, b] = sorted(r.index for r in both['best'] + both['worst'])
+  return {key: indices for key, indices in cases.items() if indices}
 
 
 def collect(results: Results, complete: Complete, count: int = COUNT) -> None:

@@ -208,7 +208,7 @@ def to_json(
     ],
     'not_computed': results.not_computed,
     'resources': {
-      name: {k: _or_none(v) for k, v in found.items()} for name, found in results.resources.items()
+      name: {k: _or_none(v) for k, v in costs.items()} for name, costs in results.resources.items()
     },
     'case_metric': results.case_metric,
     'pictures': [
@@ -244,17 +244,17 @@ def _pictures(results: Results) -> list[tuple[Example, bool]]:
 
 def save_pictures(results: Results, path: pathlib.Path) -> None:
   """Writes the pictures, in the order of `pictures` in metrics.json; without any, no file."""
-  found = {}
+  pictures = {}
   for k, (e, _) in enumerate(_pictures(results)):
     # A photograph is the same in every bin.
-    found.setdefault(f'truth/{e.index}', e.truth)
-    found[f'{k}/mask'] = np.packbits(e.mask.astype(bool), axis=1)
+    pictures.setdefault(f'truth/{e.index}', e.truth)
+    pictures[f'{k}/mask'] = np.packbits(e.mask.astype(bool), axis=1)
     for j, output in enumerate(e.outputs.values()):
       output = output if output.dtype == np.uint8 else arrays.to_uint8(output)
       # The difference modulo 256: known pixels are 0, and compress to nothing.
-      found[f'{k}/{j}'] = output - found[f'truth/{e.index}']
-  if found:
-    np.savez_compressed(path, **found)
+      pictures[f'{k}/{j}'] = output - pictures[f'truth/{e.index}']
+  if pictures:
+    np.savez_compressed(path, **pictures)
 
 
 def load(folder: str | os.PathLike) -> Report:
@@ -306,8 +306,8 @@ def _read(folder: pathlib.Path, document: dict[str, Any]) -> Report:
   by_label = {b.label: b for b in bins}
   records = _records(folder, protocol, by_label)
   dataset, masks = document['dataset'], document['masks']
-  found = document.get('predictors')
-  names = [p['name'] for p in found] if found else [r.predictor for r in records]
+  rows = document.get('predictors')
+  names = [p['name'] for p in rows] if rows else [r.predictor for r in records]
   examples, cases = _load_pictures(folder, document, by_label)
   results = Results(
     protocol=protocol,
@@ -327,7 +327,7 @@ def _read(folder: pathlib.Path, document: dict[str, Any]) -> Report:
       for v in document.get('set_values', [])
     ],
     not_computed=document.get('not_computed', {}),
-    kinds={p['name']: p['kind'] for p in found or []},
+    kinds={p['name']: p['kind'] for p in rows or []},
     baseline=document.get('baseline', ''),
     resources={
       name: {k: _number(v) for k, v in some.items()}

@@ -137,12 +137,12 @@ class Gallery:
 
   def examples(self, bin: Bin) -> dict[str, Any] | None:
     """{'title', 'names' of the columns, 'rows'} of a bin; None if it has no pictures."""
-    found = [e for e in self._results.examples if e.bin == bin]
-    found = [e for e in found if self._album.get((bin, e.index, 0))]
-    if not found:
+    examples = [e for e in self._results.examples if e.bin == bin]
+    examples = [e for e in examples if self._album.get((bin, e.index, 0))]
+    if not examples:
       return None
-    names = ['input', *self._names(found), 'truth']
-    return dict(title=bin_title(bin), names=names, rows=[self._row(e, names) for e in found])
+    names = ['input', *self._names(examples), 'truth']
+    return dict(title=bin_title(bin), names=names, rows=[self._row(e, names) for e in examples])
 
   def _row(self, e: Example, names: Sequence[str]) -> dict[str, Any]:
     columns = {name: column for column, (name, _) in enumerate(self._pictures(e))}
@@ -167,8 +167,8 @@ class Gallery:
     return f'image {e.index} {self._file(e.bin, e.index)}'.strip()
 
   def _file(self, bin: Bin, index: int) -> str:
-    found = (self._records.get((n, bin, index)) for n in self._results.predictors)
-    return next((pathlib.PurePath(r.file).name for r in found if r), '')
+    records = (self._records.get((n, bin, index)) for n in self._results.predictors)
+    return next((pathlib.PurePath(r.file).name for r in records if r), '')
 
   def _small(self, e: Example) -> str:
     """The class of the style sheet that enlarges small pictures without smoothing; else ''."""
@@ -181,9 +181,9 @@ class Gallery:
   def _cases_of(self, name: str) -> list[dict[str, Any]]:
     bins = []
     for b in self._results.bins:
-      found = extremes.chosen(self._results, name, b)
-      if found['best']:
-        figures = {which: [self._case(name, r) for r in some] for which, some in found.items()}
+      cases = extremes.chosen(self._results, name, b)
+      if cases['best']:
+        figures = {which: [self._case(name, r) for r in some] for which, some in cases.items()}
         bins.append(dict(title=bin_title(b), **figures))
     return bins
 

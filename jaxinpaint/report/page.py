@@ -203,12 +203,12 @@ def _bin(stats: Statistics, b: Bin, published: Sequence[Published]) -> dict[str,
 
 def _cell(stats: Statistics, name: str, b: Bin, m: Metric, best: statistics.Best) -> _Cell:
   if m not in stats.metrics:
-    found = stats.results.set_value(name, b, m.name)
-    if found is None:
+    of_set = stats.results.set_value(name, b, m.name)
+    if of_set is None:
       return _Cell('–')
-    about = f'one number of {found.n} images together; it has no interval'
+    about = f'one number of {of_set.n} images together; it has no interval'
     mark = 'best' if name == best.name else None
-    return _Cell(number(found.value, m), f'{found.value:.8g}', about, mark)
+    return _Cell(number(of_set.value, m), f'{of_set.value:.8g}', about, mark)
   s = stats.summary(name, b, m.name)
   if not s.n:
     return _Cell(mean_text(s, m), 'inf' if s.infinite else None)

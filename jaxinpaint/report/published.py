@@ -55,13 +55,13 @@ def of_bin(
 ) -> list[tuple[str, dict[str, str]]]:
   """[(method, {name of the metric: number as printed})] of a bin, in the order of the file."""
   names = {m.published: m.name for m in metrics if m.published}
-  found: dict[str, dict[str, str]] = {}
+  by_method: dict[str, dict[str, str]] = {}
   for row in rows:
     if belongs(row, bin):
-      found.setdefault(row['method'], {})
+      by_method.setdefault(row['method'], {})
       if row['metric'] in names:
-        found[row['method']][names[row['metric']]] = row['value']
-  return [(method, numbers) for method, numbers in found.items() if numbers]
+        by_method[row['method']][names[row['metric']]] = row['value']
+  return [(method, numbers) for method, numbers in by_method.items() if numbers]
 
 
 def elsewhere(
@@ -76,11 +76,11 @@ def resources(
   rows: Sequence[Published], metrics: Sequence[Metric]
 ) -> list[tuple[str, dict[str, str]]]:
   """[(method, {name: number as printed})] of what methods cost, independent of the holes."""
-  found: dict[str, dict[str, str]] = {}
+  by_method: dict[str, dict[str, str]] = {}
   for row in rows:
     if _is_resource(row, metrics):
-      found.setdefault(row['method'], {})[row['metric']] = row['value']
-  return list(found.items())
+      by_method.setdefault(row['method'], {})[row['metric']] = row['value']
+  return list(by_method.items())
 
 
 def _is_resource(row: Published, metrics: Sequence[Metric]) -> bool:

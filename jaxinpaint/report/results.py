@@ -195,14 +195,14 @@ class Results:
 
   def deviations(self) -> list[str]:
     """How this evaluation differs from its protocol, in sentences without a full stop."""
-    p, found = self.protocol, []
+    p, sentences = self.protocol, []
     if self.size != (p.size, p.size):
-      found.append(f'images of {self.size[0]} x {self.size[1]} instead of {p.size} x {p.size}')
+      sentences.append(f'images of {self.size[0]} x {self.size[1]} instead of {p.size} x {p.size}')
     if self.count != p.count:
-      found.append(f'{self.count} images instead of {p.count}')
+      sentences.append(f'{self.count} images instead of {p.count}')
     if self.bins != p.bins:
       labels = [', '.join(b.label for b in bins) for bins in (self.bins, p.bins)]
-      found.append(f'hole shares {labels[0]} % instead of {labels[1]} %')
+      sentences.append(f'hole shares {labels[0]} % instead of {labels[1]} %')
     if self.masks and self.masks != p.masks:
-      found.append(f'masks {self.masks} instead of {p.masks}')
-    return found
+      sentences.append(f'masks {self.masks} instead of {p.masks}')
+    return sentences

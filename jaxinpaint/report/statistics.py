@@ -71,14 +71,14 @@ def intervals(values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) 
   Returns:
     f64[k, 2]: (low, high); nan if a column has fewer than two finite values.
   """
-  found = np.full((values.shape[1], 2), np.nan)
+  intervals = np.full((values.shape[1], 2), np.nan)
   usable = np.isfinite(values).sum(0) > 1
   if usable.any():
     means = resampled_means(values[:, usable], resamples, seed)
     tail = 50 * (1 - LEVEL)
     quantile = np.nanpercentile if np.isnan(means).any() else np.percentile
-    found[usable] = quantile(means, [tail, 100 - tail], axis=0).T
-  return found
+    intervals[usable] = quantile(means, [tail, 100 - tail], axis=0).T
+  return intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Statistics:
     known = ~(np.isnan(a) | np.isnan(b))
     above = a > b if metric.better == 'higher' else a < b
     low, high = self._interval(bin, metric.name, predictor, baseline)
-    share = lambda found: float(found[known].mean()) if known.any() else math.nan
+    share = lambda of: float(of[known].mean()) if known.any() else math.nan
     return Comparison(
       predictor,
       baseline,
@@ -217,8 +217,8 @@ class Statistics:
     """The best row of a column, and the rows that are not significantly worse."""
     sign = 1 if metric.better == 'higher' else -1
     if metric.name not in {m.name for m in self.metrics}:
-      found = {n: self.results.set_value(n, bin, metric.name) for n in self.results.predictors}
-      numbers = {n: sign * v.value for n, v in found.items() if v and math.isfinite(v.value)}
+      values = {n: self.results.set_value(n, bin, metric.name) for n in self.results.predictors}
+      numbers = {n: sign * v.value for n, v in values.items() if v and math.isfinite(v.value)}
       return Best(max(numbers, key=numbers.get)) if len(numbers) > 1 else Best()
     scores = {}
     for name in self.results.predictors:

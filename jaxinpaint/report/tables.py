@@ -184,10 +184,10 @@ def verdicts(results: Results, stats: Statistics | None = None) -> list[str]:
 
 def _against_baseline(stats: Statistics) -> list[str]:
   """A sentence for each row but the baseline, and how many are expected by chance."""
-  found = stats.comparisons()
+  comparisons = stats.comparisons()
   sentences = []
-  for name in dict.fromkeys(c.predictor for c in found):
-    mine = [c for c in found if c.predictor == name]
+  for name in dict.fromkeys(c.predictor for c in comparisons):
+    mine = [c for c in comparisons if c.predictor == name]
     parts = []
     for verdict in SIGNS:
       some = [c for c in mine if c.verdict == verdict]
@@ -199,11 +199,12 @@ def _against_baseline(stats: Statistics) -> list[str]:
     sentence = f'{name} against {mine[0].baseline}, paired by image: {", ".join(parts)}'
     sentences.append(sentence + '.')
   if sentences:
-    n = min((c.n for c in found), default=0)
+    n = min((c.n for c in comparisons), default=0)
     few = f' With {n} images the intervals are too narrow.' if n < statistics.FEW else ''
+    by_chance = max(1, round((1 - statistics.LEVEL) * len(comparisons)))
     sentences.append(
-      f'Of {len(found)} comparisons about {max(1, round((1 - statistics.LEVEL) * len(found)))} '
-      f'would be decided by chance if nothing differed.{few}'
+      f'Of {len(comparisons)} comparisons about {by_chance} would be decided by chance if nothing '
+      f'differed.{few}'
     )
   return sentences
 
@@ -288,20 +289,20 @@ def _main_table(stats: Statistics, b: Bin, published: Sequence[Published]) -> li
 
 
 def _difference_table(stats: Statistics, b: Bin) -> list[str]:
-  found = [c for c in stats.comparisons() if c.bin == b]
-  if not found:
+  comparisons = [c for c in stats.comparisons() if c.bin == b]
+  if not comparisons:
     return []
   rows = []
-  for name in dict.fromkeys(c.predictor for c in found):
+  for name in dict.fromkeys(c.predictor for c in comparisons):
     cells = [
       f'{SIGNS[c.verdict]} {number(c.difference, c.metric, True)} '
       f'{interval_text(c.low, c.high, c.metric, True)}, better on {percent(c.better)}'
       + (f' (n {c.n}, {c.left_out} left out)' if c.left_out else '')
-      for c in found
+      for c in comparisons
       if c.predictor == name
     ]
     rows.append([plain(name), *cells])
-  heads = [f'minus {plain(found[0].baseline)}', *map(heading, stats.metrics)]
+  heads = [f'minus {plain(comparisons[0].baseline)}', *map(heading, stats.metrics)]
   return ['', *table(heads, rows)]
 
 
@@ -338,7 +339,7 @@ def _published_text(results: Results, published: Sequence[Published]) -> list[st
 
 def resource_names(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
   """{name: label} of all resources that were measured, in their order."""
-  names = dict.fromkeys(n for found in resources.values() for n in found)
+  names = dict.fromkeys(n for costs in resources.values() for n in costs)
   labels = {}
   for r in RESOURCES:
     labels[r.name] = f'{r.label}, {r.unit}' if r.unit else r.label
@@ -355,7 +356,7 @@ def resources_text(results: Results, published: Sequence[Published]) -> list[str
   lines = []
   if results.resources:
     rows = [
-      [plain(shown), *(resource(found.get(name)) for found in results.resources.values())]
+      [plain(shown), *(resource(costs.get(name)) for costs in results.resources.values())]
       for name, shown in resource_names(results.resources).items()
     ]
     lines += ['', *table(['', *map(plain, results.resources)], rows)]

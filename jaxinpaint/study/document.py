@@ -37,25 +37,25 @@ def holes_of(b: Bin) -> tuple[str, int]:
 
 def base_metrics(protocol: Protocol) -> dict[str, tuple[Metric, str]]:
   """{metric: (its plain form, 'composite' or 'raw')}: 'raw_psnr' is 'psnr' of the raw output."""
-  found = {}
+  forms = {}
   for m in protocol.metrics:
     of = ('composite' if protocol.composite else 'raw') if m.of == 'protocol' else m.of
     first = next(x for x in protocol.metrics if (x.function, x.options) == (m.function, m.options))
-    found[m.name] = (first, of)
-  return found
+    forms[m.name] = (first, of)
+  return forms
 
 
 def cells(results: Results, dataset: str, size: int) -> list[Cell]:
   """Every mean of an evaluation; None without a finite value."""
   forms = base_metrics(results.protocol)
-  found = []
+  cells = []
   for row in results.predictors:
     for b in results.bins:
       kind, percent = holes_of(b)
       for m in results.protocol.metrics:
         s = results.summary(row, b, m.name)
         metric, of = forms[m.name]
-        found.append(
+        cells.append(
           {
             'row': row,
             'dataset': dataset,
@@ -71,7 +71,7 @@ def cells(results: Results, dataset: str, size: int) -> list[Cell]:
             'size': size,
           }
         )
-  return found
+  return cells
 
 
 def make(
@@ -116,8 +116,8 @@ def make(
     'environment': dict(environment),
   }
   document = json.loads(json.dumps(document, allow_nan=False))
-  found = [finding(dict(f), document) for f in config.findings]
-  document['findings'] = sorted(found, key=lambda f: f['measured'] is None)
+  findings = [finding(dict(f), document) for f in config.findings]
+  document['findings'] = sorted(findings, key=lambda f: f['measured'] is None)
   return document
 
 
@@ -173,13 +173,13 @@ def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]
   text = (
     f'{f["title"]}: published, {best} ({resources.shown(known.name, means[best])} {known.unit}).'
   )
-  found = (document['resources'] or {}).get('resources', {})
+  costs = (document['resources'] or {}).get('resources', {})
   mine: dict[str, float] = {}
   for m in f['methods']:
     values = [
-      found[r['resources']][known.name]
+      costs[r['resources']][known.name]
       for r in document['rows']
-      if r['method'] == m and known.name in found.get(r['resources'], {})
+      if r['method'] == m and known.name in costs.get(r['resources'], {})
     ]
     if values:
       mine[m] = sum(values) / len(values)
@@ -228,12 +228,12 @@ def _published_cells(
   methods: Sequence[str],
   holes: Sequence[str],
 ) -> list[dict[str, float]]:
-  found: dict[tuple, dict[str, float]] = {}
+  by_cell: dict[tuple, dict[str, float]] = {}
   for r in printed:
     if r['dataset'] in names.values() and r['mask'] in holes and r['method'] in methods:
       key = (r['dataset'], r['mask'], r['percent'], r['metric'])
-      found.setdefault(key, {})[r['method']] = float(r['value'])
-  return [v for v in found.values() if set(v) == set(methods)]
+      by_cell.setdefault(key, {})[r['method']] = float(r['value'])
+  return [v for v in by_cell.values() if set(v) == set(methods)]
 
 
 def _measured_cells(
@@ -247,14 +247,14 @@ def _measured_cells(
       m for (d, _), m in method.items() if d == r['dataset']
     ]:
       method[r['dataset'], r['name']] = r['method']
-  found: dict[tuple, dict[str, float]] = {}
+  by_cell: dict[tuple, dict[str, float]] = {}
   for c in document['cells']:
     name = method.get((c['dataset'], c['row']))
     if name and c['dataset'] in f['datasets'] and c['holes'] in f['holes']:
       if c['of'] == of and c['metric'] in printed and c['mean'] is not None:
         key = (c['dataset'], c['holes'], c['percent'], c['metric'])
-        found.setdefault(key, {})[name] = c['mean']
-  return list(found.values())
+        by_cell.setdefault(key, {})[name] = c['mean']
+  return list(by_cell.values())
 
 
 def write(document: Mapping[str, Any], folder: pathlib.Path) -> None:
@@ -372,15 +372,15 @@ def _lines(
   usual = document['settings']['size']
   rows = [r for r in document['rows'] if r['dataset'] == d]
   note = lambda r: '' if r['size'] == usual else f' ({r["size"]} x {r["size"]})'
-  found: list[tuple[str | None, str, str]] = []
+  lines: list[tuple[str | None, str, str]] = []
   for m in table['methods']:
     own = [r for r in rows if r['method'] == m]
-    found += [(r['name'], '', note(r)) for r in own[:-1]]
-    found += [(own[-1]['name'], m, note(own[-1]))] if own else [(None, m, '')]
-  found += [(r['name'], '', note(r)) for r in rows if not r['method']]
+    lines += [(r['name'], '', note(r)) for r in own[:-1]]
+    lines += [(own[-1]['name'], m, note(own[-1]))] if own else [(None, m, '')]
+  lines += [(r['name'], '', note(r)) for r in rows if not r['method']]
   if document['datasets'].get(d):
-    found += [(name, '', '') for name in document['fills']]
-  return found
+    lines += [(name, '', '') for name in document['fills']]
+  return lines
 
 
 def _shown(cell: Cell | None, metric: Mapping[str, Any]) -> str:
@@ -414,7 +414,7 @@ def _costs(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
   columns = [known[n] for n in _COLUMNS]
   heads = [f'{c.label}{f" ({c.unit})" if c.unit else ""}' for c in columns]
   lines += ['| method | | ' + ' | '.join(heads) + ' |', '|---|---|' + '---:|' * len(heads)]
-  found = (document['resources'] or {}).get('resources', {})
+  costs = (document['resources'] or {}).get('resources', {})
   printed = {
     (r['method'], r['metric'], r['dataset']): r['value']
     for r in document['published']
@@ -426,11 +426,11 @@ def _costs(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
     if name in shown:
       return
     shown.add(name)
-    values = found.get(name, {})
+    values = costs.get(name, {})
     cells = [resources.shown(c.name, values[c.name]) if c.name in values else '–' for c in columns]
     lines.append(f'| {name} | {words} | ' + ' | '.join(cells) + ' |')
 
-  state = 'measured here' if found else 'not measured (--resources)'
+  state = 'measured here' if costs else 'not measured (--resources)'
   for m in table['methods']:
     own = list(dict.fromkeys(r['resources'] for r in document['rows'] if r['method'] == m))
     for name in own:
@@ -446,7 +446,7 @@ def _costs(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
     if not r['method']:
       add(r['resources'], state)
   for name in document['fills']:
-    if name in found:
+    if name in costs:
       add(name, state)
   lines += [
     '',

@@ -81,21 +81,21 @@ def split_rows(given: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[
   Raises:
     ValueError: another form, an unknown data set, or two rows with one name.
   """
-  found: dict[str, dict[str, str]] = {d: {} for d in datasets}
+  paths: dict[str, dict[str, str]] = {d: {} for d in datasets}
   for word, path in rows.split(given).items():
     name, at, dataset = word.rpartition('@')
     if not at:
       name, dataset = word, ''
-    if at and dataset not in found:
+    if at and dataset not in paths:
       raise ValueError(
         f'--row {word}: {dataset!r} is none of the data sets {", ".join(datasets)}: write '
         f'NAME@{datasets[0]}=PATH, or NAME=PATH for all'
       )
     for d in [dataset] if at else datasets:
-      if name in found[d]:
+      if name in paths[d]:
         raise ValueError(f'--row {word}: two rows of this name are given for {d}')
-      found[d][name] = path
-  return found
+      paths[d][name] = path
+  return paths
 
 
 def prepare(request: Request) -> 'Study':
@@ -135,7 +135,7 @@ def _prepare(request: Request) -> 'Study':
         sources.make(source, ''), config.count, config.draw_seed, f'--{d} {source}'
       )
   loaded: dict[str, tuple[str, int, Any, str]] = {}
-  found: dict[str, list[Row]] = {d: [] for d in images}
+  rows_of: dict[str, list[Row]] = {d: [] for d in images}
   for d in images:
     for name, path in by_dataset[d].items():
       try:
@@ -143,23 +143,23 @@ def _prepare(request: Request) -> 'Study':
           loaded[path] = _load(path, config, request.size)
       except (ValueError, OSError) as error:
         raise ValueError(f'--row {name}: {error}') from error
-      found[d].append(_row(name, path, loaded[path], config))
-    clash = [r.name for r in found[d] if r.name in fills]
+      rows_of[d].append(_row(name, path, loaded[path], config))
+    clash = [r.name for r in rows_of[d] if r.name in fills]
     if clash:
       raise ValueError(f'--row {clash[0]}: a fill has this name already: choose another')
-    for size in {r.size for r in found[d]} | {request.size or config.size}:
+    for size in {r.size for r in rows_of[d]} | {request.size or config.size}:
       protocol.check_size(size, size)
       sets.make(protocol.masks, protocol.bins, size, size, seed=config.seed)
-    for i, r in enumerate(found[d]):
+    for i, r in enumerate(rows_of[d]):
       if r.predictor is None:
         paths = [images[d].path(k) for k in range(len(images[d]))]
         stored = folders.find(r.name, r.path, paths, protocol.bins, (r.size, r.size))
-        found[d][i] = dataclasses.replace(r, predictor=stored)
+        rows_of[d][i] = dataclasses.replace(r, predictor=stored)
   for d in set(given) - set(images):
     idle = sorted(set(by_dataset[d]) - {n for k in images for n in by_dataset[k]})
     if idle:
       logging.warning('--row %s: --%s is not given, so it is not measured.', ', '.join(idle), d)
-  return Study(request, protocol, output, images, found, fills)
+  return Study(request, protocol, output, images, rows_of, fills)
 
 
 def _check_config(config: ConfigDict) -> None:
@@ -183,8 +183,8 @@ def _load(path: str, config: ConfigDict, size: int | None) -> tuple[str, int, An
   return trained.config.system, own, rows.predictor(trained, config.seed), trained.origin
 
 
-def _row(name: str, path: str, found: tuple[str, int, Any, str], config: ConfigDict) -> Row:
-  system, size, predictor, origin = found
+def _row(name: str, path: str, loaded: tuple[str, int, Any, str], config: ConfigDict) -> Row:
+  system, size, predictor, origin = loaded
   methods = config.methods.to_dict()
   # A row with the name of a method or system must have weights of it.
   called = {**methods, **{m: m for m in methods.values()}}.get(name, '')
@@ -237,10 +237,10 @@ class Study:
     cells: list[dict[str, Any]] = []
     for d in self.images:
       of, kept = self._fingerprint(d, measured), self.output / f'{d}_cells.json'
-      datasets[d], found = self._kept(kept, of) or self._dataset(d, measured)
-      cells += found
+      datasets[d], own_cells = self._kept(kept, of) or self._dataset(d, measured)
+      cells += own_cells
       if of and jax.process_index() == 0:
-        text = json.dumps({'of': of, 'about': datasets[d], 'cells': found}, ensure_ascii=False)
+        text = json.dumps({'of': of, 'about': datasets[d], 'cells': own_cells}, ensure_ascii=False)
         kept.write_text(text, encoding='utf-8')
     document = study_document.make(
       config=config,
@@ -260,8 +260,8 @@ class Study:
 
   def _fingerprint(self, d: str, measured: resources.Measured | None) -> str:
     """Hash of everything that the numbers of a data set depend on; '' if a row cannot say."""
-    config, found = self.request.config, {r.name: r.predictor for r in self.rows[d]}
-    outputs = predictors.fingerprints(found | dict(self.fills))
+    config, by_name = self.request.config, {r.name: r.predictor for r in self.rows[d]}
+    outputs = predictors.fingerprints(by_name | dict(self.fills))
     if outputs is None:
       return ''
     about = [config[n] for n in ('seed', 'count', 'draw_seed', 'size')]
@@ -280,17 +280,17 @@ class Study:
     if not (self.request.resume and of and file.exists()):
       return None
     try:
-      found = json.loads(file.read_text(encoding='utf-8'))
+      stored = json.loads(file.read_text(encoding='utf-8'))
     except ValueError:  # torn by the end of a process
       return None
     folders_there = all(
       (self.output / r['folder'] / 'metrics.json').exists()
-      for r in found.get('about', {}).get('reports', {}).values()
+      for r in stored.get('about', {}).get('reports', {}).values()
     )
-    if found.get('of') != of or not folders_there:
+    if stored.get('of') != of or not folders_there:
       return None
     logging.info('%s is there already, and nothing of it has changed.', file)
-    return found['about'], found['cells']
+    return stored['about'], stored['cells']
 
   def _dataset(
     self, d: str, measured: resources.Measured | None
@@ -343,9 +343,9 @@ class Study:
     self, d: str, measured: resources.Measured | None, names: Sequence[str]
   ) -> dict[str, dict[str, float]]:
     """Resources of the rows of one evaluation, by their names in it."""
-    found = measured.resources if measured else {}
+    costs = measured.resources if measured else {}
     called = {name: resource_name(self.request.rows, name, d) for name in names}
-    return {name: found[key] for name, key in called.items() if key in found}
+    return {name: costs[key] for name, key in called.items() if key in costs}
 
   def _described(self, d: str, row: Row) -> dict[str, Any]:
     fields = dataclasses.asdict(dataclasses.replace(row, predictor=None)) | {'dataset': d}

@@ -45,7 +45,7 @@ def collectives(compiled: Any) -> list[Collective]:
   Args:
     compiled: of `jax.jit(f).lower(...).compile()`.
   """
-  found = []
+  operations = []
   for match in _COLLECTIVE.finditer(compiled.as_text()):
     shapes = [
       (kind, tuple(int(n) for n in dims.split(',') if n))
@@ -54,15 +54,15 @@ def collectives(compiled: Any) -> list[Collective]:
     # An asynchronous all-gather or permute names its operands too; its last half are results.
     if match['start'] and match['kind'] != 'all-reduce':
       shapes = shapes[len(shapes) // 2 :]
-    found.append(Collective(match['kind'], tuple(shapes)))
-  return found
+    operations.append(Collective(match['kind'], tuple(shapes)))
+  return operations
 
 
-def summary(found: list[Collective]) -> str:
+def summary(operations: list[Collective]) -> str:
   """'3 all-reduce (12.5 MB), 1 all-gather (0.1 MB)'."""
   count: collections.Counter[str] = collections.Counter()
   size: collections.Counter[str] = collections.Counter()
-  for c in found:
+  for c in operations:
     count[c.kind] += 1
     size[c.kind] += c.bytes
   return ', '.join(f'{n} {k} ({size[k] / 1e6:.3g} MB)' for k, n in sorted(count.items())) or 'none'
