@@ -69,7 +69,7 @@ def get_config():
 
 
 def _findings(classes):
-  """What the survey concludes, as data: counted anew of its tables and of what is measured."""
+  """What the survey concludes, as data: counted in its tables, and again in what is measured."""
   both, holes = ('celeba', 'places2'), ('center', 'random')
   every = tuple(m for methods in classes.values() for m in methods)
   # The survey has no random holes for the Context-Encoder class.

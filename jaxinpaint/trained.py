@@ -98,7 +98,7 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise StoreError(
       f'the configuration in {file} is not one that this version knows: {error}. Import or save '
-      'the weights anew.'
+      'the weights again.'
     ) from error
   variables = read(inference.networks)
   _check_fit(path, inference, variables)

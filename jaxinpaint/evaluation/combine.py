@@ -89,7 +89,7 @@ def _check(first: Report, other: Report, any_dataset_name: bool) -> None:
       if what == 'data set':
         advice += ', or pass --any_dataset_name if both names are of the same files'
       raise ReportError(
-        f'{first.folder} and {other.folder} cannot stand in one table: their {what} is {x!r} and '
+        f'{first.folder} and {other.folder} cannot be in one table: their {what} is {x!r} and '
         f'{y!r}; {advice}'
       )
   _check_protocols(first, other)
@@ -97,7 +97,7 @@ def _check(first: Report, other: Report, any_dataset_name: bool) -> None:
   for key, theirs in _files(other).items():
     if mine.get(key, theirs) != theirs:
       raise ReportError(
-        f'{first.folder} and {other.folder} cannot stand in one table: image {key[1]} at '
+        f'{first.folder} and {other.folder} cannot be in one table: image {key[1]} at '
         f'{key[0].label} % is {" with hole share ".join(map(str, mine[key]))} in the first and '
         f'{" with hole share ".join(map(str, theirs))} in the second; evaluate both on the same '
         'images and masks'
@@ -118,7 +118,7 @@ def _check_protocols(first: Report, other: Report) -> None:
   changed += [m.name for m in b.metrics if m.name in known and what(known[m.name]) != what(m)]
   if changed:
     raise ReportError(
-      f'{first.folder} and {other.folder} cannot stand in one table: both say protocol {a.id!r}, '
+      f'{first.folder} and {other.folder} cannot be in one table: both say protocol {a.id!r}, '
       f'but {", ".join(changed)} differ, as versions of the library do; evaluate one of them again'
     )
 

@@ -194,7 +194,7 @@ def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
     image.load()
   except Exception as error:
     why = 'no known image format' if isinstance(error, Image.UnidentifiedImageError) else str(error)
-    raise UnreadableImage(path, f'not a readable image ({why}); save it anew as PNG') from error
+    raise UnreadableImage(path, f'not a readable image ({why}); save it again as PNG') from error
   format = 'JPEG' if image.format == 'MPO' else image.format
   if frames > 1 and image.format != 'MPO':  # an MPO's other frames are previews and depth maps
     raise UnreadableImage(

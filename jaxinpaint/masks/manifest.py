@@ -270,7 +270,7 @@ def read(folder: str | os.PathLike) -> Manifest | None:
   try:
     content = json.loads(path.read_text())
   except (OSError, ValueError) as error:
-    raise ValueError(f'{path} cannot be read ({error}): restore it, or freeze anew') from error
+    raise ValueError(f'{path} cannot be read ({error}): restore it, or freeze the masks again') from error
   if not isinstance(content, dict) or content.get('format') != _FORMAT:
     return None  # of another program
   if content.get('version') != _VERSION:
@@ -283,7 +283,7 @@ def read(folder: str | os.PathLike) -> Manifest | None:
     fields['files'] = tuple(File(**f) for f in content['files'])
     return Manifest(**fields)
   except (KeyError, TypeError) as error:
-    raise ValueError(f'{path} is damaged ({error!r}): restore it, or freeze anew') from error
+    raise ValueError(f'{path} is damaged ({error!r}): restore it, or freeze the masks again') from error
 
 
 def verify(folder: str | os.PathLike, manifest: Manifest) -> None:
@@ -310,11 +310,11 @@ def verify(folder: str | os.PathLike, manifest: Manifest) -> None:
     raise ValueError(
       f'masks {folder} are not as they were frozen: {", ".join(trouble[:5])}'
       + (f' and {len(trouble) - 5} more' if len(trouble) > 5 else '')
-      + ': restore the files, or freeze the set anew'
+      + ': restore the files, or freeze the masks again'
     )
   wrong = [b.label for b in manifest.bins if len(manifest.files_of(b.label)) != manifest.count]
   if digest.hexdigest() != manifest.sha256 or wrong or not manifest.files:
     raise ValueError(
       f'masks {folder}: {NAME} was altered, its files and its SHA-256 {manifest.sha256[:12]}... do '
-      'not belong together: restore it, or freeze the set anew'
+      'not belong together: restore it, or freeze the masks again'
     )

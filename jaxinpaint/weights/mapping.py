@@ -151,6 +151,10 @@ class Format:
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
+# The entries of one layer, as `conv`: (key, network, path) -> its entries.
+Layer = Callable[[str, str, tuple[str, ...]], tuple[Entry, ...]]
+
+
 def conv(key: str, network: str, path: tuple[str, ...], bias: bool = True) -> tuple[Entry, ...]:
   """Entries of a Conv2d: KEY.weight -> path/kernel, KEY.bias -> path/bias."""
   return _weight(key, network, path, 'conv', bias)

@@ -47,7 +47,7 @@ def test_a_later_start_from_further_back_loses_what_earlier_ones_saved(tmp_path)
   assert Goodput(tmp_path, 10, '', clock=clock).share(0.0) == pytest.approx(5 / 200)
 
 
-def test_a_return_to_a_checkpoint_counts_anew(tmp_path):
+def test_a_return_to_a_checkpoint_counts_again(tmp_path):
   clock = Clock(0.0)
   run = Goodput(tmp_path, 0, '', clock=clock)
   run.saved(10, 5.0)

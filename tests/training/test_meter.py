@@ -63,7 +63,7 @@ def test_what_is_not_training_is_not_counted(clock):
   _, speed = meter.read()
   assert speed['speed/step_ms'] == pytest.approx(2000)
   assert meter.useful_seconds == pytest.approx(4)
-  # The next reading begins anew.
+  # The next reading starts from zero.
   take(meter, clock, 5.0, under_way=0)
   assert meter.read()[1]['speed/step_ms'] == pytest.approx(5000)
   assert meter.useful_seconds == pytest.approx(9)

@@ -69,7 +69,7 @@ class Generator(nn.Module):
     gate_norm: 'aot' (the code's normalised gates) or 'none' (the paper's).
     stem: the network works on squares of stem x stem pixels as channels, at 1/stem of the
       resolution; 1 as published.
-    fill: 'none' as published; 'smooth': a smooth fill stands in the hole of the input, and the
+    fill: 'none' as published; 'smooth': the hole of the input holds a smooth fill, and the
       network adds to it. Untrained, it gives the fill.
     remat: recompute the AOT blocks in the backward pass instead of storing their results.
     kernel_init: of all kernels; biases start at zero.

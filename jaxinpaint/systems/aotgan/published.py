@@ -30,7 +30,10 @@ def block_entries(key: str, path: tuple[str, ...], branches: int = 4) -> tuple[m
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model`."""
   entries = []
-  add = lambda key, *path: entries.extend(mapping.conv(key, 'generator', path))
+
+  def add(key: str, *path: str) -> None:
+    entries.extend(mapping.conv(key, 'generator', path))
+
   for i in range(3):
     add(f'encoder.{2 * i + 1}', f'encoder{i}')
   for i in range(model.get('blocks', 8)):

@@ -77,7 +77,10 @@ def tf_generator_entries() -> tuple[mapping.Entry, ...]:
 def tf_discriminator_entries(separate_heads: bool = True) -> tuple[mapping.Entry, ...]:
   """Entries of the TensorFlow variant's discriminator."""
   entries = []
-  add = lambda key, *path: entries.append(mapping.Entry(key, 'discriminator', path))
+
+  def add(key: str, *path: str) -> None:
+    entries.append(mapping.Entry(key, 'discriminator', path))
+
   for scope, name, layers in (('local', 'local', 5), ('global', 'whole', 6)):
     scope = f'{scope}_discriminator'
     for i in range(1, layers + 1):

@@ -26,7 +26,10 @@ UNWRAP = (*edge_guided_files.UNWRAP, ':kpn1', ':kpn2')
 def kpn_entries(model: Any, network: str) -> tuple[mapping.Entry, ...]:
   """Entries of one kernel prediction network; only 'kpn2' has a layer that reduces the channels."""
   entries = []
-  add = lambda key, *path: entries.extend(mapping.conv(key, network, path))
+
+  def add(key: str, *path: str) -> None:
+    entries.extend(mapping.conv(key, network, path))
+
   for level in range(1, 9):
     for i in range(3):
       add(f'conv{level}.conv1.{2 * i}', f'conv{level}', f'conv{i + 1}')

@@ -362,9 +362,9 @@ def _warn_of_stand_in(model: ConfigDict, *, shapes_only: bool = False) -> Consta
   """No constants; logs a warning if StyleGAN2 is not the pretrained one."""
   if model.structure and not model.stylegan_file:
     logging.warning(
-      'An untrained StyleGAN2 of %d pixels stands in for the pretrained one: set '
-      'config.model.stylegan_file to a file of rosinality/stylegan2-pytorch or pSp. What this '
-      'run gives says nothing of the system.',
+      'An untrained StyleGAN2 of %d pixels takes the place of the pretrained one: set '
+      'config.model.stylegan_file to a file of rosinality/stylegan2-pytorch or pSp. This '
+      'run says nothing about the published system.',
       STAND_IN['size'],
     )
   return {}

@@ -160,7 +160,7 @@ class Generator(nn.Module):
     sfi_residual_scale: see `SFI`.
     stem: the network works on squares of stem x stem pixels as channels, at 1/stem of the
       resolution; only the filtering stays at full resolution. 1 as published.
-    fill: 'none' as published; 'smooth': a smooth fill stands in the hole of the input, the
+    fill: 'none' as published; 'smooth': the hole of the input holds a smooth fill, the
       network's image is added to it before filtering, and the kernels to the kernel that changes
       nothing. Untrained, it gives the fill.
     norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation

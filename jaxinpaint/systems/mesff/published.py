@@ -15,7 +15,10 @@ _BASICS = ('enc1', 'enc2', 'enc3', 'mid', 'dec1', 'dec2', 'dec3')
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings config.model, of which only switches are read."""
   all_entries = []
-  add = lambda key, path, kind=mapping.conv: all_entries.extend(kind(key, 'generator', path))
+
+  def add(key: str, path: tuple[str, ...], kind: mapping.Layer = mapping.conv) -> None:
+    all_entries.extend(kind(key, 'generator', path))
+
   for name in ('enc0', 'enc1', 'enc2', 'dec2'):
     add(name, (name,))
   for name in ('dec0', 'dec1'):

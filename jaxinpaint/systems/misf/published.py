@@ -29,7 +29,10 @@ IGNORE = (
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
   """Entries of the generator with the settings `model`."""
   entries = []
-  add = lambda key, path, kind=mapping.conv: entries.extend(kind(key, 'generator', path))
+
+  def add(key: str, path: tuple[str, ...], kind: mapping.Layer = mapping.conv) -> None:
+    entries.extend(kind(key, 'generator', path))
+
   for key, name in (('encoder0.1', 'encoder0'), ('encoder1.0', 'encoder1')):
     add(key, (name,))
   add('encoder2.0', ('encoder2',))
