@@ -123,7 +123,7 @@ def render(measured: Mapping[str, Mapping[str, float]]) -> str:
 _HEADER = """# Evaluation protocols
 
 Made by `python -m benchmarks.protocols` of the code and of `docs/protocols.json`; do not edit by
-hand. `python evaluate.py --protocol ID` follows one; what departs from it is listed in the report.
+hand. `jaxinpaint evaluate --protocol ID` follows one; what departs from it is listed in the report.
 
 *Images*: count per bin, side, crop, kernel. *Holes*: bins in percent of the image, or by name.
 *PSNR*, *SSIM*, *L1*: of which definition (`jaxinpaint/metrics/pixels.py` has the formulas).

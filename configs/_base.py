@@ -17,7 +17,7 @@ def base(system: str) -> ConfigDict:
 def finish(config: ConfigDict, variant: str = '') -> ConfigDict:
   """Applies the variant named after the config's colon.
 
-  `--config configs/places2_mesff.py:quicktest` runs the experiment in miniature: a few steps of
+  `--config places2_mesff:quicktest` runs the experiment in miniature: a few steps of
   every phase on the embedded sample photographs, on a CPU, in about a minute.
   """
   if variant == 'quicktest':

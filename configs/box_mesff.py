@@ -2,9 +2,9 @@
 
 Not trained to the end yet: no weights of it ship, and no result is claimed.
 
-  python train.py --config configs/box_mesff.py --config.data.source=files:TRAIN.txt \\
+  jaxinpaint train --config box_mesff --config.data.source=files:TRAIN.txt \\
     --config.data.eval_source=files:HELD_OUT.txt --workdir runs/box_mesff
-  python train.py --config configs/box_mesff.py:fine --config.init_from=runs/box_mesff \\
+  jaxinpaint train --config box_mesff:fine --config.init_from=runs/box_mesff \\
     --config.data.source=files:TRAIN.txt --config.data.eval_source=files:HELD_OUT.txt \\
     --workdir runs/box_mesff_fine
 

@@ -1,6 +1,6 @@
 """CTSDG (Guo et al., ICCV 2021) on CelebA at 256 x 256.
 
-  python train.py --config configs/celeba_ctsdg.py --workdir runs/celeba_ctsdg
+  jaxinpaint train --config celeba_ctsdg --workdir runs/celeba_ctsdg
 
 As configs/places2_ctsdg.py but for the data. Result here: not trained here.
 """

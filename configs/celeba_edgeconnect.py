@@ -1,10 +1,10 @@
 """EdgeConnect (Nazeri et al., ICCV Workshops 2019) on CelebA at 256 x 256.
 
-  python train.py --config configs/celeba_edgeconnect.py --workdir runs/celeba_edgeconnect
-  python evaluate.py --workdir runs/celeba_edgeconnect
+  jaxinpaint train --config celeba_edgeconnect --workdir runs/celeba_edgeconnect
+  jaxinpaint evaluate --workdir runs/celeba_edgeconnect
 
 Data: docs/data.md (celeb_a). Everything else as places2_edgeconnect.py. Result here: not trained
-here; the published weights are imported by `python -m jaxinpaint.weights import edgeconnect
+here; the published weights are imported by `jaxinpaint weights import edgeconnect
 EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
 """
 

@@ -1,12 +1,12 @@
 """GL (Iizuka et al., ToG 2017) on CelebA at 160 x 160: the faces of the paper.
 
-  python train.py --config configs/celeba_glcic.py --workdir runs/celeba_glcic
-  python evaluate.py --workdir runs/celeba_glcic
+  jaxinpaint train --config celeba_glcic --workdir runs/celeba_glcic
+  jaxinpaint evaluate --workdir runs/celeba_glcic
 
 Data: docs/data.md (celeb_a). P marks the paper, "code" otenim/GLCIC-PyTorch, whose published
 weights are of this experiment (with batches of 16), O our choice. Result here: not trained here;
 the published weights are imported by
-`python -m jaxinpaint.weights import glcic model_cn config.json OUT`.
+`jaxinpaint weights import glcic model_cn config.json OUT`.
 """
 
 from jaxinpaint.configs import _base

@@ -1,7 +1,7 @@
 """MESFF + SFI on CelebA at 256 x 256: the main paper's second data set.
 
-  python train.py --config configs/celeba_mesff.py --workdir runs/celeba_mesff
-  python evaluate.py --workdir runs/celeba_mesff
+  jaxinpaint train --config celeba_mesff --workdir runs/celeba_mesff
+  jaxinpaint evaluate --workdir runs/celeba_mesff
 
 Data: docs/data.md (celeb_a; tfds fetches it from Google Drive, whose quota is often used up).
 Everything else as places2_mesff.py: the paper states one setting for both data sets.

@@ -1,7 +1,7 @@
 """SE-ResNet completion with a contextual loss (Lin and Wang, 2021) on CelebA at 160 x 160.
 
-  python train.py --config configs/celeba_seresnet_cx.py --workdir runs/celeba_seresnet_cx
-  python evaluate.py --workdir runs/celeba_seresnet_cx --masks center:0.25
+  jaxinpaint train --config celeba_seresnet_cx --workdir runs/celeba_seresnet_cx
+  jaxinpaint evaluate --workdir runs/celeba_seresnet_cx --masks center:0.25
 
 Data: docs/data.md (celeb_a). Numbers are the paper's; O marks ours where it is silent, mostly those
 of GLCIC's PyTorch port (see the system's networks.py). VGG16's weights are fetched at the first

@@ -1,6 +1,6 @@
 """Ablation: configs/celeba_seresnet_cx.py without the contextual loss (figure 4).
 
-  python train.py --config configs/celeba_seresnet_cx_without_contextual.py \
+  jaxinpaint train --config celeba_seresnet_cx_without_contextual \
     --workdir runs/celeba_seresnet_cx_without_contextual
 
 The paper shows pictures and gives no numbers. Result here: not trained here.

@@ -2,7 +2,7 @@
 
 The encoder and both discriminators have GLCIC's plain layers instead.
 
-  python train.py --config configs/celeba_seresnet_cx_without_se_resnet.py \
+  jaxinpaint train --config celeba_seresnet_cx_without_se_resnet \
     --workdir runs/celeba_seresnet_cx_without_se_resnet
 
 The paper shows pictures and gives no numbers. Result here: not trained here.

@@ -1,11 +1,11 @@
 """AOT-GAN on CelebA-HQ at 512 x 512: the paper's faces.
 
-  python train.py --config configs/celebahq_aotgan.py --workdir runs/celebahq_aotgan
-  python evaluate.py --workdir runs/celebahq_aotgan
+  jaxinpaint train --config celebahq_aotgan --workdir runs/celebahq_aotgan
+  jaxinpaint evaluate --workdir runs/celebahq_aotgan
 
 Data: docs/data.md (celeb_a_hq/512, made by hand). Everything else as places2_aotgan.py; O: the
 division into 28,000 training and 2,000 evaluation images. Result here: not trained here; the
-published weights are imported by `python -m jaxinpaint.weights import aotgan G0000000.pt OUT`.
+published weights are imported by `jaxinpaint weights import aotgan G0000000.pt OUT`.
 """
 
 from jaxinpaint.configs import _base, places2_aotgan

@@ -1,12 +1,12 @@
 """DeepFill v1 on CelebA-HQ at 256 x 256: the paper's faces.
 
-  python train.py --config configs/celebahq_deepfillv1.py --workdir runs/celebahq_deepfillv1
-  python evaluate.py --workdir runs/celebahq_deepfillv1
+  jaxinpaint train --config celebahq_deepfillv1 --workdir runs/celebahq_deepfillv1
+  jaxinpaint evaluate --workdir runs/celebahq_deepfillv1
 
 Data: docs/data.md (celeb_a_hq/256, made by hand). Everything else as places2_deepfillv1.py;
 pictures are resized, not cropped. O: the division into 28,000 training and 2,000 evaluation images.
 Result here: not trained here; published weights are imported by
-`python -m jaxinpaint.weights import deepfillv1 release_celeba_hq_256 OUT`.
+`jaxinpaint weights import deepfillv1 release_celeba_hq_256 OUT`.
 """
 
 from jaxinpaint.configs import _base, places2_deepfillv1

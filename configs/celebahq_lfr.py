@@ -1,9 +1,9 @@
 """LFR (Zhang, Liu) on CelebA-HQ at 256 x 256: latent feature reconstruction and attention.
 
-  python train.py --config configs/celebahq_lfr.py --workdir runs/celebahq_lfr
+  jaxinpaint train --config celebahq_lfr --workdir runs/celebahq_lfr
       --config.model.stylegan_file=stylegan2-ffhq-config-f.pt
       --config.model.encoder_file=model_ir_se50.pth
-  python evaluate.py --workdir runs/celebahq_lfr
+  jaxinpaint evaluate --workdir runs/celebahq_lfr
 
 Data: docs/data.md (celeb_a_hq/256; 28,000 images to train, 2,000 to test, by index: ours). P marks
 the paper's numbers, C our choices; the losses' are in jaxinpaint/systems/lfr/recipe.py. The paper's

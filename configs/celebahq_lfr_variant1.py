@@ -1,6 +1,6 @@
 """LFR with scores of level 6 only and no structure: variant 1 of its ablation.
 
-  python train.py --config configs/celebahq_lfr_variant1.py --workdir runs/celebahq_lfr_variant1
+  jaxinpaint train --config celebahq_lfr_variant1 --workdir runs/celebahq_lfr_variant1
 
 As configs/celebahq_lfr.py otherwise. Result here: not trained here.
 """

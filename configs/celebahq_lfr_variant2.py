@@ -1,6 +1,6 @@
 """LFR without scores of several levels: variant 2 of its ablation.
 
-  python train.py --config configs/celebahq_lfr_variant2.py --workdir runs/celebahq_lfr_variant2
+  jaxinpaint train --config celebahq_lfr_variant2 --workdir runs/celebahq_lfr_variant2
 
 As configs/celebahq_lfr.py otherwise. Result here: not trained here.
 """

@@ -1,6 +1,6 @@
 """MESFF on a folder of one's own photographs, with the paper's joint loss, small enough for a CPU.
 
-  python train.py --config configs/folder_mesff.py --config.data.source=folder:PHOTOS/train \\
+  jaxinpaint train --config folder_mesff --config.data.source=folder:PHOTOS/train \\
     --config.data.eval_source=folder:PHOTOS/val --workdir runs/photos
 
 The networks are a quarter of the paper's width with two SFI blocks, at 64 px; everything is this

@@ -1,7 +1,7 @@
 """SE-ResNet completion with a contextual loss (Lin and Wang, 2021) on LFW at 160 x 160.
 
-  python train.py --config configs/lfw_seresnet_cx.py --workdir runs/lfw_seresnet_cx
-  python evaluate.py --workdir runs/lfw_seresnet_cx --masks center:0.25
+  jaxinpaint train --config lfw_seresnet_cx --workdir runs/lfw_seresnet_cx
+  jaxinpaint evaluate --workdir runs/lfw_seresnet_cx --masks center:0.25
 
 Data: docs/data.md (lfw). As configs/celeba_seresnet_cx.py but for the set and the batch. The paper
 gives no numbers for LFW. Result here: not trained here.

@@ -1,13 +1,13 @@
 """AOT-GAN (Zeng et al., TVCG 2022) on Places2 at 512 x 512.
 
-  python train.py --config configs/places2_aotgan.py --workdir runs/places2_aotgan \
+  jaxinpaint train --config places2_aotgan --workdir runs/places2_aotgan \
     --config.data.source=/data/places365/train --config.data.eval_source=/data/places365/val
-  python evaluate.py --workdir runs/places2_aotgan
+  jaxinpaint evaluate --workdir runs/places2_aotgan
 
 Data: Places365-Standard at full size, as a folder (docs/data.md). Numbers are those of the released
 code unless marked: O is ours. Published result (abstract): an FID 38.60 % below that of the best
 earlier method. Result here: not trained here; the published weights are imported by
-`python -m jaxinpaint.weights import aotgan G0000000.pt OUT`.
+`jaxinpaint weights import aotgan G0000000.pt OUT`.
 """
 
 from jaxinpaint.configs import _base

@@ -1,11 +1,11 @@
 """CTSDG (Guo et al., ICCV 2021) on Places2 at 256 x 256.
 
-  python train.py --config configs/places2_ctsdg.py --workdir runs/places2_ctsdg
-  python evaluate.py --workdir runs/places2_ctsdg
+  jaxinpaint train --config places2_ctsdg --workdir runs/places2_ctsdg
+  jaxinpaint evaluate --workdir runs/places2_ctsdg
 
 Data: docs/data.md (places365_small). Numbers are those of the released code, the losses' in
 jaxinpaint/systems/ctsdg/recipe.py; O marks ours. Result here: not trained here; the published
-weights are imported by `python -m jaxinpaint.weights import ctsdg ITERATION.pt OUT`.
+weights are imported by `jaxinpaint weights import ctsdg ITERATION.pt OUT`.
 """
 
 from jaxinpaint.configs import _base

@@ -1,7 +1,7 @@
 """DeepFill v1 (Yu et al., CVPR 2018) on Places2 at 256 x 256.
 
-  python train.py --config configs/places2_deepfillv1.py --workdir runs/places2_deepfillv1
-  python evaluate.py --workdir runs/places2_deepfillv1
+  jaxinpaint train --config places2_deepfillv1 --workdir runs/places2_deepfillv1
+  jaxinpaint evaluate --workdir runs/places2_deepfillv1
 
 Data: docs/data.md (places365_small). Numbers are those of the authors' code: P marks the paper's
 text, O what is ours. The code crops 256 x 256 from the large pictures, here the small set is 256
@@ -9,7 +9,7 @@ pixels high and wide. A step is one critic step on a batch of its own and every 
 step of the generator, so 5,000,000 are the code's 1,000,000 iterations. Published results (paper,
 table 1: Places2 validation, holes up to 128 x 128, not pasted): mean l1 8.6 %, l2 2.1 %, PSNR
 18.91, total variation 25.3 %. Result here: not trained here; published weights are imported by
-`python -m jaxinpaint.weights import deepfillv1 release_places2_256 OUT`.
+`jaxinpaint weights import deepfillv1 release_places2_256 OUT`.
 """
 
 from jaxinpaint.configs import _base

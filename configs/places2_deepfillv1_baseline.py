@@ -1,8 +1,8 @@
 """Ablation: configs/places2_deepfillv1.py without contextual attention, the paper's baseline.
 
-  python train.py --config configs/places2_deepfillv1_baseline.py \
+  jaxinpaint train --config places2_deepfillv1_baseline \
     --workdir runs/places2_deepfillv1_baseline
-  python evaluate.py --workdir runs/places2_deepfillv1_baseline
+  jaxinpaint evaluate --workdir runs/places2_deepfillv1_baseline
 
 The second stage has one encoder. Published result (paper, table 1): mean l1 9.4 %, l2 2.4 %, PSNR
 18.15, total variation 25.7 %. Result here: not trained here.

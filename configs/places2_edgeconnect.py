@@ -1,14 +1,14 @@
 """EdgeConnect (Nazeri et al., ICCV Workshops 2019) on Places2 at 256 x 256.
 
-  python train.py --config configs/places2_edgeconnect.py --workdir runs/places2_edgeconnect
-  python evaluate.py --workdir runs/places2_edgeconnect
+  jaxinpaint train --config places2_edgeconnect --workdir runs/places2_edgeconnect
+  jaxinpaint evaluate --workdir runs/places2_edgeconnect
 
 Data: docs/data.md (places365_small). Numbers are those of the released example configuration; P
 marks the paper's. The three phases are as long as the code allows at most: the authors ended each
 when its losses no longer fell, lowered the rates to 1e-5 and went on (P), and tuned both generators
 end to end at 1e-6 (P; --config.loss.joint=end_to_end). Whoever ends a phase sooner sets its length
 in config.phases and the sum in config.training.steps. Result here: not trained here; the published
-weights are imported by `python -m jaxinpaint.weights import edgeconnect EdgeModel_gen.pth
+weights are imported by `jaxinpaint weights import edgeconnect EdgeModel_gen.pth
 InpaintingModel_gen.pth OUT`.
 """
 

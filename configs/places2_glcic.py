@@ -1,7 +1,7 @@
 """GL (Iizuka et al., ToG 2017) on Places2 at 256 x 256: the paper's main experiment.
 
-  python train.py --config configs/places2_glcic.py --workdir runs/places2_glcic
-  python evaluate.py --workdir runs/places2_glcic
+  jaxinpaint train --config places2_glcic --workdir runs/places2_glcic
+  jaxinpaint evaluate --workdir runs/places2_glcic
 
 Data: docs/data.md (places365_small). P marks the paper, "code" otenim/GLCIC-PyTorch, O what we
 chose. The paper took crops of images whose short side was 256 to 384 pixels; this set has 256 x

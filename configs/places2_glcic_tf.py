@@ -1,7 +1,7 @@
 """GL on Places2 as surveys benchmarked it: the TensorFlow variant, its oddities included.
 
-  python train.py --config configs/places2_glcic_tf.py --workdir runs/places2_glcic_tf
-  python evaluate.py --workdir runs/places2_glcic_tf
+  jaxinpaint train --config places2_glcic_tf --workdir runs/places2_glcic_tf
+  jaxinpaint evaluate --workdir runs/places2_glcic_tf
 
 Data: docs/data.md (places365_small). "code" marks shinseung428/GlobalLocalImageCompletion_TF, O our
 choice. As released, fakes and reals are judged by different output layers, and the discriminator

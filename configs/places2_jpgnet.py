@@ -1,17 +1,17 @@
 """JPGNet (Guo et al., ACM Multimedia 2021) with EdgeConnect, on Places2 at 256 x 256.
 
-  python train.py --config configs/places2_jpgnet.py --workdir runs/places2_jpgnet
-  python evaluate.py --workdir runs/places2_jpgnet
+  jaxinpaint train --config places2_jpgnet --workdir runs/places2_jpgnet
+  jaxinpaint evaluate --workdir runs/places2_jpgnet
 
 The run trains the generative part first, as places2_edgeconnect.py does. The authors took it
 published: import EdgeModel_gen.pth and InpaintingModel_gen.pth into a workdir or file with
-`python -m jaxinpaint.weights import edgeconnect`, and skip its phases:
+`jaxinpaint weights import edgeconnect`, and skip its phases:
 
   --config.init_from=FILE --config.phases.edge=0 --config.phases.inpainting=0
   --config.phases.joint=0 --config.training.steps=1000000
 
 Data: docs/data.md (places365_small). Numbers are those of the released configuration; O marks ours.
-Result here: not trained here; the published weights are imported by `python -m jaxinpaint.weights
+Result here: not trained here; the published weights are imported by `jaxinpaint weights
 import jpgnet KPN1.pth KPN2.pth EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
 """
 

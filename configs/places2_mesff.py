@@ -1,7 +1,7 @@
 """MESFF + SFI on Places2 at 256 x 256: the main paper's experiment.
 
-  python train.py --config configs/places2_mesff.py --workdir runs/places2_mesff
-  python evaluate.py --workdir runs/places2_mesff
+  jaxinpaint train --config places2_mesff --workdir runs/places2_mesff
+  jaxinpaint evaluate --workdir runs/places2_mesff
 
 Data: docs/data.md (places365_small, automatic download of 29 GB by tfds).
 Numbers marked P are the paper's, M those of MISF, its ancestor, where the paper is silent.

@@ -1,6 +1,6 @@
 """Ablation "w/o both" on Places2: of the two branches' exchange only image filtering is kept.
 
-  python train.py --config configs/places2_mesff_without_both.py
+  jaxinpaint train --config places2_mesff_without_both
 
 Everything else as places2_mesff.py. Published result: the paper's table 3 states only that the full
 system is best. Result here: not trained here.

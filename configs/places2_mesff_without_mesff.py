@@ -1,6 +1,6 @@
 """Ablation "w/o MESFF" on Places2: FIIFB's second stage sees its own features alone.
 
-  python train.py --config configs/places2_mesff_without_mesff.py
+  jaxinpaint train --config places2_mesff_without_mesff
 
 Everything else as places2_mesff.py. Published result: the paper's table 3 states only that the full
 system is best. Result here: not trained here.

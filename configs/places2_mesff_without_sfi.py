@@ -1,6 +1,6 @@
 """Ablation "w/o SFI" on Places2: the decoder follows the encoder directly.
 
-  python train.py --config configs/places2_mesff_without_sfi.py
+  jaxinpaint train --config places2_mesff_without_sfi
 
 Everything else as places2_mesff.py. Published result: the paper's table 3 states only that the full
 system is best. Result here: not trained here.

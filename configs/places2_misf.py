@@ -1,11 +1,11 @@
 """MISF (Li et al., CVPR 2022) on Places2 at 256 x 256.
 
-  python train.py --config configs/places2_misf.py --workdir runs/places2_misf
-  python evaluate.py --workdir runs/places2_misf
+  jaxinpaint train --config places2_misf --workdir runs/places2_misf
+  jaxinpaint evaluate --workdir runs/places2_misf
 
 Data: docs/data.md (places365_small). Numbers are those of the released configuration; C marks the
 paper's text where it differs. Result here: not trained here; the published weights are imported by
-`python -m jaxinpaint.weights import misf places2_InpaintingModel_gen.pth OUT`.
+`jaxinpaint weights import misf places2_InpaintingModel_gen.pth OUT`.
 """
 
 from jaxinpaint.configs import _base

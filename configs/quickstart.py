@@ -1,6 +1,6 @@
 """A small MESFF on a dozen real photographs, on a CPU, in minutes: to see the whole thing work.
 
-  python train.py --config configs/quickstart.py
+  jaxinpaint train --config quickstart
 
 Data: photographs inside scikit-image's wheel (nothing is downloaded); training and evaluation use
 different ones. All settings are this project's own, chosen so that two CPU cores get somewhere: a

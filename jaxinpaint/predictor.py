@@ -3,7 +3,7 @@
   predictor = Predictor(trained.inference, trained.variables, trained.constants)
   completed = predictor(image, mask, ids)      # f32[B,H,W,3]
 
-evaluate.py, inpaint.py, `jaxinpaint.load`, the evaluation during training and the measurement of
+`evaluate`, `inpaint`, `jaxinpaint.load`, the evaluation during training and the measurement of
 costs all run a system through this class, so the same weights give the same pixels everywhere.
 """
 

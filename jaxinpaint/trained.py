@@ -146,7 +146,7 @@ def check_file(path: pathlib.Path) -> None:
   if path.suffix.lower() in _FOREIGN:
     raise StoreError(
       f'{path} is not a weights file of this library (.safetensors); a published checkpoint is '
-      f'brought in by `python -m jaxinpaint.weights import SYSTEM {path} OUT`'
+      f'brought in by `jaxinpaint weights import SYSTEM {path} OUT`'
     )
   if not path.exists() and not path.with_name(path.name + '.safetensors').exists():
     near = next((p for p in path.absolute().parents if p.is_dir()), pathlib.Path('/'))

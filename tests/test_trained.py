@@ -120,7 +120,7 @@ MISTAKES = {
   'step of a file': (lambda p, t: (p / 'file', 3), StoreError, 'step 3 was given'),
   'no run': (lambda p, t: p, StoreError, r'no workdir .*file\.safetensors'),
   'a checkpoint': (lambda p, t: p / 'run/checkpoints/3', StoreError, r'is called .*run@3'),
-  'foreign': (written('net.pth'), StoreError, r'python -m jaxinpaint\.weights import SYSTEM .*pth'),
+  'foreign': (written('net.pth'), StoreError, r'jaxinpaint weights import SYSTEM .*pth'),
   'unknown ending': (written('net.txt'), StoreError, 'not a weights file .* and no workdir'),
   'no json': (written('net.safetensors'), StoreError, r'no net\.json beside it'),
   'damaged run': (broken_run, StoreError, r'damaged.*other steps here: \[3\]'),

@@ -1,9 +1,8 @@
-"""What one row costs, measured in a separate process; `cost.resources` starts it.
+"""What one row costs, measured in a separate process, which `cost.resources` starts.
 
-  python -m jaxinpaint.cost.costs check   --row PATH [--row PATH ...] --to FILE
-  python -m jaxinpaint.cost.costs predict --row PATH --size 256 --to FILE
-  python -m jaxinpaint.cost.costs train   --row WORKDIR --to FILE
-  python -m jaxinpaint.cost.costs fill    --row NAME --size 256 --to FILE
+  python -m jaxinpaint.cost.costs '{"what": "predict", "to": FILE, "row": PATH, "size": 256, ...}'
+
+`what` is one of `JOBS`, and what follows `to` are the arguments of its function.
 
 The peak of memory is a number of a whole process, so each row, and its training, needs its own
 process. Each result is appended to FILE at once, one JSON object per line. So if a process is
@@ -15,7 +14,6 @@ killed because it uses too much memory, the earlier results remain.
   {"error": SENTENCE}                   why nothing else can be measured
 """
 
-import argparse
 import collections
 import contextlib
 import functools
@@ -52,40 +50,28 @@ _BATCH_REPEATS = 5  # calls at batches above 1
 Say = Callable[[str, Any], None]  # (key of a line, its value)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Measures one row; returns 0, or 1 after an 'error' line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('what', choices=('check', 'predict', 'train', 'fill'))
-  parser.add_argument('--row', action='append', required=True)
-  parser.add_argument('--to', type=pathlib.Path, required=True)
-  parser.add_argument('--size', type=int, default=256)
-  parser.add_argument('--max_batch', type=int, default=0)
-  parser.add_argument('--repeats', type=int, default=20)
-  parser.add_argument('--train_batch', type=int, default=0)
-  parser.add_argument('--train_size', type=int, default=0)
-  parser.add_argument('--train_steps', type=int, default=3)
-  given = parser.parse_args(argv)
+def main(job: str) -> int:
+  """Does a job, see the module; returns 0, or 1 after an 'error' line."""
+  arguments = json.loads(job)
+  measure, to = JOBS[arguments.pop('what')], arguments.pop('to')
 
   def say(key: str, value: Any) -> None:
-    with open(given.to, 'a', encoding='utf-8') as f:
+    with open(to, 'a', encoding='utf-8') as f:
       f.write(json.dumps({key: value}) + '\n')
 
-  (row, *_) = given.row
   try:
-    if given.what == 'check':
-      for path in given.row:
-        say('stage', path)
-        trained_lib.load(path)
-    elif given.what == 'predict':
-      predict(row, given.size, given.max_batch, given.repeats, say)
-    elif given.what == 'train':
-      train(row, given.train_batch, given.train_size, given.train_steps, say)
-    else:
-      fill(row, given.size, given.repeats, say)
+    measure(**arguments, say=say)
   except (ValueError, OSError) as error:
     say('error', str(error))
     return 1
   return 0
+
+
+def check(rows: Sequence[str], say: Say) -> None:
+  """Loads every run and weights file, and says before each of them which comes now."""
+  for path in rows:
+    say('stage', path)
+    trained_lib.load(path)
 
 
 def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None:
@@ -351,5 +337,7 @@ def schedule_seconds(
   return seconds
 
 
+JOBS = {'check': check, 'predict': predict, 'train': train, 'fill': fill}
+
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(main(sys.argv[1]))

@@ -1,9 +1,9 @@
 """What a config needs, before a run starts: parameters, FLOPs, memory, exchange, time.
 
-  python train.py --config configs/places2_mesff.py --estimate
-  python train.py --config configs/places2_mesff.py --estimate --devices=8
-  python train.py --config configs/places2_mesff.py --estimate --devices=v5e:4x4
-  python train.py --config configs/places2_mesff.py --estimate --probe=20
+  jaxinpaint train --config places2_mesff --estimate
+  jaxinpaint train --config places2_mesff --estimate --devices=8
+  jaxinpaint train --config places2_mesff --estimate --devices=v5e:4x4
+  jaxinpaint train --config places2_mesff --estimate --probe=20
 
 The train step of every phase is compiled for the config's mesh and never run: for the devices of
 this machine, for N CPU devices, or by the TPU compiler for a slice that need not be here. It reads

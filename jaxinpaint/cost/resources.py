@@ -65,7 +65,7 @@ def measure(
   On a GPU or TPU call it before this process uses the device, because it would hold its memory.
 
   Args:
-    paths: {row: run, weights file or folder of outputs}, as --row of evaluate.py.
+    paths: {row: run, weights file or folder of outputs}, as --row of `jaxinpaint evaluate`.
     fills: names of classical fills (`classical.FILLS`); their rows have its labels.
     size: side of the images.
     max_batch: the largest batch tried; 0: 8 on a CPU, else 64.
@@ -100,21 +100,19 @@ def measure(
   measured: dict[str, dict[str, float]] = {}
   missing: dict[str, dict[str, str]] = {}
   for name, path in trained.items():
-    words = ['--size', size, '--max_batch', max_batch, '--repeats', repeats]
-    values, why = _worker('predict', [path], words, name)
+    job = dict(row=path, size=size, max_batch=max_batch, repeats=repeats)
+    values, why = _worker('predict', job, name)
     if training:
-      words = ['--train_batch', train_batch, '--train_size', train_size]
-      words += ['--train_steps', train_steps]
-      more, why_not = _worker('train', [path], words, name, may_fail='training')
+      job = dict(row=path, batch_size=train_batch, size=train_size, steps=train_steps)
+      more, why_not = _worker('train', job, name, may_fail='training')
       values, why = values | more, why | why_not
     measured[name], missing[name] = values, why
   for name in stored:
     missing[name] = {'predict': f'{stored[name]} is a folder of outputs, made elsewhere'}
   for name in fills:
     label = classical.FILLS[name].label
-    measured[label], missing[label] = _worker(
-      'fill', [name], ['--size', size, '--repeats', repeats], label
-    )
+    job = dict(name=name, size=size, repeats=repeats)
+    measured[label], missing[label] = _worker('fill', job, label)
   return Measured(measured, {k: v for k, v in missing.items() if v}, hardware())
 
 
@@ -161,8 +159,7 @@ def _check(trained: Mapping[str, str]) -> None:
   """Raises ResourceError for the first row whose weights are missing, or not of its networks."""
   if not trained:
     return
-  words = [x for path in list(trained.values())[1:] for x in ('--row', path)]
-  lines, code = _run('check', next(iter(trained.values())), words)
+  lines, code = _run('check', {'rows': list(trained.values())})
   stages = [x['stage'] for x in lines if 'stage' in x]
   name = list(trained)[max(0, len(stages) - 1)]
   errors = [x['error'] for x in lines if 'error' in x]
@@ -173,10 +170,10 @@ def _check(trained: Mapping[str, str]) -> None:
 
 
 def _worker(
-  what: str, row: Sequence[str], words: Sequence[Any], name: str, may_fail: str = ''
+  what: str, job: Mapping[str, Any], name: str, may_fail: str = ''
 ) -> tuple[dict[str, float], dict[str, str]]:
   """(values, what was not measured and why) of one process."""
-  lines, code = _run(what, row[0], words)
+  lines, code = _run(what, job)
   values: dict[str, float] = {}
   missing: dict[str, str] = {}
   for line in lines:
@@ -196,15 +193,16 @@ def _worker(
   return values, missing
 
 
-def _run(what: str, row: str, words: Sequence[Any]) -> tuple[list[dict[str, Any]], int]:
+def _run(what: str, job: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
+  """(lines, exit code) of a process of `cost.costs`."""
   with tempfile.TemporaryDirectory() as folder:
     to = pathlib.Path(folder) / 'numbers'
-    command = [sys.executable, '-m', 'jaxinpaint.cost.costs', what, '--row', row]
-    command += ['--to', str(to), *map(str, words)]
+    text = json.dumps({'what': what, 'to': str(to), **job})
+    command = [sys.executable, '-m', 'jaxinpaint.cost.costs', text]
     root = str(pathlib.Path(__file__).parents[2])
     path = os.pathsep.join(x for x in (root, os.environ.get('PYTHONPATH')) if x)
     done = subprocess.run(command, env=os.environ | {'PYTHONPATH': path}, check=False)
-    text = to.read_text(encoding='utf-8') if to.exists() else ''
+    written = to.read_text(encoding='utf-8') if to.exists() else ''
   # A process that was killed may have left half a line.
-  lines = [json.loads(x) for x in text.splitlines() if x.endswith('}')]
+  lines = [json.loads(x) for x in written.splitlines() if x.endswith('}')]
   return lines, done.returncode

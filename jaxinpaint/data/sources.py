@@ -337,9 +337,7 @@ def _image_key(builder: Any, name: str) -> str:
 
 def prepare_command(name: str, data_dir: str = '') -> str:
   """The shell command that prepares a set."""
-  return f'python -m jaxinpaint.data.prepare {name}' + (
-    f' --data_dir {data_dir}' if data_dir else ''
-  )
+  return f'jaxinpaint prepare {name}' + (f' --data_dir {data_dir}' if data_dir else '')
 
 
 def manual_dir(data_dir: str = '') -> pathlib.Path:

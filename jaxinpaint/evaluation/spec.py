@@ -4,7 +4,7 @@
   spec = EvaluationSpec({'mine': predict, **classical.PREDICTORS}, wanted.load(), wanted.protocol)
   run.evaluate_and_report(spec, 'runs/evaluation/mine')
 
-The flags of evaluate.py, the config of a run, and the study all end in an `EvaluationSpec`. What is
+The flags of `evaluate`, the config of a run, and the study all end in an `EvaluationSpec`. What is
 wrong with one is said when it is built, before anything is measured.
 """
 

@@ -364,7 +364,7 @@ def load(file: str | os.PathLike | None = None) -> dict[str, dict[str, Any]]:
     raise ValueError(
       f'{path} is an Inception with {classes[0] if classes else "no"} classes, not {CLASSES}: '
       "torchvision's weights give another FID; get the right ones with "
-      '`python -m jaxinpaint.weights fetch fid-inception`'
+      '`jaxinpaint weights fetch fid-inception`'
     )
   shape = shapes()
   expected = {

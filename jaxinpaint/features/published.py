@@ -1,4 +1,4 @@
-"""The published files of all networks of features, by the names of `python -m jaxinpaint.weights`.
+"""The published files of all networks of features, by the names of `jaxinpaint weights`.
 
 hub.fetch('fid-inception', published.FILES)
 """

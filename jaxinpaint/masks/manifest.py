@@ -270,7 +270,9 @@ def read(folder: str | os.PathLike) -> Manifest | None:
   try:
     content = json.loads(path.read_text())
   except (OSError, ValueError) as error:
-    raise ValueError(f'{path} cannot be read ({error}): restore it, or freeze the masks again') from error
+    raise ValueError(
+      f'{path} cannot be read ({error}): restore it, or freeze the masks again'
+    ) from error
   if not isinstance(content, dict) or content.get('format') != _FORMAT:
     return None  # of another program
   if content.get('version') != _VERSION:
@@ -283,7 +285,9 @@ def read(folder: str | os.PathLike) -> Manifest | None:
     fields['files'] = tuple(File(**f) for f in content['files'])
     return Manifest(**fields)
   except (KeyError, TypeError) as error:
-    raise ValueError(f'{path} is damaged ({error!r}): restore it, or freeze the masks again') from error
+    raise ValueError(
+      f'{path} is damaged ({error!r}): restore it, or freeze the masks again'
+    ) from error
 
 
 def verify(folder: str | os.PathLike, manifest: Manifest) -> None:

@@ -144,7 +144,7 @@ def _checked_files(
     return _from_files(files, *arguments)
   except UnreadableImage as error:
     raise ValueError(
-      f'masks {files.path}: {error}: restore or remove the file (python -m jaxinpaint.data.masks '
+      f'masks {files.path}: {error}: restore or remove the file (jaxinpaint masks '
       'inspect lists all such)'
     ) from error
 

@@ -16,7 +16,7 @@ A specification is a string or a mapping:
 
 The options of a family are the fields of its class in masks.shapes, masks.files and masks.brush.
 
-  python -m jaxinpaint.data.masks freeze | inspect    (see cli.masks)
+  jaxinpaint masks freeze | inspect    (see cli.masks)
 """
 
 import collections.abc

@@ -227,9 +227,9 @@ class Networks:
 
     def compute() -> np.ndarray:
       parts = [count[i : i + batch_size] for i in count[::batch_size]]
-      none = np.zeros((0, inception.DIMENSIONS), np.float32)
-      features = (self.features(np.stack([images[i] for i in part])) for part in parts)
-      return np.concatenate([none, *features])
+      if not parts:
+        return np.zeros((0, inception.DIMENSIONS), np.float32)
+      return np.concatenate([self.features(np.stack([images[i] for i in p])) for p in parts])
 
     identity = f'{inception.IDENTITY}, {self._digest}'
     return fid.cached_features(fid.dataset_key((images[i] for i in count), identity), compute)
@@ -314,7 +314,7 @@ class Networks:
     if name not in self._variables:
       raise ValueError(
         f'the weights of {name} are not loaded: name a metric that needs them, and get them with '
-        f'`python -m jaxinpaint.weights fetch {name}`'
+        f'`jaxinpaint weights fetch {name}`'
       )
     return self._variables[name]
 
@@ -352,7 +352,7 @@ class _NotHere(Exception):
 def _load(name: str, files: Mapping[str, str | os.PathLike]) -> tuple[Any, str]:
   """(variables of the network, where they are from), from given files or from the cache."""
   own = [files.get(file) for file in files_of(name)]
-  command = f'`python -m jaxinpaint.weights fetch {name}`'
+  command = f'`jaxinpaint weights fetch {name}`'
   if not all(own):
     try:
       cached = hub.find(name, published.FILES, need=[w is None for w in own])

@@ -281,7 +281,7 @@ def _document(folder: pathlib.Path) -> dict[str, Any]:
     document = json.loads(path.read_text(encoding='utf-8'))
   except (FileNotFoundError, NotADirectoryError) as error:
     raise ReportError(
-      f'{folder} holds no report ({METRICS} is missing): give the folder that evaluate.py wrote'
+      f'{folder} holds no report ({METRICS} is missing): give the folder that evaluate wrote'
     ) from error
   except ValueError as error:
     raise ReportError(f'{path} is damaged ({error}): evaluate again') from error
@@ -289,7 +289,7 @@ def _document(folder: pathlib.Path) -> dict[str, Any]:
   if schema not in range(1, SCHEMA + 1):
     raise ReportError(
       f'{path} has the schema {schema!r}, this version reads 1 to {SCHEMA}: update jaxinpaint, or '
-      'give a report of evaluate.py'
+      'give a report that evaluate wrote'
     )
   return document
 

@@ -121,7 +121,7 @@ def _first_state(program: Program, config: ConfigDict) -> state.TrainState:
   if recipe.pretrained and not config.init_from:
     raise ValueError(
       f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
-      f'of `python -m jaxinpaint.weights import {config.system} FILE OUT`'
+      f'of `jaxinpaint weights import {config.system} FILE OUT`'
     )
   with activity.shown('Initialising the networks'):
     current = jax.block_until_ready(program.random_state(config.seed))

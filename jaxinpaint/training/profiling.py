@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard (XProf) or Perfetto: train.py --profile=START:STOP."""
+"""A trace of some steps, for TensorBoard (XProf) or Perfetto: train --profile=START:STOP."""
 
 import contextlib
 import pathlib

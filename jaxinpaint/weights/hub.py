@@ -224,7 +224,7 @@ def fetch(
     if file in given:
       raise ValueError(f'{given[file]} and {path} are both {file.what}: give one')
     given[file] = path
-  command = f'`python -m jaxinpaint.weights fetch {name} --from FILE`'
+  command = f'`jaxinpaint weights fetch {name} --from FILE`'
   for file in wanted:
     if file in given:
       _copy(given[file], file.path)

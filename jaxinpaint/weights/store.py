@@ -243,7 +243,7 @@ def _read_sidecar(weights: pathlib.Path, sidecar: pathlib.Path, data: bytes) -> 
     raise StoreError(
       f'{weights} has no card in it and no {sidecar.name} beside it, so nothing says what the '
       'weights are. Copy both files of a pair; a published checkpoint is brought in by '
-      '`python -m jaxinpaint.weights import`.'
+      '`jaxinpaint weights import`.'
     )
   card = _parse(sidecar.read_text(), sidecar, 1)
   if 'weights' not in card:

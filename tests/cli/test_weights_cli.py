@@ -1,4 +1,4 @@
-"""`python -m jaxinpaint.weights` on a system of two layers."""
+"""`jaxinpaint weights` on a system of two layers."""
 
 import types
 

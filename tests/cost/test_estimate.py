@@ -1,4 +1,4 @@
-"""What `train.py --estimate` says, of programs that are compiled and of ones that do not fit."""
+"""What `train --estimate` says, of programs that are compiled and of ones that do not fit."""
 
 import pathlib
 import types

@@ -167,8 +167,8 @@ def lines(monkeypatch, **by_what):
   """Replaces the processes: {what: (lines, exit code)}."""
   asked = []
 
-  def run(what, row, words):
-    asked.append((what, row, [str(w) for w in words]))
+  def run(what, job):
+    asked.append((what, job))
     return by_what.get(what, ([], 0))
 
   monkeypatch.setattr(resources, '_run', run)
@@ -188,8 +188,8 @@ def test_what_a_killed_process_had_found_is_kept(monkeypatch):
     'batch 4': 'its process ended with exit code -9 at batch 4, as one that runs out of memory',
     'training': 'w is no run',
   }
-  assert [what for what, _, _ in asked] == ['check', 'predict', 'train', 'fill']
-  assert asked[1][2][:2] == ['--size', '64'] and asked[2][2][:2] == ['--train_batch', '2']
+  assert [what for what, _ in asked] == ['check', 'predict', 'train', 'fill']
+  assert asked[1][1]['size'] == 64 and asked[2][1]['batch_size'] == 2
   text = resources.table(found)
   assert 'GFLOPs (GFLOP per image) | 2.00 | –' in text and 'a, training: not measured' in text
   document = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -212,12 +212,12 @@ def test_a_folder_of_outputs_costs_nothing_here(monkeypatch, tmp_path):
 
 def test_half_a_line_of_a_killed_process_is_not_read(monkeypatch):
   def run(command, **_):
-    to = command[command.index('--to') + 1]
+    to = json.loads(command[-1])['to']
     pathlib.Path(to).write_text('{"values": {"gflops": 1.0}}\n{"values": {"host')
     return subprocess.CompletedProcess(command, -9)
 
   monkeypatch.setattr(resources.subprocess, 'run', run)
-  assert resources._run('predict', 'w', []) == ([{'values': {'gflops': 1.0}}], -9)
+  assert resources._run('predict', {}) == ([{'values': {'gflops': 1.0}}], -9)
 
 
 def test_the_processes_that_measure_do_measure(tmp_path):

@@ -144,7 +144,7 @@ def test_sample_has_two_splits():
 def test_tfds_sets_that_download_themselves_name_the_command(tmp_path, name):
   with pytest.raises(FileNotFoundError) as error:
     sources.make(f'tfds:{name}', data_dir=str(tmp_path))
-  want = f'once with: python -m jaxinpaint.data.prepare {name} --data_dir {tmp_path}'
+  want = f'once with: jaxinpaint prepare {name} --data_dir {tmp_path}'
   assert want in str(error.value) and 'docs/data.md' in str(error.value)
 
 

@@ -71,7 +71,7 @@ def test_what_is_not_here_is_missing_with_the_command(monkeypatch):
   networks = deep.Networks.load([PSNR, FID, P_IDS, LPIPS, squeeze, best])
   assert networks.missing.keys() == {'fid', 'p_ids', 'lpips', 'lpips_squeeze'}
   assert networks.missing['fid'] == (
-    'its weights are not here; get them with `python -m jaxinpaint.weights fetch fid-inception`'
+    'its weights are not here; get them with `jaxinpaint weights fetch fid-inception`'
   )
   assert 'weights fetch lpips-squeeze`' in networks.missing['lpips_squeeze']
   for wrong in (

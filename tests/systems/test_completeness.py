@@ -91,4 +91,4 @@ def test_a_config_builds_and_plans(path, variant):
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
 def test_the_header_of_a_config_gives_its_command_and_its_result(path):
   text = path.read_text()
-  assert f'configs/{path.name}' in text, 'the header gives the command'
+  assert f'jaxinpaint train --config {path.stem}' in text, 'the header gives the command'

@@ -4,7 +4,7 @@ There are three files: `model_cn` (the generator) and `model_cd` (the discrimina
 dicts whose names have no ending, and `config.json`. Its "mpv", the pixel value that filled the
 holes in training, becomes config.model.mpv. Give all three to the import:
 
-  python -m jaxinpaint.weights import glcic model_cn model_cd config.json OUT
+  jaxinpaint weights import glcic model_cn model_cd config.json OUT
 
 No checkpoint of the TensorFlow variant is published; its format reads what its code saves.
 """

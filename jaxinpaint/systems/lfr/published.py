@@ -1,7 +1,7 @@
 """What LFR can start from: published pSp and StyleGAN2 files. Its own weights are not published.
 
-  python -m jaxinpaint.weights import lfr psp_ffhq_encode.pt OUT           encoder and StyleGAN2
-  python -m jaxinpaint.weights import lfr stylegan2-ffhq-config-f.pt OUT   StyleGAN2 alone
+  jaxinpaint weights import lfr psp_ffhq_encode.pt OUT           encoder and StyleGAN2
+  jaxinpaint weights import lfr stylegan2-ffhq-config-f.pt OUT   StyleGAN2 alone
 
 Training then starts from OUT by config.init_from, with config.model.stylegan_file='init_from'.
 Alternatively it reads such a file itself, with config.model.stylegan_file=FILE. IR-SE50
