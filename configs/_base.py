@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxinpaint import systems
 from jaxinpaint.training import config as config_lib
 
 VARIANTS = ('quicktest',)
@@ -12,6 +13,32 @@ VARIANTS = ('quicktest',)
 def base(system: str) -> ConfigDict:
   """The system's published networks and losses with the loop's defaults."""
   return config_lib.base(system)
+
+
+def fine_tuning(
+  stored: ConfigDict, init_from: str, learning_rate: float, **others: Any
+) -> ConfigDict:
+  """`base` with the system, networks and losses of weights, and a run that starts from them.
+
+  Of a system that trains in phases only the last one is left. Every optimizer is Adam.
+
+  Args:
+    stored: the config of the weights.
+    init_from: the weights: what `trained.load` takes.
+    learning_rate: of the optimizers.
+    **others: what else they have, see `adam`.
+  """
+  config = base(stored.system)
+  config.init_from = init_from
+  with config.unlocked():
+    config.model, config.loss = stored.model, stored.loss
+    recipe = systems.make_recipe(config)
+    for phase in config.get('phases', {}):
+      if phase != recipe.phases[-1].name:
+        config.phases[phase] = 0
+    for name in systems.make_recipe(config).optimizers:
+      config.optimizers[name] = adam(learning_rate, b1=0.9, b2=0.99, **others)
+  return config
 
 
 def finish(config: ConfigDict, variant: str = '') -> ConfigDict:

@@ -62,6 +62,23 @@ class Trained:
     return f'{self.config.system} ({where})'
 
 
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """What `open_weights` returns.
+
+  Attributes:
+    path: of the weights file, or the workdir of the run.
+    step: of the checkpoint; None: a weights file.
+    config: of the system, with today's fields.
+    read: reads the networks of these names, as far as they are there; all for None.
+  """
+
+  path: pathlib.Path
+  step: int | None
+  config: ConfigDict
+  read: Callable[[tuple[str, ...] | None], Variables]
+
+
 def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trained:
   """Loads a system with its weights and checks that they fit.
 
@@ -76,33 +93,52 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
       is not one that this version knows, or its weights do not fit its system.
     OSError: a file that exists cannot be read, or a frozen network that inference needs is missing.
   """
-  path, step = (names.find(path), step) if path is None else _split_step(path, step)
+  found = open_weights(path, step)
+  try:
+    inference = systems.inference(found.config)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise StoreError(
+      f'the configuration in {_place(found)} is not one that this version knows: {error}. Import '
+      'or save the weights again.'
+    ) from error
+  variables = found.read(inference.networks)
+  _check_fit(found.path, inference, variables)
+  constants = inference.load_constants()
+  return Trained(found.path, found.step, found.config, inference, variables, constants)
+
+
+def open_weights(path: str | os.PathLike | None = None, step: int | None = None) -> Opened:
+  """Finds weights and the config that they belong to.
+
+  Args:
+    path: as `load`.
+    step: as `load`.
+
+  Raises:
+    weights.store.StoreError, OSError: as `load`, but for what concerns the networks.
+  """
+  path, step = (names.find(path), step) if path is None else locate(path, step)
   if path.is_dir():
     step, config, read = _open_run(path, step)
-    file = path / 'checkpoints' / str(step)
   else:
     check_file(path)
     if step is not None:
       raise StoreError(f'step {step} was given, but {path} is a weights file: leave it out')
     stored = store.load(path)
-    config, file = stored.config, path
-    read = Variables(stored.params, stored.stats).pick
+    config, variables = stored.config, Variables(stored.params, stored.stats)
+    read = lambda networks: variables if networks is None else variables.pick(networks)
+  found = Opened(path, step, config, read)
   try:
     config = migrations.migrate(config, systems.default_config)
   except ValueError as error:
     raise StoreError(
-      f'the configuration in {file} is not one that this version knows: {error}'
+      f'the configuration in {_place(found)} is not one that this version knows: {error}'
     ) from error
-  try:
-    inference = systems.inference(config)
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise StoreError(
-      f'the configuration in {file} is not one that this version knows: {error}. Import or save '
-      'the weights again.'
-    ) from error
-  variables = read(inference.networks)
-  _check_fit(path, inference, variables)
-  return Trained(path, step, config, inference, variables, inference.load_constants())
+  return dataclasses.replace(found, config=config)
+
+
+def _place(found: Opened) -> pathlib.Path:
+  return found.path if found.step is None else found.path / 'checkpoints' / str(found.step)
 
 
 def is_run(path: str | os.PathLike) -> bool:
@@ -110,8 +146,12 @@ def is_run(path: str | os.PathLike) -> bool:
   return (pathlib.Path(path).expanduser() / 'checkpoints').is_dir()
 
 
-def _split_step(path: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, int | None]:
-  """(the path with ~ expanded, the step that it names behind '@')."""
+def locate(path: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Path, int | None]:
+  """(the path of weights that a person named, which need not exist; the step behind its '@').
+
+  Raises:
+    weights.store.StoreError: what follows '@' is no step, or another than `step`.
+  """
   whole = names.find(path)
   folder, at, named = str(path).rpartition('@')
   if not at or whole.exists():
@@ -125,7 +165,7 @@ def _split_step(path: str | os.PathLike, step: int | None) -> tuple[pathlib.Path
 
 def _open_run(
   path: pathlib.Path, step: int | None
-) -> tuple[int, ConfigDict, Callable[[tuple[str, ...]], Variables]]:
+) -> tuple[int, ConfigDict, Callable[[tuple[str, ...] | None], Variables]]:
   """(step, config, function that reads networks) of a checkpoint."""
   if not is_run(path):
     inside = sorted(p.name for p in path.glob('*.safetensors'))

@@ -50,7 +50,7 @@ def check(config: ConfigDict) -> None:
       f'protocol measures during training, higher being better: {", ".join(larger)}'
     )
   if config.training.evaluate_every or config.training.sample_every or settings.at_end:
-    ImagesSpec.of_config(config).load()
+    next(iter(ImagesSpec.of_config(config).load().images))  # one at least can be read
 
 
 def without_networks(protocol: Protocol) -> Protocol:
@@ -181,7 +181,7 @@ class Watch:
       notes = {'before': self._config.init_from, 'after': f'step {step} of this run'}
       if step == 0:
         notes['result'] = 'no evaluation during training was better than the start, which is kept'
-      about = About(baseline='before', notes=notes)
+      about = About(baseline='before', published='', notes=notes)
     wanted = ImagesSpec.of_config(self._config)
     spec = EvaluationSpec(
       {**rows, **classical.PREDICTORS},

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxinpaint import migrations, systems
+from jaxinpaint import migrations, systems, trained
 from jaxinpaint.weights import names
 
 
@@ -84,17 +84,21 @@ def base(system: str) -> ConfigDict:
 def quicktest(config: ConfigDict) -> ConfigDict:
   """Makes a run small, in place: a few steps of every phase on the embedded sample, on a CPU.
 
-  A system whose `recipe` defines `quicktest(config)` narrows its own networks and phases there.
+  A system whose `recipe` defines `quicktest(config)` narrows its own networks and phases there; a
+  run that starts from weights keeps theirs.
   """
   recipe = systems.module(config.system, 'recipe')
   config.data.update(
     dict(source='sample', split='train', eval_source='', eval_split='test', size=64, batch_size=8)
   )
   config.data.workers = 0
-  config.training.update(dict(steps=6, log_every=2, sample_every=4, evaluate_every=4))
+  config.training.update(dict(steps=6, log_every=2, sample_every=4, evaluate_every=4, patience=0))
   config.checkpoint.update(dict(every=3, keep=2, keep_every=0))
   config.evaluation.update(dict(count=4, quick_count=4, batch_size=4))
-  if hasattr(recipe, 'quicktest'):
+  if config.init_from:  # its weights fit these networks alone, which take no image smaller than
+    ready = systems.inference(config)
+    config.data.size = -(-max(config.data.size, ready.min_side) // ready.multiple) * ready.multiple
+  elif hasattr(recipe, 'quicktest'):
     recipe.quicktest(config)
   return config
 
@@ -146,7 +150,7 @@ def validate(config: ConfigDict) -> None:
     raise ValueError(
       f'config.training.nan {config.training.nan!r} must be one of: {", ".join(policies)}'
     )
-  if config.init_from and not names.find(config.init_from).exists():
+  if config.init_from and not trained.locate(config.init_from)[0].exists():
     raise ValueError(
       f'config.init_from {config.init_from!r} does not exist: give a weights file, the workdir of '
       f'a run, or the name of weights that come with the library: {", ".join(names.FILES)}'

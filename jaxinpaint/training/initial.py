@@ -1,6 +1,6 @@
 """Runs that start from weights: those of `config.init_from` and of `Recipe.start`."""
 
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,19 +8,19 @@ import jax
 import numpy as np
 from absl import logging
 
+from jaxinpaint import trained
 from jaxinpaint.recipe import Recipe, Variables
 from jaxinpaint.training.state import TrainState
-from jaxinpaint.weights import checkpoints, names, store
 
 
-def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainState:
+def load(path: str | os.PathLike, state: TrainState, recipe: Recipe) -> TrainState:
   """`state` with the parameters and statistics that are stored at `path`.
 
-  Networks that the file does not have keep their initial values, which is logged (a published
+  Networks that it does not have keep their initial values, which is logged (a published
   generator often comes without its discriminator). Averages start from the loaded parameters.
 
   Args:
-    path: a weights file (.safetensors), the workdir of a run, or a name of `weights.names`.
+    path: of a run or a weights file, or a name: what `trained.load` takes.
     state: the initial state.
     recipe: the recipe of the state.
 
@@ -28,17 +28,17 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
     ValueError: no network fits, or a network has other parameters; lists the first of them.
     OSError: no such file; a name whose file this installation lacks.
   """
-  path = names.find(path)
-  if path.is_dir():
-    loaded = checkpoints.read(checkpoints.find(path))
-  else:
-    stored = store.load(path)
-    loaded = Variables(stored.params, stored.stats)
+  found = trained.open_weights(path)
+  loaded = found.read(None)
+  advice = (
+    f'It holds weights of the system {found.config.system!r}; `--config finetune:{path}` takes '
+    'system and networks from them.'
+  )
   shared = [n for n in recipe.networks if n in loaded.params]
   if not shared:
     raise ValueError(
       f'config.init_from {path} holds {sorted(loaded.params)}, none of the networks of this '
-      f'system: {sorted(recipe.networks)}'
+      f'system: {sorted(recipe.networks)}. {advice}'
     )
   lacking = [n for n in recipe.pretrained if n not in shared]
   if lacking:
@@ -48,12 +48,12 @@ def load(path: str | pathlib.Path, state: TrainState, recipe: Recipe) -> TrainSt
     )
   params = {
     **state.params,
-    **{n: _fit(path, n, loaded.params[n], state.params[n]) for n in shared},
+    **{n: _fit(n, loaded.params[n], state.params[n], path, advice) for n in shared},
   }
   stats = dict(state.stats)
   for n in shared:
     if n in loaded.stats and n in stats:
-      stats[n] = _fit(path, n, loaded.stats[n], stats[n])
+      stats[n] = _fit(n, loaded.stats[n], stats[n], path, advice)
   for n in recipe.networks:
     logging.info('%s: %s', n, f'from {path}' if n in shared else 'new')
   ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
@@ -89,7 +89,7 @@ def _graft(tree: Any, loaded: Any, name: str) -> Any:
   return {**tree, **{k: _graft(tree[k], v, f'{name}/{k}') for k, v in loaded.items()}}
 
 
-def _fit(path: pathlib.Path, network: str, loaded: Any, wanted: Any) -> Any:
+def _fit(network: str, loaded: Any, wanted: Any, path: str | os.PathLike, advice: str) -> Any:
   """`loaded` with the placement and dtype of `wanted`."""
   got = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(loaded)}
   want = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(wanted)}
@@ -105,7 +105,7 @@ def _fit(path: pathlib.Path, network: str, loaded: Any, wanted: Any) -> Any:
     listed = '\n  '.join(problems[:8]) + more
     raise ValueError(
       f'config.init_from {path}: its {network} is another network:\n  {listed}\n'
-      'Set config.system and config.model as they were when it was trained.'
+      f'Set config.system and config.model as they were when it was trained. {advice}'
     )
   return jax.tree_util.tree_map_with_path(
     lambda k, w: jax.device_put(np.asarray(got[jax.tree_util.keystr(k)], w.dtype), w.sharding),

@@ -123,6 +123,11 @@ def _first_state(program: Program, config: ConfigDict) -> state.TrainState:
       f'this config wants config.init_from to bring the {", ".join(recipe.pretrained)}: a file '
       f'of `jaxinpaint weights import {config.system} FILE OUT`'
     )
+  if not config.init_from:
+    logging.info(
+      'The networks start from random numbers: holes stay blurred for many thousands of steps. '
+      '--config.init_from=NAME starts from trained weights; docs/finetune.md says more.'
+    )
   with activity.shown('Initialising the networks'):
     current = jax.block_until_ready(program.random_state(config.seed))
   current = initial.merge(recipe.start(), current)
