@@ -1,3 +1,5 @@
+import functools
+
 import goldens
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,7 @@ def test_official_graph(case):
     np.testing.assert_array_equal(doubled[:, pick(2 * h, h)][:, :, pick(2 * w, w)], offset)
 
 
+@functools.partial(jax.jit, static_argnames=('fuse', 'resize', 'key_norm'))
 def attention_weights(f, b, valid, fuse, resize, key_norm, scale=10.0):
   """The softmax itself, [B,H/2,W/2, H/2 * W/2], before invalid patches' weights become 0."""
   queries, keys = ca._queries_and_keys(f, b, resize, key_norm, fuse)
@@ -103,11 +106,10 @@ def naive(f, b, valid, fuse):
 
 
 def sample(height=8, width=12, batch=2, channels=3):
-  keys = jax.random.split(jax.random.key(3), 2)
-  f, b = (jax.random.normal(k, (batch, height, width, channels)) for k in keys)
-  mask = jnp.zeros((batch, height // 2, width // 2, 1))
-  mask = mask.at[0, 1, 2].set(1.0).at[-1, :, -2:].set(1.0)
-  return f, b, ca.valid_keys(mask)
+  f, b = np.random.default_rng(3).standard_normal((2, batch, height, width, channels), np.float32)
+  mask = np.zeros((batch, height // 2, width // 2, 1), np.float32)
+  mask[0, 1, 2] = mask[-1, :, -2:] = 1
+  return f, b, jax.jit(ca.valid_keys)(mask)
 
 
 @pytest.mark.parametrize('fuse', [True, False])

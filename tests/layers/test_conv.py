@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,10 @@ import pytest
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import conv, conv_cpu
+
+
+def draw(*shape, seed=0):
+  return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def loop_conv_transpose(x, w, stride, padding, output_padding):
@@ -31,14 +37,8 @@ def test_transposed_convolution_is_its_definition(shape, form):
   k, stride, padding, output_padding = shape
   rng = np.random.default_rng(0)
   x, w = rng.standard_normal((2, 5, 4, 3)), rng.standard_normal((k, k, 3, 2))
-  got = conv.conv_transpose2d(
-    jnp.asarray(x, jnp.float32),
-    jnp.asarray(w, jnp.float32),
-    stride=stride,
-    padding=padding,
-    output_padding=output_padding,
-    form=form,
-  )
+  settings = dict(stride=stride, padding=padding, output_padding=output_padding, form=form)
+  got = jax.jit(functools.partial(conv.conv_transpose2d, **settings))(np.float32(x), np.float32(w))
   want = loop_conv_transpose(x, w, stride, padding, output_padding)
   assert got.shape == want.shape
   np.testing.assert_allclose(got, want, atol=1e-4)
@@ -47,17 +47,16 @@ def test_transposed_convolution_is_its_definition(shape, form):
 @pytest.mark.parametrize('shape', SHAPES[:3])
 def test_both_transposed_forms_have_the_same_gradients(shape):
   k, stride, padding, output_padding = shape
-  keys = jax.random.split(jax.random.key(0), 2)
-  x, w = jax.random.normal(keys[0], (2, 6, 5, 3)), jax.random.normal(keys[1], (k, k, 3, 4))
+  x, w = draw(2, 6, 5, 3), draw(k, k, 3, 4, seed=1)
 
   def loss(x, w, form):
     settings = dict(stride=stride, padding=padding, output_padding=output_padding, form=form)
     return jnp.square(conv.conv_transpose2d(x, w, **settings)).mean()
 
-  got = jax.grad(loss, (0, 1))(x, w, 'cpu')
-  want = jax.grad(loss, (0, 1))(x, w, 'plain')
+  gradients = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+  got, want = (gradients(x, w, form) for form in ('cpu', 'plain'))
   for g, r in zip(got, want, strict=True):
-    assert float(jnp.abs(r).max()) > 0.01
+    assert np.abs(r).max() > 0.01
     np.testing.assert_allclose(g, r, atol=1e-5)
 
 
@@ -77,11 +76,7 @@ CONVS = [
 def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, features, monkeypatch):
   monkeypatch.setattr(conv_cpu, 'BLOCK_BYTES', 500)  # several blocks in these small maps
   k, stride, padding, dilation = shape
-  keys = jax.random.split(jax.random.key(0), 2)
-  x, w = (
-    jax.random.normal(keys[0], (2, 12, 11, 3)),
-    0.3 * jax.random.normal(keys[1], (k, k, 3, features)),
-  )
+  x, w = draw(2, 12, 11, 3), np.float32(0.3) * draw(k, k, 3, features, seed=1)
 
   def value(form, x, w):
     settings = dict(stride=stride, padding=padding, dilation=dilation, form=form)
@@ -91,11 +86,16 @@ def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, feature
     gradient = jax.grad(lambda x: value(form, x, w).sum())(x)
     return jnp.square(gradient).sum()
 
-  np.testing.assert_allclose(value('cpu', x, w), value('plain', x, w), atol=1e-5)
-  for loss in (lambda *a: value(*a).sum(), penalty):
-    got, want = (jax.grad(loss, (1, 2))(form, x, w) for form in ('cpu', 'plain'))
+  @functools.partial(jax.jit, static_argnums=0)
+  def found(form, x, w):
+    losses = (lambda *a: value(*a).sum(), penalty)
+    return value(form, x, w), [jax.grad(loss, (1, 2))(form, x, w) for loss in losses]
+
+  (value_cpu, of_cpu), (value_plain, of_plain) = (found(form, x, w) for form in ('cpu', 'plain'))
+  np.testing.assert_allclose(value_cpu, value_plain, atol=1e-5)
+  for got, want in zip(of_cpu, of_plain, strict=True):
     for g, r in zip(got, want, strict=True):
-      scale = float(jnp.abs(r).max())
+      scale = np.abs(r).max()
       assert scale > 0.01
       np.testing.assert_allclose(g / scale, r / scale, atol=1e-5)
 
@@ -108,21 +108,24 @@ def test_weight_gradient_blocks_cover_the_batch():
 
 
 def test_conv_pads_mirrors_and_dilates():
-  x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-  kernel = jnp.zeros((3, 3, 1, 1)).at[0, 0].set(1.0)  # reads the pixel up and left
-  plain = conv.conv2d(x, kernel, padding=1)[0, ..., 0]
+  x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+  kernel = np.zeros((3, 3, 1, 1), np.float32)
+  kernel[0, 0] = 1  # reads the pixel up and left
+  conv2d = lambda *a, **k: np.asarray(jax.jit(functools.partial(conv.conv2d, **k))(*a))
+  plain = conv2d(x, kernel, padding=1)[0, ..., 0]
   assert plain[0, 0] == 0 and plain[1, 1] == x[0, 0, 0, 0] and plain[3, 3] == x[0, 2, 2, 0]
-  mirrored = conv.conv2d(x, kernel, padding=2, dilation=2, pad_mode='reflect')[0, ..., 0]
+  mirrored = conv2d(x, kernel, padding=2, dilation=2, pad_mode='reflect')[0, ..., 0]
   assert mirrored[0, 0] == x[0, 2, 2, 0] and mirrored[3, 3] == x[0, 1, 1, 0]
-  halved = conv.conv2d(x, jnp.ones((4, 4, 1, 1)), stride=2, padding=1)[0, ..., 0]
+  halved = conv2d(x, np.ones((4, 4, 1, 1), np.float32), stride=2, padding=1)[0, ..., 0]
   assert halved.shape == (2, 2) and halved[0, 0] == x[0, :3, :3].sum()
 
 
 @pytest.mark.parametrize('side, padding', [(9, 2), (9, 4), (9, 5), (9, 8), (3, 1), (2, 1)])
 def test_both_forms_of_mirroring_have_the_same_gradient(side, padding):
-  x = jax.random.normal(jax.random.key(0), (2, side, side + 1, 3))
+  x = draw(2, side, side + 1, 3)
   loss = lambda x, form: jnp.sin(3 * conv.reflect_pad(x, padding, form)).sum()
-  got, want = (jax.grad(loss)(x, form) for form in ('cpu', 'plain'))
+  gradient = jax.jit(jax.grad(loss), static_argnums=1)
+  got, want = (gradient(x, form) for form in ('cpu', 'plain'))
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -134,34 +137,38 @@ def test_a_map_too_small_to_mirror_is_refused():
 def test_parameters_stay_float32_under_bfloat16():
   for layer in (conv.Conv(4, 3, padding=1, dtype=jnp.bfloat16), conv.ConvTranspose(4)):
     x = jnp.ones((1, 4, 4, 2))
-    y, variables = layer.init_with_output(jax.random.key(0), x)
+    y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
     assert y.dtype == layer.dtype
 
 
 def test_default_initialisation_is_narrow_normal_with_zero_bias():
-  params = conv.Conv(64, 3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))['params']
+  init = jax.jit(conv.Conv(64, 3).init)
+  params = init(jax.random.key(0), np.zeros((1, 4, 4, 64), np.float32))['params']
   assert abs(float(params['kernel'].std()) - 0.02) < 5e-4 and not params['bias'].any()
 
 
 def test_upsampling_and_pooling():
-  x = jnp.asarray([[0.0, 4.0]]).reshape(1, 1, 2, 1)
-  np.testing.assert_allclose(conv.upsample_bilinear(x)[0, :, :, 0], [[0, 1, 3, 4]] * 2)
-  x = jax.random.normal(jax.random.key(0), (2, 6, 8, 3))
-  for height, width in ((12, 16), (3, 4), (7, 9)):
-    want = arrays.resize_bilinear(x, height, width)
-    np.testing.assert_allclose(conv.resize_bilinear(x, height, width), want, atol=1e-6)
-  x = jnp.arange(8.0).reshape(1, 2, 4, 1)
-  np.testing.assert_allclose(conv.avg_pool(x)[0, 0, :, 0], [2.5, 4.5])
+  x = np.float32([[0, 4]]).reshape(1, 1, 2, 1)
+  doubled = jax.jit(conv.upsample_bilinear)(x)
+  np.testing.assert_allclose(np.asarray(doubled)[0, :, :, 0], [[0, 1, 3, 4]] * 2)
+  x = draw(2, 6, 8, 3)
+  for size in ((12, 16), (3, 4), (7, 9)):
+    resize = lambda f, size=size: jax.jit(f, static_argnums=(1, 2))(x, *size)
+    got, want = resize(conv.resize_bilinear), resize(arrays.resize_bilinear)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+  x = np.arange(8, dtype=np.float32).reshape(1, 2, 4, 1)
+  np.testing.assert_allclose(np.asarray(jax.jit(conv.avg_pool)(x))[0, 0, :, 0], [2.5, 4.5])
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('shape', [(1, 1), (2, 3), (9, 12)])
 def test_doubling_is_the_interpolation(shape, align_corners):
-  x = jax.random.normal(jax.random.key(0), (2, *shape, 3))
-  got = conv.upsample_bilinear(x, align_corners=align_corners)
-  want = arrays.resize_bilinear(x, 2 * shape[0], 2 * shape[1], align_corners=align_corners)
-  np.testing.assert_allclose(got, want, atol=1e-5)
-  half = conv.upsample_bilinear(x.astype(jnp.bfloat16), align_corners=align_corners)
+  x = draw(2, *shape, 3)
+  double = jax.jit(functools.partial(conv.upsample_bilinear, align_corners=align_corners))
+  resize = functools.partial(arrays.resize_bilinear, align_corners=align_corners)
+  want = jax.jit(resize, static_argnums=(1, 2))(x, 2 * shape[0], 2 * shape[1])
+  np.testing.assert_allclose(double(x), want, atol=1e-5)
+  half = double(x.astype(jnp.bfloat16))
   assert half.dtype == jnp.bfloat16
-  np.testing.assert_allclose(half.astype(jnp.float32), want, atol=0.05)
+  np.testing.assert_allclose(np.asarray(half, np.float32), want, atol=0.05)

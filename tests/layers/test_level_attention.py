@@ -6,46 +6,56 @@ import pytest
 
 from jaxinpaint.layers import level_attention as layer
 
+fill = jax.jit(layer.fill, static_argnames='form')
+scores = jax.jit(layer.scores, static_argnums=2)
+
 
 @goldens.cases('lfr_attention')
 def test_scores_and_filling(case):
   data = case.data()
   deep, shallow, hole = (goldens.nhwc(data[n]) for n in ('P', 'Q', 'hole'))
   for name, scale in (('scores', 10.0), ('scores_scale1', 1.0)):
-    goldens.assert_close(layer.scores(deep, hole, scale)[:, ::4], data[name], what=name)
+    goldens.assert_close(np.asarray(scores(deep, hole, scale))[:, ::4], data[name], what=name)
   for form in ('plain', 'blocks'):
-    filled = layer.fill(deep, shallow, hole, form=form)
+    filled = fill(deep, shallow, hole, form=form)
     goldens.assert_close(goldens.nchw(filled), data['filled'], what=form)
 
 
 def test_blocks_equal_the_plain_form_with_gradients(monkeypatch):
   monkeypatch.setattr(layer, 'BLOCK_ELEMENTS', 5 * 32)  # 32 cells, five at a time: a remainder
-  key = jax.random.split(jax.random.key(0), 3)
-  deep = jax.random.normal(key[0], (2, 4, 8, 3))
-  shallow = jax.random.normal(key[1], (2, 8, 16, 2))
-  weight = jax.random.normal(key[2], shallow.shape)
-  hole = jnp.zeros((2, 16, 32, 1)).at[:, 4:9, 8:13].set(1)
+  draw = np.random.default_rng(0).standard_normal
+  deep, shallow = draw((2, 4, 8, 3), np.float32), draw((2, 8, 16, 2), np.float32)
+  weight = draw(shallow.shape, np.float32)
+  hole = np.zeros((2, 16, 32, 1), np.float32)
+  hole[:, 4:9, 8:13] = 1
   values = {}
   for form in ('plain', 'blocks'):
-    run = lambda a, b, form=form: (layer.fill(a, b, hole, form=form) * weight).sum()
-    values[form] = layer.fill(deep, shallow, hole, form=form), *jax.grad(run, (0, 1))(deep, shallow)
+
+    def run(a, b, form=form):
+      filled = layer.fill(a, b, hole, form=form)
+      return (filled * weight).sum(), filled
+
+    gradients, filled = jax.jit(jax.grad(run, (0, 1), has_aux=True))(deep, shallow)
+    values[form] = filled, *gradients
   for a, b in zip(*values.values(), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_each_sample_has_its_own_hole_and_a_picture_of_hole_is_filled_with_zero():
-  deep = jax.random.normal(jax.random.key(0), (3, 4, 4, 3))
-  shallow = jax.random.normal(jax.random.key(1), (3, 8, 8, 2))
-  hole = jnp.zeros((3, 16, 16, 1)).at[0].set(1).at[1, :12].set(1)
-  filled = layer.fill(deep, shallow, hole)
+  draw = np.random.default_rng(0).standard_normal
+  deep, shallow = draw((3, 4, 4, 3), np.float32), draw((3, 8, 8, 2), np.float32)
+  hole = np.zeros((3, 16, 16, 1), np.float32)
+  hole[0] = hole[1, :12] = 1
+  filled = np.asarray(fill(deep, shallow, hole))
   assert not filled[0].any() and np.isfinite(filled).all()
   # Of the second only a row of cells is known, next to the hole: those are looked at all the same.
   np.testing.assert_array_equal(
-    layer.valid_keys(layer.pool_mask(hole, 4, 4))[1], [False] * 12 + [True] * 4
+    jax.jit(lambda hole: layer.valid_keys(layer.pool_mask(hole, 4, 4)))(hole)[1],
+    [False] * 12 + [True] * 4,
   )
   assert filled[1, :6].any()
   np.testing.assert_array_equal(filled[2], shallow[2])
-  grad = jax.grad(lambda x: layer.fill(x, shallow, hole).sum())(jnp.zeros_like(deep))
+  grad = jax.jit(jax.grad(lambda x: layer.fill(x, shallow, hole).sum()))(np.zeros_like(deep))
   assert np.isfinite(grad).all()
 
 

@@ -22,7 +22,7 @@ def test_layer_and_mask(case):
     'c': PartialConv(5, 3, padding=1),
   }
   for name, layer in layers.items():
-    x, mask = layer.apply({'params': kernel(state, name)}, x, mask)
+    x, mask = jax.jit(layer.apply)({'params': kernel(state, name)}, x, mask)
     goldens.assert_close(goldens.nchw(x), data[name], what=name)
     theirs = data[f'mask_{name}']
     goldens.assert_close(np.broadcast_to(goldens.nchw(mask), theirs.shape), theirs, 0, name)
@@ -33,9 +33,9 @@ def test_what_is_not_known_has_no_say_and_no_gradient():
   x = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
   mask = jnp.ones((1, 8, 8, 1)).at[:, 2:7, 2:7].set(0)
   layer = PartialConv(4, 3, padding=1)
-  variables = layer.init(jax.random.key(1), x, mask)
-  run = lambda x, mask: layer.apply(variables, x, mask)[0].sum()
-  grad_x = jax.grad(run)(x, mask)
+  variables = jax.jit(layer.init)(jax.random.key(1), x, mask)
+  run = jax.jit(lambda x, mask: layer.apply(variables, x, mask)[0].sum())
+  grad_x = jax.jit(jax.grad(run))(x, mask)
   assert not (grad_x * (1 - mask)).any() and (grad_x * mask).any() and not np.isnan(grad_x).any()
   assert run(jnp.where(mask > 0, x, 100.0), mask) == run(x, mask)
   with pytest.raises(ValueError, match='mask of 2 channels must have 1 or 3'):
@@ -52,7 +52,7 @@ def test_the_mean_of_the_known_values(case):
     'b': PartialConv(6, 3, padding=1, use_bias=False, renorm='mean'),
   }
   for name, layer in layers.items():
-    x, mask = layer.apply({'params': kernel(state, name)}, x, mask)
+    x, mask = jax.jit(layer.apply)({'params': kernel(state, name)}, x, mask)
     goldens.assert_close(goldens.nchw(x), data[name], what=name)
     theirs = data[f'mask_{name}']
     goldens.assert_close(np.broadcast_to(goldens.nchw(mask), theirs.shape), theirs, 0, name)

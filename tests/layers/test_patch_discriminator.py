@@ -28,8 +28,10 @@ def test_logits_and_features(case):
 
 def test_parameters_and_logits_are_float32_under_bfloat16():
   net = PatchDiscriminator(width=4, dtype=jnp.bfloat16)
-  (logits, features), variables = net.init_with_output(
-    jax.random.key(0), jnp.ones((1, 64, 64, 3)), train=True
+  (logits, features), variables = jax.eval_shape(
+    lambda key, x: net.init_with_output(key, x, train=True),
+    jax.random.key(0),
+    jnp.ones((1, 64, 64, 3)),
   )
   assert logits.dtype == jnp.float32 and features[0].dtype == jnp.bfloat16
   assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
