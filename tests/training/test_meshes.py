@@ -23,6 +23,7 @@ from jaxinpaint.layers import norm
 from jaxinpaint.recipe import Inference, Phase, Recipe, Update, Variables
 from jaxinpaint.runtime import distributed
 from jaxinpaint.training import collectives, preparation, sharding, state, step
+from jaxinpaint.training.program import Program
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MESHES = (
@@ -51,13 +52,10 @@ def check_equal(system, mesh, many):
   assert not complaints, '\n'.join(complaints)
 
 
-def compiled_step(tmp_path, **mesh):
-  run = preparation.prepare(meshes.small('mesff', **mesh), tmp_path / 'run')
-  batch = sharding.to_devices(next(run.batches), run.mesh)
-  lowered = run.train_step.lower(run.state, run.constants, batch, run.rng, run.recipe.plan(0))
-  run.batches.close()
-  run.checkpoints.close()
-  return run, lowered.compile()
+def compiled_step(**mesh):
+  config = meshes.small('mesff', **mesh)
+  program = Program.of(config, sharding.make_mesh(**config.training.mesh))
+  return program, program.lower(program.recipe.plan(0)).compile()
 
 
 def host_transfers(compiled):
@@ -66,20 +64,20 @@ def host_transfers(compiled):
   return [line.strip() for line in compiled.as_text().splitlines() if talks.search(line)]
 
 
-def test_a_data_parallel_step_exchanges_its_gradients_once(tmp_path):
-  run, compiled = compiled_step(tmp_path, data=8)
+def test_a_data_parallel_step_exchanges_its_gradients_once():
+  program, compiled = compiled_step(data=8)
   found = collectives.collectives(compiled)
   # Generator and discriminator are updated from one state, so their gradients travel together.
   assert [c.kind for c in found] == ['all-reduce'], collectives.summary(found)
   # As docs/scaling.md counts them; beside them travel the terms of the losses, a number each.
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  wanted = scaling.gradient_bytes({n: count(p) for n, p in run.state.params.items()})
+  wanted = scaling.gradient_bytes({n: count(p) for n, p in program.state.params.items()})
   assert abs(found[0].bytes - wanted) < 1000, (found[0].bytes, wanted)
   assert not host_transfers(compiled)
 
 
-def test_a_step_over_image_rows_exchanges_rows_on_the_devices(tmp_path):
-  _, compiled = compiled_step(tmp_path, data=2, spatial=4)
+def test_a_step_over_image_rows_exchanges_rows_on_the_devices():
+  _, compiled = compiled_step(data=2, spatial=4)
   found = collectives.collectives(compiled)
   assert any(c.kind == 'collective-permute' for c in found), collectives.summary(found)
   assert not host_transfers(compiled)

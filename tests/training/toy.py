@@ -1,16 +1,18 @@
 """Small recipes that exercise every shape of training that the engine knows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from jaxinpaint.recipe import Inference, Phase, Recipe, Update, Variables
 
 
-def init(rng, batch):
+def init(rng, batch, hidden=8):
   keys = jax.random.split(rng, 2)
   params = {
     'generator': {'w': 0.1 * jax.random.normal(keys[0], (4, 3)), 'b': jnp.zeros((3,))},
-    'critic': {'w': 0.1 * jax.random.normal(keys[1], (3, 8)), 'v': jnp.full((8,), 0.1)},
+    'critic': {'w': 0.1 * jax.random.normal(keys[1], (3, hidden)), 'v': jnp.full((hidden,), 0.1)},
   }
   return Variables(params, {'generator': {'batch_stats': {'mean': jnp.zeros((3,))}}})
 
@@ -56,10 +58,11 @@ GENERATOR = Update('generator', ('generator',), generator_loss, 'generator')
 CRITIC = Update('critic', ('critic',), critic_loss, 'critic')
 
 
-def recipe(*phases: Phase) -> Recipe:
+def recipe(*phases: Phase, hidden: int = 8) -> Recipe:
   phases = phases or (Phase('joint', -1, forward, (GENERATOR, CRITIC)),)
   inference = Inference(('generator',), lambda *a: init(*a).pick(('generator',)), output)
-  return Recipe(inference, ('generator', 'critic'), init, phases)
+  first = functools.partial(init, hidden=hidden)
+  return Recipe(inference, ('generator', 'critic'), first, phases)
 
 
 def batch(rows: int = 8, size: int = 8, seed: int = 0) -> dict:
