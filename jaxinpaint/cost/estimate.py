@@ -396,7 +396,8 @@ def _remarks(estimate: Estimate) -> list[str]:
       'PREDICTED: useful work by the share of the peak that a device reaches, which is assumed, '
       'without exchange and reading of data; --probe=20 measures the devices that are here.'
     )
-  if (effort := jax.config.jax_exec_time_optimization_effort) < 0:
+  effort = getattr(jax.config, 'jax_exec_time_optimization_effort', 0.0)  # jax 0.12 has none
+  if effort < 0:
     remarks.append(
       f'Compiled with jax_exec_time_optimization_effort {effort:g}: soon done; a program that runs '
       'would be compiled at 0, for another need of memory, mostly a smaller one.'

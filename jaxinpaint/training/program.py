@@ -75,8 +75,8 @@ class Program:
       ValueError: naming the field, and the fix.
     """
     recipe = systems.make_recipe(config)
-    _check_size(config.data.size, recipe.inference)
     sharding.check_batch(config.data.batch_size, config.data.size, mesh)
+    _check_size(config.data.size, recipe.inference)
     txs = optimizers.make_optimizers(
       config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
     )
