@@ -99,7 +99,7 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-  """Squares of some images of a source, as many of each image; all of one image are neighbours."""
+  """Squares of some images of a source, as many of each image; the first n are of all images."""
 
   whole: 'Source'
   indices: tuple[int, ...] = dataclasses.field(repr=False)
@@ -111,7 +111,8 @@ class Crops:
   def _photo(self, i: int) -> int:
     if not 0 <= i < self.count:
       raise IndexError(i)
-    return self.indices[i * len(self.indices) // self.count]
+    order = np.random.default_rng(0).permutation(self.count)
+    return self.indices[int(order[i]) * len(self.indices) // self.count]
 
   def __getitem__(self, i: int) -> np.ndarray:
     image = self.whole[self._photo(i)]
