@@ -23,7 +23,7 @@ from benchmarks import measure, readme
 from jaxinpaint import systems
 from jaxinpaint.data import inputs
 from jaxinpaint.recipe import Recipe
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import mapping, names, store
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
 SIDE = 256
@@ -39,6 +39,13 @@ Made by `python -m benchmarks.zoo` of the code and of `docs/zoo.json`; do not ed
   over all stored outputs of the system, and which one has it. The tests hold each to its own
   tolerance.
 - *Trained here*: small runs that show that a recipe learns, no results of the paper's kind.
+
+"""
+
+
+_IN_THE_LIBRARY = """## Weights in the library
+Rows are what the files' own cards say; `jaxinpaint weights show NAME` prints all of it. Parameters
+in millions, means over the images of each hole share, metrics as docs/evaluation.md names them.
 
 """
 
@@ -117,9 +124,34 @@ def render(results: dict) -> str:
       weights.append([f'`{system}`', where, format.note, format.licence or 'not stated'])
     if not published.FORMATS:
       weights.append([f'`{system}`', 'none', 'no weights are published', ''])
-  page = _HEADER.format(side=SIDE) + _table(rows) + '\n## Published weights\n'
-  page += 'How to import them: `docs/weights.md`. None come with this library.\n\n'
+  page = _HEADER.format(side=SIDE) + _table(rows) + '\n' + _IN_THE_LIBRARY + _table(_shipped())
+  page += '\n## Published weights\nHow to import them: `docs/weights.md`.\n\n'
   return page + _table(weights)
+
+
+def _shipped() -> list[list[str]]:
+  """A row for each name of weights, from its card."""
+  rows = [['Name', 'Parameters', 'Trained', 'Results', 'Notes'], ['---', '--:', *['---'] * 3]]
+  for name, file in names.FILES.items():
+    if not (names.FOLDER / file).exists():
+      rows.append([f'`{name}`', '', 'not trained yet', '', ''])
+      continue
+    meta = store.load(names.FOLDER / file).meta
+    source, results = meta['source'], meta['results']
+    rows.append(
+      [
+        f'`{name}`',
+        f'{sum(c["parameters"] for c in meta["networks"].values()) / 1e6:.2f}',
+        f'{source["step"]:,} steps, {source["images"]:,} crops of {source["data"]["count"]} images',
+        f'{results["protocol"]}, {results["images"]} images of {results["size"][0]} px: '
+        + '; '.join(
+          f'{label} %: ' + ', '.join(f'{m} {x:g}' for m, x in means.items() if 'hole' in m)
+          for label, means in results['means'].items()
+        ),
+        ' '.join(meta['notes']),
+      ]
+    )
+  return rows
 
 
 def _paper(paper: mapping.Paper) -> str:

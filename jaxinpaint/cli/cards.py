@@ -39,7 +39,7 @@ def export(
   Args:
     run: WORKDIR or WORKDIR@STEP.
     out: NAME or NAME.safetensors.
-    step: of the checkpoint, where `run` does not name it; None: the newest.
+    step: of the checkpoint, where `run` does not name it; None: the result of the run.
     dtype: 'float32', or 'float16' for half the size.
     licence: of the weights.
     notes: sentences for the card: what the data were, what the weights cannot do.
@@ -167,7 +167,7 @@ def _means(folder: Path, row: str, step: int) -> dict[str, Any]:
     )
   row = row or own[0]
   of = str(results.notes.get(row) or results.notes.get('weights', ''))
-  evaluated = re.search(r', step (\d+)\b', of)
+  evaluated = re.search(r'\bstep (\d+)\b', of)
   if evaluated and int(evaluated[1]) != step:
     raise ValueError(
       f'{folder} evaluates step {evaluated[1]}, but step {step} is exported: evaluate that step, '

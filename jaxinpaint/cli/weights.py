@@ -62,7 +62,7 @@ def _export_command(argv: Sequence[str]) -> int:
     'WORKDIR[@STEP] OUT [flags]',
   )
   add, path = parser.add_argument, command_line.path
-  add('run', type=path, metavar='WORKDIR[@STEP]', help='a training run; default its newest step.')
+  add('run', type=path, metavar='WORKDIR[@STEP]', help='a training run; default its result.')
   add('out', type=path, metavar='OUT', help='the file to write.')
   add('--dtype', choices=['float32', 'float16'], default='float32', help='float16: half the size.')
   add('--licence', default='', metavar='TEXT', help='of the weights.')
