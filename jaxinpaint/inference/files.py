@@ -194,8 +194,11 @@ class _MaskReader:
   def __call__(self, path: pathlib.Path, picture: Picture) -> np.ndarray:
     """bool[H, W] of the picture's upright size, True = hole."""
     if path != self._path:
-      self._mask = spec.read_mask(path, invert=self._invert, warn=self._warn).astype(bool)
-      self._path = path
+      sentences: list[str] = []
+      mask = spec.read_mask(path, invert=self._invert, warn=sentences.append).astype(bool)
+      self._path, self._mask = path, mask
+      for sentence in sentences if not mask.all() else ():  # a full one is an error, told below
+        self._warn(sentence)
     mask = self._mask
     if mask.all():
       raise InpaintError(
@@ -247,7 +250,7 @@ def _write(
   else:
     data = picture.fill(rgb, hole).encode(pair.format)
     if pair.format == 'JPEG':
-      change = _jpeg_change(picture, hole, data)
+      change = _jpeg_change(picture.path, rgb, hole, data)
     if pair.format == 'BMP' and {'exif', 'icc_profile'} & picture.keep.keys():
       warn(f'{pair.output}: BMP holds no EXIF and no colour profile; they were left out')
   pair.output.parent.mkdir(parents=True, exist_ok=True)
@@ -266,9 +269,13 @@ def _write_pictures(pictures: dict[str, np.ndarray], place: pathlib.Path, overwr
     atomic.write(path, data.getvalue())
 
 
-def _jpeg_change(picture: Picture, hole: np.ndarray, data: bytes) -> int:
-  again = picture_lib.decode_picture(data, picture.path).rgb()
-  return round(float(np.abs(again - picture.rgb())[~hole].max(initial=0)) * 255)
+def _jpeg_change(path: pathlib.Path, rgb: np.ndarray, hole: np.ndarray, data: bytes) -> int:
+  """By how many levels at most the known pixels of `rgb` differ in the JPEG file `data`."""
+  change = picture_lib.decode_picture(data, path).rgb()
+  change -= rgb
+  np.abs(change, out=change)
+  change[hole] = 0
+  return round(float(change.max(initial=0)) * 255)
 
 
 def _size_of(path: pathlib.Path) -> tuple[int, int]:

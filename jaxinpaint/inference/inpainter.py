@@ -121,14 +121,14 @@ class Inpainter:
         of any sizes. Pixels inside the hole are never read.
       mask: [H, W] or [H, W, 1], hole = True, or integers > 127 (hole = 1 if none is above 1),
         or floats > 0.5. For a batch [B, H, W(, 1)], for a list a list. If all images have the same
-        size, one mask may be given for all.
+        size, one mask may be given for all. Without a hole the image comes back as it is.
 
     Returns:
       The same kind, shape and dtype as `image`; equal to it outside the hole.
 
     Raises:
-      InpaintError: a wrong shape, type or range; the network's output is not finite; or memory is
-        short.
+      InpaintError: a wrong shape, type or range; a mask that is hole everywhere; the network's
+        output is not finite; or memory is short.
     """
     if isinstance(image, (list, tuple)):
       images, single = list(image), False
@@ -201,6 +201,11 @@ class Inpainter:
       if not hole.any():
         yield key, image.copy()
         continue
+      if hole.all():
+        raise InpaintError(
+          'every pixel of the mask is hole, so there is nothing to fill it from: 0 (black, False) '
+          'marks what is kept'
+        )
       job = _Job(key, number, image, hole, self.max_side)
       shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
@@ -256,7 +261,8 @@ class _Job:
   ):
     self.key, self.number, self.image, self.hole = key, number, image, hole
     # Blank, so that nothing inside the hole, such as NaN, can reach the result.
-    blank = np.where(hole[..., None], np.float32(0), arrays.to_float(image))
+    known = image if image.dtype == np.float32 else arrays.to_float(image)
+    blank = np.where(hole[..., None], np.float32(0), known)
     self.small, self.small_hole = blank, hole
     if max_side is not None and max(hole.shape) > max_side:
       self.small, self.small_hole = shrink(blank, hole, max_side)
@@ -267,12 +273,14 @@ class _Job:
       # with known pixels along the border.
       height, width = self.hole.shape
       output = cv2.resize(output, (width, height), interpolation=cv2.INTER_CUBIC)
-    output = np.clip(output, 0.0, 1.0)
     if blend == 'poisson':
+      output = np.clip(output, 0.0, 1.0)
       output = blend_lib.poisson(arrays.to_float(self.image), output, self.hole)
-    if self.image.dtype == np.uint8:
-      output = arrays.to_uint8(output)
-    return np.where(self.hole[..., None], output.astype(self.image.dtype), self.image)
+    # Of the hole alone: whole copies of a picture of 50 megapixels take 600 MB each.
+    filling = np.clip(output[self.hole], 0.0, 1.0)
+    result = self.image.copy()
+    result[self.hole] = arrays.to_uint8(filling) if result.dtype == np.uint8 else filling
+    return result
 
 
 def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -319,8 +327,10 @@ def check_image(image: np.ndarray) -> np.ndarray:
 
 
 def _check_range(image: np.ndarray, hole: np.ndarray) -> None:
-  known = image[~hole]
-  if image.dtype != np.uint8 and not ((known >= 0) & (known <= 1)).all():
+  if image.dtype == np.uint8:
+    return
+  if not ((image >= 0) & (image <= 1))[~hole].all():
+    known = image[~hole]
     raise InpaintError(
       f'float image has values from {known.min():.4g} to {known.max():.4g}, wanted is [0, 1]: '
       'divide by 255, or give uint8'

@@ -108,7 +108,9 @@ class Picture:
       x = np.asarray(_pillow(x, 'CMYK').convert('RGB'))
     elif self.mode in ('LA', 'RGBA', 'RGBA;16'):
       x = x[..., :-1]
-    x = np.clip(x.astype(np.float32) / self._top, 0, 1)
+    x = x.astype(np.float32)
+    x /= self._top
+    np.clip(x, 0, 1, out=x)
     if x.ndim == 2 or x.shape[-1] == 1:
       x = np.repeat(x.reshape(*x.shape[:2], 1), 3, axis=-1)
     alpha = self.alpha
@@ -122,19 +124,21 @@ class Picture:
       hole: bool[H, W], upright.
     """
     rgb, hole = unturn(rgb, self.orientation), unturn(hole, self.orientation)
+    filling = rgb[hole]  # [n, 3]
     if self.mode == 'CMYK':
-      new = np.asarray(Image.fromarray(arrays.to_uint8(rgb)).convert('CMYK'))
+      new = np.asarray(Image.fromarray(arrays.to_uint8(filling[None])).convert('CMYK'))[0]
     else:
       if self.mode.startswith(('L', 'I', 'F')):
-        rgb = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # as Pillow's 'L'
-      new = np.clip(rgb, 0, 1) * self._top
+        filling = filling @ np.array([[0.299], [0.587], [0.114]], np.float32)  # as Pillow's 'L'
+      new = np.clip(filling, 0, 1) * self._top
       if self.mode != 'F':
         new = new + 0.5
       new = new.astype(self.samples.dtype)
-    if self.samples.ndim == 2:
-      return dataclasses.replace(self, samples=np.where(hole, new[..., 0], self.samples))
     samples = self.samples.copy()
-    samples[hole, : new.shape[-1]] = new[hole]
+    if samples.ndim == 2:
+      samples[hole] = new[:, 0]
+    else:
+      samples[hole, : new.shape[-1]] = new
     return dataclasses.replace(self, samples=samples)
 
   def check_holdable(self, format: str) -> None:

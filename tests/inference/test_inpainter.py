@@ -234,3 +234,9 @@ def test_pictures_have_the_images_size_and_read_what_is_known():
   np.testing.assert_array_equal(drawn['input'], np.where(mask[..., None] > 0, 0, image))
   assert run(image, mask).shape == image.shape  # predict gets the input, too
   assert toy_system.inpainter().pictures(image, mask) == {}
+
+
+def test_a_mask_that_is_hole_everywhere_is_refused():
+  image = np.zeros((20, 24, 3), np.uint8)
+  with pytest.raises(InpaintError, match='every pixel of the mask is hole'):
+    toy_system.inpainter()(image, np.full((20, 24), 255))
