@@ -102,7 +102,9 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
       'or save the weights again.'
     ) from error
   variables = found.read(inference.networks)
-  _check_fit(found.path, inference, variables)
+  # It traces the networks, a fifth of the time of a start. The tests check what ships.
+  if not names.name_of(found.path):
+    _check_fit(found.path, inference, variables)
   constants = inference.load_constants()
   return Trained(found.path, found.step, found.config, inference, variables, constants)
 

@@ -8,6 +8,10 @@ Without --weights and --workdir, weights that come with the library are used; `j
 list` names them. White is the hole in a mask. Folders pair by name; one mask file serves all
 images. In a clone, `python inpaint.py` is the same command.
 
+A mask without a hole copies its image, with a warning; one that is all hole is refused, because
+there is nothing to fill from; one that looks inverted is used, with a warning. A mask of the
+image's shape but another size is resized.
+
 Exit codes: 0; 1 where some files of a folder failed; 2 with a sentence where nothing could be done.
 """
 

@@ -149,7 +149,7 @@ def test_missing_files(tmp_path, pair):
   with pytest.raises(FileNotFoundError, match=r'y\.safetensors: no such file'):
     store.load(tmp_path / 'y')
   pair.with_suffix('.json').unlink()
-  with pytest.raises(StoreError, match=r'no x\.json beside it.*jaxinpaint\.weights import'):
+  with pytest.raises(StoreError, match=r'no x\.json beside it.*jaxinpaint weights import'):
     store.load(pair)
 
 
