@@ -1,6 +1,7 @@
 """Networks of metrics: what is missing, what rows see, every kind of metric on small ones."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -24,6 +25,13 @@ from jaxinpaint.metrics import (
 from jaxinpaint.metrics.protocol import DEEP, Metric
 from jaxinpaint.runtime import digest
 from jaxinpaint.weights import mapping
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+  """At the suite's level 0, AlexNet on dozens of images runs far longer than it compiles."""
+  options = {'xla_backend_optimization_level': 1}
+  monkeypatch.setattr(jax, 'jit', functools.partial(jax.jit, compiler_options=options))
 
 
 def metric(function, name='', **options):
@@ -134,12 +142,13 @@ def test_wrong_options_are_named(function, options, message):
     deep.Networks.load([metric(function, **options)])
 
 
-def test_a_row_does_not_depend_on_its_batch(networks, alex):
+def test_a_row_does_not_depend_on_its_batch(optimised, networks, alex):
   assert jax.device_count() == 8
   a, b = pictures(19), pictures(19, seed=1)
   whole = networks.pair(LPIPS, a, b)
   assert whole.shape == (19,) and whole.dtype == np.float64
-  alone = lpips.distance(alex, a[:3] / np.float32(255), b[:3] / np.float32(255), net='alex')
+  distance = jax.jit(functools.partial(lpips.distance, net='alex'))
+  alone = distance(alex, a[:3] / np.float32(255), b[:3] / np.float32(255))
   np.testing.assert_allclose(whole[:3], alone, rtol=1e-5)
   parts = np.concatenate(
     [networks.pair(LPIPS, a[i : i + 5], b[i : i + 5]) for i in range(0, 19, 5)]
@@ -224,7 +233,7 @@ def test_an_evaluation_is_that_of_its_weights(tmp_path, monkeypatch):
   assert len({json.dumps([x['networks'], x['missing']]) for x in seen}) == 3
 
 
-def test_samples(networks):
+def test_samples(optimised, networks):
   truth = pictures(3)
   samples = np.stack([pictures(3, seed=k) for k in (1, 2, 3)])
   samples[1, 0] = truth[0]

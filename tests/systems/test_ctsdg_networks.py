@@ -16,8 +16,12 @@ def convert(state, entries, ignore=()):
 
 
 def gradients(function, x, cotangent):
-  out, pull = jax.vjp(function, *x)
-  return out, pull(jnp.asarray(cotangent))
+  @jax.jit
+  def run(x, cotangent):
+    out, pull = jax.vjp(function, *x)
+    return out, pull(cotangent)
+
+  return run(x, jnp.asarray(cotangent))
 
 
 @goldens.cases('ctsdg_pconv_down5', 'ctsdg_pconv_down7', 'ctsdg_pconv_none3')
@@ -36,7 +40,7 @@ def test_partial_convolution_with_norm(case):
   mask = goldens.nhwc(data['mask'])
   run = lambda x: layer.apply(variables, x, mask)[0]
   out, (grad,) = gradients(run, (goldens.nhwc(data['x']),), goldens.nhwc(data['cotangent']))
-  new = layer.apply(variables, goldens.nhwc(data['x']), mask)[1]
+  new = jax.jit(layer.apply)(variables, goldens.nhwc(data['x']), mask)[1]
   goldens.assert_close(goldens.nchw(out), data['out'])
   goldens.assert_close(goldens.nchw(grad), data['grad_x'])
   want = data['mask_out']
@@ -61,7 +65,7 @@ def test_contextual_feature_aggregation(case):
   variables = convert(case.state(), published.cfa_entries('', ()))
   run = lambda x: networks.CFA().apply(variables, x)
   x = goldens.nhwc(data['x'])
-  found = run(x)
+  found = jax.jit(run)(x)
   out, (grad,) = gradients(lambda x: run(x)['out'], (x,), goldens.nhwc(data['cotangent']))
   goldens.assert_close(goldens.nchw(found['affinity']), data['ral'])
   goldens.assert_close(goldens.nchw(found['weights']), data['weights'])
@@ -74,7 +78,7 @@ def test_projection(case):
   data, kind = case.data(), case.name.rsplit('_', 1)[1]
   entries = published.projection_entries('', f'{kind}_resolver', ())
   layer = networks.Projection(data['out'].shape[1])
-  out = layer.apply(convert(case.state(), entries), goldens.nhwc(data['x']))
+  out = jax.jit(layer.apply)(convert(case.state(), entries), goldens.nhwc(data['x']))
   out = jax.nn.sigmoid(out) if kind == 'structure' else jnp.tanh(out)
   goldens.assert_close(goldens.nchw(out), data['out'])
 
@@ -84,8 +88,8 @@ def test_generator(case):
   data = case.data()
   variables = convert(case.state(), published.generator_entries({}))
   image, mask, edge, gray = (goldens.nhwc(data[n]) for n in ('image', 'mask', 'edge', 'gray'))
-  run = jax.jit(lambda *x: networks.Generator().apply(variables, *x))
-  found = run((image + 1) / 2, 1 - mask, edge, gray)
+  run = jax.jit(networks.Generator().apply)  # as constants, the variables would be compiled, too
+  found = run(variables, (image + 1) / 2, 1 - mask, edge, gray)
   sample = lambda x, stride=1: goldens.nchw(x)[:1, ::stride]
   goldens.assert_close(goldens.nchw(2 * found['out'] - 1), data['out'])
   goldens.assert_close(
@@ -101,8 +105,8 @@ def test_discriminator(case):
   data = case.data()
   variables = convert(case.state(), published.discriminator_entries())
   image, gray, edge = (goldens.nhwc(data[n]) for n in ('image', 'gray', 'edge'))
-  run = lambda *x: networks.Discriminator().apply(variables, (image + 1) / 2, gray, *x)
-  real, fake = run(edge), run()
+  run = jax.jit(networks.Discriminator().apply)
+  real, fake = (run(variables, (image + 1) / 2, gray, *x) for x in ((edge,), ()))
   goldens.assert_close(goldens.nchw(real['logits']), data['logit_real'])
   goldens.assert_close(goldens.nchw(fake['logits']), data['logit_fake'])
   goldens.assert_close(goldens.nchw(jax.nn.sigmoid(fake['edges'])), data['detected_edge'])
@@ -115,7 +119,7 @@ def test_a_generator_of_fewer_levels_hides_the_hole_and_names_wrong_sizes():
   one = rng.random((1, 16, 24, 1), np.float32)
   mask = np.zeros((1, 16, 24, 1), np.float32)
   mask[:, 4:10, 5:15] = 1
-  variables = generator.init(jax.random.key(0), image, mask, one, one)
+  variables = jax.jit(generator.init)(jax.random.key(0), image, mask, one, one)
   run = jax.jit(lambda *x: generator.apply(variables, *x)['out'])
   out = run(image, mask, one, one)
   hide = lambda x: np.where(mask > 0, 7, x)

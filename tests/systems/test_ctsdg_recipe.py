@@ -1,3 +1,4 @@
+import drawn
 import goldens
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial
 from jaxinpaint.systems.ctsdg import networks, published, recipe
 from jaxinpaint.training import config as config_lib
-from jaxinpaint.training import optimizers, state, step
+from jaxinpaint.training import optimizers, step
 from jaxinpaint.weights import importer, mapping, store
 
 
@@ -37,6 +38,12 @@ def batch():
   return dict(image=draw(2, 32, 32, 3), mask=mask, id=ids, canny=edges, gray=gray)
 
 
+@pytest.fixture(scope='module')
+def made(batch):
+  recipe = systems.make_recipe(small())
+  return recipe, drawn.variables(recipe, batch)
+
+
 @goldens.cases('ctsdg_losses')
 def test_losses_and_gradients(case):
   state_dict, data = case.state(), case.data()
@@ -49,13 +56,14 @@ def test_losses_and_gradients(case):
   mask = 1 - get('mask')
   batch = dict(image=unit(get('ground_truth')), mask=mask, canny=get('edge'))
   layers = ('pool1', 'pool2', 'pool3')
-  params = vgg_params(trunk)
-  features = lambda x: vgg.apply(params, x, layers, depth=16, normalize=False)
   loss = recipe.default_config().loss
   logit = lambda p: jnp.log(p) - jnp.log1p(-p)
 
-  def terms(out, image, edge):
-    judged = networks.Discriminator().apply(variables, unit(out), get('gray'))
+  run = jax.jit(networks.Discriminator().apply)
+
+  def terms(out, image, edge, variables, params):
+    features = lambda x: vgg.apply(params, x, layers, depth=16, normalize=False)
+    judged = run(variables, unit(out), get('gray'))
     outputs = dict(out=unit(out), projected_image=unit(image), projected_edge=logit(edge))
     return recipe.generator_terms(loss, outputs, batch, features, judged)
 
@@ -64,7 +72,8 @@ def test_losses_and_gradients(case):
     return sum(loss[name] * value for name, value in found.items()), found
 
   inputs = tuple(get(n) for n in ('output', 'projected_image', 'projected_edge'))
-  (value, found), grads = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(*inputs)
+  gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))
+  (value, found), grads = gradients(*inputs, variables, vgg_params(trunk))
   for name, got in found.items():
     goldens.assert_close(got, data[f'loss_{name}'], what=name)
   goldens.assert_close(value / data['total'], 1.0, 1e-5, 'total')
@@ -74,9 +83,8 @@ def test_losses_and_gradients(case):
     scale = np.abs(want).max()
     goldens.assert_close(goldens.nchw(grad) / scale, want / scale, 1e-3, name)
 
-  run = lambda *x: networks.Discriminator().apply(variables, *x)
-  real = run(batch['image'], get('gray'), get('edge'))
-  fake = run(unit(get('output')), get('gray'))
+  real = run(variables, batch['image'], get('gray'), get('edge'))
+  fake = run(variables, unit(get('output')), get('gray'))
   entropy = adversarial.binary_cross_entropy
   judged = entropy(real['logits'], 1.0) + entropy(fake['logits'], 0.0)
   judged += entropy(real['edges'], get('edge')) + entropy(fake['edges'], get('edge'))
@@ -108,16 +116,16 @@ def test_parameter_counts_are_the_published_ones():
   assert made.inference.multiple == made.inference.min_side == 128
 
 
-def test_a_step_trains_both_networks_and_moves_their_statistics(batch):
-  config = small()
-  made = systems.make_recipe(config)
-  txs = optimizers.make_optimizers(config.optimizers, made.optimizers)
-  current = state.create(made, txs, (), jax.random.key(0), batch)
+def test_a_step_trains_both_networks_and_moves_their_statistics(made, batch):
+  recipe, variables = made
+  txs = optimizers.make_optimizers(small().optimizers, recipe.optimizers)
+  current = drawn.state(recipe, txs, variables)
   before = jax.tree.map(np.asarray, current)
-  current, metrics = step.make_train_step(made, txs)(
-    current, {}, batch, jax.random.key(1), made.plan(0)
+  current, metrics = step.make_train_step(recipe, txs)(
+    current, {}, batch, jax.random.key(1), recipe.plan(0)
   )
-  assert metrics.pop('finite') and {m.split('/')[0] for m in metrics} == set(made.networks)
+  current = jax.tree.map(np.asarray, current)
+  assert metrics.pop('finite') and {m.split('/')[0] for m in metrics} == set(recipe.networks)
   for kind in ('generator', 'discriminator'):
     moved = jax.tree.map(lambda a, b: (a != b).any(), before.params[kind], current.params[kind])
     still = [jax.tree_util.keystr(k) for k, v in jax.tree.leaves_with_path(moved) if not v]
@@ -129,30 +137,28 @@ def test_a_step_trains_both_networks_and_moves_their_statistics(batch):
   assert np.mean([(a != b).any() for a, b in pairs]) > 0.9
 
 
-def test_norms_rest_while_fine_tuning(batch):
-  made = systems.make_recipe(small())
-  variables = made.init(jax.random.key(0), batch)
-  forward = jax.jit(lambda v: made.phases[1].forward(v, {}, batch, None)[1])
+def test_norms_rest_while_fine_tuning(made, batch):
+  recipe, variables = made
+  forward = jax.jit(lambda v: recipe.phases[1].forward(v, {}, batch, None)[1])
   changed = forward(variables)['generator']
   pairs = zip(jax.tree.leaves(changed), jax.tree.leaves(variables.stats['generator']), strict=True)
-  assert not any((a != b).any() for a, b in pairs)
-  assert {u.optimizer for u in made.phases[1].updates} == {
+  assert not any((np.asarray(a) != b).any() for a, b in pairs)
+  assert {u.optimizer for u in recipe.phases[1].updates} == {
     'generator_finetuning',
     'discriminator_finetuning',
   }
 
 
-def test_predict_keeps_known_pixels_and_shows_its_streams(batch):
-  made = systems.make_recipe(small())
-  variables = made.init(jax.random.key(0), batch)
+def test_predict_keeps_known_pixels_and_shows_its_streams(made, batch):
+  recipe, variables = made
   further = {name: batch[name] for name in ('canny', 'gray')}
   arguments = (variables, {}, batch['image'], batch['mask'], jax.random.key(0))
-  out = np.asarray(jax.jit(made.inference.predict)(*arguments, **further))
+  out = np.asarray(jax.jit(recipe.inference.predict)(*arguments, **further))
   known = batch['mask'][..., 0] == 0
   np.testing.assert_array_equal(out[known], batch['image'][known])
   assert np.isfinite(out).all() and (out[~known] != batch['image'][~known]).any()
-  drawn = jax.eval_shape(made.inference.pictures, *arguments, **further)
-  assert {n: p.shape[-1] for n, p in drawn.items()} == {'edges': 1, 'texture': 3}
+  shown = jax.eval_shape(recipe.inference.pictures, *arguments, **further)
+  assert {n: p.shape[-1] for n, p in shown.items()} == {'edges': 1, 'texture': 3}
 
 
 @pytest.mark.parametrize(
