@@ -1,5 +1,6 @@
 """What one generator, one discriminator and a joint loss do, on a generator of one convolution."""
 
+import drawn
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ from jaxinpaint.features import vgg
 from jaxinpaint.losses import reconstruction
 from jaxinpaint.recipe import Variables
 from jaxinpaint.systems._shared import joint_loss
-from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
 from jaxinpaint.weights import hub
 
@@ -79,12 +79,12 @@ def vgg_params():
 
 def pieces(config, batch):
   recipe = make(config)
-  variables = jax.jit(recipe.init)(jax.random.key(0), batch)
-  return recipe, variables
+  return recipe, drawn.variables(recipe, batch)
 
 
 def changed(a, b):
-  return any(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), a, b)))
+  differs = lambda x, y: bool((np.asarray(x) != np.asarray(y)).any())
+  return any(jax.tree.leaves(jax.tree.map(differs, a, b)))
 
 
 def test_a_recipe_plans_both_updates_in_order():
@@ -102,8 +102,7 @@ def test_a_recipe_plans_both_updates_in_order():
 def test_a_step_moves_both_networks_and_takes_three_power_iterations(batch):
   recipe = make(small())
   txs = {name: optax.sgd(1e-2) for name in recipe.optimizers}
-  create = lambda key: state_lib.create(recipe, txs, (), key, batch)
-  start = jax.jit(create)(jax.random.key(0))
+  start = drawn.state(recipe, txs, drawn.variables(recipe, batch))
   old = jax.tree.map(np.asarray, start)
   train_step = step_lib.make_train_step(recipe, txs)
   new, metrics = train_step(start, {}, batch, jax.random.key(1), recipe.plan(0))

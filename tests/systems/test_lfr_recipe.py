@@ -1,3 +1,4 @@
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +37,7 @@ def batch():
 @pytest.fixture(scope='module')
 def made(batch):
   recipe = systems.make_recipe(small())
-  return recipe, jax.jit(recipe.init)(jax.random.key(0), batch)
+  return recipe, drawn.variables(recipe, batch)
 
 
 def moved(before, after):
@@ -44,11 +45,10 @@ def moved(before, after):
   return np.mean([(np.asarray(a) != np.asarray(b)).any() for a, b in pairs])
 
 
-def test_each_phase_trains_its_networks_and_stylegan_never_moves(batch):
-  config = small()
-  recipe = systems.make_recipe(config)
-  txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
-  current = state.create(recipe, txs, (), jax.random.key(0), batch)
+def test_each_phase_trains_its_networks_and_stylegan_never_moves(made, batch):
+  recipe, variables = made
+  txs = optimizers.make_optimizers(small().optimizers, recipe.optimizers)
+  current = drawn.state(recipe, txs, variables)
   train_step = step.make_train_step(recipe, txs)
   for number, trained in ((0, {'encoder'}), (2, {'texture', 'critic'})):
     before = jax.tree.map(np.asarray, current)
@@ -82,7 +82,7 @@ def test_a_stand_in_is_said_and_the_ablation_has_none(monkeypatch):
   said = []
   monkeypatch.setattr(logging, 'warning', lambda text, *a: said.append(text % a))
   systems.inference(small()).load_constants()
-  assert 'untrained StyleGAN2 of 64 pixels stands in' in said[0]
+  assert 'untrained StyleGAN2 of 64 pixels takes the place' in said[0]
   config = small(structure=False, attention_from=(6, 6, 6))
   config.phases.structure = 0
   recipe = systems.make_recipe(config)
@@ -135,7 +135,7 @@ def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, batch, mon
   assert set(store.load(out).params) == {'encoder', 'stylegan'}
   recipe = systems.make_recipe(config)
   txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
-  current = jax.jit(lambda k: state.create(recipe, txs, (), k, batch))(jax.random.key(0))
+  current = drawn.state(recipe, txs, drawn.variables(recipe, batch))
   started = initial.load(out, current, recipe)
   assert (started.stats['stylegan']['buffers']['latent_avg'] == 1).all()
   assert not moved(current.params['texture'], started.params['texture'])

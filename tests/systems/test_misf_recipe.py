@@ -1,5 +1,6 @@
 """The recipe of MISF; what it shares with other systems is tested in test_joint_loss.py."""
 
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ def test_l1_is_divided_by_the_mean_of_the_masks():
 def test_predict_takes_other_shapes_than_squares():
   recipe = systems.make_recipe(small())
   data = batch()
-  variables = jax.jit(recipe.init)(jax.random.key(1), data)
+  variables = drawn.variables(recipe, data)
   image, mask = data['image'][:, :20], data['mask'][:, :20]
   got = jax.jit(recipe.inference.predict)(variables, {}, image, mask, jax.random.key(0))
   known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
