@@ -24,14 +24,14 @@ from jaxinpaint.training.state import TrainState
 from jaxinpaint.weights import store
 
 BINS = protocols.parse_bins(['20-40'])
-SIDE = 37  # of the images of the run; the networks take multiples of 32
+SIDE = 37  # of the images of the run; the networks take multiples of 16
 
 
 @pytest.fixture(scope='module')
 def narrow():
   """(config, params, stats) of a system that pads a lot, with numbers that make it no constant."""
   config = config_lib.base('ctsdg').unlock()
-  config.model.update(dict(width=4, levels=5))
+  config.model.update(dict(width=4, levels=4))
   config.loss.update(dict(perceptual=0.0, style=0.0))
   config.data.update(dict(size=SIDE, source='sample', eval_source=''))
   config.evaluation.update(dict(count=4, quick_count=4, batch_size=2, masks='strokes'))

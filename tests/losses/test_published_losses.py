@@ -54,7 +54,8 @@ def patch_discriminator(state, prefix):
   own = {k: v for k, v in state.items() if k.startswith(prefix)}
   tree = mapping.convert(own, entries)
   variables = {'params': tree['params']['net'], **tree['stats']['net']}
-  return lambda x: PatchDiscriminator().apply(variables, x)
+  apply = jax.jit(PatchDiscriminator().apply)
+  return lambda x: apply(variables, x)
 
 
 @goldens.cases('edgeconnect_losses')

@@ -75,10 +75,12 @@ def test_losses_are_of_the_completed_image_and_as_their_kind_says(kind, pieces, 
   generator, discriminator = recipe.phases[0].updates
   out = jnp.clip(batch['image'] + 0.25, 0, 1)
   seen = {}
+  network = networks.Discriminator(width=4)
+  judge = jax.jit(lambda own, x: network.apply(own, x, train=True, mutable=['spectral']))
 
   def logits(x):
     own = {'params': variables.params['discriminator'], **seen}
-    found, new = networks.Discriminator(width=4).apply(own, x, train=True, mutable=['spectral'])
+    found, new = judge(own, x)
     seen.update(new)
     return found[0]
 

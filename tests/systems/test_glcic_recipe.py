@@ -77,7 +77,8 @@ def trained():
 
 
 def changed(a, b):
-  return any(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), a, b)))
+  differs = lambda x, y: bool((np.asarray(x) != np.asarray(y)).any())
+  return any(jax.tree.leaves(jax.tree.map(differs, a, b)))
 
 
 def test_default_config_is_the_published_one():

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -43,9 +45,14 @@ def abstract(mesh=None, txs=TXS):
   )
 
 
-def trained(steps, current=None):
+@functools.cache
+def program():
   recipe = toy.recipe()
-  train_step = step.make_train_step(recipe, TXS, ema_decay=0.5)
+  return recipe, step.make_train_step(recipe, TXS, ema_decay=0.5)
+
+
+def trained(steps, current=None):
+  recipe, train_step = program()
   current = create(jax.random.key(0)) if current is None else current
   for i in range(int(current.step), steps):
     current, _ = train_step(current, {}, toy.batch(seed=i), jax.random.key(1), recipe.plan(i))
