@@ -1,7 +1,7 @@
 """A system with its trained weights, found and checked: the one way in for files and runs.
 
   trained = load('mesff/box')                # weights that come with the library (weights.names)
-  trained = load('runs/mesff')               # the newest checkpoint of a run
+  trained = load('runs/mesff')               # a run's result: its newest or best checkpoint
   trained = load('runs/mesff@100000')        # the checkpoint of a step
   trained = load('~/misf.safetensors')       # a weights file
   predictor = Predictor(trained.inference, trained.variables, trained.constants)
@@ -85,7 +85,7 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
   Args:
     path: WORKDIR or WORKDIR@STEP of a run, a weights file, or a name of `weights.names`; a leading
       ~ is the home folder. None: the default weights.
-    step: of the checkpoint of a run, where the path does not name it; None: the newest.
+    step: of the checkpoint of a run, where the path does not name it; None: its result.
 
   Raises:
     weights.store.StoreError: one sentence that says what is wrong and what to do: nothing is there

@@ -26,7 +26,7 @@ def _parser() -> command_line.Parser:
   add, path, whole = parser.add_argument, command_line.path, command_line.whole
   several = dict(action='append', default=[], type=path)
   add('--workdir', type=path, metavar='DIR', help='a training run;')
-  add('--step', type=whole(), metavar='N', help='its checkpoint; default the newest.')
+  add('--step', type=whole(), metavar='N', help='its checkpoint; default its result.')
   add('--weights', type=path, metavar='FILE', help='or a weights file, or a name as mesff/box.')
   add(
     '--row',

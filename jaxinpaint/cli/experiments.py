@@ -43,8 +43,9 @@ def find(text: str) -> str:
 
 
 def name(text: str) -> str:
-  """'configs/quickstart.py:quicktest' -> 'quickstart-quicktest'."""
+  """'configs/quickstart.py:quicktest' -> 'quickstart-quicktest', 'finetune:a/b' -> 'finetune-b'."""
   file, _, variant = text.partition(':')
+  variant = pathlib.PurePath(variant).name.removesuffix('.safetensors')  # weights have a path
   return '-'.join(filter(None, [pathlib.Path(file).stem, variant]))
 
 

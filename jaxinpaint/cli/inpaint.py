@@ -30,7 +30,7 @@ def _parser() -> command_line.Parser:
   add, path, whole = parser.add_argument, command_line.path, command_line.whole
   add('--weights', type=path, metavar='FILE', help='a weights file, or a name as mesff/box;')
   add('--workdir', type=path, metavar='DIR', help='or the workdir of a training run.')
-  add('--step', type=whole(0), metavar='N', help='checkpoint of --workdir; default the newest.')
+  add('--step', type=whole(0), metavar='N', help='checkpoint of --workdir; default its result.')
   add('--image', type=path, metavar='PATH', help='image file, or a folder of them.')
   add('--mask', type=path, metavar='PATH', help='mask file, or a folder with one for each image.')
   add('--output', type=path, metavar='PATH', help='output file, or a folder.')

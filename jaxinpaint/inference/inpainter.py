@@ -46,7 +46,7 @@ def load(
   Args:
     path: a weights file (.safetensors), the workdir of a run, WORKDIR@STEP, or the name of weights
       that come with the library (`jaxinpaint weights list`). None: the default ones.
-    step: of the checkpoint of a run; None: the newest.
+    step: of the checkpoint of a run; None: its result.
     batch_size: see Inpainter.
     seed: for systems that draw random numbers.
     max_side: longer images are completed at reduced size.

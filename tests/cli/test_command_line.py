@@ -123,6 +123,7 @@ def test_a_config_is_a_name_or_a_path(tmp_path, monkeypatch):
     experiments.find('quickstart:quicktest') == f'{ROOT}/jaxinpaint/configs/quickstart.py:quicktest'
   )
   assert experiments.name('~/mine.py:quicktest') == 'mine-quicktest'
+  assert experiments.name('finetune:~/a/b.safetensors') == 'finetune-b'
   assert '_base' not in experiments.names() and 'places2_mesff' in experiments.names()
 
 
