@@ -144,6 +144,8 @@ def _evaluate_at_end(run: Run) -> None:
     return
   step, result, before = run.result, run.state.averaged, None
   if step != run.done:
+    what = f'of step {step}, the best evaluated one' if step else 'what it started from'
+    logging.info('The result of the run is %s.', what)
     result = checkpoints.read(checkpoints.find(run.workdir, step))
   if run.config.init_from and 0 in checkpoints.list_steps(run.checkpoints.folder):
     before = checkpoints.read(checkpoints.find(run.workdir, 0))
