@@ -84,18 +84,7 @@ def inference(
     ValueError: an unknown field or a value out of range; names the field, the value and the allowed
       values.
   """
-  networks = {'generator': _generator(config, generator)}
-
-  def output(variables, constants, image, mask, rng, /, **inputs):
-    return modules.run(networks, 'generator', variables, image, mask)['out']
-
-  return Inference(
-    networks=('generator',),
-    init=initializer(networks),
-    output=output,
-    multiple=multiple,
-    min_side=min_side,
-  )
+  return modules.one_generator(_generator(config, generator), multiple=multiple, min_side=min_side)
 
 
 def make(
@@ -164,8 +153,8 @@ def initializer(networks: Networks) -> Init:
   def arguments(height, width):
     if 'discriminator' in networks:
       check_judged(height, width)
-    image, mask = (height, width, 3), (height, width, 1)
-    return {'generator': (image, mask), 'discriminator': (image,)}
+    judged = {'discriminator': ((height, width, 3),)}
+    return modules.generator_arguments(height, width) | judged
 
   return modules.initializer(networks, arguments)
 

@@ -10,17 +10,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.recipe import Batch, Init, Stats, Variables
+from jaxinpaint.recipe import Batch, Inference, Init, Pictures, Stats, Variables
 
 Networks = Mapping[str, nn.Module]
 Shape = tuple[int, ...]
+Arguments = Callable[[int, int], Mapping[str, tuple[Shape, ...]]]
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # config.dtype: of the computation
 
 
 def initializer(
   networks: Networks,
-  arguments: Callable[[int, int], Mapping[str, tuple[Shape, ...]]],
+  arguments: Arguments,
   keys: Callable[[jax.Array, int], Any] = jax.random.split,
 ) -> Init:
   """`Recipe.init` or `Inference.init` of these networks.
@@ -48,6 +49,43 @@ def initializer(
     return Variables(params, stats)
 
   return init
+
+
+def generator_arguments(height: int, width: int) -> dict[str, tuple[Shape, ...]]:
+  """`arguments` of `initializer` for a 'generator' that is called with (image, mask)."""
+  return {'generator': ((height, width, 3), (height, width, 1))}
+
+
+def judged_arguments(local: int, whole: int) -> Arguments:
+  """As `generator_arguments`, with a discriminator of (local part, whole image) of these sides."""
+  judged = (local, local, 3), (whole, whole, 3)
+  return lambda height, width: generator_arguments(height, width) | {'discriminator': judged}
+
+
+def one_generator(
+  generator: nn.Module, *, multiple: int, min_side: int, pictures: Pictures | None = None
+) -> Inference:
+  """How a system is run that needs its generator alone.
+
+  Args:
+    generator: called with (image, mask) it returns {'out': f32[B,H,W,3] in [0,1]}.
+    multiple: image sides must be a multiple of it.
+    min_side: the shortest side that the generator accepts.
+    pictures: of `Inference`.
+  """
+  networks = {'generator': generator}
+
+  def output(variables, constants, image, mask, rng, /, **inputs):
+    return run(networks, 'generator', variables, image, mask)['out']
+
+  return Inference(
+    networks=('generator',),
+    init=initializer(networks, generator_arguments),
+    output=output,
+    multiple=multiple,
+    min_side=min_side,
+    pictures=pictures,
+  )
 
 
 def run(networks: Networks, name: str, variables: Variables, *args: Any, **settings: Any) -> Any:

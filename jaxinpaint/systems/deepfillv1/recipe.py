@@ -101,9 +101,6 @@ def inference(config: ConfigDict) -> Inference:
   _check_model(config)
   networks = {'generator': _generator(config)}
 
-  def output(variables, constants, image, mask, rng):
-    return modules.run(networks, 'generator', variables, image, mask)['out']
-
   def pictures(variables, constants, image, mask, rng):
     outputs = modules.run(networks, 'generator', variables, image, mask)
     drawn = {'coarse': arrays.compose(outputs['coarse'], image, mask)}
@@ -112,10 +109,8 @@ def inference(config: ConfigDict) -> Inference:
       drawn['attention'] = contextual_attention.offset_picture(outputs['index'], *size)
     return drawn
 
-  return Inference(
-    networks=('generator',),
-    init=modules.initializer(networks, _arguments(config)),
-    output=output,
+  return modules.one_generator(
+    networks['generator'],
     multiple=networks_lib.MULTIPLE,
     min_side=networks_lib.MIN_SIDE,
     pictures=pictures,
@@ -167,7 +162,7 @@ def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modul
 
   def arguments(height, width):
     critics = {name: (square(side),) for name, side in sizes.items()}
-    return {'generator': ((height, width, 3), (height, width, 1)), **critics}
+    return modules.generator_arguments(height, width) | critics
 
   return arguments
 

@@ -44,7 +44,6 @@ Differs from the reference code (otenim/GLCIC-PyTorch):
 """
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -94,17 +93,8 @@ def default_config() -> ConfigDict:
 def inference(config: ConfigDict) -> Inference:
   """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
-  nets = {'generator': _generator(config)}
-
-  def output(variables, constants, image, mask, rng):
-    return modules.run(nets, 'generator', variables, image, mask)['out']
-
-  return Inference(
-    networks=('generator',),
-    init=modules.initializer(nets, _arguments(config)),
-    output=output,
-    multiple=networks.MULTIPLE,
-    min_side=networks.MIN_SIDE,
+  return modules.one_generator(
+    _generator(config), multiple=networks.MULTIPLE, min_side=networks.MIN_SIDE
   )
 
 
@@ -135,7 +125,9 @@ def make(config: ConfigDict) -> Recipe:
   return Recipe(
     running,
     networks=tuple(nets),
-    init=modules.initializer(nets, _arguments(config)),
+    init=modules.initializer(
+      nets, modules.judged_arguments(config.model.local_size, config.model.image_size)
+    ),
     phases=tuple(phase for phase in phases if phase.steps),
   )
 
@@ -173,16 +165,6 @@ def _discriminator(config: ConfigDict) -> nn.Module:
     return networks.TFDiscriminator(separate_heads=model.separate_heads, **fields)
   fields['norm_first'] = model.norm_first
   return networks.Discriminator(global_layers=GLOBAL_LAYERS[model.discriminator], **fields)
-
-
-def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
-  square = lambda side: (side, side, 3)
-  judged = square(config.model.local_size), square(config.model.image_size)
-
-  def arguments(height, width):
-    return {'generator': ((height, width, 3), (height, width, 1)), 'discriminator': judged}
-
-  return arguments
 
 
 def _forward(config: ConfigDict, nets: Networks, *, judged: bool) -> Forward:

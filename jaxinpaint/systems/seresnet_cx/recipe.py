@@ -35,7 +35,6 @@ Logged terms include their weights, so they sum to 'total'.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -93,17 +92,8 @@ def default_config() -> ConfigDict:
 def inference(config: ConfigDict) -> Inference:
   """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
-  networks = {'generator': _generator(config)}
-
-  def output(variables, constants, image, mask, rng):
-    return modules.run(networks, 'generator', variables, image, mask)['out']
-
-  return Inference(
-    networks=('generator',),
-    init=modules.initializer(networks, _arguments(config)),
-    output=output,
-    multiple=networks_lib.MULTIPLE,
-    min_side=networks_lib.MULTIPLE,
+  return modules.one_generator(
+    _generator(config), multiple=networks_lib.MULTIPLE, min_side=networks_lib.MULTIPLE
   )
 
 
@@ -137,7 +127,9 @@ def make(config: ConfigDict) -> Recipe:
   return Recipe(
     running,
     networks=tuple(networks),
-    init=modules.initializer(networks, _arguments(config)),
+    init=modules.initializer(
+      networks, modules.judged_arguments(config.model.local_size, config.model.global_size)
+    ),
     phases=tuple(
       Phase(name, config.phases[name], _forward(networks, config.model, name), updates[name])
       for name in updates
@@ -180,16 +172,6 @@ def _discriminator(config: ConfigDict) -> nn.Module:
     se_reduction=model.se_reduction,
     dtype=modules.DTYPES[config.dtype],
   )
-
-
-def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
-  square = lambda side: (side, side, 3)
-  judged = square(config.model.local_size), square(config.model.global_size)
-
-  def arguments(height, width):
-    return {'generator': ((height, width, 3), (height, width, 1)), 'discriminator': judged}
-
-  return arguments
 
 
 def _forward(networks: Networks, model: ConfigDict, phase: str) -> Forward:
