@@ -20,6 +20,7 @@ from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Inference, Variables
+from jaxinpaint.runtime import distributed
 
 SIZE = 24
 BINS = ['10-20', '20-40']
@@ -76,7 +77,7 @@ def main():
   given = parser.parse_args()
   command_line.setup_logging()
   if given.coordinator:
-    jax.distributed.initialize(given.coordinator, given.processes, given.process)
+    distributed.initialize(given.coordinator, given.processes, given.process)
   log = f'{given.output}.seen.{given.process}'
   rows = {
     'misf': misf(),

@@ -102,7 +102,8 @@ def test_two_processes_of_two_devices_are_one(tmp_path):
 @pytest.mark.slow
 def test_an_error_on_one_process_ends_all(tmp_path):
   script = (
-    'import sys, jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))\n'
+    'import sys; from jaxinpaint.runtime import distributed\n'
+    'distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))\n'
     'import numpy as np\n'
     'from jaxinpaint.evaluation.evaluate import evaluate\n'
     'from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages\n'
