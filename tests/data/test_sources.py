@@ -157,7 +157,7 @@ def test_tfds_sets_fetched_by_hand_name_the_files_and_the_folder(tmp_path, name,
     sources.make(f'tfds:{name}', data_dir=str(tmp_path))
   assert file in str(error.value)
   assert f'Put them into {tmp_path}/downloads/manual' in str(error.value)
-  assert f'jaxinpaint.data.prepare {name}' in str(error.value)
+  assert f'jaxinpaint prepare {name}' in str(error.value)
 
 
 class TinyPhotos(tfds.core.GeneratorBasedBuilder):
