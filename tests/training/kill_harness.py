@@ -16,7 +16,10 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 # Small enough that a life takes seconds; averages, statistics and masks are part of the state.
 FLAGS = (
+  '--config.init_from=',
   '--config.model.width=4',
+  '--config.model.stem=1',
+  '--config.training.patience=0',
   '--config.data.size=40',
   '--config.data.batch_size=2',
   '--config.training.log_every=1',
