@@ -17,7 +17,7 @@ from jaxinpaint.weights import names
 
 
 def get_config(variant=''):
-  steps = 300
+  steps = 200
   schedule = dict(init_value=0.0, warmup_steps=20, decay_steps=steps, end_value=0.0)
   config = _base.fine_tuning(
     box_mesff.get_config(),
@@ -30,7 +30,7 @@ def get_config(variant=''):
   config.data.size = 144  # as the weights were trained
   config.data.crop = 'random_resized'  # the evaluation resizes whole photographs
   config.data.colors = 'permute'  # nine photographs do not hold every colour
-  config.data.batch_size = 4
+  config.data.batch_size = 8
   config.data.masks = 'irregular:0.05-0.6'
   config.training.update(dict(steps=steps, log_every=25, sample_every=100, evaluate_every=50))
   config.training.update(dict(patience=4, ema_decay=0.98))
