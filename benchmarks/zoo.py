@@ -133,16 +133,14 @@ def _shipped() -> list[list[str]]:
   """A row for each name of weights, from its card."""
   rows = [['Name', 'Parameters', 'Trained', 'Results', 'Notes'], ['---', '--:', *['---'] * 3]]
   for name, file in names.FILES.items():
-    if not (names.FOLDER / file).exists():
-      rows.append([f'`{name}`', '', 'not trained yet', '', ''])
-      continue
     meta = store.load(names.FOLDER / file).meta
     source, results = meta['source'], meta['results']
     rows.append(
       [
         f'`{name}`',
         f'{sum(c["parameters"] for c in meta["networks"].values()) / 1e6:.2f}',
-        f'{source["step"]:,} steps, {source["images"]:,} crops of {source["data"]["count"]} images',
+        f'{source["step"]:,} steps, {source["images"]:,} crops of {source["data"]["count"]} images'
+        + (f', from {source["started_from"]}' if source['started_from'] else ''),
         f'{results["protocol"]}, {results["images"]} images of {results["size"][0]} px: '
         + '; '.join(
           f'{label} %: ' + ', '.join(f'{m} {x:g}' for m, x in means.items() if 'hole' in m)

@@ -12,7 +12,9 @@ weights of wherever it stands, at 256 px, and lets the rate fall to zero.
 
 The weights in the library are an early state, 4,635 steps or 37,080 crops: the first command was
 stopped at step 2,835, and the second given with training.steps and the schedule's decay_steps of
-1800, data.size=144 and data.batch_size=8.
+1800, data.size=144 and data.batch_size=8. On 152 validation photographs (256 px) hole PSNR is then
+still that of the untrained network, which is the smooth fill (16.48 and 16.49 dB in 20-40 %); hole
+SSIM rose from 0.376 to 0.382, and hole L1 fell from 11.86 to 11.60 %.
 
 Data: photographs under free licences (SOURCES.csv beside the weights). TRAIN.txt names the first
 475 by name. Of the last 40, HELD_OUT.txt names the 18 that are not under GPL or LGPL; these chose

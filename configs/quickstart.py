@@ -8,8 +8,8 @@ is downloaded), none of which the weights have seen; training and evaluation use
 The result is the best evaluated step, the start included: it cannot be worse than what it began
 with, on the images of these evaluations. All settings are this project's own.
 
-With --config.init_from= the same network starts from random numbers. It then learns in these
-minutes to add a little to a smooth fill, and no more.
+With --config.init_from= the same network starts from random numbers, which is a smooth fill. In
+these minutes it learns nothing better: the result of such a run was its start.
 """
 
 from jaxinpaint.configs import _base, box_mesff

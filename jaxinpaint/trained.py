@@ -93,20 +93,20 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
       is not one that this version knows, or its weights do not fit its system.
     OSError: a file that exists cannot be read, or a frozen network that inference needs is missing.
   """
-  found = open_weights(path, step)
+  opened = open_weights(path, step)
   try:
-    inference = systems.inference(found.config)
+    inference = systems.inference(opened.config)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise StoreError(
-      f'the configuration in {_place(found)} is not one that this version knows: {error}. Import '
+      f'the configuration in {_place(opened)} is not one that this version knows: {error}. Import '
       'or save the weights again.'
     ) from error
-  variables = found.read(inference.networks)
+  variables = opened.read(inference.networks)
   # It traces the networks, a fifth of the time of a start. The tests check what ships.
-  if not names.name_of(found.path):
-    _check_fit(found.path, inference, variables)
+  if not names.name_of(opened.path):
+    _check_fit(opened.path, inference, variables)
   constants = inference.load_constants()
-  return Trained(found.path, found.step, found.config, inference, variables, constants)
+  return Trained(opened.path, opened.step, opened.config, inference, variables, constants)
 
 
 def open_weights(path: str | os.PathLike | None = None, step: int | None = None) -> Opened:
@@ -129,18 +129,18 @@ def open_weights(path: str | os.PathLike | None = None, step: int | None = None)
     stored = store.load(path)
     config, variables = stored.config, Variables(stored.params, stored.stats)
     read = lambda networks: variables if networks is None else variables.pick(networks)
-  found = Opened(path, step, config, read)
+  opened = Opened(path, step, config, read)
   try:
     config = migrations.migrate(config, systems.default_config)
   except ValueError as error:
     raise StoreError(
-      f'the configuration in {_place(found)} is not one that this version knows: {error}'
+      f'the configuration in {_place(opened)} is not one that this version knows: {error}'
     ) from error
-  return dataclasses.replace(found, config=config)
+  return dataclasses.replace(opened, config=config)
 
 
-def _place(found: Opened) -> pathlib.Path:
-  return found.path if found.step is None else found.path / 'checkpoints' / str(found.step)
+def _place(opened: Opened) -> pathlib.Path:
+  return opened.path if opened.step is None else opened.path / 'checkpoints' / str(opened.step)
 
 
 def is_run(path: str | os.PathLike) -> bool:

@@ -6,12 +6,15 @@ import pathlib
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# What the tests need of XLA, where the caller does not say otherwise. Most of the suite's time is
-# compiling small programs once: without LLVM's optimisations it takes half as long. XLA's own
-# passes, and so the programs, stay as they are.
-for flag in ('--xla_force_host_platform_device_count=8', '--xla_backend_optimization_level=0'):
+
+
+def _ask_of_xla(flag):
+  """Sets a flag of XLA, where the caller does not say otherwise; read at a process's first use."""
   if flag.split('=')[0] not in os.environ.get('XLA_FLAGS', ''):
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
+
+
+_ask_of_xla('--xla_force_host_platform_device_count=8')
 
 import jax
 import numpy as np
@@ -31,8 +34,18 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 flags.FLAGS.mark_as_parsed()
 
 
+def pytest_configure(config):
+  """Most of the default suite's time is compiling small programs once: half without LLVM's part.
+
+  XLA's own passes stay as they are, but sums round otherwise, and the slow tests hold meshes and
+  processes, which compile as users do, to a few roundings of one device.
+  """
+  if config.option.markexpr != 'slow':
+    _ask_of_xla('--xla_backend_optimization_level=0')
+
+
 def pytest_collection_finish():
-  """What is imported stays: a tenth of a network's tracing was spent looking for garbage there."""
+  """What is imported stays, so it is not searched for garbage again and again during tracing."""
   gc.freeze()
   gc.set_threshold(10_000, 20, 20)
 

@@ -26,7 +26,6 @@ def export(
   run: str,
   out: Path,
   *,
-  step: int | None = None,
   dtype: str = 'float32',
   licence: str = '',
   notes: Sequence[str] = (),
@@ -37,9 +36,8 @@ def export(
   """Writes the networks of a run that inference needs, averages where it keeps them, as one file.
 
   Args:
-    run: WORKDIR or WORKDIR@STEP.
+    run: WORKDIR@STEP, or WORKDIR for the result of the run.
     out: NAME or NAME.safetensors.
-    step: of the checkpoint, where `run` does not name it; None: the result of the run.
     dtype: 'float32', or 'float16' for half the size.
     licence: of the weights.
     notes: sentences for the card: what the data were, what the weights cannot do.
@@ -57,22 +55,18 @@ def export(
   from jaxinpaint.weights import checkpoints  # imports orbax: only where a run is read
 
   store.refuse_existing(out, overwrite)
-  trained = trained_lib.load(run, step)
+  trained = trained_lib.load(run)
   if trained.step is None:
     raise ValueError(f'{run} is a weights file already: give the workdir of a run')
   meta = checkpoints.read_meta(checkpoints.find(trained.path, trained.step))
   about: dict[str, Any] = {'licence': licence, 'notes': list(notes)}
   if results is not None:
     about['results'] = _means(results, row, trained.step)
-  params, stats = (
-    {network: _to_numpy(tree) for network, tree in part.items()} for part in trained.variables
-  )
   return store.save(
     out,
     trained.config.system,
     trained.config,
-    params,
-    stats,
+    *trained.variables,
     source=_training(meta),
     about=about,
     dtype=dtype,
@@ -122,12 +116,6 @@ def _changed(stored: store.Stored) -> list[str]:
   config = migrations.migrate(stored.config, systems.default_config).to_dict()
   pick = lambda whole: {part: whole[part] for part in ('dtype', 'model', 'loss')}
   return config_lib.differences(pick(default), pick(config))
-
-
-def _to_numpy(tree: Any) -> Any:
-  if hasattr(tree, 'items'):
-    return {name: _to_numpy(leaf) for name, leaf in tree.items()}
-  return np.asarray(tree)
 
 
 def _training(meta: dict[str, Any]) -> dict[str, Any]:

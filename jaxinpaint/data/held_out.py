@@ -68,20 +68,20 @@ def parse(split: str) -> Part | None:
   Raises:
     ValueError: a number that cannot be.
   """
-  found = _FORM.fullmatch(split.strip())
-  if not found:
+  form = _FORM.fullmatch(split.strip())
+  if not form:
     return None
-  n, crops = int(found['n']), int(found['crops'] or 0)
-  if n < 2 or found['crops'] == '0':
+  n, crops = int(form['n']), int(form['crops'] or 0)
+  if n < 2 or form['crops'] == '0':
     raise ValueError(
       f'split {split!r} must hold out every 2nd image or fewer, and cut at least 1 crop'
     )
-  return Part(found['split'] or '', n, bool(found['but']), crops)
+  return Part(form['split'] or '', n, bool(form['but']), crops)
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-  """Some images of a source."""
+  """Some images of a source: a source, see `sources.Source`."""
 
   whole: 'Source'
   indices: tuple[int, ...] = dataclasses.field(repr=False)

@@ -105,9 +105,9 @@ class Watch:
       # Made at first use, because a run without evaluations needs no test images.
       most = max(self._config.evaluation.quick_count, self._config.training.sample_count)
       wanted = dataclasses.replace(ImagesSpec.of_config(self._config), count=most)
-      found = wanted.load()
-      images = ReadOnce(found.images)
-      self._on = dataclasses.replace(found, images=images, masks=quick_masks(found.masks))
+      test_set = wanted.load()
+      images = ReadOnce(test_set.images)
+      self._on = dataclasses.replace(test_set, images=images, masks=quick_masks(test_set.masks))
     return EvaluationSpec(
       {row: predict},
       dataclasses.replace(self._on, count=count),

@@ -1,6 +1,5 @@
 """The test images of a study: drawn with a seed from the sorted names of a whole data set."""
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable
@@ -8,27 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxinpaint.data import sources
+from jaxinpaint.data.held_out import Subset
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-  """The test images of a data set: a source, see `data.sources`."""
-
-  source: sources.Source = dataclasses.field(repr=False)
-  indices: tuple[int, ...]
-
-  def __len__(self) -> int:
-    return len(self.indices)
-
-  def __getitem__(self, i: int) -> np.ndarray:
-    return self.source[self.indices[i]]
-
-  def path(self, i: int) -> str:
-    """See `data.sources.Source`."""
-    return self.source.path(self.indices[i])
-
-
-def draw(source: sources.Source, count: int, seed: int, name: str = 'the data set') -> Drawn:
+def draw(source: sources.Source, count: int, seed: int, name: str = 'the data set') -> Subset:
   """`count` images, drawn from the sorted names; a smaller count draws a part of the same images.
 
   Raises:
@@ -42,18 +24,18 @@ def draw(source: sources.Source, count: int, seed: int, name: str = 'the data se
     )
   in_order = sorted(range(n), key=source.path)
   chosen = np.random.default_rng(seed).permutation(n)[:count]
-  return Drawn(source, tuple(in_order[i] for i in sorted(chosen)))
+  return Subset(source, tuple(in_order[i] for i in sorted(chosen)))
 
 
-def names_of(images: Drawn) -> list[str]:
+def names_of(images: Subset) -> list[str]:
   """Names within the data set, the same on every machine."""
   paths = [images.path(i) for i in range(len(images))]
-  every = [images.source.path(i) for i in range(len(images.source))]
+  every = [images.whole.path(i) for i in range(len(images.whole))]
   root = os.path.commonpath([os.path.dirname(p) for p in every]) if paths else ''
   return [os.path.relpath(p, root) if root else p for p in paths]
 
 
-def write_lists(drawn: Drawn, folder: pathlib.Path, name: str, rest: bool) -> None:
+def write_lists(drawn: Subset, folder: pathlib.Path, name: str, rest: bool) -> None:
   """NAME_test.txt, and with `rest` NAME_train.txt of what was not drawn: sources 'files:LIST'."""
 
   def write(part: str, paths: Iterable[str]) -> None:
@@ -63,5 +45,5 @@ def write_lists(drawn: Drawn, folder: pathlib.Path, name: str, rest: bool) -> No
   write('test', (drawn.path(i) for i in range(len(drawn))))
   if rest:
     taken = set(drawn.indices)
-    others = (i for i in range(len(drawn.source)) if i not in taken)
-    write('train', (drawn.source.path(i) for i in others))
+    others = (i for i in range(len(drawn.whole)) if i not in taken)
+    write('train', (drawn.whole.path(i) for i in others))

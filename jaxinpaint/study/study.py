@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from jaxinpaint import trained as trained_lib
 from jaxinpaint.cost import resources
 from jaxinpaint.data import sources
+from jaxinpaint.data.held_out import Subset
 from jaxinpaint.evaluation import classical, folders, predictors, rows, run
 from jaxinpaint.evaluation.spec import About, EvaluationError, EvaluationSpec, ImagesSpec
 from jaxinpaint.masks import sets
@@ -217,7 +218,7 @@ class Study:
   request: Request
   protocol: Protocol
   output: pathlib.Path
-  images: Mapping[str, study_images.Drawn]
+  images: Mapping[str, Subset]
   rows: Mapping[str, Sequence[Row]]
   fills: Mapping[str, Any]
 
@@ -303,7 +304,7 @@ class Study:
     about = {
       'label': label,
       'source': self.request.data[d],
-      'of': len(drawn.source),
+      'of': len(drawn.whole),
       'count': len(drawn),
       'draw_seed': config.draw_seed,
       'names': study_images.names_of(drawn),

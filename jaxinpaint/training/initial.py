@@ -11,6 +11,7 @@ from absl import logging
 from jaxinpaint import trained
 from jaxinpaint.recipe import Recipe, Variables
 from jaxinpaint.training.state import TrainState
+from jaxinpaint.weights import mapping
 
 
 def load(path: str | os.PathLike, state: TrainState, recipe: Recipe) -> TrainState:
@@ -28,10 +29,10 @@ def load(path: str | os.PathLike, state: TrainState, recipe: Recipe) -> TrainSta
     ValueError: no network fits, or a network has other parameters; lists the first of them.
     OSError: no such file; a name whose file this installation lacks.
   """
-  found = trained.open_weights(path)
-  loaded = found.read(None)
+  opened = trained.open_weights(path)
+  loaded = opened.read(None)
   advice = (
-    f'It holds weights of the system {found.config.system!r}; `--config finetune:{path}` takes '
+    f'It holds weights of the system {opened.config.system!r}; `--config finetune:{path}` takes '
     'system and networks from them.'
   )
   shared = [n for n in recipe.networks if n in loaded.params]
@@ -46,25 +47,26 @@ def load(path: str | os.PathLike, state: TrainState, recipe: Recipe) -> TrainSta
       f'config.init_from {path} holds {sorted(loaded.params)}, but not the {", ".join(lacking)}, '
       'which this config expects from it'
     )
-  params = {
-    **state.params,
-    **{n: _fit(n, loaded.params[n], state.params[n], path, advice) for n in shared},
-  }
-  stats = dict(state.stats)
-  for n in shared:
-    if n in loaded.stats and n in stats:
-      stats[n] = _fit(n, loaded.stats[n], stats[n], path, advice)
+  new = {'params': {n: loaded.params[n] for n in shared}}
+  new['stats'] = {n: loaded.stats[n] for n in shared if n in loaded.stats and n in state.stats}
+  old = {'params': state.params, 'stats': {n: state.stats[n] for n in new['stats']}}
+  problems = mapping.compare(new, old)
+  if problems:
+    raise ValueError(
+      f'config.init_from {path} is of other networks:\n'
+      + '\n'.join(problems)
+      + f'\nSet config.system and config.model as they were when it was trained. {advice}'
+    )
   for n in recipe.networks:
     logging.info('%s: %s', n, f'from {path}' if n in shared else 'new')
-  ema = {n: jax.tree.map(lambda x: x.copy(), params[n]) for n in state.ema}
-  return state.replace(params=params, stats=stats, ema=ema)
+  return merge(Variables(new['params'], new['stats']), state)
 
 
 def merge(loaded: Variables, state: TrainState) -> TrainState:
   """`state` with the parts of its parameters and statistics that `loaded` has.
 
   Args:
-    loaded: of `Recipe.start`.
+    loaded: of `Recipe.start`, or of stored weights.
     state: the initial state. Averages start from the merged parameters.
 
   Raises:
@@ -87,27 +89,3 @@ def _graft(tree: Any, loaded: Any, name: str) -> Any:
   if unknown:
     raise ValueError(f'{name} has no {", ".join(unknown[:8])}, which the file holds')
   return {**tree, **{k: _graft(tree[k], v, f'{name}/{k}') for k, v in loaded.items()}}
-
-
-def _fit(network: str, loaded: Any, wanted: Any, path: str | os.PathLike, advice: str) -> Any:
-  """`loaded` with the placement and dtype of `wanted`."""
-  got = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(loaded)}
-  want = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(wanted)}
-  problems = [f'{k}: missing in the file' for k in want if k not in got]
-  problems += [f'{k}: not in this network' for k in got if k not in want]
-  problems += [
-    f'{k}: {tuple(got[k].shape)} in the file, {tuple(want[k].shape)} here'
-    for k in want
-    if k in got and tuple(got[k].shape) != tuple(want[k].shape)
-  ]
-  if problems:
-    more = f'\n  ... and {len(problems) - 8} more' if len(problems) > 8 else ''
-    listed = '\n  '.join(problems[:8]) + more
-    raise ValueError(
-      f'config.init_from {path}: its {network} is another network:\n  {listed}\n'
-      f'Set config.system and config.model as they were when it was trained. {advice}'
-    )
-  return jax.tree_util.tree_map_with_path(
-    lambda k, w: jax.device_put(np.asarray(got[jax.tree_util.keystr(k)], w.dtype), w.sharding),
-    wanted,
-  )

@@ -1,10 +1,10 @@
+import filled
 import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint.layers.smooth_fill import smooth_fill
 from jaxinpaint.systems.aotgan import networks, published
 from jaxinpaint.weights import mapping
 
@@ -115,17 +115,7 @@ def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
   generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
   image = jax.random.uniform(jax.random.key(0), (1, 24, 32, 3))
   mask = jnp.zeros((1, 24, 32, 1)).at[:, 4:20, 4:20].set(1.0)
-  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
-
-  def loss(variables, image):
-    out = generator.apply(variables, image, mask)['out']
-    return jnp.abs(out - image).mean(), out
-
-  run = jax.jit(jax.grad(loss, has_aux=True))
-  gradient, out = run(variables, image)
-  np.testing.assert_allclose(out, jax.jit(smooth_fill)(image, mask), atol=1e-5)
-  np.testing.assert_array_equal(out, run(variables, jnp.where(mask == 1, 0.5, image))[1])
-  assert float(jnp.abs(gradient['params']['decoder2']['kernel']).max()) > 0
+  filled.check_start(generator, image, mask, [('decoder2',)])
 
 
 def test_a_stem_works_on_squares_of_pixels():

@@ -1,10 +1,10 @@
+import filled
 import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint.layers.smooth_fill import smooth_fill
 from jaxinpaint.systems.mesff import networks, published
 from jaxinpaint.weights import mapping
 
@@ -191,19 +191,7 @@ def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
   image, mask = picture(40 * stem)
   model = SMALL | dict(stem=stem, fill='smooth', norm='none', encoder_skips=stem == 2)
   generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
-  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
-
-  def loss(variables, image):
-    out = generator.apply(variables, image, mask)['out']
-    return jnp.abs(out - image).mean(), out
-
-  run = jax.jit(jax.grad(loss, has_aux=True))
-  gradient, out = run(variables, image)
-  np.testing.assert_allclose(out, jax.jit(smooth_fill)(image, mask), atol=1e-5)
-  other = jnp.where(mask == 1, 1 - image, image)
-  np.testing.assert_array_equal(out, run(variables, other)[1])
-  for part in (gradient['params']['dec2'], gradient['params']['ifkpb']['kernels']):
-    assert float(jnp.abs(part['kernel']).max()) > 0
+  filled.check_start(generator, image, mask, [('dec2',), ('ifkpb', 'kernels')])
 
 
 def test_a_stem_works_on_squares_of_pixels():
