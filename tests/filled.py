@@ -1,0 +1,33 @@
+"""What every network with a smooth fill starts as."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinpaint.layers.smooth_fill import smooth_fill
+
+
+def check_start(generator, image, mask, heads):
+  """Untrained it gives the fill, reads nothing in the hole, and its last layers get a gradient.
+
+  Args:
+    generator: with fill='smooth'.
+    image: f32[B,H,W,3].
+    mask: f32[B,H,W,1].
+    heads: paths, as ('ifkpb', 'kernels'), of the layers that start at zero.
+  """
+  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+
+  def loss(variables, image):
+    out = generator.apply(variables, image, mask)['out']
+    return jnp.abs(out - image).mean(), out
+
+  run = jax.jit(jax.grad(loss, has_aux=True))
+  gradient, out = run(variables, image)
+  np.testing.assert_allclose(out, jax.jit(smooth_fill)(image, mask), atol=1e-5)
+  np.testing.assert_array_equal(out, run(variables, jnp.where(mask == 1, 1 - image, image))[1])
+  for path in heads:
+    layer = gradient['params']
+    for name in path:
+      layer = layer[name]
+    assert float(jnp.abs(layer['kernel']).max()) > 0, path
