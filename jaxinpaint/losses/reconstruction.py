@@ -1,4 +1,4 @@
-"""Pixel-wise reconstruction losses: L1 over the picture, over a region, and spatially discounted.
+"""Pixel-wise reconstruction losses: L1 over the picture, a region, spatially discounted; PSNR.
 
 Every function takes images of any float dtype, computes in float32 and returns f32[].
 """
@@ -70,6 +70,30 @@ def masked_l1(
     region = region.astype(jnp.float32)
     loss = loss / jnp.maximum(region.mean(), 1.0 / region.size)
   return loss
+
+
+def negative_psnr(pred: jax.Array, target: jax.Array, region: jax.Array) -> jax.Array:
+  """Minus the PSNR of a region in decibels, of each image by itself, then the mean over images.
+
+  Chen, Lu, Zhang, Chu, Chen: "HINet: Half Instance Normalization Network for Image Restoration",
+  CVPR Workshops 2021, section 3.3, which takes the whole picture. Unlike the mean squared error, it
+  gives easy and difficult images the same weight.
+
+  Args:
+    pred: [B,H,W,C] in [0,1].
+    target: [B,H,W,C] in [0,1].
+    region: [B,H,W,1], 1 inside. Images that have no region are left out (0 where all have none).
+
+  Returns:
+    f32[], at least -40: 1e-4 is added to the mean squared error, so that gradients stay bounded.
+  """
+  region = region.astype(jnp.float32)
+  squares = jnp.square(pred.astype(jnp.float32) - target.astype(jnp.float32)) * region
+  pixels = region.sum((1, 2, 3))
+  error = squares.sum((1, 2, 3)) / (pred.shape[-1] * jnp.maximum(pixels, 1))
+  counts = (pixels > 0).astype(jnp.float32)
+  decibels = 10 * jnp.log10(error + 1e-4)
+  return (decibels * counts).sum() / jnp.maximum(counts.sum(), 1)
 
 
 def spatial_discount_mask(height: int, width: int, gamma: float = 0.9) -> np.ndarray:

@@ -40,6 +40,20 @@ def test_masks_without_a_hole_stay_finite():
   assert reconstruction.masked_l1(PRED, TARGET, none, over_region=True) == 0
 
 
+def test_psnr_of_holes_by_hand_and_without_any():
+  pair = lambda x, y: jnp.concatenate([x, y])
+  half = pair(HOLE, jnp.zeros_like(HOLE))  # the second image has no hole and is left out
+  value, gradient = jax.value_and_grad(reconstruction.negative_psnr)(
+    pair(PRED, PRED), pair(TARGET, TARGET), half
+  )
+  error = (1 + 9) / 2 + 1e-4
+  assert value == pytest.approx(10 * np.log10(error), rel=1e-6)
+  by_hand = np.array([[1, 0], [0, 3]]) * 10 / np.log(10) / error
+  np.testing.assert_allclose(gradient[..., 0], [by_hand, np.zeros((2, 2))], rtol=1e-5)
+  value, gradient = jax.value_and_grad(reconstruction.negative_psnr)(PRED, TARGET, 0 * HOLE)
+  assert value == 0 and not gradient.any()
+
+
 def test_bfloat16_is_promoted_before_the_difference():
   rng = np.random.default_rng(0)
   pred, target = (jnp.asarray(rng.random((1, 64, 64, 3)), jnp.bfloat16) for _ in range(2))

@@ -40,7 +40,9 @@ def test_default_config_is_the_published_one():
   config = systems.default_config('aotgan')
   loss = config.loss
   weights = {name: loss[name] for name in joint_loss.WEIGHTS}
-  assert weights == dict(l1=2.0, adversarial=0.01, perceptual=0.1, style=250.0, l1_hole=0.0)
+  assert weights == dict(
+    l1=2.0, adversarial=0.01, perceptual=0.1, style=250.0, l1_hole=0.0, psnr_hole=0.0
+  )
   assert loss.adversarial_kind == 'soft_mask' and loss.discriminator_input == 'comp'
   assert loss.vgg == 'vgg19' and loss.vgg_normalize
   assert not loss.l1_over_mask_mean and not loss.style_on_hole

@@ -41,6 +41,7 @@ def test_default_config_is_the_released_one():
   assert weights == dict(
     l1=1.0,
     l1_hole=0.0,
+    psnr_hole=0.0,
     adversarial=0.1,
     perceptual=0.1,
     style=250.0,

@@ -55,6 +55,18 @@ def test_the_hole_alone_can_be_weighted(batch):
   assert set(aux['metrics']) == {'l1_hole', 'total'}
 
 
+def test_the_psnr_of_the_hole_is_raised(batch):
+  recipe = make(small(l1=0.0, psnr_hole=0.1, adversarial=0.0))
+  outputs = {'out': jnp.zeros_like(batch['image'])}
+  total, aux = (
+    recipe.phases[0].updates[0].loss(Variables({}, {}), {}, outputs, batch, jax.random.key(0))
+  )
+  holes = zip(np.asarray(batch['image']), np.asarray(batch['mask'])[..., 0] == 1, strict=True)
+  decibels = [-10 * np.log10((image[hole] ** 2).mean() + 1e-4) for image, hole in holes]
+  assert float(total) == pytest.approx(-0.1 * np.mean(decibels), rel=1e-5)
+  assert set(aux['metrics']) == {'psnr_hole', 'total'}
+
+
 def make(config):
   inference = joint_loss.inference(config, Generator, multiple=4, min_side=8)
   return joint_loss.make(config, inference, Generator)

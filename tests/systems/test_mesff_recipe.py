@@ -26,7 +26,9 @@ def shapes(size=40):
 def test_default_config_is_the_papers():
   config = systems.default_config('mesff')
   weights = {name: config.loss[name] for name in joint_loss.WEIGHTS}
-  assert weights == dict(l1=1.0, adversarial=0.1, perceptual=0.1, style=250.0, l1_hole=0.0)
+  assert weights == dict(
+    l1=1.0, adversarial=0.1, perceptual=0.1, style=250.0, l1_hole=0.0, psnr_hole=0.0
+  )
   assert config.system == 'mesff' and config.loss.vgg == 'vgg16'
   assert not config.loss.l1_over_mask_mean and not config.loss.style_on_hole
   # Nothing of the network is left to a default that the config does not show.

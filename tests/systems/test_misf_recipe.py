@@ -28,7 +28,9 @@ def batch(size=32):
 def test_default_config_is_the_released_one():
   config = systems.default_config('misf')
   weights = {name: config.loss[name] for name in joint_loss.WEIGHTS}
-  assert weights == dict(l1=1.0, adversarial=0.1, perceptual=0.1, style=250.0, l1_hole=0.0)
+  assert weights == dict(
+    l1=1.0, adversarial=0.1, perceptual=0.1, style=250.0, l1_hole=0.0, psnr_hole=0.0
+  )
   assert config.system == 'misf' and config.loss.vgg == 'vgg19' and not config.loss.vgg_normalize
   assert config.loss.l1_over_mask_mean and config.loss.style_on_hole
   generator = networks.Generator()

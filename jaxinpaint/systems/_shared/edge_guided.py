@@ -70,6 +70,7 @@ def default_loss() -> dict[str, Any]:
     joint='inpainting',
     l1=1.0,
     l1_hole=0.0,
+    psnr_hole=0.0,
     adversarial=0.1,
     perceptual=0.1,
     style=250.0,

@@ -2,8 +2,8 @@
 
 The generator's update minimises
 
-  total = l1 * L1 + l1_hole * L1 of the hole + adversarial * GAN + perceptual * Perceptual
-          + style * Style
+  total = l1 * L1 + l1_hole * L1 of the hole - psnr_hole * PSNR of the hole
+          + adversarial * GAN + perceptual * Perceptual + style * Style
 
 and the discriminator's update half the sum of its real and fake terms. Both updates use the same
 forward pass of the generator. The generator is stepped first, so the discriminator judges the
@@ -36,7 +36,7 @@ from jaxinpaint.systems._shared import checks, modules
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import Term, sum_of, total
 
-WEIGHTS = ('l1', 'l1_hole', 'adversarial', 'perceptual', 'style')
+WEIGHTS = ('l1', 'l1_hole', 'psnr_hole', 'adversarial', 'perceptual', 'style')
 # config.model.kernel_init. The published standard deviation fits the published width. In a narrow
 # network activations shrink from layer to layer with it, and training starts slowly.
 KERNEL_INITS = {
@@ -182,6 +182,8 @@ def generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
     terms.append(_l1_term(loss))
   if loss.l1_hole:
     terms.append(_l1_hole_term(loss))
+  if loss.psnr_hole:
+    terms.append(_psnr_hole_term(loss))
   if 'discriminator' in networks:
     terms.append(_adversarial_term(loss, networks))
   if loss.perceptual or loss.style:
@@ -256,6 +258,14 @@ def _l1_hole_term(loss: ConfigDict) -> Term:
       outputs['out'], batch['image'], batch['mask'], over_region=True
     )
     return {'l1_hole': loss.l1_hole * value}, {}
+
+  return term
+
+
+def _psnr_hole_term(loss: ConfigDict) -> Term:
+  def term(variables, constants, outputs, batch):
+    value = reconstruction.negative_psnr(outputs['out'], batch['image'], batch['mask'])
+    return {'psnr_hole': loss.psnr_hole * value}, {}
 
   return term
 

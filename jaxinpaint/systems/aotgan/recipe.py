@@ -47,6 +47,7 @@ def default_config() -> ConfigDict:
   loss = dict(
     l1=2.0,  # 1 on images in [-1, 1]
     l1_hole=0.0,
+    psnr_hole=0.0,
     adversarial=0.01,
     perceptual=0.1,
     style=250.0,

@@ -45,6 +45,7 @@ def default_config() -> ConfigDict:
   loss = dict(
     l1=1.0,  # P
     l1_hole=0.0,  # neither P nor M
+    psnr_hole=0.0,  # as l1_hole
     adversarial=0.1,  # P
     perceptual=0.1,  # P
     style=250.0,  # P

@@ -29,6 +29,7 @@ def default_config() -> ConfigDict:
   loss = dict(
     l1=1.0,
     l1_hole=0.0,
+    psnr_hole=0.0,
     adversarial=0.1,
     perceptual=0.1,
     style=250.0,
