@@ -1,6 +1,7 @@
 """The README's table of systems, made of the code: `python -m benchmarks.zoo` writes it.
 
-A row is a folder of `jaxinpaint/systems`: its `published.PAPER.idea`, and the configs that name it.
+A row is a folder of `jaxinpaint/systems`: what its `published.PAPER` says of the idea and of the
+reference outputs, and the configs that name it.
 """
 
 import importlib
@@ -22,10 +23,11 @@ def table() -> str:
     system = importlib.import_module(f'jaxinpaint.configs.{name}').get_config().get('system')
     if system:  # a study has none
       configs[system].append(name)
-  lines = ['| system | what it is | configs |', '|---|---|---|']
+  lines = ['| system | what it is | reference | configs |', '|---|---|---|---|']
   for system, names in configs.items():
-    idea = systems.module(system, 'published').PAPER.idea
-    lines.append(f'| `{system}` | {idea} | {grouped(names)} |')
+    paper = systems.module(system, 'published').PAPER
+    reference = paper.reference or 'none'
+    lines.append(f'| `{system}` | {paper.idea} | {reference} | {grouped(names)} |')
   return ''.join(f'{line}\n' for line in lines)
 
 

@@ -35,9 +35,12 @@ Made by `python -m benchmarks.zoo` of the code and of `docs/zoo.json`; do not ed
   those that only training needs.
 - *GFLOPs*: of one image of {side} x {side} on its way through `predict`, a multiply-add counted as
   two; convolutions and matrix products only.
-- *Reference error*: the largest absolute difference between our output and the published code's,
-  over all stored outputs of the system, and which one has it. The tests hold each to its own
-  tolerance.
+- *Reference*: what made the stored outputs that the tests compare with. *authors' code*: the code
+  that the authors published; *port*: somebody else's reimplementation; *transcribed from the
+  paper*: written here from the paper, as no code is published, so agreement says that this library
+  is what was read, and not that the authors' network is the same.
+- *Reference error*: the largest absolute difference from these outputs, and which one has it. The
+  tests hold each to its own tolerance.
 - *Trained here*: small runs that show that a recipe learns, no results of the paper's kind.
 
 """
@@ -102,8 +105,8 @@ def golden_errors(file: pathlib.Path) -> dict[str, float]:
 def render(results: dict) -> str:
   """The page, from `docs/zoo.json` and the systems' own `published.py`."""
   rows = [
-    ['System', 'Paper', 'Parameters', 'GFLOPs', 'Reference error', 'Trained here'],
-    ['---', '---', '--:', '--:', '---', '---'],
+    ['System', 'Paper', 'Parameters', 'GFLOPs', 'Reference', 'Reference error', 'Trained here'],
+    ['---', '---', '--:', '--:', '---', '---', '---'],
   ]
   weights = [['System', 'Format', 'Files', 'Licence of the weights'], ['---'] * 4]
   for system in systems.list_systems():
@@ -115,6 +118,7 @@ def render(results: dict) -> str:
         _paper(published.PAPER),
         _millions(found['parameters'], found['predict_networks']),
         f'{found["gflops"]:.1f}',
+        published.PAPER.reference or 'none',
         _worst(found.get('golden_errors', {})),
         found.get('trained') or 'not trained here',
       ]

@@ -1,6 +1,6 @@
 """Attention with learned memories instead of keys and values taken from the input."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -15,12 +15,15 @@ class AxisMLP(nn.Module):
   Attributes:
     axis: 1 (height) or 2 (width) of [B,H,W,C].
     hidden: memory size.
+    linear: the layers are not applied to the input: they make a matrix [n, n] of the identity, and
+      the matrix is applied to the input. The result is then linear in the input.
     kernel_init: of both kernels.
     dtype: of the computation.
   """
 
   axis: int
   hidden: int
+  linear: bool = False
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
 
@@ -32,11 +35,12 @@ class AxisMLP(nn.Module):
     x = jnp.moveaxis(x.astype(self.dtype), self.axis, 0)
     n, *others = x.shape
     x = x.reshape(n, -1)
-    for name, size_out in (('fc1', self.hidden), ('fc2', n)):
-      x = _Linear(size_out, self.kernel_init, self.dtype, name=name)(x)
-      if name == 'fc1':
-        x = nn.relu(x)
-    return jnp.moveaxis(x.reshape(n, *others), 0, self.axis)
+    y = jnp.eye(n, dtype=self.dtype) if self.linear else x
+    y = nn.relu(_Linear(self.hidden, self.kernel_init, self.dtype, name='fc1')(y))
+    y = _Linear(n, self.kernel_init, self.dtype, name='fc2')(y)
+    if self.linear:
+      y = y @ x
+    return jnp.moveaxis(y.reshape(n, *others), 0, self.axis)
 
 
 class _Linear(nn.Module):
@@ -60,15 +64,21 @@ class ExternalSpatialAttention(nn.Module):
   along W, each "an activation and two linear layers, independent of the input, shared by samples"
   (after external attention, Guo et al., TPAMI 2023). The cost is linear in the pixels.
 
+  These words can be read in two ways. 'mlp': K and V are the layers themselves, applied to Q. Their
+  parameters do not depend on Q, but the result is not linear in Q. 'matrix': the layers make
+  matrices K and V, which multiply Q as eq. 3 prints it. The parameters are the same.
+
   Attributes:
     size: H = W of the input, fixed by the parameters.
     hidden: memory size of key and value.
+    memory: 'mlp' or 'matrix', see above.
     kernel_init: of all kernels.
     dtype: of the computation; parameters are float32.
   """
 
   size: int
   hidden: int = 64
+  memory: Literal['mlp', 'matrix'] = 'mlp'
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
 
@@ -77,11 +87,15 @@ class ExternalSpatialAttention(nn.Module):
     """[B,size,size,C] -> the same.
 
     Raises:
-      ValueError: another height or width.
+      ValueError: another height or width, or an unknown memory.
     """
+    if self.memory not in ('mlp', 'matrix'):
+      raise ValueError(f"memory {self.memory!r} must be 'mlp' or 'matrix'")
     if x.shape[1:3] != (self.size, self.size):
       raise ValueError(
         f'external attention of size {self.size} got {x.shape[1]} x {x.shape[2]}: resize first'
       )
-    x = AxisMLP(1, self.hidden, self.kernel_init, self.dtype, name='key')(x)
-    return AxisMLP(2, self.hidden, self.kernel_init, self.dtype, name='value')(x)
+    for axis, name in ((1, 'key'), (2, 'value')):
+      linear = self.memory == 'matrix'
+      x = AxisMLP(axis, self.hidden, linear, self.kernel_init, self.dtype, name=name)(x)
+    return x

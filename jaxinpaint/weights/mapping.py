@@ -106,6 +106,9 @@ class Paper:
     year: of publication; None: not known.
     url: of the paper; '': none.
     idea: what the system is, in a phrase, for the README.
+    reference: what the stored reference outputs of its tests were made with, for the README and the
+      zoo: "authors' code", 'port' (others' reimplementation), 'transcribed from the paper' (by this
+      project, as no code is published), or these words for each part; '': there are none.
   """
 
   title: str
@@ -114,6 +117,7 @@ class Paper:
   year: int | None = None
   url: str = ''
   idea: str = ''
+  reference: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ PAPER = mapping.Paper(
   year=2022,
   url='https://arxiv.org/abs/2104.01431',
   idea='aggregated contextual transformations, SM-PatchGAN',
+  reference="authors' code",
 )
 
 

@@ -108,6 +108,7 @@ PAPER = mapping.Paper(
   year=2021,
   url='https://arxiv.org/abs/2108.09760',
   idea='texture and structure generated from each other',
+  reference="authors' code",
 )
 
 FORMATS = {

@@ -5,14 +5,17 @@ https://arxiv.org/abs/1801.07892. A first dilated encoder-decoder paints a coars
 one refines it with two encoders: one is dilated, the other attends to known patches. Two critics
 judge the whole image and the part of it around the hole.
 
-The default follows the authors' released TensorFlow code; its published weights give its published
-results. `padding='symmetric', resize='floor', mask_steps=1, key_norm='sum', critic='port'` is
-daa233/generative-inpainting-pytorch; most PyTorch results were made with it.
+The default follows the authors' released TensorFlow code, whose outputs the tests compare with; its
+published weights and results were not at hand here. `padding='symmetric', resize='floor',
+mask_steps=1, key_norm='sum', critic='port'` is daa233/generative-inpainting-pytorch; most PyTorch
+results were made with it.
 
 Differs from the paper:
   - this is the released network, with 3,601,542 parameters; the paper counts 2.9 M;
   - attention and the layers of both encoders follow the code, because the text describes only a
-    part of them.
+    part of them;
+  - the text says that attention scores are cosines of foreground and background patches. The code,
+    and this, divides only the background patches by their length: scores grow with the features.
 Differs from the reference code:
   - every sample has its own mask; the code uses one mask for the whole batch;
   - the network takes RGB, unless `channel_order='bgr'`. The authors' weights need 'bgr': their code

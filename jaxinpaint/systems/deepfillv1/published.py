@@ -86,6 +86,7 @@ PAPER = mapping.Paper(
   year=2018,
   url='https://arxiv.org/abs/1801.07892',
   idea='contextual attention, coarse to fine, two WGAN-GP critics',
+  reference="authors' code; its PyTorch variant: port",
 )
 PORT = dict(padding='symmetric', resize='floor', mask_steps=1, key_norm='sum', critic='port')
 _LICENCE = 'CC BY-NC 4.0: no commercial use'

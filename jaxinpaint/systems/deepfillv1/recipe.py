@@ -23,7 +23,10 @@ The phase 'coarse', 0 steps as published, trains only the first stage, without c
 Differs from the paper:
   - the weights of the losses and the factor of the coarse result are from the code; the text does
     not give them;
-  - the L1 of known pixels (`ae`) is added by default, as in the code; the text leaves this open.
+  - the L1 of known pixels (`ae`) is added by default, as in the code; the text leaves this open;
+  - the discount is gamma^l with l the distance to the nearest known pixel and, in the paper, gamma
+    0.99. The code, and this, has 0.9, and counts l from the border of the box of `local_size`, also
+    where the hole is smaller than the box.
 Differs from the reference code:
   - each sample has its own hole;
   - the square root in the slope has derivative 0 at 0; in the code it has none;

@@ -13,6 +13,7 @@ PAPER = mapping.Paper(
   year=2019,
   url='https://arxiv.org/abs/1901.00212',
   idea='edges first, then the picture',
+  reference="authors' code",
 )
 FORMATS = {
   'edgeconnect': mapping.Format(

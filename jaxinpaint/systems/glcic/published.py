@@ -128,6 +128,7 @@ PAPER = mapping.Paper(
   year=2017,
   url='https://doi.org/10.1145/3072959.3073659',
   idea='globally and locally consistent completion, three phases',
+  reference='port (PyTorch, and the TensorFlow one of the survey)',
 )
 _LICENCE = 'MIT (the repository; nothing else is said of the weights)'
 _URL = 'https://github.com/otenim/GLCIC-PyTorch'

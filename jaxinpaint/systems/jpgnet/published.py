@@ -17,6 +17,7 @@ PAPER = mapping.Paper(
   year=2021,
   url='https://arxiv.org/abs/2107.04281',
   idea='predictive filtering, fused with a generative network',
+  reference="authors' code",
 )
 # The filtering's file also has conv_fusion, which it does not use.
 IGNORE = (r'^conv_fusion\.', *edge_guided_files.IGNORE)

@@ -55,6 +55,7 @@ PAPER = mapping.Paper(
   year=2023,
   url='https://doi.org/10.16055/j.issn.1672-058X.2023.0002.011',
   idea='StyleGAN2 latents for structure, attention between levels for texture',
+  reference="texture: transcribed from the paper; pSp: authors' code; StyleGAN2: port",
 )
 
 FORMATS = {

@@ -30,7 +30,7 @@ Differs from the paper:
   - learning rates "10e-3" and "10e-4" are read as 1e-3 and 1e-4: 1e-2 diverges for pSp;
   - 2-norms without a divisor are mean squared differences, as in pSp, which the weights are from.
 
-Ablations (table 3): `structure=False, attention_from=(6, 6, 6)`, and the latter alone.
+Ablations (table 2): `structure=False, attention_from=(6, 6, 6)`, and the latter alone.
 
 Logged terms include their weights, so they sum to 'total'.
 """

@@ -14,6 +14,10 @@ Differs from the paper, where the paper contradicts itself or cannot be built as
   - the prior enters the encoder (sections 2.1 and 2.3), not the decoder (abstract);
   - the SFI blocks are between encoder and decoder (the text swaps the two);
   - eq. 3: the key acts along the height, the value along the width;
+  - eq. 3: "built on an activation and two linear layers, independent of the input query" allows two
+    readings. Here key and value are small networks applied to the feature. In the other one they
+    are matrices that such networks make (`attention_memory='matrix'`), and attention is linear in
+    the feature.
   - MESFF resizes its feature to `attention_size` and back, because key and value have a fixed size;
   - eq. 8: the gate is 1 - k, normalised as in AOT-GAN's code (`gate_norm='none'`: as in the text);
   - eq. 9 and 10: 1x1 convolutions make the one-channel map and bring the widths together;
@@ -48,12 +52,13 @@ MIN_SIDE = 36  # ... and its features are mirrored by 8 pixels
 class MESFF(nn.Module):
   """Multi-scale external spatial feature fusion: from a decoder's feature to a semantic prior.
 
-  Section 2.2 of the paper, eq. 3 to 7; scales and weights as CTSDG's multi-scale aggregation.
+  Section 2.3 of the paper, eq. 3 to 7; scales and weights as CTSDG's multi-scale aggregation.
 
   Attributes:
     dim: channels inside.
     size: side of the square to which features are resized for attention.
     hidden: memory size of key and value.
+    memory: how key and value act, see `ExternalSpatialAttention`.
     dilations: of the scales.
     skip: 'add': the attention's input is added to its result; 'concat': the two are concatenated
       and merged by a 3x3 convolution; 'none': the input is not used again.
@@ -64,6 +69,7 @@ class MESFF(nn.Module):
   dim: int = 64
   size: int = 256
   hidden: int = 64
+  memory: Literal['mlp', 'matrix'] = 'mlp'
   dilations: tuple[int, ...] = (1, 3, 5)
   skip: Literal['add', 'concat', 'none'] = 'add'
   kernel_init: Any = normal_init
@@ -82,7 +88,8 @@ class MESFF(nn.Module):
     height, width, channels = x.shape[1:]
     feature = Conv(self.dim, 3, padding=1, name='conv_in', **init)(x)
     feature = resize_bilinear(feature, self.size, self.size)
-    attended = ExternalSpatialAttention(self.size, self.hidden, name='attention', **init)(feature)
+    attend = ExternalSpatialAttention(self.size, self.hidden, self.memory, name='attention', **init)
+    attended = attend(feature)
     scales = [
       nn.relu(Conv(self.dim, 3, padding=rate, dilation=rate, name=f'scale{i}', **init)(attended))
       for i, rate in enumerate(self.dilations)
@@ -107,7 +114,7 @@ class MESFF(nn.Module):
 class SFI(nn.Module):
   """Spatial feature-aware inference: finds disturbing features, removes them, enhances the rest.
 
-  Section 2.3 of the paper: F_n = sigmoid(to_map(AOT(F))) (eq. 9), F_q = AOT(merge[F, F_n])
+  Section 2.4 of the paper: F_n = sigmoid(to_map(AOT(F))) (eq. 9), F_q = AOT(merge[F, F_n])
   (eq. 10), D = F - F_q and F_t = D + AOT(D) (eq. 11). The three AOT blocks are separate ones.
 
   Attributes:
@@ -155,6 +162,8 @@ class Generator(nn.Module):
       filtered images, as in JPGNet.
     attention_size: side of the square to which MESFF resizes its features.
     attention_hidden: memory size of its key and value.
+    attention_memory: 'mlp': key and value are small networks applied to the feature; 'matrix': they
+      are matrices that such networks make, see `ExternalSpatialAttention`.
     mesff_skip: see `MESFF`.
     gate_norm: of the AOT blocks.
     sfi_residual_scale: see `SFI`.
@@ -182,6 +191,7 @@ class Generator(nn.Module):
   filter_rates: tuple[int, ...] = (1,)
   attention_size: int = 256
   attention_hidden: int = 64
+  attention_memory: Literal['mlp', 'matrix'] = 'mlp'
   mesff_skip: Literal['add', 'concat', 'none'] = 'add'
   gate_norm: Literal['aot', 'none'] = 'aot'
   sfi_residual_scale: float = 1.0
@@ -247,6 +257,7 @@ class Generator(nn.Module):
         width,
         self.attention_size,
         self.attention_hidden,
+        self.attention_memory,
         skip=self.mesff_skip,
         name='mesff',
         **init,

@@ -72,6 +72,7 @@ PAPER = mapping.Paper(
   title='Image Inpainting Based on Perceptual Inference and External Spatial Prior Features',
   authors='Wu, Zhang, Wang, Chen, Qin',
   idea='MESFF + SFI: perceptual inference and external spatial prior features',
+  reference='transcribed from the paper',
 )
 
 FORMATS: dict[str, mapping.Format] = {}

@@ -1,4 +1,4 @@
-"""How MESFF + SFI is trained: the joint loss of section 2.4 of the paper.
+"""How MESFF + SFI is trained: the joint loss of section 2.5 of the paper.
 
 Wu, Zhang, Wang, Chen, Qin: "Image Inpainting Based on Perceptual Inference and External Spatial
 Prior Features"; networks.py has the networks and says how the paper is read. Marks: P, the paper;
@@ -10,7 +10,12 @@ Differs from the paper, where it cannot be followed literally:
     adversarial loss, with the discriminator's loss halved (M);
   - eq. 13 and 14 have norms without a divisor. Here: means over all elements (C); with sums, a
     weight of 250 would dominate everything else;
-  - the text on the style term refers to the activations of eq. 12, but means those of eq. 13.
+  - the text on the style term refers to the activations of eq. 12, but means those of eq. 13;
+  - "initial learning rate" implies that the rate falls, but the paper gives no schedule. Assumed:
+    it stays constant (M);
+  - the weights are MISF's, which has other terms behind them: L1 divided by the mean of the mask,
+    style of the hole alone, raw images for VGG. These are switches (`l1_over_mask_mean`,
+    `style_on_hole`, `vgg_normalize`); configs/places2_mesff_misf_balance.py sets all three.
 """
 
 from ml_collections import ConfigDict
@@ -32,6 +37,7 @@ def default_config() -> ConfigDict:
     filter_rates=(1,),  # M
     attention_size=256,  # P
     attention_hidden=64,  # O: the usual memory size of external attention
+    attention_memory='mlp',  # O: eq. 3 allows 'matrix' as well, see networks.py
     mesff_skip='add',  # O: P mentions a skip connection, but not its kind
     gate_norm='aot',  # AOT-GAN's code; P's text has the plain sigmoid, 'none'
     sfi_residual_scale=1.0,  # P, eq. 11

@@ -70,6 +70,7 @@ PAPER = mapping.Paper(
   year=2022,
   url='https://arxiv.org/abs/2203.06304',
   idea='multi-level siamese filtering',
+  reference="authors' code",
 )
 
 FORMATS = {

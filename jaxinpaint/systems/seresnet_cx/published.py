@@ -86,6 +86,7 @@ PAPER = mapping.Paper(
   year=2021,
   url='http://c-s-a.org.cn/html/2021/1/7742.html',
   idea='SE-ResNet and contextual loss, three phases',
+  reference='transcribed from the paper',
 )
 
 
