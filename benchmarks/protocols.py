@@ -173,7 +173,7 @@ _WINDOWS = {'gaussian': 'Gaussian 11', 'uniform7': 'uniform 7', 'uniform51': 'un
 
 
 def _row(p: Protocol) -> tuple[str, ...]:
-  crop = {'': "the config's crop", 'center': 'centre square', 'resize': 'whole'}[p.crop]
+  crop = {'center': 'centre square', 'window': 'middle window', 'resize': 'whole'}[p.crop]
   seen = {'protocol': p.composite, 'composite': True, 'raw': False}
   kinds = {'composite' if seen[m.of] else 'raw' for m in p.metrics}
   bits = {'nearest': '8 bits', 'truncate': '8 bits, cut'}[p.rounding]

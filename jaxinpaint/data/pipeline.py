@@ -384,7 +384,7 @@ def evaluation_set(
     split: of a named source.
     size: side of the square images.
     count: at most so many, spread evenly over the source; None or 0: all.
-    crop: 'center' (the centre square) or 'resize' (the whole, its shape given up).
+    crop: of `resizing.CROPS`.
     resize: kernel, of `resizing.KERNELS`.
     data_dir: of tfds.
 

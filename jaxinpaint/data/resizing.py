@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# 'center': the centre square. 'resize': the whole picture, stretched to a square.
-CROPS = ('center', 'resize')
+# 'center': the centre square, resized. 'window': the middle size x size pixels at the picture's own
+# scale, as 'center' where a side is shorter. 'resize': the whole picture, stretched to a square.
+CROPS = ('center', 'window', 'resize')
 
 
 def square(
@@ -22,12 +23,12 @@ def square(
   Args:
     image: RGB.
     size: side of the result.
-    crop: one of CROPS. The centre square begins at (H - side) // 2, (W - side) // 2.
+    crop: one of CROPS. A centre square begins at (H - side) // 2, (W - side) // 2.
     kernel: one of KERNELS; a picture that already has the size is returned unchanged.
   """
-  height, width = image.shape[:2]
-  if crop == 'center':
-    side = min(height, width)
+  if crop != 'resize':
+    height, width = image.shape[:2]
+    side = min(height, width, *((size,) if crop == 'window' else ()))
     top, left = (height - side) // 2, (width - side) // 2
     image = image[top : top + side, left : left + side]
   if image.shape[:2] == (size, size):

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics.protocols import Protocol
 from jaxinpaint.report import files
@@ -93,6 +95,7 @@ def _check(first: Report, other: Report, any_dataset_name: bool) -> None:
         f'{y!r}; {advice}'
       )
   _check_protocols(first, other)
+  _check_pictures(first, other)
   mine = _files(first)
   for key, theirs in _files(other).items():
     if mine.get(key, theirs) != theirs:
@@ -112,6 +115,7 @@ def _check_protocols(first: Report, other: Report) -> None:
     f.name
     for f in dataclasses.fields(Protocol)
     if getattr(plain(a), f.name) != getattr(plain(b), f.name)
+    and not (f.name == 'crop' and not (a.crop and b.crop))  # see `_check_pictures`
   ]
   known = {m.name: m for m in a.metrics}
   what = lambda m: (m.function, dict(m.options), m.better, m.of)
@@ -121,6 +125,33 @@ def _check_protocols(first: Report, other: Report) -> None:
       f'{first.folder} and {other.folder} cannot be in one table: both say protocol {a.id!r}, '
       f'but {", ".join(changed)} differ, as versions of the library do; evaluate one of them again'
     )
+
+
+def _check_pictures(first: Report, other: Report) -> None:
+  """Raises ReportError if the test pictures, of equal names, were cut or resized differently.
+
+  Reports of earlier versions may not say how a picture became a square (`Protocol.crop` is '');
+  the pictures that both reports keep then decide.
+  """
+  mine, theirs = ({e.index: e.truth for e in _kept(r)} for r in (first, other))
+  both = sorted(mine.keys() & theirs.keys())
+  for index in both:
+    if not np.array_equal(mine[index], theirs[index]):
+      raise ReportError(
+        f'{first.folder} and {other.folder} cannot be in one table: their image {index} is not the '
+        'same picture: other files, or another crop or kernel; evaluate both on the same images'
+      )
+  silent = [r for r in (first, other) if not r.results.protocol.crop]
+  if silent and not both:
+    raise ReportError(
+      f'{silent[0].folder}, of an earlier version, does not say how its images were cropped, and '
+      'the two reports keep no picture in common that would show it: evaluate it again'
+    )
+
+
+def _kept(r: Report) -> list[Example]:
+  """The pictures of a report."""
+  return [*r.results.examples, *r.results.cases]
 
 
 def _files(r: Report) -> dict[tuple[Bin, int], tuple[str, float]]:

@@ -89,7 +89,6 @@ class ImagesSpec:
     own_masks: bins that have masks of their own keep them; False: all bins use `masks`.
     invert: the holes of mask files are black.
     seed: of the masks.
-    crop: how the system's config cuts squares; used where the protocol leaves it open.
     data_dir: of tfds.
   """
 
@@ -103,7 +102,6 @@ class ImagesSpec:
   own_masks: bool = True
   invert: bool = False
   seed: int = SEED
-  crop: str = ''
   data_dir: str = ''
 
   @classmethod
@@ -129,7 +127,6 @@ class ImagesSpec:
       size=data.get('size'),
       count=given.get('count'),
       masks=given.get('masks') or None,
-      crop=data.get('crop', ''),
       data_dir=data.get('data_dir', ''),
     )
 
@@ -164,7 +161,7 @@ class ImagesSpec:
       self.split,
       size=side,
       count=count,
-      **protocol.image_options(self.crop),
+      **protocol.image_options,
       data_dir=self.data_dir,
     )
     holes = sets.make(

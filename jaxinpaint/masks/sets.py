@@ -94,6 +94,11 @@ def make(
     elif invert:
       raise ValueError(f'only mask files can be inverted, not masks drawn as {sampler.name!r}')
     else:
+      if draw.has_share(sampler):
+        logging.warning(
+          'masks %s are drawn with the shares of the bins (%s %%), not with their own',
+          sampler.name, ', '.join(b.label for b in shared),
+        )  # fmt: skip
       for b in map(_plain, shared):
         made[b] = draw.in_range(sampler, b.low, b.high, height, width, seed)
   for b in bins:
@@ -122,15 +127,22 @@ def sampler_of(spec: Any) -> data_masks.MaskSampler:
   return data_masks.make(spec)
 
 
-def name_of(spec: Any) -> str:
-  """What to call the masks of a specification in a report; the bins stand for the area."""
+def name_of(spec: Any, *, own: bool = False) -> str:
+  """What to call the masks of a specification in a report; the bins stand for the area.
+
+  Args:
+    spec: as of `make`.
+    own: the masks are a bin's own, whose exact share is kept: 'center:0.25' and not 'center'.
+  """
   if not spec:  # every bin of the protocol has its own
     return ''
   sampler = sampler_of(spec)
+  if hasattr(sampler, 'share') and not (own and draw.has_share(sampler)):
+    return sampler.kind.partition(':')[0]
   if isinstance(sampler, data_masks.FileMasks):
     frozen = manifest.read(sampler.path)
     if frozen:  # the same masks as if they were drawn, and the same hash
-      name = name_of(frozen.spec)
+      name = name_of(frozen.spec, own=own)
       return name if frozen.seed == 0 else f'{name}, frozen with seed {frozen.seed}'
     return f'{"pairs" if sampler.paired else "folder"}:{sampler.path}'
   return with_area(sampler, None).name
@@ -190,20 +202,20 @@ def _from_files(
 
 @dataclasses.dataclass(frozen=True)
 class _Files:
-  """Reads mask files at one size; `square`: their centre squares, as images are cropped."""
+  """Reads mask files at one size; `crop`: the part of them that `data.resizing.square` takes."""
 
   paths: Sequence[str]
   height: int
   width: int
   invert: bool = False
-  square: bool = False
+  crop: str = 'resize'
 
   def read(self, k: int) -> np.ndarray:
-    if not self.square:
+    if self.crop == 'resize':
       return read_mask(self.paths[k], self.height, self.width, invert=self.invert, warn=None)
     mask = read_mask(self.paths[k], invert=self.invert, warn=None)
     h, w = mask.shape
-    side = min(h, w)
+    side = min(h, w, *((self.width,) if self.crop == 'window' else ()))
     top, left = (h - side) // 2, (w - side) // 2
     mask = mask[top : top + side, left : left + side]
     return cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_NEAREST)
@@ -311,8 +323,8 @@ def _paired(
   same_name = isinstance(files, data_masks.PairMasks)
   pairs = mask_folders.pairs(files.path, files.paths, same_name)
   order = [pairs.find(images.path(i), files.variant) for i in range(len(images))]
-  square = getattr(images, 'crop', 'resize') != 'resize'
-  masks = _Files(files.paths, height, width, files.invert, square)
+  crop = getattr(images, 'crop', 'resize')
+  masks = _Files(files.paths, height, width, files.invert, crop)
   shares = np.array([masks.read(k).mean() for k in order])
   result: dict[Bin, Callable[[int], np.ndarray | None]] = {}
   for b in map(_plain, bins):

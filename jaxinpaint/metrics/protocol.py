@@ -89,8 +89,9 @@ class Protocol:
       of the network is measured as it is.
     round_to_uint8: outputs are rounded to 8 bits; metrics get uint8.
     metrics: columns of the tables.
-    crop: how an image becomes a square: 'center' (the centre square) or 'resize' (the whole image,
-      with another aspect ratio); '': as the system's config says.
+    crop: how an image becomes a square, of `data.resizing.CROPS`: the same for every system, since
+      another part of the picture is another test. '' only in reports of earlier versions, where the
+      system's config decided.
     resize: kernel that resizes images to `size`, of `data.resizing.KERNELS`.
     rounding: to 8 bits: 'nearest', or 'truncate' for sources that cast without rounding.
     samples: how many outputs of one image and hole the source draws.
@@ -106,7 +107,7 @@ class Protocol:
   composite: bool
   round_to_uint8: bool
   metrics: tuple[Metric, ...]
-  crop: str = ''
+  crop: str = 'center'
   resize: str = 'area'
   rounding: str = 'nearest'
   samples: int = 1
@@ -148,14 +149,10 @@ class Protocol:
     """The metrics that need a network of features."""
     return tuple(m for m in self.metrics if m.is_deep)
 
-  def image_options(self, crop: str = '') -> dict[str, str]:
-    """Keyword arguments of `data.pipeline.evaluation_set`, which prepares the images.
-
-    Args:
-      crop: of the system's config; used if the protocol has none.
-    """
-    own = self.crop or ('resize' if crop == 'resize' else 'center')
-    return {'crop': own, 'resize': self.resize}
+  @property
+  def image_options(self) -> dict[str, str]:
+    """Keyword arguments of `data.pipeline.evaluation_set`, which prepares the images."""
+    return {'crop': self.crop, 'resize': self.resize}
 
   def check_size(self, height: int, width: int) -> None:
     """Raises ValueError if its metrics cannot measure images of this size."""

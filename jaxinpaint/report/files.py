@@ -189,7 +189,10 @@ def to_json(
       'skipped': [{'file': file, 'why': why} for file, why in results.skipped],
     },
     'masks': {'name': results.masks, 'seed': results.seed, 'sha256': results.mask_sha256},
-    'bins': [dataclasses.asdict(b) | {'label': b.label} for b in results.bins],
+    'bins': [
+      dataclasses.asdict(b) | {'label': b.label, 'drawn': results.hole_share(b)}
+      for b in results.bins
+    ],
     'predictors': [{'name': n, 'kind': results.kind(n)} for n in results.predictors],
     'baseline': results.baseline,
     'environment': dict(environment),

@@ -25,6 +25,7 @@ from jaxinpaint.report.tables import (
   bin_title,
   columns,
   count_text,
+  drawn_text,
   heading,
   interval_text,
   mean_text,
@@ -193,6 +194,7 @@ def _bin(stats: Statistics, b: Bin, published: Sequence[Published]) -> dict[str,
     rows.append(_Row(curves.key(k), name, [*cells, _Cell(count, count.split()[0])]))
   return dict(
     title=bin_title(b),
+    drawn=drawn_text(results, b),
     metrics=metrics,
     rows=rows,
     published=papers.of_bin(published, b, metrics),

@@ -185,6 +185,11 @@ class Results:
     wanted = (predictor, bin, metric)
     return next((v for v in self.set_values if (v.predictor, v.bin, v.metric) == wanted), None)
 
+  def hole_share(self, bin: Bin) -> tuple[float, float, float] | None:
+    """(mean, least, largest) share of the holes that were drawn for a bin; None without images."""
+    shares = list({r.index: r.hole_share for r in self.records if r.bin == bin}.values())
+    return (float(np.mean(shares)), min(shares), max(shares)) if shares else None
+
   def kind(self, predictor: str) -> str:
     """'system', 'fill' or 'files'."""
     return self.kinds.get(predictor) or ('fill' if predictor in _FILLS else 'system')

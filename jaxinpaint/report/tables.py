@@ -92,7 +92,7 @@ def terminal_table(
     for method, given in papers.of_bin(published, b, metrics):
       rows.append([f'* {method}', *(given.get(m.name, '–') for m in metrics), '–'])
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))]
-    lines = [bin_title(b)]
+    lines = [f'{bin_title(b)}{_in_brackets(drawn_text(results, b))}']
     for k, row in enumerate(rows):
       cells = [row[0].ljust(widths[0])]
       cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
@@ -114,6 +114,19 @@ def terminal_table(
 def bin_title(bin: Bin) -> str:
   """'hole 10-20 %', or the bin's own name."""
   return bin.name or f'hole {bin.label} %'
+
+
+def drawn_text(results: Results, bin: Bin) -> str:
+  """'drawn: 15.1 % on average, 10.0 to 20.0': the holes that were met, not those asked for."""
+  share = results.hole_share(bin)
+  if share is None:
+    return ''
+  mean, low, high = (f'{100 * x:.1f}' for x in share)
+  return f'drawn: {mean} %' if low == high else f'drawn: {mean} % on average, {low} to {high}'
+
+
+def _in_brackets(text: str) -> str:
+  return f' ({text})' if text else ''
 
 
 def _terminal_cell(stats: Statistics, name: str, b: Bin, metric: Metric) -> str:
@@ -244,7 +257,9 @@ def markdown(
   lines += [f'- {key}: {value}' for key, value in results.notes.items()]
   for b in results.bins:
     title = bin_title(b)
-    lines += ['', f'## {title[0].upper()}{title[1:]}', '', *_main_table(stats, b, published)]
+    lines += ['', f'## {title[0].upper()}{title[1:]}', '']
+    lines += [f'Holes {drawn_text(results, b)}.', ''] if results.hole_share(b) else []
+    lines += [*_main_table(stats, b, published)]
     lines += _difference_table(stats, b)
     if b in pictures:
       lines += ['', f'![input, mask, outputs, truth]({pictures[b]})']

@@ -61,7 +61,7 @@ def cells(results: Results, dataset: str, size: int) -> list[Cell]:
             'dataset': dataset,
             'holes': kind,
             'percent': percent,
-            'masks': sets.name_of(b.masks),
+            'masks': sets.name_of(b.masks, own=True),
             'metric': metric.name,
             'of': of,
             'mean': s.mean if math.isfinite(s.mean) else None,

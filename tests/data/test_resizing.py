@@ -89,6 +89,12 @@ def test_crops():
   wide[:, 15:35] = 200  # (51 - 20) // 2 = 15
   for kernel in resizing.KERNELS:
     assert (resizing.square(wide, 20, kernel=kernel) == 200).all()
+  window = resizing.square(wide, 10, crop='window')  # its own pixels, at their own scale
+  top, left = ((n - 10) // 2 for n in wide.shape[:2])
+  np.testing.assert_array_equal(window, wide[top : top + 10, left : left + 10])
+  np.testing.assert_array_equal(
+    resizing.square(wide, 50, crop='window'), resizing.square(wide, 50, crop='center')
+  )
   whole = resizing.square(wide, 20, crop='resize', kernel='bilinear_antialias')
   assert whole[0, 0, 0] == 0 and whole[0, 10, 0] == 200
 

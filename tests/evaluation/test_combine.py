@@ -92,6 +92,27 @@ def test_reports_of_other_things_are_refused(two, tmp_path):
   assert 'but composite differ' in refused(protocol=dataclasses.replace(PROTOCOL, composite=False))
 
 
+def test_pictures_that_were_cut_differently_are_refused(two, tmp_path):
+  a = two[0]
+
+  def report(name, crop, change=0, **fields):
+    protocol = dataclasses.replace(PROTOCOL, crop=crop)
+    results = make({'theirs': 2.0}, protocol=protocol, **fields)
+    cut = [dataclasses.replace(e, truth=e.truth + np.uint8(change)) for e in results.examples]
+    return files.write(dataclasses.replace(results, examples=cut), tmp_path / name, measured_on={})
+
+  with pytest.raises(files.ReportError, match='but crop differ'):
+    join([a, report('squashed', 'resize')])
+  with pytest.raises(files.ReportError, match='their image 0 is not the same picture'):
+    join([a, report('elsewhere', 'center', change=1)])
+  # Reports of earlier versions do not say the crop: their pictures do.
+  assert 'theirs' in join([a, report('old', '')]).results.predictors
+  with pytest.raises(files.ReportError, match='their image 0 is not the same picture'):
+    join([a, report('old_squashed', '', change=1)])
+  with pytest.raises(files.ReportError, match='does not say how its images were cropped'):
+    join([a, report('old_bare', '', examples=0)])
+
+
 def test_data_sets_of_two_names(two, tmp_path):
   other = written(tmp_path, 'c', {'theirs': 2.0}, dataset='folder:/elsewhere/photos/')
   with pytest.raises(files.ReportError, match='--any_dataset_name'):

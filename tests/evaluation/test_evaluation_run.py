@@ -19,6 +19,7 @@ from jaxinpaint import arrays, systems
 from jaxinpaint.cli import evaluation as command
 from jaxinpaint.cost import resources
 from jaxinpaint.evaluation import classical, watch
+from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.spec import ImagesSpec
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
@@ -233,6 +234,7 @@ def test_a_protocol_brings_its_own_images_and_holes(toy, weights, folder):
   """The config's holes and counts were chosen for the protocol that it names."""
   given = toy_config()
   given.evaluation = dict(protocol='seed000', masks='strokes', count=5)
+  given.data.crop = 'resize'  # of the training: every system is measured on the same pictures
   own = command.prepare(request(weights, folder), given).spec
   assert (own.on.images.crop, own.on.images.resize) == ('center', 'area')
   assert own.on.count == 5 and own.on.masks_name == 'strokes'
@@ -240,6 +242,21 @@ def test_a_protocol_brings_its_own_images_and_holes(toy, weights, folder):
   assert (survey.on.images.crop, survey.on.images.resize) == ('center', 'bilinear_antialias')
   assert survey.on.count == 1000 and survey.on.masks_name == ''
   assert [b.label for b in survey.on.masks] == [b.name for b in protocols.get('survey').bins]
+
+
+def test_the_report_says_the_share_that_was_drawn(toy, weights, folder):
+  """The bins of seed000 decide the shares, whatever share was asked for."""
+  ask = request(weights, folder, masks='center:0.25', bins=['10-20'], count=3, fills=['mean'])
+  spec = command.prepare(ask).spec
+  assert spec.on.masks_name == 'center'
+  results = evaluate(spec, progress=False)
+  (b,) = results.bins
+  shares = [spec.on.masks[b](i).mean() for i in sorted({r.index for r in results.records})]
+  mean, low, high = results.hole_share(b)
+  np.testing.assert_allclose((mean, low, high), (np.mean(shares), min(shares), max(shares)))
+  assert 0.1 < low < high <= 0.2
+  said = f'drawn: {100 * mean:.1f} % on average, {100 * low:.1f} to {100 * high:.1f}'
+  assert f'hole 10-20 % ({said})' in tables.terminal_table(results)
 
 
 def test_several_systems_and_their_names(toy, weights, folder, tmp_path):

@@ -236,7 +236,7 @@ def test_a_cell_is_the_mean_over_the_drawn_images(made, folder):
   document, _ = made
   drawn = study_images.draw(sources.make(f'folder:{folder}', ''), 2, 0)
   assert document['datasets']['celeba']['names'] == study_images.names_of(drawn)
-  options = protocols.get('survey').image_options()
+  options = protocols.get('survey').image_options
   images = pipeline.evaluation_set(drawn, size=SIDE, **options)
   psnr = []
   for i in range(2):

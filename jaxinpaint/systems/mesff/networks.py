@@ -17,7 +17,9 @@ Differs from the paper, where the paper contradicts itself or cannot be built as
   - eq. 3: "built on an activation and two linear layers, independent of the input query" allows two
     readings. Here key and value are small networks applied to the feature. In the other one they
     are matrices that such networks make (`attention_memory='matrix'`), and attention is linear in
-    the feature.
+    the feature. Trained here alike, once each (500 steps of 8 at 64 px, width 16, 2 blocks, L1
+    alone, one seed), both have on 152 held-out photographs, in holes of 10-20 / 20-40 / 40-60 %:
+    'mlp' 16.03 / 15.86 / 15.29 dB of the hole, 'matrix' 16.38 / 15.88 / 15.40;
   - MESFF resizes its feature to `attention_size` and back, because key and value have a fixed size;
   - eq. 8: the gate is 1 - k, normalised as in AOT-GAN's code (`gate_norm='none'`: as in the text);
   - eq. 9 and 10: 1x1 convolutions make the one-channel map and bring the widths together;
