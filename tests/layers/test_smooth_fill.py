@@ -8,6 +8,7 @@ from jaxinpaint.layers.smooth_fill import (
   depth_to_space,
   smooth_fill,
   space_to_depth,
+  standardisation,
 )
 
 fill = jax.jit(smooth_fill, static_argnames='sweeps')
@@ -48,6 +49,19 @@ def test_a_constant_and_a_slope_are_continued():
 def test_where_nothing_is_known_it_is_0():
   image, mask = picture()
   np.testing.assert_array_equal(fill(image, np.ones_like(mask)), np.zeros_like(image))
+
+
+def test_standardised_known_pixels_have_mean_0_and_a_quarter_of_deviation():
+  image, mask = picture()
+  mean, scale = standardisation(np.where(mask == 1, np.float32(np.nan), image), mask)
+  assert mean.shape == (2, 1, 1, 3) and scale.shape == (2, 1, 1, 1)
+  for i in range(2):
+    known = ((image[i] - mean[i]) / scale[i])[mask[i, ..., 0] == 0]
+    np.testing.assert_allclose(known.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(known.std(), 0.25, rtol=1e-5)
+  for known in (np.zeros_like(mask), np.ones_like(mask)):  # a flat picture; nothing is known
+    mean, scale = standardisation(0 * image, known)
+    assert not mean.any() and (scale == np.float32(0.04) / 0.25).all()
 
 
 def test_depth_to_space_undoes_space_to_depth():

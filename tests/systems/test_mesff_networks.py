@@ -189,7 +189,8 @@ def test_bad_sizes_and_switches_are_named():
 @pytest.mark.parametrize('stem', [1, 2])
 def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
   image, mask = picture(40 * stem)
-  model = SMALL | dict(stem=stem, fill='smooth', norm='none', encoder_skips=stem == 2)
+  model = SMALL | dict(stem=stem, fill='smooth', norm='none')
+  model |= dict(encoder_skips=stem == 2, standardise=stem == 1)
   generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
   filled.check_start(generator, image, mask, [('dec2',), ('ifkpb', 'kernels')])
 
@@ -206,6 +207,22 @@ def test_a_stem_works_on_squares_of_pixels():
   for switch in (dict(fill='blur'), dict(norm='group')):
     with pytest.raises(ValueError, match='must be'):
       shapes(**SMALL, **switch)
+  with pytest.raises(ValueError, match="standardise=True needs fill='smooth'"):
+    shapes(**SMALL, standardise=True)
+
+
+def test_standardised_pictures_of_any_light_and_contrast_are_completed_alike():
+  image, mask = picture(40)
+  model = SMALL | dict(fill='smooth', norm='none', standardise=True)
+  generator = networks.Generator(**model)
+  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  shaken = jax.tree.map(
+    lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
+  )
+  run = jax.jit(lambda image: generator.apply(shaken, image, mask)['raw'])
+  out, fill = run(0.3 * image + 0.3), jax.jit(generator.apply)(variables, image, mask)['raw']
+  np.testing.assert_allclose(out, run(0.2 * image + 0.5), atol=1e-4)
+  assert np.abs(out - fill).max() > 0.01  # the network has changed something
 
 
 def picture(side):

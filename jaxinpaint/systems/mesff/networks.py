@@ -45,6 +45,7 @@ from jaxinpaint.layers.smooth_fill import (
   depth_to_space,
   smooth_fill,
   space_to_depth,
+  standardisation,
 )
 
 MULTIPLE = 4  # sides of the image: the bottleneck has a quarter of the resolution ...
@@ -174,6 +175,8 @@ class Generator(nn.Module):
     fill: 'none' as published; 'smooth': the hole of the input holds a smooth fill, the
       network's image is added to it before filtering, and the kernels to the kernel that changes
       nothing. Untrained, it gives the fill.
+    standardise: with a fill, the network works on pictures whose known pixels have mean 0 and
+      deviation 1/4 (`layers.smooth_fill.standardisation`), and its result is brought back.
     norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation
       but in the gates. Instance norms take the absolute colour away.
     encoder_skips: add FIIFB's encoder features to its decoder's of the same size.
@@ -199,6 +202,7 @@ class Generator(nn.Module):
   sfi_residual_scale: float = 1.0
   stem: int = 1
   fill: Literal['none', 'smooth'] = 'none'
+  standardise: bool = False
   norm: Literal['instance', 'none'] = 'instance'
   encoder_skips: bool = False
   remat: bool = False
@@ -232,6 +236,8 @@ class Generator(nn.Module):
       raise ValueError(f"bottleneck {self.bottleneck!r} must be 'sfi', 'none' or 'resnet'")
     if self.fill not in ('none', 'smooth'):
       raise ValueError(f"fill {self.fill!r} must be 'none' or 'smooth'")
+    if self.standardise and self.fill == 'none':
+      raise ValueError("standardise=True needs fill='smooth': tanh has a range of its own")
     if self.norm not in ('instance', 'none'):
       raise ValueError(f"norm {self.norm!r} must be 'instance' or 'none'")
     init = last = dict(kernel_init=self.kernel_init, dtype=self.dtype)
@@ -239,8 +245,12 @@ class Generator(nn.Module):
     normed = (lambda y: nn.relu(instance_norm(y))) if self.norm == 'instance' else nn.relu
 
     x, fill = image * (1 - mask), None
+    mean, scale = 0.0, 1.0
     if self.fill == 'smooth':
-      x = fill = smooth_fill(2 * image - 1, mask)
+      x = 2 * image - 1
+      if self.standardise:
+        mean, scale = standardisation(x, mask)
+      x = fill = smooth_fill((x - mean) / scale, mask)
       last = init | dict(kernel_init=nn.initializers.zeros)
     x = space_to_depth(jnp.concatenate([x, mask], -1).astype(self.dtype), stem)
     reach = 3 if stem == 1 else 1  # 3x3 squares reach as far as 7x7 pixels
@@ -285,7 +295,10 @@ class Generator(nn.Module):
     if len(self.filter_rates) > 1:
       merge = Conv(3, 3, padding=1, kernel_init=self.kernel_init, name='merge_rates')
       y = merge(y)
-    outputs['out'] = (jnp.tanh(y) + 1) / 2 if fill is None else clip_with_gradient((y + 1) / 2)
+    if fill is None:
+      outputs['out'] = (jnp.tanh(y) + 1) / 2
+    else:
+      outputs['out'] = clip_with_gradient((y * scale + mean + 1) / 2)
     return outputs
 
   def _blocks(self, init: dict) -> list:
