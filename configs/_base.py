@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxinpaint import systems
+from jaxinpaint.metrics import protocols
 from jaxinpaint.training import config as config_lib
 
 VARIANTS = ('quicktest',)
@@ -54,6 +55,19 @@ def finish(config: ConfigDict, variant: str = '') -> ConfigDict:
   return config
 
 
+def measured_by(config: ConfigDict, protocol: str, best: str = 'psnr') -> None:
+  """The evaluation of a paper: its protocol with the protocol's own holes and count of images.
+
+  Args:
+    config: is changed.
+    protocol: its id.
+    best: the metric of the protocol, larger being better, that chooses the best checkpoint.
+  """
+  chosen = protocols.get(protocol)
+  config.evaluation.update(dict(protocol=protocol, masks=chosen.masks, count=chosen.count))
+  config.checkpoint.best = best
+
+
 def places2(config: ConfigDict) -> None:
   """Places365-Standard at 256 px (Zhou et al., 2018); tfds prepares it without TensorFlow."""
   config.data.source = 'tfds:places365_small'
@@ -61,12 +75,12 @@ def places2(config: ConfigDict) -> None:
   config.data.eval_split = 'validation'
 
 
-def celeba(config: ConfigDict) -> None:
+def celeba(config: ConfigDict, crop: str = 'center') -> None:
   """CelebA, aligned 178 x 218 faces (Liu et al., 2015): centre square, resized."""
   config.data.source = 'tfds:celeb_a'
   config.data.split = 'train'
   config.data.eval_split = 'test'
-  config.data.crop = 'center'
+  config.data.crop = crop
 
 
 def adam(learning_rate: float, b1: float, b2: float, **others: Any) -> ConfigDict:

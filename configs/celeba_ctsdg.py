@@ -10,6 +10,5 @@ from jaxinpaint.configs import _base, places2_ctsdg
 
 def get_config(variant=''):
   config = places2_ctsdg.get_config()
-  _base.celeba(config)
-  config.data.crop = 'resize'  # the code's centre square is commented out
+  _base.celeba(config, crop='resize')  # the code's centre square is commented out
   return _base.finish(config, variant)

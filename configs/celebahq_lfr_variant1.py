@@ -2,7 +2,8 @@
 
   jaxinpaint train --config celebahq_lfr_variant1 --workdir runs/celebahq_lfr_variant1
 
-As configs/celebahq_lfr.py otherwise. Result here: not trained here.
+As configs/celebahq_lfr.py otherwise. Published (table 2): PSNR 34.364, SSIM 0.959, FID 33.357.
+Result here: not trained here.
 """
 
 from jaxinpaint.configs import _base, celebahq_lfr

@@ -33,4 +33,5 @@ def get_config(variant=''):
   config.data.workers = 4  # O
   config.training.steps = 1_000_000
   config.checkpoint.keep_every = 10_000
+  _base.measured_by(config, 'aotgan')
   return _base.finish(config, variant)

@@ -30,4 +30,5 @@ def get_config(variant=''):
   config.data.masks = 'irregular'  # the published runs used NVIDIA's files: 'folder:PATH'
   config.data.workers = 4
   config.training.steps = sum(config.phases.values())
+  _base.measured_by(config, 'edgeconnect', best='psnr_gray')
   return _base.finish(config, variant)

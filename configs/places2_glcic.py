@@ -5,7 +5,8 @@
 
 Data: docs/data.md (places365_small). P marks the paper, "code" otenim/GLCIC-PyTorch, O what we
 chose. The paper took crops of images whose short side was 256 to 384 pixels; this set has 256 x
-256. Result here: not trained here.
+256. The paper has a user study and no numbers, so it is measured by seed000 as the other systems
+here. Result here: not trained here.
 """
 
 from jaxinpaint.configs import _base

@@ -3,7 +3,8 @@
   jaxinpaint train --config places2_glcic_tf --workdir runs/places2_glcic_tf
   jaxinpaint evaluate --workdir runs/places2_glcic_tf
 
-Data: docs/data.md (places365_small). "code" marks shinseung428/GlobalLocalImageCompletion_TF, O our
+Data: docs/data.md (places365_small); as in the survey, the set's test images train, and it is
+measured by the survey's protocol. "code" marks shinseung428/GlobalLocalImageCompletion_TF, O our
 choice. As released, fakes and reals are judged by different output layers, and the discriminator
 stands still in the joint phase: `--config.model.separate_heads=False` and
 `--config.loss.discriminator_in_joint=True` mend both. Result here: not trained here; no weights are
@@ -12,8 +13,8 @@ published.
 
 from jaxinpaint.configs import _base
 
-# O: of the survey's training set, Places2's 328,500 test images, in batches of 16. The code counts
-# epochs: 100 of the generator, 1 of the discriminator, up to 400 of both losses.
+# Steps of one pass over the survey's training set, Places2's 328,500 test images, in batches of 16.
+# The code counts epochs: 100 of the generator, 1 of the discriminator, up to 400 of both losses.
 EPOCH = 328_500 // 16
 
 
@@ -32,6 +33,7 @@ def get_config(variant=''):
   config.phases.completion = 100 * EPOCH
   config.phases.discriminator = EPOCH
   config.phases.joint = 400 * EPOCH
+  config.data.split = 'test'  # the survey's
   config.data.size = 256
   config.data.batch_size = 16  # code
   config.data.crop = 'center'  # code: the central three quarters, resized
@@ -42,4 +44,5 @@ def get_config(variant=''):
   )
   config.data.workers = 4
   config.training.steps = 501 * EPOCH
+  _base.measured_by(config, 'survey')
   return _base.finish(config, variant)

@@ -10,6 +10,8 @@ published: import EdgeModel_gen.pth and InpaintingModel_gen.pth into a workdir o
   --config.init_from=FILE --config.phases.edge=0 --config.phases.inpainting=0
   --config.phases.joint=0 --config.training.steps=1000000
 
+Measured by seed000, the main paper's comparison, whose metrics are those of JPGNet's code.
+
 Data: docs/data.md (places365_small). Numbers are those of the released configuration; O marks ours.
 Result here: not trained here; the published weights are imported by `jaxinpaint weights
 import jpgnet KPN1.pth KPN2.pth EdgeModel_gen.pth InpaintingModel_gen.pth OUT`.
@@ -32,4 +34,5 @@ def get_config(variant=''):
   config.data.masks = 'irregular'  # O: the published runs used NVIDIA's files: 'folder:PATH'
   config.data.workers = 4
   config.training.steps = sum(config.phases.values())
+  _base.measured_by(config, 'seed000')
   return _base.finish(config, variant)

@@ -24,4 +24,5 @@ def get_config(variant=''):
   config.data.masks = 'irregular'  # the published runs used NVIDIA's files: 'folder:PATH'
   config.data.workers = 4
   config.training.steps = 350_000
+  _base.measured_by(config, 'edgeconnect', best='psnr_gray')
   return _base.finish(config, variant)

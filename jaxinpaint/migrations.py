@@ -111,8 +111,13 @@ def remove(field: str, unused: Any, reason: str) -> Callable[[dict[str, Any]], N
 MIGRATIONS: tuple[Migration, ...] = (
   # 1: configs have versions. Before, the critic had no size of its own but used the structure's.
   Migration(1, set_default('model.critic_size', lambda c: c['model']['size']), system='lfr'),
+  # 2: keys of LFR's attention are all cells outside the hole, and its stand-in has a switch.
+  Migration(2, set_default('model.attention_keys', 'clear'), system='lfr'),
+  Migration(
+    2, set_default('model.stand_in', lambda c: not c['model']['stylegan_file']), system='lfr'
+  ),
 )
-VERSION = 1
+VERSION = 2
 
 
 def migrate(stored: Mapping[str, Any], defaults: Callable[[str], ConfigDict]) -> ConfigDict:

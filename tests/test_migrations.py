@@ -141,6 +141,17 @@ def test_critics_from_before_their_own_size_were_of_the_structures_size():
   assert migrate(config, systems.default_config).model.critic_size == 128
 
 
+def test_lfr_of_before_keeps_its_attention_keys_and_its_stand_in():
+  config = systems.default_config('lfr')
+  assert (config.model.attention_keys, config.model.stand_in) == ('known', False)
+  for file, stand_in in (('', True), ('stylegan2.pt', False)):
+    old = config.copy_and_resolve_references()
+    del old.model.attention_keys, old.model.stand_in
+    old.version, old.model.stylegan_file = 1, file
+    model = migrate(old, systems.default_config).model
+    assert (model.attention_keys, model.stand_in) == ('clear', stand_in)
+
+
 def test_a_config_of_another_version_does_not_train():
   config = config_lib.base('mesff')
   config.version = 0

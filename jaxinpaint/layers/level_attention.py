@@ -17,6 +17,7 @@ from jax import lax
 from jaxinpaint.layers import placement
 
 Form = Literal['plain', 'blocks']
+KeyRule = Literal['known', 'clear']  # see `valid_keys`
 
 PLAIN_ELEMENTS = 2**22  # up to this many scores of one image are held at once
 BLOCK_ELEMENTS = 2**22  # scores in a block
@@ -36,30 +37,40 @@ def pool_mask(mask: jax.Array, height: int, width: int) -> jax.Array:
   return nn.max_pool(mask.astype(jnp.float32), size, size)
 
 
-def valid_keys(cells: jax.Array) -> jax.Array:
-  """bool[B,N]: which cells may be used.
-
-  Cells whose 3x3 neighbourhood has no hole. If an image has none, cells without a hole. If it has
-  none of these either, no cell.
+def valid_keys(cells: jax.Array, rule: KeyRule = 'known') -> jax.Array:
+  """bool[B,N]: which cells may be used; none in an image that is hole in every cell.
 
   Args:
     cells: f32[B,h,w,1], 1 = hole, of `pool_mask`.
+    rule: 'known': cells without a hole, as the paper says. 'clear': cells whose 3x3 neighbourhood
+      has no hole (HiFill's rule), so that no key has seen the hole; in an image without such cells
+      as 'known'. Of a coarse level few are left.
+
+  Raises:
+    ValueError: an unknown rule.
   """
+  if rule not in ('known', 'clear'):
+    raise ValueError(f"rule {rule!r} of the keys must be 'known' or 'clear'")
   b = cells.shape[0]
-  near = nn.max_pool(cells, (3, 3), (1, 1), 'SAME').reshape(b, -1) == 0
   own = cells.reshape(b, -1) == 0
+  if rule == 'known':
+    return own
+  near = nn.max_pool(cells, (3, 3), (1, 1), 'SAME').reshape(b, -1) == 0
   return jnp.where(near.any(1, keepdims=True), near, own)
 
 
-def scores(features: jax.Array, mask: jax.Array, scale: float = 10.0) -> jax.Array:
+def scores(
+  features: jax.Array, mask: jax.Array, scale: float = 10.0, rule: KeyRule = 'known'
+) -> jax.Array:
   """f32[B,N,N], [query, key]: softmax over valid keys of scale * cosine of 3x3 patches.
 
   Args:
     features: [B,h,w,C], N = h * w.
     mask: f32[B,H,W,1], 1 = hole, H and W multiples of h and w.
     scale: of the cosines.
+    rule: which cells are keys.
   """
-  keys, valid = _keys(features, mask)
+  keys, valid = _keys(features, mask, rule)
   return jax.vmap(functools.partial(_softmax, scale=scale))(keys, keys, valid)
 
 
@@ -69,6 +80,7 @@ def fill(
   mask: jax.Array,
   *,
   scale: float = 10.0,
+  rule: KeyRule = 'known',
   form: Form | None = None,
 ) -> jax.Array:
   """Fills the holes of `shallow`: each cell is the mean of its cells, weighted by the scores.
@@ -78,6 +90,7 @@ def fill(
     shallow: [B,rh,rw,D] of a shallow level: each place of the grid has a cell of r x r.
     mask: f32[B,H,W,1], 1 = hole, at any multiple of the shallow size.
     scale: of the cosines; larger values let fewer cells count.
+    rule: which cells are keys.
     form: 'plain' holds all N^2 scores of an image, 'blocks' those of some queries at a time, and
       computes them again for the gradient; None: chosen by their number.
 
@@ -85,7 +98,7 @@ def fill(
     f32[B,rh,rw,D], equal to `shallow` outside the (pooled) hole. If every cell is hole: 0.
 
   Raises:
-    ValueError: sizes that do not divide each other, or an unknown form.
+    ValueError: sizes that do not divide each other, an unknown form or rule.
   """
   b, h, w, _ = features.shape
   height, width, d = shallow.shape[1:]
@@ -96,7 +109,7 @@ def fill(
   r = height // h
   shallow = shallow.astype(jnp.float32)
   cells = shallow.reshape(b, h, r, w, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * w, -1)
-  keys, valid = _keys(features, mask)
+  keys, valid = _keys(features, mask, rule)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
   run = functools.partial(_attend if form == 'plain' else _attend_by_blocks, scale=scale)
   filled = placement.map_images(lambda one: run(*one), (keys, valid, cells))
@@ -105,7 +118,7 @@ def fill(
   return shallow * (1 - hole) + filled * hole
 
 
-def _keys(features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _keys(features: jax.Array, mask: jax.Array, rule: KeyRule) -> tuple[jax.Array, jax.Array]:
   """Normalised 3x3 patches f32[B,N,9C], zeros beyond the border, and bool[B,N]."""
   x = features.astype(jnp.float32)
   b, h, w, _ = x.shape
@@ -116,7 +129,7 @@ def _keys(features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
   # The square root has no derivative at 0, where the length is not used.
   above = square > _LEAST_LENGTH**2
   patches *= jnp.where(above, lax.rsqrt(jnp.where(above, square, 1.0)), 1 / _LEAST_LENGTH)
-  return patches, valid_keys(pool_mask(mask, h, w))
+  return patches, valid_keys(pool_mask(mask, h, w), rule)
 
 
 def _softmax(queries: jax.Array, keys: jax.Array, valid: jax.Array, *, scale: float) -> jax.Array:

@@ -169,17 +169,19 @@ def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]
     if r['metric'] == known.published and r['dataset'] in labels and r['method'] in f['methods']:
       printed.setdefault(r['method'], []).append(float(r['value']))
   means = {m: sum(v) / len(v) for m, v in printed.items()}
-  best = min(means, key=means.get)
-  text = (
-    f'{f["title"]}: published, {best} ({resources.shown(known.name, means[best])} {known.unit}).'
-  )
+  least = min(means.values())
+  best = [m for m in means if means[m] == least]
+  shown = resources.shown(known.name, least)
+  text = f'{f["title"]}: published, {" and ".join(best)} ({shown} {known.unit}).'
   costs = (document['resources'] or {}).get('resources', {})
   mine: dict[str, float] = {}
   for m in f['methods']:
     values = [
       costs[r['resources']][known.name]
       for r in document['rows']
-      if r['method'] == m and known.name in costs.get(r['resources'], {})
+      if r['method'] == m
+      and r['dataset'] in f['datasets']
+      and known.name in costs.get(r['resources'], {})
     ]
     if values:
       mine[m] = sum(values) / len(values)
@@ -192,7 +194,7 @@ def _least(f: Mapping[str, Any], document: Mapping[str, Any], missing: list[str]
       'sentence': f'{text} Not checked here: missing {"; ".join(why)}.',
     }
   own = min(mine, key=mine.get)
-  same = 'the same' if own == best else 'another'
+  same = 'the same' if own in best else 'another'
   shown = resources.shown(known.name, mine[own])
   return {
     'published': means,

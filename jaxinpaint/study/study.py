@@ -135,7 +135,7 @@ def _prepare(request: Request) -> 'Study':
       images[d] = study_images.draw(
         sources.make(source, ''), config.count, config.draw_seed, f'--{d} {source}'
       )
-  loaded: dict[str, tuple[str, int, Any, str]] = {}
+  loaded: dict[str, Loaded] = {}
   rows_of: dict[str, list[Row]] = {d: [] for d in images}
   for d in images:
     for name, path in by_dataset[d].items():
@@ -173,24 +173,47 @@ def _check_config(config: ConfigDict) -> None:
     raise ValueError(f'config.metrics {unknown} are not measured; there are: {sorted(known)}')
 
 
-def _load(path: str, config: ConfigDict, size: int | None) -> tuple[str, int, Any, str]:
-  """(system, size, predictor, origin) of a row's path."""
+# (system, size, predictor, origin, config.model) of a row's path.
+Loaded = tuple[str, int, Any, str, ConfigDict | None]
+
+
+def _load(path: str, config: ConfigDict, size: int | None) -> Loaded:
+  """See `Loaded`."""
   if rows.is_folder(path):
-    return '', size or config.size, None, f'files in {path}'
+    return '', size or config.size, None, f'files in {path}', None
   trained = trained_lib.load(path)
   own = size or config.size
   if size is None and trained.config.system in config.own_size:
     own = trained.config.get('data', {}).get('size') or trained.config.model.get('image_size', own)
-  return trained.config.system, own, rows.predictor(trained, config.seed), trained.origin
+  predict = rows.predictor(trained, config.seed)
+  return trained.config.system, own, predict, trained.origin, trained.config.model
 
 
-def _row(name: str, path: str, loaded: tuple[str, int, Any, str], config: ConfigDict) -> Row:
-  system, size, predictor, origin = loaded
+def _is_the_surveys(
+  name: str, system: str, model: ConfigDict | None, method: str, config: ConfigDict
+) -> bool:
+  """Whether weights are of the code that the survey measured; says so where they are not."""
+  wanted = dict(config.get('method_models', {}).get(system, {}))
+  other = {k: model.get(k) for k, v in wanted.items() if model and model.get(k) != v}
+  if other:
+    words = lambda fields: ', '.join(f'model.{k}={v!r}' for k, v in fields.items())
+    logging.warning(
+      "--row %s: weights of %s with %s, and the survey's %s has %s: a row of its own, beside the "
+      'methods of the survey.', name, system, words(other), method,
+      words({k: wanted[k] for k in other}),
+    )  # fmt: skip
+  return not other
+
+
+def _row(name: str, path: str, loaded: Loaded, config: ConfigDict) -> Row:
+  system, size, predictor, origin, model = loaded
   methods = config.methods.to_dict()
   # A row with the name of a method or system must have weights of it.
   called = {**methods, **{m: m for m in methods.values()}}.get(name, '')
   method = methods.get(system, '') if system else called
-  if system and called and called != method:
+  if system and method and not _is_the_surveys(name, system, model, method, config):
+    method = ''
+  if system and called and called != method and name != system:
     raise ValueError(
       f'--row {name}: {path} is of the system {system!r}: give weights of {name}, or call the row '
       'otherwise'

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import migrations, systems
 from jaxinpaint.data import inputs
+from jaxinpaint.evaluation.spec import ImagesSpec
+from jaxinpaint.metrics import protocols
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers
 from jaxinpaint.weights import mapping
@@ -87,6 +89,34 @@ def test_a_config_builds_and_plans(path, variant):
     assert config.training.steps == recipe.steps, 'config.training.steps is not the sum of phases'
   with pytest.raises(ValueError, match='unknown config variant'):
     get_config(path, 'quicktst')
+
+
+# Whose paper a config follows is by whose protocol it is measured.
+PROTOCOLS = {
+  'seed000': ('mesff', 'jpgnet', 'places2_aotgan_256', 'celeba_aotgan', 'finetune', 'quickstart'),
+  'seed001': ('seresnet_cx', 'celeba_glcic'),
+  'seed003': ('lfr',),
+  'seed004': ('deepfillv1',),
+  'survey': ('celeba_glcic_tf', 'places2_glcic_tf'),
+  'edgeconnect': ('edgeconnect', 'ctsdg', 'misf'),
+  'aotgan': ('aotgan',),
+}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
+def test_a_config_is_measured_by_its_papers_protocol(path):
+  words = {word: p for p, words in PROTOCOLS.items() for word in words if word in path.stem}
+  wanted = words[max(words, key=len)] if words else 'seed000'
+  config = get_config(path)
+  protocol = protocols.get(config.evaluation.protocol)
+  assert protocol.id == wanted
+  assert config.checkpoint.best in [m.name for m in protocol.host_metrics if m.better == 'higher']
+  if wanted != 'seed000':  # other configs of ours have other counts
+    assert (config.evaluation.masks, config.evaluation.count) == (protocol.masks, protocol.count)
+    assert config.data.size == protocol.size
+  on = ImagesSpec.of_config(get_config(path, 'quicktest')).load()  # its holes fit small images
+  assert all(b.low < masks(0).mean() <= b.high for b, masks in on.masks.items() if not b.masks)
+  assert len(on.masks) == len(protocol.bins)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)

@@ -16,7 +16,7 @@ def test_texture_generator(case):
   for name, levels in (('full', (6, 5, 4)), ('single', (6, 6, 6))):
     if f'y_{name}' not in data:
       continue
-    texture = networks.Texture(attention_from=levels)
+    texture = networks.Texture(attention_from=levels, attention_keys='clear')
     found = jax.jit(texture.apply)({'params': params}, (image + 1) / 2, hole)
     out = goldens.nchw(2 * found['out'] - 1)
     want = data[f'y_{name}']  # of a large picture the middle, and means of all of it

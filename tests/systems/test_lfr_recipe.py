@@ -91,6 +91,15 @@ def test_a_stand_in_is_said_and_the_ablation_has_none(monkeypatch):
   assert recipe.inference.pictures is None
 
 
+def test_training_stops_without_a_stylegan_unless_a_stand_in_is_wanted():
+  with pytest.raises(ValueError, match=r'needs a pretrained StyleGAN2.*model\.stand_in=True'):
+    systems.make_recipe(small(stand_in=False)).load_constants()
+  systems.make_recipe(small(stand_in=False)).load_constants(shapes_only=True)  # to estimate a run
+  systems.make_recipe(small()).load_constants()
+  with pytest.raises(ValueError, match='set one of the two'):
+    systems.make_recipe(small(stylegan_file='a.pt'))
+
+
 def test_fresh_critic_batches_step_the_generator_every_so_often():
   config = small()
   config.loss.critic_batches = 'fresh'
@@ -105,6 +114,7 @@ def published_file(path, size=64, style_dim=16, drop=()):
   """A pSp file of a small model, in the authors' layout."""
   config = small(
     stylegan_file='init_from',
+    stand_in=False,
     stylegan_size=size,
     stylegan_mlp_layers=2,
     stylegan_channel_multiplier=1,

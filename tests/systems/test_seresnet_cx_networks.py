@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from skimage import filters
 
 from jaxinpaint import systems
 from jaxinpaint.systems.seresnet_cx import networks, published
@@ -112,6 +113,16 @@ def filled(shapes):
   return variables | {
     'batch_stats': jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes['batch_stats'])
   }
+
+
+def test_the_edge_map_is_sobels_of_the_gray_image():
+  image = np.random.default_rng(0).random((2, 9, 12, 3), np.float32)
+  image[1, :, 6:], image[1, :, :6] = 1, 0
+  found = np.asarray(networks.edge_map(image))
+  for one, picture in zip(image, found, strict=True):
+    want = np.sqrt(2) * filters.sobel(one @ np.array([0.2125, 0.7154, 0.0721]))
+    np.testing.assert_allclose(picture[..., 0], np.clip(want, 0, 1), atol=1e-5)  # float32
+  np.testing.assert_allclose(found[1, :, 5:7], 1, atol=1e-5)
 
 
 def test_switches_change_the_networks():

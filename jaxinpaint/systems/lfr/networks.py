@@ -72,12 +72,14 @@ class Texture(nn.Module):
     attention_from: the deep levels whose scores fill the levels 1, 2 and 3. (6, 6, 6) is the
       paper's ablation that uses only scores of level 6.
     softmax_scale: factor of the cosines.
+    attention_keys: which cells a hole is filled from, see `level_attention.valid_keys`.
     dtype: of the computation; parameters, scores and the result are float32.
   """
 
   width: int = 32
   attention_from: tuple[int, int, int] = (6, 5, 4)
   softmax_scale: float = 10.0
+  attention_keys: level_attention.KeyRule = 'known'
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -113,7 +115,9 @@ class Texture(nn.Module):
       levels.append(x)
 
     filled = {
-      to: level_attention.fill(levels[at - 1], levels[to - 1], mask, scale=self.softmax_scale)
+      to: level_attention.fill(
+        levels[at - 1], levels[to - 1], mask, scale=self.softmax_scale, rule=self.attention_keys
+      )
       for to, at in enumerate(self.attention_from, start=1)
     }
     x = levels[-1]

@@ -31,6 +31,9 @@ Differs from the paper, or reads it in one of several ways:
 Differs from GLCIC's port: the gradient of the generator's adversarial loss does not leak into the
 discriminators' next step; eq. 5 is not halved or weighted, which hardly matters with Adadelta.
 
+Pictures beside the output (samples, `inpaint --pictures`) have the completed image's edge map, as
+figure 7; that of the original is the same picture with an empty mask.
+
 Logged terms include their weights, so they sum to 'total'.
 """
 
@@ -43,6 +46,7 @@ import jax.numpy as jnp
 from jax import lax
 from ml_collections import ConfigDict
 
+from jaxinpaint import arrays
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial, contextual
 from jaxinpaint.recipe import Constants, Forward, Inference, Loss, Phase, Recipe, Update
@@ -92,8 +96,17 @@ def default_config() -> ConfigDict:
 def inference(config: ConfigDict) -> Inference:
   """How the system of `config` is run; raises ValueError for invalid fields."""
   _check_model(config)
+  generator = _generator(config)
+
+  def pictures(variables, constants, image, mask, rng):
+    out = modules.run({'generator': generator}, 'generator', variables, image, mask)['out']
+    return {'edges': networks_lib.edge_map(arrays.compose(out, image, mask))}
+
   return modules.one_generator(
-    _generator(config), multiple=networks_lib.MULTIPLE, min_side=networks_lib.MULTIPLE
+    generator,
+    multiple=networks_lib.MULTIPLE,
+    min_side=networks_lib.MULTIPLE,
+    pictures=pictures,
   )
 
 
