@@ -161,6 +161,23 @@ def add_processes(parser: Parser) -> None:
   parser.add_argument('--process_id', type=whole(0), metavar='I', help='which this is, from 0.')
 
 
+def add_megapixels(parser: Parser) -> None:
+  """--max_megapixels, of a command that reads pictures; the environment holds its value."""
+  parser.add_argument(
+    '--max_megapixels',
+    type=whole(1),
+    action=_Environment,
+    default=argparse.SUPPRESS,
+    metavar='N',
+    help='larger pictures are refused by name (default 200); memory grows with the pixels.',
+  )
+
+
+class _Environment(argparse.Action):
+  def __call__(self, parser, namespace, values, option_string=None):
+    os.environ['JAXINPAINT_' + self.dest.upper()] = str(values)
+
+
 def setup_logging(quiet: bool = False) -> None:
   """Shows on the terminal what this library logs, and of others only what is serious.
 

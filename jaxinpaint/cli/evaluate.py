@@ -76,6 +76,7 @@ def _parser() -> command_line.Parser:
   add('--output', type=path, metavar='DIR', help='of the report; an earlier one is kept.')
   parser.config("the experiment whose data and evaluation settings hold; default the checkpoint's.")
   command_line.add_processes(parser)
+  command_line.add_megapixels(parser)
   return parser
 
 

@@ -64,6 +64,7 @@ def _parser() -> command_line.Parser:
     help='poisson: fit what fills a hole to the colours around it, for any system.',
   )
   add('--seed', type=whole(), default=0, help='of systems that draw random numbers (default 0).')
+  command_line.add_megapixels(parser)
   return parser
 
 

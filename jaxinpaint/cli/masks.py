@@ -66,6 +66,7 @@ def _inspect_command(argv: Sequence[str]) -> int:
   add('--count', type=whole(), default=100, help='with --spec: masks (default 100).')
   add('--size', type=whole(), default=256, help='with --spec: side (default 256).')
   add('--seed', type=whole(), default=0, help='with --spec (default 0).')
+  command_line.add_megapixels(parser)
   return _run(parser, _inspect, argv)
 
 

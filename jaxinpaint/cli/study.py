@@ -37,6 +37,7 @@ def _parser() -> command_line.Parser:
   add('--train_batch', type=whole(), default=0, metavar='N', help='of a training step.')
   add('--max_batch', type=whole(), default=0, metavar='N', help='the largest batch tried.')
   parser.switch('resume', True, help='go on with an interrupted evaluation (default).')
+  command_line.add_megapixels(parser)
   return parser
 
 

@@ -57,6 +57,7 @@ def _parser() -> command_line.Parser:
     help='trace the steps between, into profile/ of the workdir.',
   )
   command_line.add_processes(parser)
+  command_line.add_megapixels(parser)
   return parser
 
 

@@ -13,13 +13,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from jaxinpaint.evaluation.journal import digest_of_files
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.pictures import decode
-
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: with these, width and height are swapped
 
 
 class Outputs:
@@ -123,26 +120,11 @@ def list_by_stem(folder: pathlib.Path, what: str) -> dict[str, str]:
   return by_stem
 
 
-def size_of(path: str | os.PathLike) -> tuple[int, int]:
-  """(height, width) of an image as it will be decoded, from the header of its file.
-
-  Raises:
-    decode.UnreadableImage: the file has no header of an image.
-  """
-  try:
-    with Image.open(path) as image:
-      width, height = image.size
-      turned = image.getexif().get(_ORIENTATION) in _TURNED
-  except Exception as error:  # Pillow raises many kinds of errors for damaged files
-    raise decode.UnreadableImage(path, f'not a readable image ({error})') from error
-  return (width, height) if turned else (height, width)
-
-
 def check_sizes(paths: Sequence[str], size: tuple[int, int], what: str) -> None:
   """Raises ValueError for files of another size; skips files that are not images."""
   for path in paths:
     try:
-      got = size_of(path)
+      got = decode.size_of(path)
     except decode.UnreadableImage:
       continue
     if got != tuple(size):

@@ -138,7 +138,7 @@ def _size(paths: Sequence[str]) -> tuple[int, int]:
   """The size of the first image that can be read; all others must have it."""
   for path in paths:
     try:
-      size = folders.size_of(path)
+      size = decode.size_of(path)
     except decode.UnreadableImage:
       continue
     folders.check_sizes(paths, size, 'real images')

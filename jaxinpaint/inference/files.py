@@ -33,6 +33,7 @@ from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
 from jaxinpaint.masks import spec
+from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.runtime import atomic
 
@@ -217,7 +218,7 @@ class _MaskReader:
     )
     if mask.shape == picture.stored_size:
       self._warn(f'{sizes}, which its EXIF turns; the mask was turned with it')
-      return picture_lib.turn(mask, picture.orientation)
+      return decode.turn(mask, picture.orientation)
     # Equal but for the rounding of one side.
     scale = mask.shape[0] / height
     if abs(mask.shape[1] - width * scale) > max(1.0, scale):
@@ -281,9 +282,8 @@ def _jpeg_change(path: pathlib.Path, rgb: np.ndarray, hole: np.ndarray, data: by
 def _size_of(path: pathlib.Path) -> tuple[int, int]:
   """Read from the file's header; (0, 0) if there is none, which reading the image will report."""
   try:
-    with Image.open(path) as image:
-      return image.size
-  except Exception:  # Pillow's plugins raise errors of any type; this only decides an order
+    return decode.size_of(path)
+  except UnreadableImage:  # this only decides an order
     return 0, 0
 
 

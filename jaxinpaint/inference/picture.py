@@ -12,14 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from absl import logging
 from PIL import Image, PngImagePlugin
 
 from jaxinpaint import arrays
-from jaxinpaint.inference import metadata
 from jaxinpaint.inference.inpainter import InpaintError
-from jaxinpaint.pictures import decode
-from jaxinpaint.pictures.decode import UnreadableImage
+from jaxinpaint.pictures import decode, metadata
+from jaxinpaint.pictures.decode import UnreadableImage, pillow, turn
 
 FORMATS = {
   **{'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.jpe': 'JPEG', '.webp': 'WEBP'},
@@ -33,6 +31,11 @@ _HOLDS = {
   'BMP': ('L', 'RGB', 'RGBA'),
   'TIFF': ('L', 'LA', 'RGB', 'RGBA', 'CMYK', 'I;16', 'I', 'F', 'RGB;16', 'RGBA;16'),
 }
+# Those of Pillow that the writers know, once palettes are resolved.
+_MODES = (
+  *('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'I', 'F'),
+  *('I;16', 'I;16B', 'I;16L', 'I;16N'),
+)
 _MEANING = {
   'L': 'grey',
   'LA': 'grey with alpha',
@@ -88,28 +91,17 @@ class Picture:
     if self.mode not in ('LA', 'RGBA', 'RGBA;16'):
       return None
     alpha = turn(self.samples[..., -1], self.orientation)
-    return alpha.astype(np.float32) / self._top
-
-  @property
-  def _top(self) -> float:
-    """The value of a white sample."""
-    if self.samples.dtype == np.uint8:
-      return 255.0
-    if self.mode == 'F':
-      return 1.0 if self.samples.max() <= 1 else 255.0
-    if self.mode == 'I':
-      return 255.0 if self.samples.max() <= 255 else 65535.0
-    return 65535.0
+    return alpha.astype(np.float32) / decode.white(self.samples)
 
   def rgb(self) -> np.ndarray:
     """f32[H, W, 3] in [0, 1], upright; alpha composited on white, as `decode.read_image`."""
     x = turn(self.samples, self.orientation)
     if self.mode == 'CMYK':
-      x = np.asarray(_pillow(x, 'CMYK').convert('RGB'))
+      x = np.asarray(pillow(x, 'CMYK').convert('RGB'))
     elif self.mode in ('LA', 'RGBA', 'RGBA;16'):
       x = x[..., :-1]
     x = x.astype(np.float32)
-    x /= self._top
+    x /= decode.white(self.samples)
     np.clip(x, 0, 1, out=x)
     if x.ndim == 2 or x.shape[-1] == 1:
       x = np.repeat(x.reshape(*x.shape[:2], 1), 3, axis=-1)
@@ -130,7 +122,7 @@ class Picture:
     else:
       if self.mode.startswith(('L', 'I', 'F')):
         filling = filling @ np.array([[0.299], [0.587], [0.114]], np.float32)  # as Pillow's 'L'
-      new = np.clip(filling, 0, 1) * self._top
+      new = np.clip(filling, 0, 1) * decode.white(self.samples)
       if self.mode != 'F':
         new = new + 0.5
       new = new.astype(self.samples.dtype)
@@ -187,87 +179,20 @@ def read(path: str | os.PathLike) -> Picture:
 
 def decode_picture(data: bytes, path: str | os.PathLike) -> Picture:
   """`read` from the file's content."""
-  path = pathlib.Path(path)
-  # Pillow's plugins raise errors of any type for damaged files; the caller treats them alike.
-  try:
-    image = Image.open(io.BytesIO(data))
-    frames = getattr(image, 'n_frames', 1)
-    # Pillow rotates a TIFF when it loads it; its tags are not available after that.
-    tags = _tiff_tags(image) if image.format == 'TIFF' else b''
-    turned = image.getexif().get(0x0112, 1) if tags else 1
-    image.load()
-  except Exception as error:
-    why = 'no known image format' if isinstance(error, Image.UnidentifiedImageError) else str(error)
-    raise UnreadableImage(path, f'not a readable image ({why}); save it again as PNG') from error
-  format = 'JPEG' if image.format == 'MPO' else image.format
-  if frames > 1 and image.format != 'MPO':  # an MPO's other frames are previews and depth maps
-    raise UnreadableImage(
-      path, f'it has {frames} frames; save the one that is to be filled as PNG and give that'
-    )
-  try:
-    orientation = int(image.getexif().get(0x0112, 1))
-  except Exception as error:  # a damaged EXIF block does not make the picture unreadable
-    logging.warning('%s: EXIF orientation ignored, it is damaged (%s)', path, error)
-    orientation = 1
-  samples, mode = _samples(image, data, path, turned)
-  if orientation not in range(1, 9):
-    orientation = 1
-  return Picture(path, samples, mode, format, orientation, data, _kept(image, format, tags))
-
-
-def _samples(
-  image: Image.Image, data: bytes, path: pathlib.Path, turned: int
-) -> tuple[np.ndarray, str]:
-  depth, colour = metadata.png_depth(data)
-  bits = getattr(image, 'tag_v2', {}).get(258, ())
-  if (depth == 16 and colour in (2, 4, 6)) or (len(bits) > 1 and set(bits) == {16}):
-    samples, mode = _deep_colour(data, path)
-    return np.ascontiguousarray(turn(samples, turned if turned in range(1, 9) else 1)), mode
-  mode = image.mode
-  if mode == '1':
-    mode = 'L'
-  elif mode in ('P', 'PA', 'L', 'RGB') and image.has_transparency_data:
-    mode = 'LA' if mode == 'L' else 'RGBA'
-  elif mode in ('P', 'PA', 'RGBX'):
-    mode = 'RGB'
-  elif mode.startswith('I;16'):
-    return np.asarray(image).astype(np.uint16), 'I;16'
-  elif mode not in ('L', 'LA', 'RGB', 'RGBA', 'CMYK', 'I', 'F'):
+  content = decode.stored(data, path)
+  image, mode = content.image, content.mode
+  if image is None or image.mode not in _MODES:
+    mode = mode if image is None else image.mode
     raise UnreadableImage(path, f'images of mode {mode} cannot be filled; save it as RGB')
-  samples = np.array(image if mode == image.mode else image.convert(mode))
-  if mode == 'F' and not np.isfinite(samples).all():
-    raise UnreadableImage(path, 'it holds values that are not finite; replace them first')
-  if mode in ('I', 'F') and (samples.min() < 0 or samples.max() > 65535):
+  if content.frames > 1 and image.format != 'MPO':  # its other frames are previews and depth maps
     raise UnreadableImage(
       path,
-      f'its values run from {samples.min():.6g} to {samples.max():.6g}, beyond 0 to 65535; scale '
-      'them first',
+      f'it has {content.frames} frames; save the one that is to be filled as PNG and give that',
     )
-  return samples, mode
-
-
-def _deep_colour(data: bytes, path: pathlib.Path) -> tuple[np.ndarray, str]:
-  """An image with 16 bits per channel, which Pillow would reduce to 8."""
-  if data[:4] in (b'II*\0', b'MM\0*'):
-    data = metadata.set_upright(data)  # OpenCV would rotate the picture
-  deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-  if deep is None or deep.dtype != np.uint16 or deep.ndim != 3 or deep.shape[2] not in (3, 4):
-    raise UnreadableImage(path, 'this kind of 16-bit image cannot be read; save it as 16-bit RGB')
-  if deep.shape[2] == 3:
-    return np.ascontiguousarray(deep[..., ::-1]), 'RGB;16'
-  return np.ascontiguousarray(deep[..., [2, 1, 0, 3]]), 'RGBA;16'
-
-
-def _tiff_tags(image: Image.Image) -> bytes:
-  """The tags that do not describe how pixels are stored, as an EXIF block; none if damaged."""
-  try:
-    exif = image.getexif()
-    for tag in metadata.TIFF_STRUCTURE & set(exif):
-      del exif[tag]
-    return metadata.set_upright(exif.tobytes()) if len(exif) else b''
-  except Exception as error:  # the tags are damaged, but the picture itself may be intact
-    logging.warning('TIFF tags are left out, they are damaged (%s)', error)
-    return b''
+  decode.check_range(content.samples, path)
+  format = 'JPEG' if image.format == 'MPO' else image.format
+  kept = _kept(image, format, content.tags)
+  return Picture(pathlib.Path(path), content.samples, mode, format, content.orientation, data, kept)
 
 
 def _kept(image: Image.Image, format: str, tags: bytes) -> dict[str, Any]:
@@ -290,17 +215,9 @@ def _kept(image: Image.Image, format: str, tags: bytes) -> dict[str, Any]:
   return keep
 
 
-def _pillow(samples: np.ndarray, mode: str) -> Image.Image:
-  """A Pillow image with exactly these samples."""
-  height, width = samples.shape[:2]
-  if mode == 'I;16':
-    samples = samples.astype('<u2')
-  return Image.frombytes(mode, (width, height), np.ascontiguousarray(samples).tobytes())
-
-
 def _saved(samples: np.ndarray, mode: str, format: str, **options: Any) -> bytes:
   out = io.BytesIO()
-  _pillow(samples, mode).save(out, format, **options)
+  pillow(samples, mode).save(out, format, **options)
   return out.getvalue()
 
 
@@ -399,21 +316,7 @@ def _check_same(again: Picture, samples: np.ndarray, mode: str) -> None:
 def _rgba(samples: np.ndarray, mode: str) -> np.ndarray:
   if mode not in ('L', 'LA', 'RGB', 'RGBA'):
     return samples
-  return np.asarray(_pillow(samples, mode).convert('RGBA'))
-
-
-def turn(x: np.ndarray, orientation: int) -> np.ndarray:
-  """A stored array [H, W, ...], rotated upright by its EXIF orientation."""
-  return {
-    1: lambda: x,
-    2: lambda: x[:, ::-1],
-    3: lambda: x[::-1, ::-1],
-    4: lambda: x[::-1],
-    5: lambda: x.swapaxes(0, 1),
-    6: lambda: x[::-1].swapaxes(0, 1),
-    7: lambda: x[::-1, ::-1].swapaxes(0, 1),
-    8: lambda: x[:, ::-1].swapaxes(0, 1),
-  }[orientation]()
+  return np.asarray(pillow(samples, mode).convert('RGBA'))
 
 
 def unturn(x: np.ndarray, orientation: int) -> np.ndarray:

@@ -71,11 +71,14 @@ def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
-  image = decode.open_upright(decode.read_bytes(path), path)
-  if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-    return decode.eight_bits(np.asarray(image)), False
-  alpha = image.convert('RGBA').getchannel('A') if image.has_transparency_data else None
-  if image.mode in ('RGBA', 'LA', 'PA', 'P'):
+  content = decode.stored(decode.read_bytes(path), path)
+  if content.samples.dtype != np.uint8 and content.samples.ndim == 2:
+    levels = np.unique(content.samples)
+    if len(levels) == 2 and levels[0] == 0:  # a mask's values, in a depth that is not its own
+      return np.uint8(255) * (decode.turn(content.samples, content.orientation) > 0), False
+  image = content.eight_bits()
+  alpha = image.getchannel('A') if image.mode in ('LA', 'RGBA') else None
+  if alpha is not None:
     image = image.convert('RGB')  # drops alpha
   grey = np.array(image.convert('L'))
   hidden = alpha is not None and np.ptp(grey) == 0 and np.ptp(np.asarray(alpha)) > 0

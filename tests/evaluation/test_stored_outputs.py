@@ -17,6 +17,7 @@ from jaxinpaint.evaluation import (
 from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.spec import EvaluationSpec
 from jaxinpaint.metrics import protocols
+from jaxinpaint.pictures import decode
 from jaxinpaint.report import tables
 
 BINS = protocols.parse_bins(['10-20', '20-40'])
@@ -138,7 +139,7 @@ def test_the_size_of_a_turned_photograph(tmp_path):
   exif = image.getexif()
   exif[0x0112] = 6
   image.save(tmp_path / 'turned.jpg', exif=exif)
-  assert folders.size_of(tmp_path / 'turned.jpg') == (30, 20)
+  assert decode.size_of(tmp_path / 'turned.jpg') == (30, 20)
 
 
 def noisy(photos, folder):

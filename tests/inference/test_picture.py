@@ -10,9 +10,9 @@ import tifffile
 import toy_system
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from jaxinpaint.inference import metadata, picture
+from jaxinpaint.inference import picture
 from jaxinpaint.inference.inpainter import InpaintError
-from jaxinpaint.pictures import decode
+from jaxinpaint.pictures import decode, metadata
 from jaxinpaint.pictures.decode import UnreadableImage
 
 H, W = 23, 17

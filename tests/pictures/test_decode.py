@@ -1,10 +1,14 @@
 import pickle
+import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from jaxinpaint.inference import picture
+from jaxinpaint.masks import files
 from jaxinpaint.pictures import decode
 
 FORMATS = ('jpg', 'png', 'webp', 'bmp', 'tif')
@@ -42,7 +46,7 @@ def test_formats(tmp_path, photo, extension):
 def test_plain_jpegs_are_the_same_by_either_decoder(tmp_path, photo, mode, subsampling):
   path = tmp_path / 'x.jpg'
   Image.fromarray(photo).convert(mode).save(path, quality=80, subsampling=subsampling)
-  assert decode._is_plain_jpeg(path.read_bytes())
+  assert decode._plain_jpeg(path.read_bytes())
   near(decode.read_image(path), np.asarray(Image.open(path).convert('RGB')), 2)
 
 
@@ -128,7 +132,7 @@ def test_exif_orientation(tmp_path, photo, extension, orientation):
 def test_truncated_files_are_unreadable(tmp_path, photo, extension, kept):
   data = save(tmp_path / f'x.{extension}', photo).read_bytes()
   # Whether OpenCV refuses a cut JPEG depends on its version: it must not be asked.
-  assert not decode._is_plain_jpeg(data[: int(len(data) * kept)])
+  assert not decode._plain_jpeg(data[: int(len(data) * kept)])
   path = tmp_path / f'cut.{extension}'
   path.write_bytes(data[: int(len(data) * kept)])
   with pytest.raises(decode.UnreadableImage, match='cut') as error:
@@ -161,3 +165,111 @@ def test_jpeg_with_junk_before_its_end(tmp_path, photo):
 
 def test_opencv_does_not_thread():
   assert cv2.getNumThreads() == 1
+
+
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="{}"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize('extension', ['jpg', 'png', 'webp', 'tif'])
+@pytest.mark.parametrize(('exif', 'xmp'), [(None, 3), (None, 6), (1, 6), (6, 3), (9, 8)])
+def test_orientation_is_exifs_alone(tmp_path, photo, extension, exif, xmp):
+  photo = photo[:40, :64]
+  path, packet, tags = tmp_path / f'x.{extension}', XMP.format(xmp), Image.Exif()
+  if exif:
+    tags[0x0112] = exif
+  options = {'xmp': packet.encode(), 'exif': tags}
+  if extension == 'png':
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt('XML:com.adobe.xmp', packet)
+    options = {'pnginfo': text, 'exif': tags}
+  elif extension == 'tif':
+    tags[700] = packet.encode()
+    options = {'exif': tags}
+  else:
+    options['quality'] = 98
+  save(path, photo, **options)
+  want = np.rot90(photo, -1) if exif == 6 else photo
+  got = decode.read_image(path)
+  assert got.shape == want.shape and decode.size_of(path) == want.shape[:2]
+  assert np.abs(got.astype(int) - want).mean() < 3
+  filled = picture.read(path)  # what inference fills
+  assert np.abs(filled.rgb() * 255 - got).max() < 2.01  # JPEG: two decoders
+  if extension == 'jpg':  # OpenCV is the measure where it turns pictures by itself
+    near(cv2.imread(str(path))[..., ::-1], got, 0)
+
+
+@pytest.mark.parametrize('name', ['g.png', 'g.tif', 'c.png', 'c.tif', 'a.png', 'i.tif', 'f.tif'])
+def test_depth_is_the_files(tmp_path, name):
+  """A picture so dark that its values would fit another depth stays dark, in every use."""
+  grey = (np.arange(32 * 48) % 250).astype(np.uint16).reshape(32, 48)
+  path = tmp_path / name
+  if name[0] in 'if':
+    save(path, grey.astype(np.int32) if name[0] == 'i' else np.float32(grey / 65535))
+  else:
+    channels = {'g': [grey], 'c': [grey] * 3, 'a': [grey] * 3 + [grey * 0 + 65535]}[name[0]]
+    assert cv2.imwrite(str(path), np.squeeze(np.dstack(channels)))
+  got = decode.read_image(path)
+  assert got.max() == 1 and got[0, 0, 0] == 0  # 249 of 65535 is 0.97 of 255
+  np.testing.assert_allclose(picture.read(path).rgb()[..., 0] * 65535, grey, atol=0.01)
+
+
+def test_a_mask_may_have_two_values_of_another_depth(tmp_path, photo):
+  hole = photo[..., 0] > 127
+  assert cv2.imwrite(str(tmp_path / 'm.png'), np.uint16(255) * hole)
+  assert np.array_equal(files.read_mask(tmp_path / 'm.png', warn=None), hole)
+
+
+def test_values_beyond_white_are_refused(tmp_path):
+  path = save(tmp_path / 'f.tif', np.full((4, 4), 200, np.float32))
+  with pytest.raises(decode.UnreadableImage, match='run from 200 to 200, but in a float picture'):
+    decode.read_image(path)
+
+
+def test_12_bits(tmp_path):
+  grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+  pairs = grey.reshape(64, 32, 2)
+  packed = np.stack(
+    [pairs[..., 0] >> 4, (pairs[..., 0] & 15) << 4 | pairs[..., 1] >> 8, pairs[..., 1] & 255], -1
+  )
+  entries = ((256, 64), (257, 64), (258, 12), (259, 1), (262, 1), (273, 8), (278, 64), (279, 6144))
+  tags = b''.join(struct.pack('<HHII', tag, 4, 1, value) for tag, value in entries)
+  data = packed.astype(np.uint8).tobytes()
+  head = struct.pack('<2sHI', b'II', 42, 8 + len(data))
+  (tmp_path / 'x.tif').write_bytes(head + data + struct.pack('<H', 8) + tags + bytes(4))
+  got = decode.read_image(tmp_path / 'x.tif')[..., 0]
+  assert np.abs(got - grey / 4095 * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize('depth', [8, 16])
+def test_long_profiles_and_texts_of_a_png_are_read(tmp_path, photo, depth):
+  limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+  path, chunk = tmp_path / 'x.png', PngImagePlugin.putchunk
+  samples = photo.astype(f'>u{depth // 8}') * (1 if depth == 8 else 257)
+  rows = b''.join(b'\0' + row.tobytes() for row in samples)
+  with open(path, 'wb') as file:
+    file.write(b'\x89PNG\r\n\x1a\n')
+    chunk(file, b'IHDR', struct.pack('>IIBBBBB', *photo.shape[1::-1], depth, 2, 0, 0, 0))
+    chunk(file, b'iCCP', b'profile\0\0' + zlib.compress(bytes(9 << 20)))
+    chunk(file, b'zTXt', b'text\0\0' + zlib.compress(b'a' * (2 << 20)))
+    chunk(file, b'IDAT', zlib.compress(rows))
+    chunk(file, b'tEXt', b'more\0' + b'a' * (2 << 20))
+    chunk(file, b'IEND', b'')
+  assert np.array_equal(decode.read_image(path), photo)
+  again = picture.decode_picture(picture.read(path).encode('PNG'), 'again.png')
+  assert again.keep['icc_profile'] == bytes(9 << 20)
+  assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == limits
+
+
+@pytest.mark.parametrize('extension', ['png', 'jpg'])
+def test_the_limit_of_pixels_is_ours_and_said(tmp_path, photo, extension, monkeypatch):
+  path = save(tmp_path / f'x.{extension}', photo)
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+  assert decode.read_image(path).shape == photo.shape
+  assert picture.read(path).size == decode.size_of(path) == photo.shape[:2]
+  assert Image.MAX_IMAGE_PIXELS == 100
+  monkeypatch.setenv('JAXINPAINT_MAX_MEGAPIXELS', '0.001')
+  for read in (decode.read_image, picture.read):
+    with pytest.raises(
+      decode.UnreadableImage, match=r'more than the limit of 0.001.*megapixels=1$'
+    ):
+      read(path)

@@ -10,6 +10,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from absl import logging
+from PIL import Image
+
 _ORIENTATION = 0x0112
 _THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _EXIF_PREFIX = b'Exif\0\0'
@@ -44,6 +47,35 @@ def _header(block: bytes) -> tuple[int, str, int]:
   prefix = len(_EXIF_PREFIX) if block.startswith(_EXIF_PREFIX) else 0
   order = {b'II': '<', b'MM': '>'}[block[prefix : prefix + 2]]
   return prefix, order, struct.unpack_from(order + 'I', block, prefix + 4)[0]
+
+
+def orientation(block: bytes) -> int:
+  """The orientation, 1 to 8, of an EXIF block or a TIFF file; 1: none, or it is damaged."""
+  try:
+    prefix, order, first = _header(block)
+    body = block[prefix:]
+    entries, _ = _table(body, first, order)
+    kind, _, short = struct.unpack_from(order + 'HIH', body, entries[_ORIENTATION] + 2)
+    (long,) = struct.unpack_from(order + 'I', body, entries[_ORIENTATION] + 8)
+  except (KeyError, struct.error):
+    return 1
+  value = long if kind == 4 else short
+  return value if value in range(1, 9) else 1
+
+
+def tiff_tags(image: Image.Image) -> bytes:
+  """The tags of an opened TIFF that do not describe how pixels are stored, as an EXIF block.
+
+  Without orientation; empty if the tags are damaged.
+  """
+  try:
+    exif = image.getexif()
+    for tag in TIFF_STRUCTURE & set(exif):
+      del exif[tag]
+    return set_upright(exif.tobytes()) if len(exif) else b''
+  except Exception as error:  # the tags are damaged, but the picture itself may be intact
+    logging.warning('TIFF tags are left out, they are damaged (%s)', error)
+    return b''
 
 
 def set_upright(block: bytes) -> bytes:
@@ -108,6 +140,14 @@ def copy_png_metadata(source: bytes, target: bytes) -> bytes:
       for name, value in kept:
         out.append(_png_chunk(name, without_thumbnail(value) if name == b'eXIf' else value))
   return b''.join(out)
+
+
+def without_png_metadata(data: bytes) -> bytes:
+  """A PNG file with the chunks alone that its pixels are made of."""
+  pixels = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
+  return _PNG_SIGNATURE + b''.join(
+    _png_chunk(kind, content) for kind, content in png_chunks(data) if kind in pixels
+  )
 
 
 def png_depth(data: bytes) -> tuple[int, int]:
