@@ -41,6 +41,9 @@ from jaxinpaint.pictures.decode import UnreadableImage
 CROPS = ('center', 'random', 'random_resized', 'resize')
 
 _MIN_SIZE = 8
+# A picture that has to be enlarged for a random crop is cut to so many times its short side first:
+# enlarging a picture of 1 x 40,000 pixels to a short side of 256 would take 8 GB.
+_LONGEST = 8
 _FAILURES = 100  # unreadable images in a row that end the run
 _ENDLESS = 1 << 48
 # Keys of the random streams that are drawn from one seed.
@@ -290,9 +293,10 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
     image: uint8[H, W, 3].
     size: side of the result.
     kind: 'center': the centre square, resized. 'random': a window of size x size of the image as it
-      is; an image with a shorter side is enlarged until it fits. 'random_resized': a square window
-      whose side is uniform between size (or the short side, if that is less) and the short side,
-      resized. 'resize': the whole image, stretched to a square.
+      is; an image with a shorter side is enlarged until it fits, and of one longer than 8 to 1
+      only a random piece of 8 to 1. 'random_resized': a square window whose side is
+      uniform between size (or the short side, if that is less) and the short side, resized.
+      'resize': the whole image, stretched to a square.
     rng: not used by 'center' and 'resize'.
 
   Returns:
@@ -303,6 +307,8 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
   if kind == 'resize':
     return resize(image, size, size)
   if kind == 'random' and short < size:
+    image = _piece(image, _LONGEST * short, rng)
+    height, width = image.shape[:2]
     scale = size / short
     height, width = max(size, round(height * scale)), max(size, round(width * scale))
     image = resize(image, height, width)
@@ -316,6 +322,15 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
     top = int(rng.integers(0, height - side, endpoint=True))
     left = int(rng.integers(0, width - side, endpoint=True))
   return resize(image[top : top + side, left : left + side], size, size)
+
+
+def _piece(image: np.ndarray, longest: int, rng: np.random.Generator) -> np.ndarray:
+  """At most `longest` pixels of the long side, at a uniform place; no draw if it is no longer."""
+  if max(image.shape[:2]) <= longest:
+    return image
+  start = int(rng.integers(0, max(image.shape[:2]) - longest, endpoint=True))
+  place = slice(start, start + longest)
+  return image[place] if image.shape[0] > image.shape[1] else image[:, place]
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

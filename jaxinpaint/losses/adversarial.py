@@ -122,7 +122,9 @@ def gradient_penalty(
 
   Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, eq. 3, without its weight
   (10). The slope is the 2-norm of the critic's gradient at real + alpha * (fake - real). Where a
-  gradient is exactly zero, the slope and its derivative are 0, so that nothing becomes NaN.
+  gradient is exactly zero, the slope and its derivative are 0, so that nothing becomes NaN. The
+  penalty of an image whose `mask` has no hole is 0, because no change of the critic could reduce
+  it.
 
   Args:
     critic: f32[B,H,W,C] -> outputs of any shape [B,...], summed for each sample; it must be free of
@@ -148,13 +150,15 @@ def gradient_penalty(
     alpha = jax.random.uniform(rng, (batch,))
   alpha = _f32(alpha).reshape(batch, *[1] * (real.ndim - 1))
   squares = jnp.square(_input_gradient(critic, real + alpha * (fake - real)))
+  counts = jnp.ones(batch)
   if mask is not None:
     squares = squares * _f32(mask)
+    counts = _f32((mask > 0).any((1, 2, 3)))
   squared = squares.reshape(batch, -1).sum(-1)
   # sqrt has an infinite derivative at 0, and 0 * inf is NaN: both branches must be harmless.
   positive = squared > 0
   slopes = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
-  return jnp.square(slopes - 1).mean(), slopes
+  return (jnp.square(slopes - 1) * counts).mean(), slopes
 
 
 def r1_penalty(critic: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
@@ -267,9 +271,9 @@ def sm_gan_generator(
 ) -> jax.Array:
   """The generator's side of `sm_gan_discriminator`; arguments as there.
 
-  'paper': mean over the hole's pixels of (fake - 1)^2. 'released': mean over all pixels, since the
-  code multiplies by the mask after the mean is taken; with its labels this rewards completions that
-  are recognised as such.
+  'paper': mean over the hole's pixels of (fake - 1)^2, 0 without any. 'released': mean over all
+  pixels, since the code multiplies by the mask after the mean is taken; with its labels this
+  rewards completions that are recognised as such.
 
   Raises:
     ValueError: unknown variant.

@@ -1,11 +1,15 @@
 """Pixel-wise reconstruction losses: L1 over the picture, a region, spatially discounted; PSNR.
 
-Every function takes images of any float dtype, computes in float32 and returns f32[].
+Every function takes images of any float dtype, computes in float32 and returns f32[]. Values and
+gradients are finite for every hole, an empty one, one pixel and the whole picture included.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# Of a batch's pixels; `l1_over_mask_mean` divides by no less.
+LEAST_SHARE = 0.01
 
 
 def absolute_difference(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -39,16 +43,17 @@ def l1_over_mask_mean(pred: jax.Array, target: jax.Array, mask: jax.Array) -> ja
   """`l1` over the whole picture, divided by the mean of the batch's masks.
 
   As in EdgeConnect's and MISF's code: the error runs over every pixel, but a batch of small holes
-  counts for more. A batch without any hole divides by zero in their code; here it is treated as if
-  it had a hole of one pixel.
+  counts for more. Their code divides by zero if a batch has no hole, and a single pixel of hole
+  multiplies the loss by the number of pixels. Here a batch without a hole has the plain `l1`, and
+  holes of less than `LEAST_SHARE` of a batch (1 %) count as that share.
 
   Args:
     pred: [B,H,W,C].
     target: [B,H,W,C].
     mask: [B,H,W,1], 1 = hole.
   """
-  mask = mask.astype(jnp.float32)
-  return l1(pred, target) / jnp.maximum(mask.mean(), 1.0 / mask.size)
+  share = mask.astype(jnp.float32).mean()
+  return l1(pred, target) / jnp.where(share > 0, jnp.maximum(share, LEAST_SHARE), 1.0)
 
 
 def masked_l1(
@@ -63,7 +68,7 @@ def masked_l1(
     pred: [B,H,W,C].
     target: [B,H,W,C].
     region: [B,H,W,1], 1 inside.
-    over_region: divide by the region's elements instead (0 where the whole batch has none).
+    over_region: divide by the region's elements instead. Without any, loss and gradient are 0.
   """
   loss = l1(pred, target, region)
   if over_region:

@@ -205,6 +205,26 @@ def test_crops():
   assert min(sides) < 36 and max(sides) > 52
 
 
+@pytest.mark.parametrize('turned', [False, True])
+def test_a_thin_image_is_cut_before_it_is_enlarged(turned, monkeypatch):
+  made = []
+  resize = pipeline.resize
+
+  def recorded(image, height, width):
+    made.append(height * width)
+    return resize(image, height, width)
+
+  monkeypatch.setattr(pipeline, 'resize', recorded)
+  image = np.zeros((2, 4000, 3), np.uint8) + (np.arange(4000) // 16)[None, :, None].astype(np.uint8)
+  image = image.swapaxes(0, 1) if turned else image
+  rng = np.random.default_rng(0)
+  seen = [pipeline.crop(image, 32, 'random', rng) for _ in range(20)]
+  assert max(made) <= 8 * 32 * 32
+  # Every part of the picture has its chance.
+  values = [int(x[0, 0, 0]) for x in seen]
+  assert min(values) < 60 and max(values) > 190 and {x.shape for x in seen} == {(32, 32, 3)}
+
+
 @pytest.mark.parametrize('kind', pipeline.CROPS)
 @pytest.mark.parametrize('shape', [(9, 20), (20, 9), (5, 5), (1, 64), (32, 32), (33, 300)])
 def test_any_image_fits_any_crop(kind, shape):

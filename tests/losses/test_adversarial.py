@@ -140,7 +140,7 @@ def test_gradient_penalty_at_zero_slope_is_finite_and_so_is_its_gradient():
   assert value == 1 and gradient == 0
   # No hole: every slope is zero although the critic's gradient is not.
   value, gradient = jax.value_and_grad(penalty)(jnp.float32(2.0), jnp.zeros((2, 4, 4, 1)))
-  assert value == 1 and gradient == 0
+  assert value == 0 and gradient == 0
 
 
 def test_gradient_penalty_is_float32_for_bfloat16_images():

@@ -21,7 +21,8 @@ Differs from the released code:
     also reaches the edge generator ('end_to_end' does only that);
   - the power iterations of a step run in another order, and feature matching compares features of
     the same vectors u and v (see systems/_shared/edge_guided.py);
-  - a batch whose masks are all empty does not divide by zero in the L1 term;
+  - the L1 term divides by the share of hole in the batch, but by no less than 1 %, and not at all
+    if there is no hole, where the code divides by zero;
   - binary cross-entropy is computed from logits, without PyTorch's clamp of the logarithm at -100;
   - Canny's sigma is a fixed number; a random sigma (SIGMA 0), no edges (-1) and edges from files
     (EDGE 2) are left out.

@@ -5,7 +5,8 @@ Image Inpainting", CVPR 2022, https://arxiv.org/abs/2203.06304. Every number bel
 released code unless a comment says otherwise.
 
 Differs from the reference code:
-  - a batch whose masks are all empty does not divide by zero in the L1 term;
+  - the L1 term divides by the share of hole in the batch, but by no less than 1 %, and not at all
+    if there is no hole, where the code divides by zero;
   - the three power iterations of a step run in another order (see systems/_shared/joint_loss.py);
   - binary cross-entropy is computed from logits, without PyTorch's clamp of the logarithm at -100.
 """
