@@ -79,7 +79,7 @@ def default_config() -> ConfigDict:
     global_weight=1.0,
     gradient_penalty=10.0,
     gp_masked=True,  # the penalty's slope is that of pixels in the hole
-    discount=0.9,  # per pixel from the box's border; 1: none
+    discount=0.9,  # per pixel from the box's border; 1: none; the paper: 0.99
     l1_on='out',  # 'comp': of results pasted into the image
     ae_over_known=True,  # divide by the share of known pixels
     critic_batches='fresh',  # or 'same'; see the module's text
