@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import logging as standard_logging
 import os
 import pathlib
@@ -54,6 +55,9 @@ class Parser(argparse.ArgumentParser):
 
   def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
     """argparse's, and `fields`: what stands for the config's fields, ['--config.seed=1', ...]."""
+    for stream in (sys.stdout, sys.stderr):
+      if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+        stream.reconfigure(errors='backslashreplace')
     given, rest = self.parse_known_args(args, namespace)
     given.fields = rest if hasattr(given, 'config') else []
     for i, word in enumerate(rest):

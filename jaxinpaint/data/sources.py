@@ -24,9 +24,9 @@ from absl import logging
 
 from jaxinpaint.data import held_out
 from jaxinpaint.masks import folders
-from jaxinpaint.masks.files import list_files
 from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
+from jaxinpaint.pictures.listing import list_files
 
 __all__ = ['Source', 'UnreadableImage', 'make']
 

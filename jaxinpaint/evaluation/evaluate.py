@@ -25,7 +25,7 @@ from jaxinpaint.report.results import (
   Results,
   SetValue,
 )
-from jaxinpaint.runtime import processes
+from jaxinpaint.runtime import atomic, processes
 
 # Lossy compression changes known pixels by less than this, of 255.
 _LOSSY = 64
@@ -218,7 +218,7 @@ class _Errors:
   ) -> None:
     if error is not None and not isinstance(error, Exception):
       return  # the process ends
-    parts = self._gather(str(error or '').encode() + (b'.' if error else b''))
+    parts = self._gather(atomic.as_bytes(str(error or '')) + (b'.' if error else b''))
     if error is None:
       for k, text in enumerate(parts):
         if text:

@@ -183,9 +183,9 @@ def digest_of_files(paths: Sequence[str]) -> str:
   for path in paths:
     try:
       stat = os.stat(path)
-      digest.update(f'{path} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+      digest.update(os.fsencode(f'{path} {stat.st_size} {stat.st_mtime_ns}\n'))
     except OSError:  # an image inside a data set has a name but no file
-      digest.update(f'{path}\n'.encode())
+      digest.update(os.fsencode(f'{path}\n'))
   return digest.hexdigest()
 
 

@@ -25,7 +25,7 @@ from jaxinpaint.masks import files as mask_files
 from jaxinpaint.masks.bins import Bin
 from jaxinpaint.metrics import pixels
 from jaxinpaint.metrics.protocols import Metric, Protocol
-from jaxinpaint.pictures import decode
+from jaxinpaint.pictures import decode, listing
 
 # The bin of pictures without masks.
 ALL = Bin(0.0, 1.0, name='all')
@@ -93,7 +93,7 @@ def find(
       in any bin.
     FileNotFoundError: no such folder.
   """
-  paths = mask_files.list_files(real, decode.EXTENSIONS, 'real images')
+  paths = listing.list_files(real, decode.EXTENSIONS, 'real images')
   stems = folders.stems_of(paths)
   if count is not None and count < len(paths):
     taken = [k * len(paths) // count for k in range(count)]

@@ -15,6 +15,7 @@ import re
 from jaxinpaint.inference.inpainter import InpaintError
 from jaxinpaint.inference.picture import FORMATS
 from jaxinpaint.masks import files as mask_files
+from jaxinpaint.pictures import listing
 
 Path = str | os.PathLike
 _MASK_NAME = re.compile(r'^(?P<stem>.+?)[_-]mask\d*$', re.IGNORECASE)
@@ -158,7 +159,7 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
 
 def _listed(folder: pathlib.Path, extensions: tuple[str, ...], what: str) -> list[pathlib.Path]:
   try:
-    return [pathlib.Path(p) for p in mask_files.list_files(folder, extensions, what)]
+    return [pathlib.Path(p) for p in listing.list_files(folder, extensions, what)]
   except ValueError as error:
     raise InpaintError(str(error)) from error
 

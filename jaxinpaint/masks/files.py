@@ -16,6 +16,7 @@ from jaxinpaint.masks import folders as mask_folders
 from jaxinpaint.masks.sampler import MaskSampler
 from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
+from jaxinpaint.pictures.listing import list_files
 
 EXTENSIONS = decode.EXTENSIONS + ('.gif',)
 
@@ -130,61 +131,6 @@ def complaints(
   return sentences
 
 
-def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) -> tuple[str, ...]:
-  """Files below a folder, or named by a text file, sorted by path (a list keeps its order).
-
-  Args:
-    path: a folder, searched with all its subfolders, or a .txt file with one path a line, relative
-      to the list's own folder; empty lines and lines that begin with # are skipped.
-    extensions: lower-case endings that count.
-    what: 'images' or 'masks', for messages.
-
-  Raises:
-    FileNotFoundError: no such folder or list, or a listed file does not exist.
-    ValueError: nothing in it.
-  """
-  root = pathlib.Path(path).expanduser()
-  if root.is_file() and root.suffix.lower() == '.txt':
-    return _listed(root, what)
-  if root.is_file():
-    raise ValueError(f'{what}: {root} is a file: give its folder, or a .txt list of paths')
-  if not root.is_dir():
-    near = next((p for p in root.parents if p.is_dir()), None)
-    raise FileNotFoundError(
-      f'{what}: there is no folder {root} (the path exists up to {near}): correct the path'
-    )
-  matching, others = [], 0
-  for folder, folders, files in os.walk(root, followlinks=True):
-    folders[:] = sorted(f for f in folders if not f.startswith('.'))
-    for file in files:
-      if file.startswith('.'):
-        continue
-      if file.lower().endswith(extensions):
-        matching.append(os.path.join(folder, file))
-      else:
-        others += 1
-  if not matching:
-    raise ValueError(
-      f'{what}: the folder {root} holds no file ending in {", ".join(extensions)} '
-      f'({others} other files): put {what} there or correct the path'
-    )
-  return tuple(sorted(matching))
-
-
-def _listed(root: pathlib.Path, what: str) -> tuple[str, ...]:
-  lines = [line.strip() for line in root.read_text().splitlines()]
-  paths = [str(root.parent / line) for line in lines if line and not line.startswith('#')]
-  if not paths:
-    raise ValueError(f'{what}: the list {root} names no file: write one path a line')
-  absent = [p for p in paths if not os.path.exists(p)]
-  if absent:
-    raise FileNotFoundError(
-      f'{what}: {len(absent)} of {len(paths)} files in the list {root} do not exist, first '
-      f'{absent[0]}: paths are relative to the folder of the list'
-    )
-  return tuple(paths)
-
-
 @dataclasses.dataclass(frozen=True)
 class FileMasks(MaskSampler):
   """Draws from mask files: a uniform pick, resized to the image by nearest.
@@ -283,4 +229,4 @@ class PairMasks(FileMasks):
     return f'pairs:{pathlib.Path(self.path).name}'
 
 
-__all__ = ['FileMasks', 'PairMasks', 'UnreadableImage', 'complaints', 'list_files', 'read_mask']
+__all__ = ['FileMasks', 'PairMasks', 'UnreadableImage', 'complaints', 'read_mask']

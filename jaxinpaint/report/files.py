@@ -93,8 +93,8 @@ def write(
     text = json.dumps(
       to_json(results, published, about), indent=2, ensure_ascii=False, allow_nan=False
     )
-    (new / METRICS).write_text(text + '\n', encoding='utf-8')
-    (new / IMAGES).write_text(per_image_csv(results), encoding='utf-8')
+    (new / METRICS).write_bytes(atomic.as_bytes(text + '\n'))
+    (new / IMAGES).write_bytes(atomic.as_bytes(per_image_csv(results)))
     save_pictures(results, new / PICTURES)
     pictures = {}
     for b in results.bins:
@@ -103,8 +103,8 @@ def write(
         pictures[b] = f'grid_{b.label.replace(" ", "_").replace("/", "_")}.png'
         picture.save(new / pictures[b])
     text = markdown(results, published, about, pictures)
-    (new / 'report.md').write_text(text, encoding='utf-8')
-    (new / 'report.html').write_text(page.page(results, published, about), encoding='utf-8')
+    (new / 'report.md').write_bytes(atomic.as_bytes(text))
+    (new / 'report.html').write_bytes(atomic.as_bytes(page.page(results, published, about)))
     if folder.exists():
       folder.rename(_free_backup(folder))
   return folder

@@ -24,7 +24,7 @@ def write(path: str | os.PathLike, content: Content, *, sync: bool = True) -> No
 
   Args:
     path: of the file; its folder exists.
-    content: text (written as UTF-8), bytes, or a function that writes into an open binary file.
+    content: text (see `as_bytes`), bytes, or a function that writes into an open binary file.
     sync: wait until the disk has the content, so that the file survives a power cut. False is
       faster, for many files that can be made again.
 
@@ -38,7 +38,7 @@ def write(path: str | os.PathLike, content: Content, *, sync: bool = True) -> No
       if callable(content):
         content(file)
       else:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(as_bytes(content) if isinstance(content, str) else content)
       if sync:
         file.flush()
         os.fsync(file.fileno())
@@ -46,6 +46,11 @@ def write(path: str | os.PathLike, content: Content, *, sync: bool = True) -> No
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def as_bytes(text: str) -> bytes:
+  """UTF-8. A file's name need not be text: its other bytes are written as \\udcXX."""
+  return text.encode('utf-8', 'backslashreplace')
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from jaxinpaint.metrics.protocols import Metric, Protocol
 from jaxinpaint.report import resources
 from jaxinpaint.report.published import published_rows
 from jaxinpaint.report.results import Results
+from jaxinpaint.runtime import atomic
 
 SCHEMA = 1
 OUTPUTS = ('composite', 'raw')
@@ -266,7 +267,7 @@ def write(document: Mapping[str, Any], folder: pathlib.Path) -> None:
   for name, content in (('study.json', text), ('study.md', markdown(document))):
     path = folder / name
     new = folder / f'.{name}.{os.getpid()}'
-    new.write_text(content, encoding='utf-8')
+    new.write_bytes(atomic.as_bytes(content))
     if path.exists():
       path.replace(folder / f'{name}.bak')
     new.replace(path)

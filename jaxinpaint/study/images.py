@@ -40,7 +40,7 @@ def write_lists(drawn: Subset, folder: pathlib.Path, name: str, rest: bool) -> N
 
   def write(part: str, paths: Iterable[str]) -> None:
     lines = (os.path.abspath(p) if os.path.exists(p) else p for p in paths)
-    (folder / f'{name}_{part}.txt').write_text(''.join(f'{p}\n' for p in lines), encoding='utf-8')
+    (folder / f'{name}_{part}.txt').write_bytes(b''.join(os.fsencode(p) + b'\n' for p in lines))
 
   write('test', (drawn.path(i) for i in range(len(drawn))))
   if rest:

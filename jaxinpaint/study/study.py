@@ -24,7 +24,7 @@ from jaxinpaint.evaluation.spec import About, EvaluationError, EvaluationSpec, I
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Protocol
-from jaxinpaint.runtime import digest
+from jaxinpaint.runtime import atomic, digest
 from jaxinpaint.runtime.environment import environment
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images
@@ -265,7 +265,7 @@ class Study:
       cells += own_cells
       if of and jax.process_index() == 0:
         text = json.dumps({'of': of, 'about': datasets[d], 'cells': own_cells}, ensure_ascii=False)
-        kept.write_text(text, encoding='utf-8')
+        kept.write_bytes(atomic.as_bytes(text))
     document = study_document.make(
       config=config,
       protocol=self.protocol,

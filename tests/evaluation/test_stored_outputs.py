@@ -1,6 +1,7 @@
 """Files as rows, pairs of files, and several rows by the command."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from asked import flags
 from PIL import Image
 
+from jaxinpaint.cli import evaluate as evaluate_command
 from jaxinpaint.cli import evaluation as command
 from jaxinpaint.evaluation import (
   classical,
@@ -173,6 +175,19 @@ def test_pairs_without_masks(photos, tmp_path):
   assert 'nothing is pasted' in results.notes['measured']
   found = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
   assert {r['metric'] for r in found['results']} == {'psnr', 'ssim', 'l1_percent'}
+
+
+def test_names_that_are_no_text(photos, tmp_path, capsys):
+  latin = os.fsdecode(b'caf\xe9')
+  noisy(photos, tmp_path / 'fake')
+  photos = photos.rename(tmp_path / latin)
+  for folder in (photos, tmp_path / 'fake'):
+    (folder / '0.png').rename(folder / f'{latin}.png')
+  argv = [f'--real_dir={photos}', f'--fake_dir=mine={tmp_path / "fake"}', '--noresume']
+  assert evaluate_command.main([*argv, f'--output={tmp_path / "out"}']) == 0
+  assert r'caf\udce9' in capsys.readouterr().out
+  for file in ('per_image.csv', 'metrics.json', 'report.md', 'report.html'):
+    assert r'caf\udce9' in (tmp_path / 'out' / file).read_text(encoding='utf-8'), file
 
 
 def test_pairs_with_masks(photos, tmp_path):

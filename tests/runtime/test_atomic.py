@@ -23,6 +23,11 @@ def test_text_bytes_and_a_function(tmp_path, content):
   assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_that_is_no_text_can_be_written(tmp_path):
+  atomic.write(tmp_path / 'a', os.fsdecode(b'caf\xe9 ') + 'grün')
+  assert (tmp_path / 'a').read_text(encoding='utf-8') == 'caf\\udce9 grün'
+
+
 def test_new_files_have_the_permissions_of_other_files(tmp_path):
   (tmp_path / 'usual').write_text('')
   (tmp_path / 'folder').mkdir()
