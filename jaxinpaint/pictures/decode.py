@@ -213,7 +213,7 @@ def stored(data: bytes, path: str | os.PathLike = '(bytes)') -> Stored:
     if data[:4] in (b'II*\0', b'MM\0*'):  # TIFF with three 16-bit or float channels apart
       with contextlib.suppress(UnreadableImage):
         return Stored(path, *_deep_colour(data, path), metadata.orientation(data))
-    raise UnreadableImage(path, f'not a readable image ({_reason(error)})') from error
+    raise UnreadableImage(path, _why(error)) from error
   return Stored(path, samples, mode, orientation, image, frames, tags)
 
 
@@ -234,7 +234,7 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
         image.info['exif'] = next((content for kind, content in chunks if kind == b'eXIf'), b'')
       turned = _orientation(image) > 4
   except Exception as error:  # Pillow raises many kinds of errors for damaged files
-    raise UnreadableImage(path, f'not a readable image ({_reason(error)})') from error
+    raise UnreadableImage(path, _why(error)) from error
   return (width, height) if turned else (height, width)
 
 
@@ -349,8 +349,12 @@ def _opencv(data: bytes, flags: int) -> np.ndarray | None:
     return None
 
 
-def _reason(error: Exception) -> str:
-  return 'no known image format' if isinstance(error, Image.UnidentifiedImageError) else str(error)
+def _why(error: Exception) -> str:
+  if isinstance(error, Image.UnidentifiedImageError):
+    return 'not a readable image (no known image format); save it as PNG'
+  if 'MAX_TEXT' in str(error):
+    return f'its texts or profile take more than {_TEXT_BYTES >> 20} MB; save it without them'
+  return f'not a readable image ({error}); restore it, or save it anew'
 
 
 def _plain_jpeg(data: bytes) -> tuple[tuple[int, int], int] | None:

@@ -10,6 +10,7 @@ import pytest
 
 import jaxinpaint
 from jaxinpaint.cli import command_line, evaluate, experiments, inpaint, main, train
+from jaxinpaint.pictures import decode
 
 FILES = ('--image=a', '--mask=b', '--output=c')
 ROOT = pathlib.Path(__file__).parents[2]
@@ -202,3 +203,11 @@ for words in (['--help'], ['--version'], *([c, '--help'] for c in main.COMMANDS)
   assert done.returncode == 0, done.stderr
   assert f'jaxinpaint {jaxinpaint.__version__}' in done.stdout
   assert '--workdir' in done.stdout and 'freeze' in done.stdout
+
+
+@pytest.mark.parametrize('command', [train, evaluate, inpaint])
+def test_the_limit_of_megapixels_is_a_flag(command, monkeypatch):
+  monkeypatch.setenv(decode.LIMIT_VARIABLE, '')
+  assert decode.megapixel_limit() == 200
+  given = command._parser().parse_args(['--max_megapixels=1234'])
+  assert decode.megapixel_limit() == 1234 and not hasattr(given, 'max_megapixels')

@@ -241,7 +241,7 @@ def test_12_bits(tmp_path):
 
 
 @pytest.mark.parametrize('depth', [8, 16])
-def test_long_profiles_and_texts_of_a_png_are_read(tmp_path, photo, depth):
+def test_long_profiles_and_texts_of_a_png_are_read(tmp_path, photo, depth, monkeypatch):
   limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
   path, chunk = tmp_path / 'x.png', PngImagePlugin.putchunk
   samples = photo.astype(f'>u{depth // 8}') * (1 if depth == 8 else 257)
@@ -257,6 +257,9 @@ def test_long_profiles_and_texts_of_a_png_are_read(tmp_path, photo, depth):
   assert np.array_equal(decode.read_image(path), photo)
   again = picture.decode_picture(picture.read(path).encode('PNG'), 'again.png')
   assert again.keep['icc_profile'] == bytes(9 << 20)
+  monkeypatch.setattr(decode, '_TEXT_BYTES', 1 << 20)
+  with pytest.raises(decode.UnreadableImage, match='texts or profile take more than 1 MB; save it'):
+    picture.read(path)
   assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == limits
 
 
