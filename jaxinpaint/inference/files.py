@@ -11,6 +11,8 @@ with alpha, colour profile and EXIF. The exceptions:
   - Lossy WebP becomes lossless WebP, and lossy TIFF lossless TIFF.
   - EXIF previews are dropped: they would show what was painted over.
   - 16-bit colour TIFF keeps its profile, but not its other tags, and is written upright.
+  - Metadata that a format cannot hold is left out, and a warning says what: EXIF or XMP above 64 KB
+    in JPEG, all but the resolution in BMP.
 Animations are refused.
 """
 
@@ -38,7 +40,7 @@ from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.runtime import atomic
 
 # What a wrong file, mask or path raises; anything else is a bug in this program.
-USER_ERRORS = (InpaintError, UnreadableImage, OSError)
+USER_ERRORS = (InpaintError, UnreadableImage, OSError, MemoryError)
 
 Say = Callable[[str], object]
 
@@ -93,8 +95,8 @@ def inpaint_files(
     raised.
 
   Raises:
-    FileNotFoundError, FileExistsError, InpaintError, UnreadableImage: all before anything is
-      written, except when memory is not sufficient.
+    FileNotFoundError, FileExistsError, InpaintError, UnreadableImage, MemoryError: all before
+      anything is written.
   """
   pairs = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
   report = Report()
@@ -129,11 +131,14 @@ def inpaint_files(
         fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
     read_mask = _MaskReader(invert_mask, warn)
     changes: list[int] = []
+    left_out: dict[str, list[pathlib.Path]] = {}  # {metadata: outputs without it}
     reduced = 0
     jobs = _jobs(todo, read_mask, warn, fail)
-    for (pair, number, picture, hole), rgb in inpainter.stream(jobs):
+    refused = lambda key, error: fail(key.pair, error)
+    for key, rgb in inpainter.stream(jobs, refused=refused):
+      pair, number, picture, hole = key
       try:
-        change = _write(pair, picture, hole, rgb, warn)
+        change = _write(pair, picture, hole, rgb, left_out)
         if pictures is not None and hole.any():
           place = pair.output.relative_to(output) if pairs.folder else pair.output.name
           drawn = inpainter.pictures(picture.rgb(), hole, number)
@@ -146,6 +151,12 @@ def inpaint_files(
         changes.append(change)
       reduced += hole.any() and max(hole.shape) > (inpainter.max_side or np.inf)
       bar.update()
+  for name, outputs in left_out.items():
+    kinds = ' and '.join(sorted({path.suffix for path in outputs}))
+    warn(
+      f'{name} that a {kinds} file cannot hold was left out of {len(outputs)} of '
+      f'{len(report.written)} images, first {outputs[0]}; PNG and TIFF hold more'
+    )
   if changes:
     warn(
       f'JPEG stores known pixels again with loss: in {len(changes)} of {len(report.written)} '
@@ -164,6 +175,7 @@ class _Key:
 
   def __init__(self, *parts):
     self.parts = parts
+    self.pair: Pair = parts[0]
 
   def __iter__(self):
     return iter(self.parts)
@@ -242,20 +254,27 @@ def _warn_of_hidden_hole(picture: Picture, hole: np.ndarray, warn: Say) -> None:
 
 
 def _write(
-  pair: Pair, picture: Picture, hole: np.ndarray, rgb: np.ndarray, warn: Say
+  pair: Pair,
+  picture: Picture,
+  hole: np.ndarray,
+  rgb: np.ndarray,
+  left_out: dict[str, list[pathlib.Path]],
 ) -> int | None:
-  """Writes the output; returns, for a JPEG, the largest change of a known pixel (of 255 levels)."""
-  change = None
+  """Writes the output; returns, for a JPEG, the largest change of a known pixel (of 255 levels).
+
+  Metadata that the output cannot hold is added to `left_out`.
+  """
+  change, lost = None, []
   if not hole.any() and picture.format == pair.format:
     data = picture.data
   else:
-    data = picture.fill(rgb, hole).encode(pair.format)
+    data = picture.fill(rgb, hole).encode(pair.format, lost.append)
     if pair.format == 'JPEG':
       change = _jpeg_change(picture.path, rgb, hole, data)
-    if pair.format == 'BMP' and {'exif', 'icc_profile'} & picture.keep.keys():
-      warn(f'{pair.output}: BMP holds no EXIF and no colour profile; they were left out')
   pair.output.parent.mkdir(parents=True, exist_ok=True)
   atomic.write(pair.output, data)
+  for name in lost:
+    left_out.setdefault(name, []).append(pair.output)
   return change
 
 
@@ -291,4 +310,4 @@ def sentence(error: Exception) -> str:
   """An error as one line for the user."""
   if isinstance(error, OSError) and error.strerror and error.filename:
     return f'{error.filename}: {error.strerror}'
-  return ' '.join(str(error).split())
+  return ' '.join(str(error).split()) or 'memory does not suffice'

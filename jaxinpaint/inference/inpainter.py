@@ -31,6 +31,10 @@ class InpaintError(ValueError):
   """Input that cannot be inpainted; the message says what is wrong and what to do."""
 
 
+# Is told which image cannot be filled, and why.
+Refused = Callable[[Hashable, InpaintError], object]
+
+
 def load(
   path: str | os.PathLike | None = None,
   *,
@@ -174,7 +178,10 @@ class Inpainter:
     return {name: arrays.to_uint8(pictures[0]) for name, pictures in drawn.items()}
 
   def stream(
-    self, items: Iterable[tuple[Hashable, int, np.ndarray, np.ndarray]]
+    self,
+    items: Iterable[tuple[Hashable, int, np.ndarray, np.ndarray]],
+    *,
+    refused: Refused | None = None,
   ) -> Iterator[tuple[Hashable, np.ndarray]]:
     """Fills many, in batches of equal padded size, holding only a few in memory.
 
@@ -182,59 +189,80 @@ class Inpainter:
       items: (key, number, image, mask); image and mask are as for one image in `__call__`. The
         number is that of the image in its set, 0 for a single image. For a system that draws random
         numbers it decides the result, here and in an evaluation of that set.
+      refused: is called with the key and the error of each image that cannot be filled, and the
+        others are filled; None: the error is raised.
 
     Yields:
       (key, completed image) in the order in which batches fill up.
 
     Raises:
-      InpaintError: as in `__call__`; results that were yielded before are complete.
+      InpaintError: as in `__call__`, without `refused`; results that were yielded before are
+        complete.
     """
+    refused = refused or _raise
     waiting: dict[tuple[int, int], list] = {}
     # Batch sizes that ran in this stream: a remainder is filled up to one of them, so that nothing
     # is compiled for it. Separate calls compile their own size, so that one image does not cost as
     # much as eight.
     ran: dict[tuple[int, int], set[int]] = {}
     for key, number, image, mask in items:
-      image = check_image(image)
-      hole = check_mask(mask, image.shape[:2])
-      _check_range(image, hole)
+      try:
+        image = check_image(image)
+        hole = check_mask(mask, image.shape[:2])
+        _check_range(image, hole)
+        if hole.all():
+          raise InpaintError(
+            'every pixel of the mask is hole, so there is nothing to fill it from: 0 (black, '
+            'False) marks what is kept'
+          )
+      except InpaintError as error:
+        refused(key, error)
+        continue
       if not hole.any():
         yield key, image.copy()
         continue
-      if hole.all():
-        raise InpaintError(
-          'every pixel of the mask is hole, so there is nothing to fill it from: 0 (black, False) '
-          'marks what is kept'
-        )
       job = _Job(key, number, image, hole, self.max_side)
       shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
       if len(waiting[shape]) >= self._batch(shape):
-        yield from self._flush(waiting, shape, ran)
+        yield from self._flush(waiting, shape, ran, refused)
       elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.batch_size:
-        yield from self._flush(waiting, max(waiting, key=lambda s: len(waiting[s])), ran)
+        largest = max(waiting, key=lambda s: len(waiting[s]))
+        yield from self._flush(waiting, largest, ran, refused)
     for shape in list(waiting):
-      yield from self._flush(waiting, shape, ran)
+      yield from self._flush(waiting, shape, ran, refused)
 
   def _batch(self, shape: tuple[int, int]) -> int:
     fit = self.batch_size * _FULL_BATCH_PIXELS // (shape[0] * shape[1])
     return max(1, min(self.batch_size, fit))
 
   def _flush(
-    self, waiting: dict[tuple[int, int], list['_Job']], shape: tuple[int, int], ran: dict
+    self,
+    waiting: dict[tuple[int, int], list['_Job']],
+    shape: tuple[int, int],
+    ran: dict[tuple[int, int], set[int]],
+    refused: Refused,
   ) -> Iterator[tuple[Hashable, np.ndarray]]:
     jobs = waiting.pop(shape)
     sizes = ran.setdefault(shape, set())
     size = min((s for s in sizes if s >= len(jobs)), default=len(jobs))
     sizes.add(size)
     rows = jobs + [jobs[-1]] * (size - len(jobs))
-    for job, output in zip(jobs, self._call(self.predictor, rows), strict=False):
-      if not np.isfinite(output[job.small_hole]).all():
-        raise InpaintError(
-          f'{self.name} gave values that are not finite at {shape[0]} x {shape[1]}: its weights '
-          'are damaged or of a run that diverged; use others'
-        )
-      yield job.key, job.paste(output, self.blend)
+    try:
+      outputs = self._call(self.predictor, rows)
+    except InpaintError as error:
+      for job in jobs:
+        refused(job.key, error)
+      return
+    for job, output in zip(jobs, outputs, strict=False):
+      if np.isfinite(output[job.small_hole]).all():
+        yield job.key, job.paste(output, self.blend)
+        continue
+      error = InpaintError(
+        f'{self.name} gave values that are not finite at {shape[0]} x {shape[1]}: its weights '
+        'are damaged or of a run that diverged; use others'
+      )
+      refused(job.key, error)
 
   def _call(self, function: Callable, jobs: Sequence['_Job']) -> Any:
     """The result of a predictor's method for these jobs, which all have the same padded size."""
@@ -281,6 +309,10 @@ class _Job:
     result = self.image.copy()
     result[self.hole] = arrays.to_uint8(filling) if result.dtype == np.uint8 else filling
     return result
+
+
+def _raise(key: Hashable, error: InpaintError) -> None:
+  raise error
 
 
 def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:

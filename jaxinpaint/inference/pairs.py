@@ -200,7 +200,8 @@ def _protect(pairs: Pairs, overwrite: bool) -> None:
   inputs = {}
   for pair in pairs.pairs:
     for path in (pair.image, pair.mask):
-      if path is not None:
+      # A link may lead nowhere: reading it says so, and the other files are filled.
+      if path is not None and path.exists():
         stat = path.stat()
         inputs[stat.st_dev, stat.st_ino] = path
   there = [p.output for p in pairs.pairs if os.path.lexists(p.output)]

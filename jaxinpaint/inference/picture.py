@@ -8,10 +8,12 @@ import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
+from absl import logging
 from PIL import Image, PngImagePlugin
 
 from jaxinpaint import arrays
@@ -36,6 +38,23 @@ _MODES = (
   *('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'I', 'F'),
   *('I;16', 'I;16B', 'I;16L', 'I;16N'),
 )
+# Metadata that each format keeps, of those that `Picture.keep` and PNG's text may hold.
+_KEEPS = {
+  'PNG': ('exif', 'icc_profile', 'dpi', 'xmp', 'text'),
+  'JPEG': ('exif', 'icc_profile', 'dpi', 'xmp', 'comment'),
+  'WEBP': ('exif', 'icc_profile', 'xmp'),
+  'BMP': ('dpi',),
+  'TIFF': ('exif', 'icc_profile', 'dpi', 'xmp'),
+}
+_DEEP_TIFF_KEEPS = ('icc_profile',)  # tifffile writes these
+_METADATA = {
+  'exif': 'EXIF',
+  'icc_profile': 'colour profile',
+  'xmp': 'XMP',
+  'comment': 'comment',
+  'dpi': 'resolution',
+  'text': 'text',
+}
 _MEANING = {
   'L': 'grey',
   'LA': 'grey with alpha',
@@ -144,27 +163,56 @@ class Picture:
       f'name the output {names}'
     )
 
-  def encode(self, format: str) -> bytes:
+  def encode(self, format: str, left_out: Callable[[str], object] | None = None) -> bytes:
     """The content of a file of this format.
 
     A file of the same format keeps its pixels as stored, with the orientation tag. Another format
     may have no such tag, or viewers may ignore it; such a file gets upright pixels. All formats
     except JPEG are stored without loss, and are read back and compared before they are returned.
+
+    Args:
+      format: a value of FORMATS.
+      left_out: is called with the name of each kind of metadata that the format cannot hold, such
+        as 'EXIF' of more than 64 KB in a JPEG; None: nobody is told.
+
+    Raises:
+      InpaintError: the format cannot hold the picture.
     """
     self.check_holdable(format)
-    samples, keep = self.samples, dict(self.keep)
+    samples = self.samples
+    keep = self._holdable(format, left_out or (lambda name: None))
     if format != self.format and self.orientation != 1:
       samples = np.ascontiguousarray(turn(samples, self.orientation))
       if 'exif' in keep:
         keep['exif'] = metadata.set_upright(keep['exif'])
       if 'xmp' in keep:
         keep['xmp'] = metadata.set_xmp_upright(keep['xmp'])
-    data = _ENCODERS[format](samples, self.mode, keep)
+    try:
+      data = _ENCODERS[format](samples, self.mode, keep)
+    except Exception as error:  # of many types, for sides that are too long for instance
+      raise InpaintError(
+        f'{self.path} cannot be written as {format} ({error}): choose another format'
+      ) from error
     if format == self.format == 'PNG':
       data = metadata.copy_png_metadata(self.data, data)
     if format != 'JPEG':
       _check_same(decode_picture(data, self.path), samples, self.mode)
     return data
+
+  def _holdable(self, format: str, left_out: Callable[[str], object]) -> dict[str, Any]:
+    """What is kept, without the metadata that a file of this format cannot hold."""
+    keeps = _KEEPS[format]
+    if format == 'TIFF' and self.mode in ('RGB;16', 'RGBA;16'):
+      keeps = _DEEP_TIFF_KEEPS
+    keep = {}
+    for name, value in self.keep.items():
+      if name in _METADATA and not (name in keeps and _can_hold(format, name, value)):
+        left_out(_METADATA[name])
+      else:
+        keep[name] = value
+    if 'text' not in keeps and metadata.has_png_text(self.data):
+      left_out(_METADATA['text'])
+    return keep
 
 
 def read(path: str | os.PathLike) -> Picture:
@@ -300,6 +348,16 @@ _ENCODERS = {
   'BMP': _encode_bmp,
   'TIFF': _encode_tiff,
 }
+
+
+def _can_hold(format: str, name: str, value: Any) -> bool:
+  """Whether the encoder of a format takes this metadata, tried with a picture of one pixel."""
+  try:
+    _ENCODERS[format](np.zeros((1, 1), np.uint8), 'L', {name: value})
+  except Exception as error:  # the limits and the errors are those of each encoder
+    logging.debug('%s cannot hold %s: %s', format, name, error)
+    return False
+  return True
 
 
 def _check_same(again: Picture, samples: np.ndarray, mode: str) -> None:

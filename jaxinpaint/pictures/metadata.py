@@ -142,6 +142,14 @@ def copy_png_metadata(source: bytes, target: bytes) -> bytes:
   return b''.join(out)
 
 
+def has_png_text(data: bytes) -> bool:
+  """Whether a file is a PNG with text besides an XMP packet."""
+  return data.startswith(_PNG_SIGNATURE) and any(
+    kind in (b'tEXt', b'zTXt', b'iTXt') and not content.startswith(b'XML:com.adobe.xmp\0')
+    for kind, content in png_chunks(data)
+  )
+
+
 def without_png_metadata(data: bytes) -> bytes:
   """A PNG file with the chunks alone that its pixels are made of."""
   pixels = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')

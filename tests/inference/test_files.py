@@ -5,11 +5,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_system
 from ml_collections import ConfigDict
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import jaxinpaint
 from jaxinpaint import systems
@@ -393,3 +394,37 @@ def test_importing_the_library_alone_is_light():
   )
   assert process.returncode == 0, process.stderr
   assert 'load' in process.stdout and 'list_systems' in process.stdout
+
+
+def test_a_failing_file_stops_no_other_and_unholdable_metadata_is_named(tmp_path):
+  """Limits of encoders, links to nothing, and outputs that are not finite."""
+  images = tmp_path / 'in'
+  for name in ('a', 'good', 'long', 'nan'):
+    save(images / f'{name}.png')
+  text = PngImagePlugin.PngInfo()
+  text.add_itxt('XML:com.adobe.xmp', 'x' * 90_000)
+  exif = Image.Exif()
+  exif[0x010E] = 'd' * 70_000  # description
+  Image.open(images / 'a.png').save(images / 'a.png', pnginfo=text, exif=exif)
+  save(images / 'long.png', 2, 65_600)  # JPEG's sides end at 65,500
+  save(images / 'nan.png', 30, 24)
+  (images / 'link.png').symlink_to('nowhere.png')
+  for name, size in (('a', (20, 24)), ('good', (20, 24)), ('long', (2, 65_600)), ('nan', (30, 24))):
+    save_mask(tmp_path / 'masks' / f'{name}.png', *size)
+  save_mask(tmp_path / 'masks' / 'link.png')
+
+  def output(variables, constants, image, mask, rng):
+    return image + (jnp.nan if image.shape[1] == 32 else 0)
+
+  painter = toy_system.inpainter(output, max_side=64)
+  said = []
+  arguments = (painter, images, tmp_path / 'masks', tmp_path / 'out')
+  report = inpaint_files(*arguments, format='jpg', say=said.append)
+  assert sorted(p.name for p in report.written) == ['a.jpg', 'good.jpg']
+  assert sorted(p.name for p in report.written) == sorted(os.listdir(tmp_path / 'out'))
+  reasons = {path.name: reason for path, reason in report.failed}
+  assert sorted(reasons) == ['link.png', 'long.png', 'nan.png']
+  assert 'cannot be written as JPEG' in reasons['long.png']
+  assert 'not finite' in reasons['nan.png']
+  lost = [s for s in said if 'left out of 1 of 2 images' in s]
+  assert sorted(s.split()[1] for s in lost) == ['EXIF', 'XMP']
