@@ -72,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       '--devices and --probe belong to --estimate, and only one of them: a probe takes steps on '
       'the devices that are here'
     )
+  try:
+    os.path.abspath(given.workdir or '').encode()
+  except UnicodeEncodeError:  # tensorstore, which writes the checkpoints, takes no other paths
+    parser.error(f'the path of --workdir {given.workdir} must be UTF-8: choose another folder')
   faulthandler.enable()
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):

@@ -170,6 +170,7 @@ def test_steps_to_trace():
     (train, [], 'give --config, or the --workdir of a run'),
     (train, ['--config=quickstart', '--probe=2'], '--devices and --probe belong to --estimate'),
     (train, ['--config=quickstart', '--profile=5'], '--profile: '),
+    (train, ['--config=quickstart', '--workdir=r\udce9'], r'--workdir r\udce9 must be UTF-8'),
     (inpaint, ['--weights=a'], 'give --image, --mask, --output'),
     (inpaint, [*FILES, '--weights=a', '--workdir=b'], 'give either --weights or --workdir'),
     (evaluate, ['--on_unreadable=stop'], '--on_unreadable: invalid choice'),
