@@ -18,6 +18,7 @@ import numpy as np
 from jaxinpaint import arrays
 from jaxinpaint import trained as trained_lib
 from jaxinpaint.inference import blend as blend_lib
+from jaxinpaint.masks import files as mask_files
 from jaxinpaint.predictor import Predictor
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones, because memory
@@ -123,9 +124,10 @@ class Inpainter:
     Args:
       image: uint8[H, W, 3], or float[H, W, 3] in [0, 1]; a batch [B, H, W, 3]; or a list of images
         of any sizes. Pixels inside the hole are never read.
-      mask: [H, W] or [H, W, 1], hole = True, or integers > 127 (hole = 1 if none is above 1),
-        or floats > 0.5. For a batch [B, H, W(, 1)], for a list a list. If all images have the same
-        size, one mask may be given for all. Without a hole the image comes back as it is.
+      mask: [H, W] or [H, W, 1], hole = True. Of numbers with two values, one of them 0, the
+        other one is the hole; else integers > 127 (of 255) and floats > 0.5. For a batch
+        [B, H, W(, 1)], for a list a list. If all images have the same size, one mask may be given
+        for all. Without a hole the image comes back as it is.
 
     Returns:
       The same kind, shape and dtype as `image`; equal to it outside the hole.
@@ -387,6 +389,9 @@ def check_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
   if mask.dtype == bool:
     return mask
+  hole = mask_files.two_levels(mask[..., None])
+  if hole is not None:
+    return hole
   low, high = mask.min(), mask.max()
   if np.issubdtype(mask.dtype, np.floating):
     if not (low >= 0 and high <= 1):

@@ -1,6 +1,7 @@
 """Mask files: reading one with checks, and drawing from a folder or a list of files.
 
-In a file white is the hole.
+In a file white is the hole: what is brighter than 127 of 255. In a file that has only two values,
+one of them 0, the other one is the hole, whatever it is: 1 in many data sets.
 """
 
 import collections.abc
@@ -31,7 +32,7 @@ def read_mask(
   invert: bool = False,
   warn: Warn | None = logging.warning,
 ) -> np.ndarray:
-  """Reads a mask file: nearest resizing, then hole = brighter than 127.
+  """Reads a mask file; see above which pixels are hole. It is resized by nearest neighbour.
 
   Args:
     path: image file of any mode; transparency is ignored, EXIF orientation is followed.
@@ -69,21 +70,39 @@ def read_mask(
 def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
   """uint8[H, W] as in the file, and whether the mask is only in the alpha channel.
 
+  Two values, of which one is 0, become 0 and 255; the process logs once that it met others.
+
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
   content = decode.stored(decode.read_bytes(path), path)
-  if content.samples.dtype != np.uint8 and content.samples.ndim == 2:
-    levels = np.unique(content.samples)
-    if len(levels) == 2 and levels[0] == 0:  # a mask's values, in a depth that is not its own
-      return np.uint8(255) * (decode.turn(content.samples, content.orientation) > 0), False
+  alpha = content.samples[..., -1] if content.mode in ('LA', 'RGBA', 'RGBA;16') else None
+  colours = content.samples if alpha is None else content.samples[..., :-1]
+  hole = None if content.mode == 'CMYK' else two_levels(colours.reshape(*colours.shape[:2], -1))
+  if hole is not None:
+    top = colours.max()
+    if top != content.white:
+      logging.log_first_n(
+        logging.INFO, '%s has the values 0 and %g: %g is the hole (said once)', 1, path, top, top
+      )
+    return np.uint8(255) * decode.turn(hole, content.orientation), False
   image = content.eight_bits()
-  alpha = image.getchannel('A') if image.mode in ('LA', 'RGBA') else None
   if alpha is not None:
     image = image.convert('RGB')  # drops alpha
   grey = np.array(image.convert('L'))
-  hidden = alpha is not None and np.ptp(grey) == 0 and np.ptp(np.asarray(alpha)) > 0
-  return grey, hidden
+  return grey, alpha is not None and np.ptp(grey) == 0 and np.ptp(alpha) > 0
+
+
+def two_levels(values: np.ndarray) -> np.ndarray | None:
+  """bool[H, W], where numbers [H, W, C] are not 0, if all others are equal, and positive.
+
+  None for others, also for one value alone, of which nothing says whether it is hole.
+  """
+  hole = values.any(-1)
+  if not hole.any() or hole.all():
+    return None
+  others = values[hole]
+  return hole if (others == others[0]).all() and others[0].min() >= 0 else None
 
 
 def complaints(

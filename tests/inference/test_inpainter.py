@@ -240,3 +240,12 @@ def test_a_mask_that_is_hole_everywhere_is_refused():
   image = np.zeros((20, 24, 3), np.uint8)
   with pytest.raises(InpaintError, match='every pixel of the mask is hole'):
     toy_system.inpainter()(image, np.full((20, 24), 255))
+
+
+def test_masks_of_any_type_mean_the_same():
+  image = np.full((24, 24, 3), 9, np.uint8)
+  hole = toy_system.hole(24, 24) > 0
+  run = toy_system.inpainter()
+  wanted = run(image, hole)
+  for mask in (hole * np.uint8(1), hole * np.uint8(90), hole * 255, hole * 65535, hole * 0.3):
+    np.testing.assert_array_equal(run(image, mask), wanted)

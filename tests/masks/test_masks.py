@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
+from jaxinpaint.masks import files
 from jaxinpaint.masks import sampler as mask_sampler
 from jaxinpaint.masks import spec as masks
 from jaxinpaint.pictures.decode import UnreadableImage
@@ -314,6 +315,45 @@ def test_read_mask_thresholds_after_nearest_resizing(tmp_path):
   stripe = np.zeros((64, 64), np.uint8)
   stripe[:, ::2] = 255
   assert masks.read_mask(save(tmp_path / 's.png', stripe), 64, 32, warn=None).all()
+
+
+@pytest.mark.parametrize(
+  'kind', ['uint8', 'uint16', 'int32', 'float32', 'rgb', 'rgb16', 'grey alpha', 'palette', 'bits']
+)
+@pytest.mark.parametrize('top', [1, 100])
+def test_of_two_values_with_0_the_other_one_is_the_hole(tmp_path, kind, top):
+  hole = np.zeros((12, 16), bool)
+  hole[3:9, 5:12] = True
+  values = hole.astype(np.uint8) * np.uint8(top)
+  path = tmp_path / ('m.tif' if kind in ('int32', 'float32') else 'm.png')
+  if kind == 'rgb16':
+    cv2.imwrite(str(path), np.dstack([values] * 3).astype(np.uint16))
+  elif kind == 'rgb':  # of one colour
+    Image.fromarray(np.dstack([values, 0 * values, 0 * values])).save(path)
+  elif kind == 'grey alpha':
+    Image.fromarray(np.dstack([values, np.full_like(values, 255)]), 'LA').save(path)
+  elif kind == 'palette':
+    image = Image.fromarray(hole.astype(np.uint8), 'P')
+    image.putpalette([0, 0, 0, top, top, top])
+    image.save(path)
+  elif kind == 'bits':
+    Image.fromarray(hole).save(path)
+  else:
+    scale = 1 / 255 if kind == 'float32' else 1
+    Image.fromarray((values * scale).astype(kind)).save(path)
+  quiet = []
+  assert np.array_equal(masks.read_mask(path, warn=quiet.append), hole) and not quiet
+  assert np.array_equal(masks.read_mask(path, invert=True, warn=None), ~hole)
+  drawn = files.FileMasks(path=str(tmp_path)).draw(np.random.default_rng(0), 12, 16)
+  assert np.array_equal(drawn, hole)
+
+
+def test_one_value_or_three_are_cut_at_127(tmp_path):
+  for value in (0, 1, 255):
+    path = save(tmp_path / 'm.png', np.full((8, 8), value, np.uint8))
+    assert (masks.read_mask(path, warn=None) == (value == 255)).all()
+  path = save(tmp_path / 'm.png', np.array([[0, 1, 128]], np.uint8))
+  assert masks.read_mask(path, warn=None).tolist() == [[0, 0, 1]]
 
 
 def test_read_mask_warnings(tmp_path):
