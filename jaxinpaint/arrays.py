@@ -51,17 +51,22 @@ def padded_size(height: int, width: int, multiple: int, min_side: int = 0) -> tu
 
 
 def pad_to_multiple(x: np.ndarray, multiple: int, min_side: int = 0) -> np.ndarray:
-  """Pads rows and columns at the bottom and right by reflection, to `padded_size`.
-
-  A side shorter than its padding is reflected several times; a side of one pixel is repeated.
+  """`pad` to `padded_size`.
 
   Args:
     x: [..., H, W, C].
     multiple: both sides become multiples of it.
     min_side: and at least this long.
   """
+  return pad(x, *padded_size(*x.shape[-3:-1], multiple, min_side))
+
+
+def pad(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
+  """[..., H, W, C] with so many rows and columns, by reflection at the bottom and right.
+
+  A side shorter than its padding is reflected several times; a side of one pixel is repeated.
+  """
   height, width = x.shape[-3:-1]
-  rows, columns = padded_size(height, width, multiple, min_side)
   widths = [(0, 0)] * (x.ndim - 3) + [(0, rows - height), (0, columns - width), (0, 0)]
   return np.pad(x, widths, mode='reflect')
 

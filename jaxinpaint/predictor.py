@@ -7,10 +7,11 @@
 costs all run a system through this class, so the same weights give the same pixels everywhere.
 """
 
+import collections
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +26,12 @@ from jaxinpaint.recipe import Constants, Inference, Variables
 # A batch: f32[B,H,W,C], or B arrays f32[H,W,C] whose sides may differ where they are padded to the
 # same ones.
 Images = np.ndarray | Sequence[np.ndarray]
+Size = tuple[int, int]  # (height, width)
+
+FEW_SIZES = 4  # so many are never gathered
+# Padding of so many pixels, over all pictures of a set, takes about as long as a compilation.
+COMPILATION_PIXELS = 2**20
+_MOST_SIZES = 512  # more are rounded up first: gathering takes a time that grows with their square
 
 
 class Predictor:
@@ -34,7 +41,8 @@ class Predictor:
   is cropped back. The mask is reflected with the image: a hole that touches the rim stays a hole
   beyond it, where blank pixels would otherwise pass for known ones.
 
-  Each padded size and batch size is compiled once. A batch is split over the devices, each of which
+  Each padded size and batch size is compiled once; `for_sizes` makes few padded sizes of many. A
+  batch is split over the devices, each of which
   holds all the weights; a batch smaller than the number of devices runs on so many of them, and one
   that the devices do not divide is filled up with copies of its last image, which are dropped.
 
@@ -72,6 +80,7 @@ class Predictor:
       devices: that run it; None: all of this process.
     """
     self.inference, self.seed, self.pad_to = inference, seed, pad_to
+    self._gathered: Mapping[Size, Size] = {}
     self._devices = list(jax.local_devices() if devices is None else devices)
     self._weights = self._gather(variables, constants or {})
     self._placed: dict[int, Any] = {}
@@ -93,7 +102,24 @@ class Predictor:
   def padded_size(self, height: int, width: int) -> tuple[int, int]:
     """(height, width) at which the networks see a picture of this size."""
     multiple = math.lcm(self.inference.multiple, self.pad_to)
-    return arrays.padded_size(height, width, multiple, self.inference.min_side)
+    size = arrays.padded_size(height, width, multiple, self.inference.min_side)
+    return self._gathered.get(size, size)
+
+  def for_sizes(self, sizes: Iterable[Size]) -> 'Predictor':
+    """The same system for a set of pictures of these sizes; what was compiled is shared.
+
+    Where they have more than `FEW_SIZES` padded sizes, similar ones are gathered and padded alike
+    (`gather`), since each takes a compilation. The picture goes on beyond its rim in another way
+    then, so what fills its hole changes a little for most systems. Nothing changes for a system
+    whose output depends on the picture's outer shape (`Inference.whole_picture`).
+    """
+    if self.inference.whole_picture:
+      return self
+    other = copy.copy(self)
+    other._gathered = {}
+    multiple = math.lcm(self.inference.multiple, self.pad_to)
+    other._gathered = gather([other.padded_size(*size) for size in sizes], multiple)
+    return other
 
   def __call__(self, image: Images, mask: Images, ids: np.ndarray, sample: int = 0) -> Any:
     """The completed images.
@@ -160,9 +186,8 @@ class Predictor:
   def _arguments(self, image: Images, mask: Images, ids: np.ndarray, sample: int) -> tuple:
     """What a program takes, on the devices."""
     count = min(len(image), len(self._devices))
-    multiple = math.lcm(self.inference.multiple, self.pad_to)
     images, masks = (
-      np.stack([arrays.pad_to_multiple(x, multiple, self.inference.min_side) for x in given])
+      np.stack([arrays.pad(x, *self.padded_size(*x.shape[:2])) for x in given])
       for given in (image, mask)
     )
     extra = inputs.compute(self.inference.inputs, images, masks)
@@ -194,6 +219,41 @@ class Predictor:
 
     used = variables.pick(self.inference.networks)
     return jax.tree.map(whole, (used, dict(constants)))
+
+
+def gather(sizes: Sequence[Size], multiple: int = 1) -> dict[Size, Size]:
+  """Few padded sizes for many: {size: the one that pictures of this size are padded to}.
+
+  Again and again the two sizes that this costs least become one, the larger of both on each side,
+  while there are more than `FEW_SIZES` and the padding costs less than a compilation.
+
+  Args:
+    sizes: of all pictures of a set, multiples of ...
+    multiple: ... what the network takes.
+  """
+  rounded = {size: size for size in sizes}
+  while len(set(rounded.values())) > _MOST_SIZES:
+    multiple *= 2
+    rounded = {size: arrays.padded_size(*size, multiple) for size in rounded}
+  counts = collections.Counter(rounded[size] for size in sizes)
+  shapes = np.array(sorted(counts), np.int64).reshape(-1, 2)
+  numbers = np.array([counts[h, w] for h, w in shapes.tolist()])
+  groups = [[tuple(shape)] for shape in shapes.tolist()]
+  while len(shapes) > FEW_SIZES:
+    both = np.maximum(shapes[:, None], shapes)  # [n,n,2]
+    pixels = numbers * shapes.prod(-1)
+    added = both.prod(-1) * (numbers[:, None] + numbers) - pixels[:, None] - pixels
+    np.fill_diagonal(added, np.iinfo(np.int64).max)
+    a, b = sorted(divmod(int(added.argmin()), len(shapes)))
+    if added[a, b] > COMPILATION_PIXELS:
+      break
+    shapes[a], numbers[a] = both[a, b], numbers[a] + numbers[b]
+    groups[a] += groups.pop(b)
+    shapes, numbers = np.delete(shapes, b, 0), np.delete(numbers, b)
+  gathered = {
+    s: (h, w) for (h, w), group in zip(shapes.tolist(), groups, strict=True) for s in group
+  }
+  return {size: gathered[rounded[size]] for size in rounded}
 
 
 def _with_keys(function: Callable, seed: int, samples: bool) -> Callable:

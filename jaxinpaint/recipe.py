@@ -232,6 +232,8 @@ class Inference:
     min_side: ... and at least this long.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training they
       are made from the whole image, at inference from its known pixels.
+    whole_picture: whether the networks stretch the whole picture to one shape, so that padding a
+      picture more than it needs would change what they see of all of it.
     samples: whether `output` depends on rng, and gives another completion for each key.
     pictures: what else is worth seeing; None: nothing.
   """
@@ -243,6 +245,7 @@ class Inference:
   multiple: int = 1
   min_side: int = 1
   inputs: tuple[str, ...] = ()
+  whole_picture: bool = False
   samples: bool = False
   pictures: Pictures | None = None
 

@@ -49,7 +49,12 @@ def _parser() -> command_line.Parser:
     '--pad_to',
     type=whole(),
     default=1,
-    help='pad sides to a multiple of it: 64 compiles less often for images of many sizes.',
+    help='pad sides to a multiple of it, as well as of what the network takes.',
+  )
+  parser.switch(
+    'exact_sizes',
+    help='fill each image of a folder as if it were alone: images of more than 4 sizes are '
+    'otherwise padded to similar ones, which saves compilations.',
   )
   add(
     '--pictures',
@@ -101,6 +106,7 @@ def run(
   pad_to: int = 1,
   blend: str = 'none',
   seed: int = 0,
+  exact_sizes: bool = False,
   pictures: str | os.PathLike | None = None,
 ) -> int:
   """The exit code: 0; 1: some files of a folder failed; 2: nothing could be done.
@@ -120,6 +126,7 @@ def run(
     pad_to: sides are padded to a multiple of it.
     blend: 'poisson' or 'none'.
     seed: of systems that draw random numbers.
+    exact_sizes: do not gather sizes.
     pictures: folder for what the system shows besides its output.
   """
   # Here, not above: jax takes a second to import, and a mistaken flag is told at once.
@@ -143,6 +150,7 @@ def run(
         pad_to=pad_to,
         blend=blend,
         seed=seed,
+        exact_sizes=exact_sizes,
       )
     report = files.inpaint_files(
       painter,

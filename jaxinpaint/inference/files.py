@@ -123,7 +123,9 @@ def inpaint_files(
     warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
   todo = [(number, pair) for number, pair in enumerate(pairs.pairs) if pair.mask is not None]
   # Equal sizes in a row fill whole batches, which compile once.
-  todo.sort(key=lambda item: (_size_of(item[1].image), str(item[1].image)))
+  sizes = {number: _size_of(pair.image) for number, pair in todo}
+  inpainter = inpainter.for_sizes(sizes.values())
+  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[0]]), str(item[1].image)))
   disable = None if progress is None else not progress
   with tqdm.tqdm(total=len(pairs.pairs), unit='img', disable=disable) as bar:
     for pair in pairs.pairs:
@@ -299,11 +301,11 @@ def _jpeg_change(path: pathlib.Path, rgb: np.ndarray, hole: np.ndarray, data: by
 
 
 def _size_of(path: pathlib.Path) -> tuple[int, int]:
-  """Read from the file's header; (0, 0) if there is none, which reading the image will report."""
+  """(height, width) from the file's header; (1, 1) if it has none, which reading will report."""
   try:
     return decode.size_of(path)
-  except UnreadableImage:  # this only decides an order
-    return 0, 0
+  except UnreadableImage:  # this only decides an order and how sizes are gathered
+    return 1, 1
 
 
 def sentence(error: Exception) -> str:

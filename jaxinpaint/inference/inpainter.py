@@ -7,6 +7,7 @@
 Known pixels of the result always equal those of the input, to the bit.
 """
 
+import copy
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
@@ -24,8 +25,10 @@ from jaxinpaint.predictor import Predictor
 # `batch_size` images of this many pixels run at once, and fewer of larger ones, because memory
 # grows with pixels, not with images.
 _FULL_BATCH_PIXELS = 512 * 512
-# How many batches of images may wait for others of the same size.
+# How many batches of images may wait for others of the same size ...
 _WAITING_BATCHES = 4
+# ... and how many pixels, as the images were given: a reduced image waits with its full one.
+_WAITING_PIXELS = 32 * 10**6
 
 
 class InpaintError(ValueError):
@@ -45,6 +48,7 @@ def load(
   max_side: int | None = None,
   pad_to: int = 1,
   blend: str = 'none',
+  exact_sizes: bool = False,
 ) -> 'Inpainter':
   """Loads a system with its weights.
 
@@ -58,6 +62,7 @@ def load(
     pad_to: sides are padded to a multiple of it (and of the network's own). With a larger one,
       images of many sizes need fewer compilations, but more padding.
     blend: 'poisson' or 'none'.
+    exact_sizes: see Inpainter.
 
   Raises:
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
@@ -69,7 +74,12 @@ def load(
   weights = trained.variables, trained.constants
   predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to)
   return Inpainter(
-    predictor, name=trained.name, batch_size=batch_size, max_side=max_side, blend=blend
+    predictor,
+    name=trained.name,
+    batch_size=batch_size,
+    max_side=max_side,
+    blend=blend,
+    exact_sizes=exact_sizes,
   )
 
 
@@ -87,6 +97,8 @@ class Inpainter:
     blend: 'poisson' fits completions to the level of their surroundings (`inference.blend`); it
       works for any system and takes seconds on the CPU for a large hole. 'none' pastes them
       unchanged.
+    exact_sizes: never gather the sizes of many images into few (see `Predictor.for_sizes`), so that
+      each is completed as it would be alone. Gathering saves most of the compilations.
   """
 
   def __init__(
@@ -97,6 +109,7 @@ class Inpainter:
     batch_size: int = 8,
     max_side: int | None = None,
     blend: str = 'none',
+    exact_sizes: bool = False,
   ):
     """See the class.
 
@@ -111,7 +124,22 @@ class Inpainter:
     if blend not in blend_lib.KINDS:
       raise InpaintError(f'blend {blend!r} must be one of: {", ".join(blend_lib.KINDS)}')
     self.predictor, self.name, self.blend = predictor, name, blend
-    self.batch_size, self.max_side = batch_size, max_side
+    self.batch_size, self.max_side, self.exact_sizes = batch_size, max_side, exact_sizes
+
+  def for_sizes(self, sizes: Iterable[tuple[int, int]]) -> 'Inpainter':
+    """The same for a set of images of these (height, width); see `Predictor.for_sizes`.
+
+    With `exact_sizes` it is the same object.
+    """
+    if self.exact_sizes:
+      return self
+    other = copy.copy(self)
+    other.predictor = self.predictor.for_sizes(reduced_size(*s, self.max_side) for s in sizes)
+    return other
+
+  def padded_size(self, height: int, width: int) -> tuple[int, int]:
+    """(height, width) at which the networks see an image of this size."""
+    return self.predictor.padded_size(*reduced_size(height, width, self.max_side))
 
   def __repr__(self) -> str:
     return f'Inpainter({self.name!r}, batch_size={self.batch_size}, max_side={self.max_side})'
@@ -150,7 +178,9 @@ class Inpainter:
       images = [image] if single else list(image)
     masks = _masks_for(images, mask, single)
     numbers = range(len(images))
-    results = dict(self.stream(zip(numbers, numbers, images, masks, strict=True)))
+    images = [check_image(one) for one in images]
+    painter = self.for_sizes([one.shape[:2] for one in images])
+    results = dict(painter.stream(zip(numbers, numbers, images, masks, strict=True)))
     if single:
       return results[0]
     ordered = [results[i] for i in range(len(images))]
@@ -186,6 +216,9 @@ class Inpainter:
     refused: Refused | None = None,
   ) -> Iterator[tuple[Hashable, np.ndarray]]:
     """Fills many, in batches of equal padded size, holding only a few in memory.
+
+    Images wait for others of their padded size: at most 4 batches of them, and at most 32
+    megapixels of images as they were given, or one image that is larger.
 
     Args:
       items: (key, number, image, mask); image and mask are as for one image in `__call__`. The
@@ -223,6 +256,9 @@ class Inpainter:
       if not hole.any():
         yield key, image.copy()
         continue
+      while waiting and hole.size + sum(map(_pixels, waiting.values())) > _WAITING_PIXELS:
+        largest = max(waiting, key=lambda s: _pixels(waiting[s]))
+        yield from self._flush(waiting, largest, ran, refused)
       job = _Job(key, number, image, hole, self.max_side)
       shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
@@ -313,6 +349,10 @@ class _Job:
     return result
 
 
+def _pixels(jobs: Sequence[_Job]) -> int:
+  return sum(job.hole.size for job in jobs)
+
+
 def _raise(key: Hashable, error: InpaintError) -> None:
   raise error
 
@@ -329,13 +369,20 @@ def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarr
     f32[h, w, 3], the mean over the known pixels of each area, and bool[h, w], True where the area
     touches the hole.
   """
-  scale = max_side / max(hole.shape)
-  size = tuple(max(1, round(n * scale)) for n in hole.shape[::-1])
+  size = reduced_size(*hole.shape, max_side)[::-1]
   known = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
   total = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
   small_hole = known < 1 - 1e-4
   small = np.where(small_hole[..., None], np.float32(0), total / np.maximum(known, 1e-6)[..., None])
   return small.astype(np.float32), small_hole
+
+
+def reduced_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+  """(height, width) of an image once its long side is at most `max_side`; None: unchanged."""
+  if max_side is None or max(height, width) <= max_side:
+    return height, width
+  scale = max_side / max(height, width)
+  return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def check_image(image: np.ndarray) -> np.ndarray:

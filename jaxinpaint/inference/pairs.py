@@ -108,9 +108,10 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
     )
   files = _listed(image, tuple(FORMATS), 'images')
   for inside in (output.resolve(), mask.resolve()):
-    # Results of an earlier run, and masks beside the images, are not images to fill.
+    # Results of an earlier run, and masks beside the images, are not images to fill. realpath, as
+    # Path.resolve refuses a link to itself.
     if inside != image.resolve() and inside.is_relative_to(image.resolve()):
-      files = [f for f in files if not f.resolve().is_relative_to(inside)]
+      files = [f for f in files if not pathlib.Path(os.path.realpath(f)).is_relative_to(inside)]
   masks: dict[pathlib.Path, list[pathlib.Path]] = {}
   one = mask if mask.is_file() else None
   if one is None:

@@ -129,6 +129,15 @@ def test_masks_in_a_folder_among_the_images(tmp_path):
   assert [p.name for p in report.written] == ['a.png'] and not report.failed
 
 
+def test_a_link_to_itself_fails_alone(tmp_path):
+  save(tmp_path / 'a.png')
+  (tmp_path / 'loop.png').symlink_to('loop.png')
+  save_mask(tmp_path / 'masks' / 'm.png')
+  report, _ = run(tmp_path, tmp_path / 'masks' / 'm.png', tmp_path / 'out')
+  assert [p.name for p in report.written] == ['a.png']
+  assert [p.name for p, _ in report.failed] == ['loop.png']
+
+
 def test_a_bad_pair_does_not_stop_the_others(tmp_path):
   images, masks = tmp_path / 'images', tmp_path / 'masks'
   for name in ('good', 'small_mask', 'unpaired', 'broken', 'broken_mask', 'full'):

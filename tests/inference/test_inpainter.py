@@ -6,8 +6,9 @@ import pytest
 import toy_system
 
 from jaxinpaint import arrays
+from jaxinpaint.inference import inpainter
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError, shrink
-from jaxinpaint.predictor import Predictor
+from jaxinpaint.predictor import Predictor, gather
 
 rng = np.random.default_rng(0)
 
@@ -249,3 +250,61 @@ def test_masks_of_any_type_mean_the_same():
   wanted = run(image, hole)
   for mask in (hole * np.uint8(1), hole * np.uint8(90), hole * 255, hole * 65535, hole * 0.3):
     np.testing.assert_array_equal(run(image, mask), wanted)
+
+
+def programs(sizes, **options):
+  """The padded sizes that were compiled for images of these sizes, whose results are checked."""
+  seen = []
+
+  def output(variables, constants, image, mask, rng):
+    seen.append(image.shape[1:3])
+    return jnp.broadcast_to(variables.params['generator']['colour'], image.shape)
+
+  system = toy_system.inference(output, multiple=8, whole_picture=options.pop('whole', False))
+  painter = Inpainter(Predictor(system, toy_system.variables()), name='toy', **options)
+  images = [noise(*size, 3) for size in sizes]
+  masks = [toy_system.hole(*size) for size in sizes]
+  outputs = painter(images, masks)
+  colour = arrays.to_uint8(np.array(toy_system.COLOUR))
+  for image, mask, out in zip(images, masks, outputs, strict=True):
+    assert (out[mask == 0] == image[mask == 0]).all() and (out[mask > 0] == colour).all()
+  return seen
+
+
+def test_images_of_many_sizes_need_few_programs():
+  sizes = [(40 + 8 * i, 136 - 8 * i) for i in range(12)]
+  gathered = programs(sizes)
+  assert len(set(gathered)) == 4 and max(h * w for h, w in gathered) <= 128 * 136
+  assert set(programs(sizes, exact_sizes=True)) == set(sizes)
+  assert set(programs(sizes, whole=True)) == set(sizes)  # padding would change all of the output
+  assert set(programs(sizes[:4])) == set(sizes[:4])  # few sizes stay as they are
+
+
+def test_gathering_pads_no_more_than_compilations_are_worth():
+  far = [(1024, 1024), (1024, 4096), (4096, 1024), (2048, 2048), (4096, 4096), (1016, 1024)]
+  gathered = gather(far)
+  assert gathered == {size: size for size in far} | {(1016, 1024): (1024, 1024)}
+  many = [(8 * h, 8 * w) for h in range(1, 33) for w in range(1, 33)]  # more than are compared
+  gathered = gather(many, 8)
+  assert set(gathered) == set(many)
+  for (h, w), (rows, columns) in gathered.items():
+    assert h <= rows and w <= columns and rows % 8 == columns % 8 == 0
+
+
+@pytest.mark.parametrize(('pixels', 'most'), [(3 * 400, 3), (100, 1)])
+def test_the_images_that_wait_are_bounded_by_their_pixels(pixels, most, monkeypatch):
+  monkeypatch.setattr(inpainter, '_WAITING_PIXELS', pixels)
+  taken = []
+
+  def items():
+    for i in range(10):  # 20 x 20 each, reduced to the same 16 x 16
+      taken.append(i)
+      yield i, i, noise(20, 20, 3), toy_system.hole(20, 20)
+
+  painter = toy_system.inpainter(max_side=16, batch_size=8)
+  done = []
+  for key, _ in painter.stream(items()):
+    # The one that has just been taken is read, but not among those that wait.
+    assert len(taken) - len(done) <= most + 1
+    done.append(key)
+  assert sorted(done) == list(range(10))

@@ -148,6 +148,7 @@ def inference(config: ConfigDict) -> Inference:
     load_constants=functools.partial(_warn_of_stand_in, model),
     multiple=networks.MULTIPLE,
     min_side=networks.MULTIPLE,
+    whole_picture=model.structure,  # it is made at `model.size`
     pictures=pictures if model.structure else None,
   )
 
