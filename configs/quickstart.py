@@ -27,7 +27,7 @@ def get_config(variant=''):
     schedule='warmup_cosine_decay',
     schedule_args=schedule,
   )
-  config.data.size = 144  # as the weights were trained
+  config.data.size = 144  # the least that the network takes
   config.data.crop = 'random_resized'  # the evaluation resizes whole photographs
   config.data.colors = 'permute'  # nine photographs do not hold every colour
   config.data.batch_size = 8
