@@ -71,6 +71,17 @@ def pad(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
   return np.pad(x, widths, mode='reflect')
 
 
+def middle_square(x: np.ndarray, largest: int | None = None) -> np.ndarray:
+  """The centre square [n,n,...] of [H,W,...], of the short side or `largest`, if that is less.
+
+  It begins at (H - n) // 2, (W - n) // 2.
+  """
+  height, width = x.shape[:2]
+  side = min(height, width) if largest is None else min(height, width, largest)
+  top, left = (height - side) // 2, (width - side) // 2
+  return x[top : top + side, left : left + side]
+
+
 def check_multiple(height: int, width: int, multiple: int, min_side: int = 0) -> None:
   """Raises ValueError with what to do when a network cannot take an image of this size."""
   for name, n in (('height', height), ('width', width)):

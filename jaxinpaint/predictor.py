@@ -29,7 +29,9 @@ Images = np.ndarray | Sequence[np.ndarray]
 Size = tuple[int, int]  # (height, width)
 
 FEW_SIZES = 4  # so many are never gathered
-# Padding of so many pixels, over all pictures of a set, takes about as long as a compilation.
+# Padding by so many pixels, over all pictures of a set, is taken to cost as much as a compilation.
+# A cautious guess: of the library's own weights a megapixel took under 2 s on a busy core, and a
+# compilation some 12 s.
 COMPILATION_PIXELS = 2**20
 _MOST_SIZES = 512  # more are rounded up first: gathering takes a time that grows with their square
 
@@ -42,9 +44,9 @@ class Predictor:
   beyond it, where blank pixels would otherwise pass for known ones.
 
   Each padded size and batch size is compiled once; `for_sizes` makes few padded sizes of many. A
-  batch is split over the devices, each of which
-  holds all the weights; a batch smaller than the number of devices runs on so many of them, and one
-  that the devices do not divide is filled up with copies of its last image, which are dropped.
+  batch is split over the devices, each of which holds all the weights; a batch smaller than the
+  number of devices runs on so many of them, and one that the devices do not divide is filled up
+  with copies of its last image, which are dropped.
 
   A system that draws random numbers runs image by image (vmap), each with a key made from the seed,
   the number of the image and the number of the sample. So an output does not depend on the other

@@ -28,6 +28,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from jaxinpaint import arrays
 from jaxinpaint.data import (
   colors,
   resizing,
@@ -293,10 +294,10 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
     image: uint8[H, W, 3].
     size: side of the result.
     kind: 'center': the centre square, resized. 'random': a window of size x size of the image as it
-      is; an image with a shorter side is enlarged until it fits, and of one longer than 8 to 1
-      only a random piece of 8 to 1. 'random_resized': a square window whose side is
-      uniform between size (or the short side, if that is less) and the short side, resized.
-      'resize': the whole image, stretched to a square.
+      is; an image with a shorter side is enlarged until it fits, and of one longer than 8 to 1 only
+      a random piece of 8 to 1. 'random_resized': a square window whose side is uniform between size
+      (or the short side, if that is less) and the short side, resized. 'resize': the whole image,
+      stretched to a square.
     rng: not used by 'center' and 'resize'.
 
   Returns:
@@ -304,23 +305,17 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
   """
   height, width = image.shape[:2]
   short = min(height, width)
-  if kind == 'resize':
-    return resize(image, size, size)
+  if kind in ('center', 'resize'):
+    return resize(arrays.middle_square(image) if kind == 'center' else image, size, size)
   if kind == 'random' and short < size:
     image = _piece(image, _LONGEST * short, rng)
     height, width = image.shape[:2]
     scale = size / short
     height, width = max(size, round(height * scale)), max(size, round(width * scale))
     image = resize(image, height, width)
-    short = size
-  side = {'center': short, 'random': size}.get(kind)
-  if side is None:
-    side = int(rng.integers(min(size, short), short, endpoint=True))
-  if kind == 'center':
-    top, left = (height - side) // 2, (width - side) // 2
-  else:
-    top = int(rng.integers(0, height - side, endpoint=True))
-    left = int(rng.integers(0, width - side, endpoint=True))
+  side = size if kind == 'random' else int(rng.integers(min(size, short), short, endpoint=True))
+  top = int(rng.integers(0, height - side, endpoint=True))
+  left = int(rng.integers(0, width - side, endpoint=True))
   return resize(image[top : top + side, left : left + side], size, size)
 
 

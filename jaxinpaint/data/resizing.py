@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from jaxinpaint import arrays
+
 # 'center': the centre square, resized. 'window': the middle size x size pixels at the picture's own
 # scale, as 'center' where a side is shorter. 'resize': the whole picture, stretched to a square.
 CROPS = ('center', 'window', 'resize')
@@ -23,14 +25,11 @@ def square(
   Args:
     image: RGB.
     size: side of the result.
-    crop: one of CROPS. A centre square begins at (H - side) // 2, (W - side) // 2.
+    crop: one of CROPS; see `arrays.middle_square`.
     kernel: one of KERNELS; a picture that already has the size is returned unchanged.
   """
   if crop != 'resize':
-    height, width = image.shape[:2]
-    side = min(height, width, *((size,) if crop == 'window' else ()))
-    top, left = (height - side) // 2, (width - side) // 2
-    image = image[top : top + side, left : left + side]
+    image = arrays.middle_square(image, size if crop == 'window' else None)
   if image.shape[:2] == (size, size):
     return image
   return KERNELS[kernel](np.ascontiguousarray(image), size, size)

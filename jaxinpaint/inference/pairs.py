@@ -115,7 +115,7 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
   masks: dict[pathlib.Path, list[pathlib.Path]] = {}
   one = mask if mask.is_file() else None
   if one is None:
-    paths = _listed(mask, mask_files.EXTENSIONS, 'masks')
+    paths = _listed(mask, mask_files.EXTENSIONS, 'masks', all_names=True)
     shared = mask.resolve() == image.resolve()
     stems = {f.relative_to(image).with_suffix('') for f in files}
     if shared:  # here only a name that says so is a mask's
@@ -158,9 +158,12 @@ def _folder(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, forma
   return Pairs(tuple(pairs), unused, folder=True)
 
 
-def _listed(folder: pathlib.Path, extensions: tuple[str, ...], what: str) -> list[pathlib.Path]:
+def _listed(
+  folder: pathlib.Path, extensions: tuple[str, ...], what: str, *, all_names: bool = False
+) -> list[pathlib.Path]:
   try:
-    return [pathlib.Path(p) for p in listing.list_files(folder, extensions, what)]
+    files = listing.list_files(folder, extensions, what, all_names=all_names)
+    return [pathlib.Path(file) for file in files]
   except ValueError as error:
     raise InpaintError(str(error)) from error
 

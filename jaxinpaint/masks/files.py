@@ -178,7 +178,7 @@ class FileMasks(MaskSampler):
       raise ValueError("masks from files need a path: 'folder:/path/to/masks'")
     if self.variant and not self.variant.isdigit():
       raise ValueError(f"variant {self.variant!r} of mask files must be digits, as '000'")
-    paths = list_files(self.path, EXTENSIONS, 'masks')
+    paths = list_files(self.path, EXTENSIONS, 'masks', all_names=True)
     beside = mask_folders.pair_masks(paths)
     paths = tuple(p for p in paths if p in beside) if beside else paths
     object.__setattr__(self, 'paths', paths)

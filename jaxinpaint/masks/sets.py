@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from absl import logging
 
+from jaxinpaint import arrays
 from jaxinpaint.masks import (
   draw,
   manifest,
@@ -214,10 +215,7 @@ class _Files:
     if self.crop == 'resize':
       return read_mask(self.paths[k], self.height, self.width, invert=self.invert, warn=None)
     mask = read_mask(self.paths[k], invert=self.invert, warn=None)
-    h, w = mask.shape
-    side = min(h, w, *((self.width,) if self.crop == 'window' else ()))
-    top, left = (h - side) // 2, (w - side) // 2
-    mask = mask[top : top + side, left : left + side]
+    mask = arrays.middle_square(mask, self.width if self.crop == 'window' else None)
     return cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_NEAREST)
 
 

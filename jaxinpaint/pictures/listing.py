@@ -7,12 +7,13 @@ import pathlib
 from absl import logging
 
 
-def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) -> tuple[str, ...]:
+def list_files(
+  path: str | os.PathLike, extensions: tuple[str, ...], what: str, *, all_names: bool = False
+) -> tuple[str, ...]:
   """Files below a folder, or named by a text file, sorted by path (a list keeps its order).
 
   Links are followed, and no real folder is entered twice. A real file that has several paths is
-  taken once, by its own path where that is in the folder. Masks are taken by all their names, since
-  a mask's name may say which image it belongs to.
+  taken once, by its own path where that is in the folder.
 
   Args:
     path: a folder, searched with all its subfolders, or a .txt file with one path a line, relative
@@ -20,6 +21,7 @@ def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) 
       with or without a byte-order mark; lines end in LF or CRLF.
     extensions: lower-case endings that count.
     what: 'images', 'real images' or 'masks', for messages.
+    all_names: take links to files as files, for masks: a name may say which image it belongs to.
 
   Raises:
     FileNotFoundError: no such folder or list, or a listed file does not exist.
@@ -43,7 +45,7 @@ def list_files(path: str | os.PathLike, extensions: tuple[str, ...], what: str) 
     if not link.lower().endswith(extensions):
       others += 1
       continue
-    target = link if what == 'masks' else os.path.realpath(link)
+    target = link if all_names else os.path.realpath(link)
     if matching.setdefault(target, link) != link:
       again.append(link)
   if again:

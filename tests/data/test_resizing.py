@@ -89,12 +89,14 @@ def test_crops():
   wide[:, 15:35] = 200  # (51 - 20) // 2 = 15
   for kernel in resizing.KERNELS:
     assert (resizing.square(wide, 20, kernel=kernel) == 200).all()
+  wide = np.random.default_rng(0).integers(0, 256, wide.shape, dtype=np.uint8)
   window = resizing.square(wide, 10, crop='window')  # its own pixels, at their own scale
   top, left = ((n - 10) // 2 for n in wide.shape[:2])
   np.testing.assert_array_equal(window, wide[top : top + 10, left : left + 10])
   np.testing.assert_array_equal(
     resizing.square(wide, 50, crop='window'), resizing.square(wide, 50, crop='center')
   )
+  wide[:], wide[:, 15:35] = 0, 200
   whole = resizing.square(wide, 20, crop='resize', kernel='bilinear_antialias')
   assert whole[0, 0, 0] == 0 and whole[0, 10, 0] == 200
 

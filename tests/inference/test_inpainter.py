@@ -243,6 +243,21 @@ def test_a_mask_that_is_hole_everywhere_is_refused():
     toy_system.inpainter()(image, np.full((20, 24), 255))
 
 
+def test_images_that_memory_does_not_suffice_for_stop_no_other():
+  def predict(variables, constants, image, mask, rng):
+    if image.shape[1] > 16:
+      raise MemoryError
+    return image
+
+  items = [(n, 0, noise(n, n, 3), toy_system.hole(n, n)) for n in (16, 32, 15)]
+  refused = {}
+  painter = toy_system.inpainter(predict)
+  assert {key for key, _ in painter.stream(items, refused=refused.__setitem__)} == {15, 16}
+  assert list(refused) == [32] and 'max_side below 32' in str(refused[32])
+  with pytest.raises(InpaintError, match='max_side below 32'):
+    list(painter.stream(items))
+
+
 def test_masks_of_any_type_mean_the_same():
   image = np.full((24, 24, 3), 9, np.uint8)
   hole = toy_system.hole(24, 24) > 0

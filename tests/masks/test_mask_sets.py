@@ -168,6 +168,9 @@ def test_masks_beside_their_images(lama, caplog):
   # Cropped as the image: what is left and right of the centre square is gone.
   for i, share in enumerate((0.1, 0.3, 0.36)):
     np.testing.assert_array_equal(made[whole](i), block(share) > 0)
+  small = pipeline.evaluation_set(f'folder:{lama}', '', size=30, crop='window')
+  window = sets.make(str(lama), (whole,), 30, 30, images=small)[whole](1)
+  np.testing.assert_array_equal(window, block(0.3)[10:40, 10:40] > 0)  # as the image, not reduced
   bins = (Bin(0.0, 0.2), Bin(0.2, 0.32), Bin(0.5, 0.6))
   made = sets.make(str(lama), bins, 50, 50, images=images)
   assert list(made) == list(bins[:2])
