@@ -9,6 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Of red, green and blue over ImageNet, as torchvision's networks take them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def standardise(image: jax.Array) -> jax.Array:
+  """f32[...,3] in [0, 1] -> minus ImageNet's mean, divided by its deviation, of each channel."""
+  return (image - jnp.asarray(IMAGENET_MEAN)) / jnp.asarray(IMAGENET_STD)
+
 
 def to_float(image: jax.Array) -> jax.Array:
   """uint8 [0, 255] -> float32 [0, 1]; float arrays pass as float32 unchanged."""

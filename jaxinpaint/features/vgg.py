@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinpaint import arrays
 from jaxinpaint.weights import hub, mapping, reader
 
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -34,8 +35,6 @@ PUBLISHED = {
   ),
   19: ('https://download.pytorch.org/models/vgg19-dcbb9e9d.pth', 'dcbb9e9d'),
 }
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def layer_names(depth: int) -> tuple[str, ...]:
@@ -112,7 +111,7 @@ def apply(
   """
   images = images.astype(jnp.float32)
   if normalize:
-    images = (images - jnp.asarray(IMAGENET_MEAN)) / jnp.asarray(IMAGENET_STD)
+    images = arrays.standardise(images)
   return VGG(depth, tuple(layers), dtype).apply({'params': params}, images)
 
 

@@ -183,6 +183,11 @@ def _double(x: jax.Array, axis: int, align_corners: bool) -> jax.Array:
   return both.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
 
 
+def upsample_nearest(x: jax.Array) -> jax.Array:
+  """[B,H,W,C] -> [B,2H,2W,C], every pixel as a square of four."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
 def avg_pool(x: jax.Array, size: int = 2) -> jax.Array:
   """[B,H,W,C] -> [B,H/size,W/size,C], means of disjoint squares."""
   return nn.avg_pool(x, (size, size), strides=(size, size))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinpaint.layers.conv import Initializer, conv2d, normal_init
+from jaxinpaint.layers.norm import batch_norm
 
 Renorm = Literal['ratio', 'mean']
 
@@ -103,3 +104,53 @@ class PartialConv(nn.Module):
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
       y = (y + bias.astype(self.dtype)) * new.astype(self.dtype)
     return y, new
+
+
+class PartialConvNorm(nn.Module):
+  """Partial convolution without bias, batch norm, activation; also updates the mask.
+
+  Attributes: as `PartialConv`, and
+    norm: whether there is a batch norm.
+    scale_init: of its scales.
+    slope: of the leaky ReLU; 0: ReLU.
+  """
+
+  features: int
+  kernel_size: int = 3
+  stride: int = 1
+  norm: bool = True
+  slope: float = 0.0
+  renorm: Renorm = 'ratio'
+  kernel_init: Initializer = normal_init
+  scale_init: Initializer = nn.initializers.ones
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, valid: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, jax.Array]:
+    """[B,H,W,C], mask 1 = known -> [B,H',W',features], f32[B,H',W',1]."""
+    x, valid = PartialConv(
+      self.features,
+      self.kernel_size,
+      stride=self.stride,
+      padding=self.kernel_size // 2,
+      use_bias=False,
+      renorm=self.renorm,
+      kernel_init=self.kernel_init,
+      dtype=self.dtype,
+      name='conv',
+    )(x, valid)
+    if self.norm:
+      x = batch_norm('bn', train, self.dtype, self.scale_init)(x)
+    return nn.leaky_relu(x, self.slope), valid
+
+
+def join(*parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+  """Features [B,H,W,C_i] with masks [B,H,W,1] -> both concatenated, [B,H,W,sum of C_i] each.
+
+  Each channel keeps its own mask, as at a U-Net's skip connection: a pixel that the decoder already
+  knows may still be unknown in the skip.
+  """
+  masks = [jnp.broadcast_to(valid, (*valid.shape[:3], x.shape[-1])) for x, valid in parts]
+  return jnp.concatenate([x for x, _ in parts], -1), jnp.concatenate(masks, -1)

@@ -11,7 +11,7 @@ from jaxinpaint.features import vgg
 from jaxinpaint.layers.conv import conv2d
 from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.layers.spectral_norm import SNConv
-from jaxinpaint.losses import adversarial, perceptual, reconstruction, regularisers
+from jaxinpaint.losses import adversarial, perceptual, reconstruction
 from jaxinpaint.weights import mapping
 
 PERCEPTUAL = ('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1', 'relu5_1')
@@ -197,34 +197,3 @@ def test_aotgan(case, vgg19):
   goldens.assert_close(value, data['smgan_dis_scores'], what='discriminator of scores')
   value = adversarial.sm_gan_generator(scores['fake'], mask, **released)
   goldens.assert_close(value, data['smgan_gen_scores'], what='generator of scores')
-
-
-@goldens.cases('pconv_loss')
-def test_partial_convolution_loss_on_vgg16s_pools(case):
-  data, state = case.data(), case.state()
-  names = {'1': 'conv1', '2': 'conv2', '3': 'conv3'}
-  entries = tuple(
-    entry
-    for key in sorted(k.removesuffix('.weight') for k in state if k.endswith('.weight'))
-    for entry in mapping.conv(key, 'vgg', (f'{names[key[4]]}_{int(key.split(".")[-1]) // 2 + 1}',))
-  )
-  params = mapping.convert(state, entries)['params']['vgg']
-  keys = ('input', 'mask', 'output', 'gt')
-  image, valid, output, gt = (jnp.asarray(goldens.nhwc(data[k])) for k in keys)
-  hole = 1 - valid[..., :1]
-
-  @jax.jit
-  def run(image, hole, output, gt):
-    comp = arrays.compose(output, image, hole)
-    see = lambda x: vgg.apply(params, x, ('pool1', 'pool2', 'pool3'), depth=16, normalize=False)
-    target, found = see(gt), (see(output), see(comp))
-    return {
-      'hole': reconstruction.masked_l1(output, gt, hole),
-      'valid': reconstruction.masked_l1(output, gt, 1 - hole),
-      'prc': sum(perceptual.perceptual(f, target) for f in found),
-      'style': sum(perceptual.style(f, target) for f in found),
-      'tv': regularisers.total_variation(comp),
-    }
-
-  for name, value in run(image, hole, output, gt).items():
-    goldens.assert_close(value, data[name].squeeze(), what=name)

@@ -95,7 +95,7 @@ def test_a_config_builds_and_plans(path, variant):
 PROTOCOLS = {
   'seed000': ('mesff', 'jpgnet', 'places2_aotgan_256', 'celeba_aotgan', 'finetune', 'quickstart'),
   'seed001': ('seresnet_cx', 'celeba_glcic'),
-  'seed003': ('lfr',),
+  'seed003': ('lfr', 'celebahq_pconv'),
   'seed004': ('deepfillv1',),
   'survey': ('celeba_glcic_tf', 'places2_glcic_tf'),
   'edgeconnect': ('edgeconnect', 'ctsdg', 'misf'),

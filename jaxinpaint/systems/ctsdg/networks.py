@@ -18,16 +18,16 @@ Differs from the released code:
   - `levels` < 7 leaves out the deepest levels, for pictures smaller than 128 pixels (ours).
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint import arrays
-from jaxinpaint.layers.conv import Conv, upsample_bilinear
+from jaxinpaint.layers import partial_conv
+from jaxinpaint.layers.conv import Conv, upsample_bilinear, upsample_nearest
 from jaxinpaint.layers.norm import batch_norm
-from jaxinpaint.layers.partial_conv import PartialConv
 from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.layers.region_affinity import region_affinity
 
@@ -42,33 +42,7 @@ def scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
   return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
-class PartialConvNorm(nn.Module):
-  """Partial convolution without bias, batch norm if `norm`, activation; also updates the mask."""
-
-  features: int
-  kernel_size: int = 3
-  stride: int = 1
-  norm: bool = True
-  slope: float = 0.0
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, x: jax.Array, valid: jax.Array, *, train: bool = False
-  ) -> tuple[jax.Array, jax.Array]:
-    """[B,H,W,C], mask 1 = known -> [B,H',W',features], f32[B,H',W',1]."""
-    x, valid = PartialConv(
-      self.features,
-      self.kernel_size,
-      stride=self.stride,
-      padding=self.kernel_size // 2,
-      use_bias=False,
-      dtype=self.dtype,
-      name='conv',
-    )(x, valid)
-    if self.norm:
-      x = batch_norm('bn', train, self.dtype, scale_init)(x)
-    return nn.leaky_relu(x, self.slope), valid
+PartialConvNorm = functools.partial(partial_conv.PartialConvNorm, scale_init=scale_init)
 
 
 class Projection(nn.Module):
@@ -234,19 +208,14 @@ class Generator(nn.Module):
     """[B,H,W,width], decoded from `deepest` with the skips of all levels except the deepest."""
     x, valid = deepest
     for i in range(self.levels, 0, -1):
-      skip, skip_valid = skips[i - 1]
-      height, width = skip.shape[1:3]
-      x = upsample_bilinear(x)
-      valid = arrays.resize_nearest(valid, height, width)
-      pairs = ((valid, x), (skip_valid, skip))
-      masks = [jnp.broadcast_to(m, (*m.shape[:3], y.shape[-1])) for m, y in pairs]
       layer = PartialConvNorm(
         self.width * SCALES[max(i - 2, 0)],
         slope=SLOPE,
         dtype=self.dtype,
         name=f'{kind}_decoder{i}',
       )
-      x, valid = layer(jnp.concatenate([x, skip], -1), jnp.concatenate(masks, -1), train=norms)
+      upsampled = upsample_bilinear(x), upsample_nearest(valid)
+      x, valid = layer(*partial_conv.join(upsampled, skips[i - 1]), train=norms)
     return x
 
 

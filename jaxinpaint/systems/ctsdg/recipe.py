@@ -38,13 +38,11 @@ import jax.numpy as jnp
 from jax import lax
 from ml_collections import ConfigDict
 
-from jaxinpaint.features import vgg
 from jaxinpaint.losses import perceptual
 from jaxinpaint.losses.adversarial import binary_cross_entropy
 from jaxinpaint.losses.reconstruction import absolute_difference
 from jaxinpaint.recipe import (
   Batch,
-  Constants,
   Forward,
   Inference,
   Loss,
@@ -53,12 +51,11 @@ from jaxinpaint.recipe import (
   Recipe,
   Update,
 )
-from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared import checks, modules, vgg16_terms
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.ctsdg import networks as networks_lib
 
-VGG_DEPTH = 16
 WEIGHTS = ('hole', 'valid', 'perceptual', 'style', 'adversarial', 'intermediate')
 
 
@@ -142,7 +139,7 @@ def make(config: ConfigDict) -> Recipe:
     networks=tuple(networks),
     init=modules.initializer(networks, _arguments),
     phases=tuple(phase for phase in phases if phase.steps),
-    load_constants=functools.partial(_load_constants, loss),
+    load_constants=functools.partial(vgg16_terms.load_constants, loss),
   )
 
 
@@ -230,7 +227,7 @@ def generator_terms(
 
 
 def _generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
-  layers = tuple(loss.vgg_layers)
+  normalize = loss.vgg_normalize
 
   def generator_loss(variables, constants, outputs, batch, rng):
     judged, changed = None, {}
@@ -241,10 +238,8 @@ def _generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
 
     def features(image):
       # With `vgg_normalize` VGG expects [0, 1]; otherwise it gets the images unchanged.
-      image = (image + 1) / 2 if loss.vgg_normalize else image
-      return vgg.apply(
-        constants['vgg'], image, layers, depth=VGG_DEPTH, normalize=loss.vgg_normalize, dtype=dtype
-      )
+      see = vgg16_terms.features(constants, loss, normalize=normalize, dtype=dtype)
+      return see((image + 1) / 2 if normalize else image)
 
     terms = generator_terms(loss, outputs, batch, features, judged)
     return total({name: loss[name] * value for name, value in terms.items()}, changed)
@@ -271,23 +266,11 @@ def _discriminator_loss(networks: Networks) -> Loss:
   return discriminator_loss
 
 
-def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
-  """{'vgg': its parameters}, or {} if no term uses features."""
-  if not (loss.perceptual or loss.style):
-    return {}
-  file = loss.vgg_file or None
-  return {'vgg': vgg.load_down_to(loss.vgg_layers, VGG_DEPTH, file, shapes_only=shapes_only)}
-
-
 def _check_training(config: ConfigDict) -> None:
   """Raises ValueError for settings that would fail later or train nothing useful."""
   known, loss = default_config(), config.loss
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])
   checks.weights(loss, WEIGHTS)
-  pools = tuple(f'pool{i}' for i in range(1, 6))
-  if (loss.perceptual or loss.style) and not (
-    set(loss.vgg_layers) and set(loss.vgg_layers) <= set(pools)
-  ):
-    raise ValueError(f'config.loss.vgg_layers {tuple(loss.vgg_layers)} must be among {pools}')
+  vgg16_terms.check(loss)
   checks.phases(config.phases, last='finetuning')

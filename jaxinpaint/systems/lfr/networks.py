@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers import level_attention
-from jaxinpaint.layers.conv import Conv, torch_init
+from jaxinpaint.layers.conv import Conv, torch_init, upsample_nearest
 
 LEVELS = 6
 MULTIPLE = 2 ** (LEVELS - 1)
@@ -122,7 +122,7 @@ class Texture(nn.Module):
     }
     x = levels[-1]
     for level in range(LEVELS - 1, 0, -1):
-      x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+      x = upsample_nearest(x)
       x = gated(f'dec{level}_0', level)(x)
       if level in filled:
         y = gated(f'att{level}_0', level)(filled[level].astype(self.dtype))

@@ -1,0 +1,190 @@
+"""How PConv is trained: six terms, and a second phase in which the encoder's batch norms rest.
+
+Liu, Reda, Shih, Wang, Tao, Catanzaro: "Image Inpainting for Irregular Holes Using Partial
+Convolutions", ECCV 2018, sections 3.3 and 4.2. Marks: P, the paper; C, the port
+naoto0804/pytorch-inpainting-with-partial-conv; O, ours.
+
+  total = valid * L1 of known pixels + hole * L1 of the hole
+          + perceptual * Perceptual of (output and composite)
+          + style * Style of the output + style * Style of the composite
+          + tv * TV of the composite
+
+  training     batch norm of the batch
+  finetuning   lower rate; the encoder's batch norms use their running statistics and do not move
+               them, because the zeros of the hole spoil a batch's. Scales and biases are trained
+               on, and the decoder's norms stay as they were.
+
+All terms are of pictures standardised by ImageNet's mean and deviation (C), as VGG16 wants them,
+and of the output before it is clipped. Both L1 are means over all elements. There is no adversary.
+Logged terms include their weights, so they sum to 'total'.
+
+Differs from the paper:
+  - TV is of the whole composite (C); `loss.tv_region = 'hole'` takes the pairs within one pixel of
+    the hole. Known pixels have no gradient, so the two differ where known pixels meet the hole.
+
+Differs from the reference code (the port):
+  - the logged style is of the output and of the composite by itself; the sum is the same;
+  - fine-tuning starts with fresh moments of Adam (O).
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from jaxinpaint import arrays
+from jaxinpaint.losses import perceptual, reconstruction, regularisers
+from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
+from jaxinpaint.systems._shared import checks, modules, vgg16_terms
+from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.terms import total
+from jaxinpaint.systems.pconv import networks as networks_lib
+
+WEIGHTS = ('valid', 'hole', 'perceptual', 'style', 'tv')
+RENORMS = ('ratio', 'mean')
+TV_REGIONS = ('picture', 'hole')
+LEVELS = range(2, len(networks_lib.SCALES) + 1)
+
+
+def default_config() -> ConfigDict:
+  """The published settings."""
+  model = dict(
+    width=64,  # P, C
+    levels=7,  # C; P: 8, for 512 x 512
+    renorm='ratio',  # P; C: 'mean', which its published weights need
+  )
+  loss = dict(
+    valid=1.0,  # P, C
+    hole=6.0,  # P, C
+    perceptual=0.05,  # P, C
+    style=120.0,  # P, C
+    tv=0.1,  # P, C
+    tv_region='picture',  # C; P: 'hole'
+    vgg_file='',
+    vgg_layers=('pool1', 'pool2', 'pool3'),  # P, C
+  )
+  phases = dict(training=500_000, finetuning=500_000)  # C
+  return ConfigDict(dict(system='pconv', dtype='float32', model=model, loss=loss, phases=phases))
+
+
+def inference(config: ConfigDict) -> Inference:
+  """How the system of `config` is run; raises ValueError for invalid fields."""
+  multiple = 2 ** _model(config).levels
+  return modules.one_generator(_generator(config), multiple=multiple, min_side=multiple)
+
+
+def make(config: ConfigDict) -> Recipe:
+  """How it is run and trained; raises ValueError for invalid fields.
+
+  A term of weight 0 is not built: without `perceptual` and `style` no VGG is loaded. A phase of 0
+  steps is left out.
+  """
+  running = inference(config)
+  _check_training(config)
+  networks = {'generator': _generator(config)}
+  loss = _generator_loss(config)
+  phases = []
+  for name, frozen, suffix in (('training', False, ''), ('finetuning', True, '_finetuning')):
+    update = Update('generator', ('generator',), loss, 'generator' + suffix)
+    phases.append(Phase(name, config.phases[name], _forward(networks, frozen), (update,)))
+  return Recipe(
+    running,
+    networks=('generator',),
+    init=running.init,
+    phases=tuple(phase for phase in phases if phase.steps),
+    load_constants=functools.partial(vgg16_terms.load_constants, config.loss),
+  )
+
+
+def quicktest(config: ConfigDict) -> None:
+  """Narrows the network and removes the terms that need VGG's weights; changes `config`."""
+  config.model.update(dict(width=8, levels=5))
+  config.loss.update(dict(perceptual=0.0, style=0.0))
+  config.phases.update({name: 2 if steps else 0 for name, steps in config.phases.items()})
+  config.training.steps = sum(config.phases.values())
+
+
+def _model(config: ConfigDict) -> ConfigDict:
+  """config.model, checked."""
+  model = config.model
+  checks.same_fields('model', model, default_config().model)
+  checks.one_of('dtype', config.dtype, modules.DTYPES)
+  checks.count('model.width', model.width)
+  checks.one_of('model.levels', model.levels, LEVELS)
+  checks.one_of('model.renorm', model.renorm, RENORMS)
+  return model
+
+
+def _generator(config: ConfigDict) -> nn.Module:
+  model = _model(config)
+  dtype = modules.DTYPES[config.dtype]
+  return networks_lib.Generator(model.width, model.levels, model.renorm, dtype=dtype)
+
+
+def _forward(networks: Networks, frozen: bool) -> Forward:
+  def forward(variables, constants, batch, rng):
+    outputs, changed = modules.train_pass(
+      networks, 'generator', variables, batch['image'], batch['mask'], frozen_encoder=frozen
+    )
+    return {'standardised': outputs['standardised']}, changed
+
+  return forward
+
+
+def generator_terms(
+  loss: ConfigDict,
+  out: jax.Array,
+  image: jax.Array,
+  mask: jax.Array,
+  features: vgg16_terms.Features,
+) -> dict[str, jax.Array]:
+  """{term: its value with its weight}; only terms with a weight are computed.
+
+  Args:
+    loss: config.loss.
+    out: f32[B,H,W,3], the network's output, standardised.
+    image: f32[B,H,W,3], the whole picture, likewise.
+    mask: f32[B,H,W,1], 1 = hole.
+    features: of images like these.
+  """
+  composite = arrays.compose(out, image, mask)
+  terms = {}
+  if loss.valid:
+    terms['valid'] = loss.valid * reconstruction.masked_l1(out, image, 1 - mask)
+  if loss.hole:
+    terms['hole'] = loss.hole * reconstruction.masked_l1(out, image, mask)
+  if loss.perceptual or loss.style:
+    of_out, of_composite, wanted = (features(x) for x in (out, composite, image))
+    if loss.perceptual:
+      both = (perceptual.perceptual(x, wanted) for x in (of_out, of_composite))
+      terms['perceptual'] = loss.perceptual * sum(both)
+    if loss.style:
+      terms['style_out'] = loss.style * perceptual.style(of_out, wanted)
+      terms['style_composite'] = loss.style * perceptual.style(of_composite, wanted)
+  if loss.tv:
+    hole = mask if loss.tv_region == 'hole' else None
+    terms['tv'] = loss.tv * regularisers.total_variation(composite, hole)
+  return terms
+
+
+def _generator_loss(config: ConfigDict) -> Loss:
+  loss, dtype = config.loss, modules.DTYPES[config.dtype]
+
+  def generator_loss(variables, constants, outputs, batch, rng):
+    features = vgg16_terms.features(constants, loss, normalize=False, dtype=dtype)
+    image = arrays.standardise(batch['image'])
+    return total(generator_terms(loss, outputs['standardised'], image, batch['mask'], features))
+
+  return generator_loss
+
+
+def _check_training(config: ConfigDict) -> None:
+  """Raises ValueError for settings that would fail later or train nothing useful."""
+  known = default_config()
+  for section in ('loss', 'phases'):
+    checks.same_fields(section, config[section], known[section])
+  checks.weights(config.loss, WEIGHTS)
+  checks.one_of('loss.tv_region', config.loss.tv_region, TV_REGIONS)
+  vgg16_terms.check(config.loss)
+  checks.phases(config.phases, last='finetuning')
