@@ -15,9 +15,9 @@ untrained one.
 Data: docs/data.md (celeb_a_hq/256; 28,000 images to train, 2,000 to test, by index: ours). P marks
 the paper's numbers, C our choices; the losses' are in jaxinpaint/systems/lfr/recipe.py.
 
-Published (table 1; PSNR / SSIM / FID): 36.733 / 0.977 / 15.077. Its rivals, PConv (33.058 / 0.966 /
-67.956) and RFR (32.252 / 0.948 / 106.312), are not among the systems here yet. Result here: not
-trained here; no weights are published.
+Published (table 1; PSNR / SSIM / FID): 36.733 / 0.977 / 15.077. Its rivals: PConv (33.058 / 0.966 /
+67.956; celebahq_pconv) and RFR (32.252 / 0.948 / 106.312). Result here: not trained here; no
+weights are published.
 """
 
 from jaxinpaint.configs import _base
