@@ -32,7 +32,17 @@ MESHES = (
   dict(data=2, spatial=4),
 )
 THREE = ('mesff', 'deepfillv1', 'glcic')
-OTHERS = ('aotgan', 'ctsdg', 'edgeconnect', 'jpgnet', 'lfr', 'misf', 'pconv', 'seresnet_cx')
+OTHERS = (
+  'aotgan',
+  'ctsdg',
+  'dfnet',
+  'edgeconnect',
+  'jpgnet',
+  'lfr',
+  'misf',
+  'pconv',
+  'seresnet_cx',
+)
 
 
 @functools.lru_cache(maxsize=1)
