@@ -89,13 +89,13 @@ def reduce_mask(
   return reduce_nearest(mask, height, width, resize)
 
 
-def valid_keys(mask: jax.Array) -> jax.Array:
-  """f32[B,h*w]: 1 where the 3 x 3 patch of a mask [B,h,w,1] is free of the hole.
+def valid_keys(mask: jax.Array, size: int = 3) -> jax.Array:
+  """f32[B,h*w]: 1 where the patch of a mask [B,h,w,1], size x size, is free of the hole.
 
   Outside the image counts as known.
   """
   touched = lax.reduce_window(
-    mask.astype(jnp.float32), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME'
+    mask.astype(jnp.float32), -jnp.inf, lax.max, (1, size, size, 1), (1, 1, 1, 1), 'SAME'
   )
   return (touched <= 0).astype(jnp.float32).reshape(mask.shape[0], -1)
 

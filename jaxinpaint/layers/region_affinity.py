@@ -3,6 +3,11 @@
 Guo, Yang, Huang: "Image Inpainting via Conditional Texture and Structure Dual Generation", ICCV
 2021, section 3.3, https://arxiv.org/abs/2108.09760: the first half of the contextual feature
 aggregation. Unlike contextual attention it treats holes and known places alike.
+
+`transfer` is the general form: patches of one map are compared, and patches of a second map of
+twice the size are mixed by these scores. It is also the attention transfer of PEN-Net (Zeng, Fu,
+Chao, Guo: "Learning Pyramid-Context Encoder Network for High-Quality Image Inpainting", CVPR 2019,
+https://arxiv.org/abs/1904.07475), whose scores of a deep level rebuild the next shallower one.
 """
 
 import functools
@@ -26,17 +31,12 @@ _LEAST_WEIGHT = 1e-8  # of the softmax
 def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = None) -> jax.Array:
   """Each 3x3 patch of x at half size scores all others; their 4x4 patches of x are summed.
 
-    score[q, k] = scale * <p_q, p_k / max(|p_k|, 1e-4)>
-    out = overlapping sum over q of sum_k softmax_k(score)[q, k] * v_k, divided by 4
-
-  p are the patches of x reduced bilinearly (corners aligned, as in the released code), zeros beyond
-  the border; v are the 4x4 patches of x itself, two pixels apart.
+  That is `transfer` from x reduced bilinearly (corners aligned, as in the released code) to x.
 
   Args:
     x: [B,H,W,C]; H and W even.
-    scale: of the scores; larger values let fewer patches count.
-    form: 'plain' holds all (HW/4)^2 scores of an image, 'blocks' those of some queries at a time,
-      and computes them again for the gradient; None: chosen by their number.
+    scale: as in `transfer`.
+    form: likewise.
 
   Returns:
     f32[B,H,W,C].
@@ -44,42 +44,96 @@ def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = No
   Raises:
     ValueError: an odd side, or an unknown form.
   """
-  b, height, width, c = x.shape
+  height, width = x.shape[1:3]
   if height % 2 or width % 2:
     raise ValueError(f'features of {height} x {width} must have even sides')
+  x = x.astype(jnp.float32)
+  small = arrays.resize_bilinear(x, height // 2, width // 2, align_corners=True)
+  return transfer(small, x, scale=scale, form=form)
+
+
+def transfer(
+  deep: jax.Array,
+  shallow: jax.Array,
+  valid: jax.Array | None = None,
+  *,
+  size: Literal[1, 3] = 3,
+  scale: float = 10.0,
+  form: Form | None = None,
+) -> jax.Array:
+  """Rebuilds `shallow` by the affinities of `deep`.
+
+    score[q, k] = scale * <p_q, p_k / max(|p_k|, 1e-4)>
+    out = overlapping sum over q of sum_k w[q, k] * v_k, divided by 4
+    w[q, k] = max(softmax_k(score)[q, k], 1e-8)
+
+  p are the patches of `deep`, zeros beyond the border; v are the 4x4 patches of `shallow`, two
+  pixels apart. A key that is not valid has the score 0, takes part in the softmax, and has the
+  weight 1e-8 after it.
+
+  Args:
+    deep: [B,h,w,D].
+    shallow: [B,2h,2w,C].
+    valid: f32[B,h*w] in {0, 1}, which patches may be used; None: all.
+    size: of the patches p.
+    scale: of the scores; larger values let fewer patches count.
+    form: 'plain' holds all (h*w)^2 scores of an image, 'blocks' those of some queries at a time,
+      and computes them again for the gradient; None: chosen by their number.
+
+  Returns:
+    f32[B,2h,2w,C].
+
+  Raises:
+    ValueError: `shallow` is not twice as large, or an unknown size or form.
+  """
+  b, h, w, _ = deep.shape
+  if shallow.shape[1:3] != (2 * h, 2 * w):
+    raise ValueError(f'shallow features {shallow.shape} must have twice the sides of {deep.shape}')
+  if size not in (1, 3):
+    raise ValueError(f'size {size!r} of the patches must be 1 or 3')
   if form not in (None, 'plain', 'blocks'):
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
-  x = x.astype(jnp.float32)
-  h, w = height // 2, width // 2
-  small = arrays.resize_bilinear(x, h, w, align_corners=True)
-  queries = _patches3(small).reshape(b, h * w, 9 * c)
+  deep, shallow = deep.astype(jnp.float32), shallow.astype(jnp.float32)
+  queries = (_patches3(deep) if size == 3 else deep).reshape(b, h * w, -1)
   square = jnp.square(queries).sum(-1, keepdims=True)
   # The square root has no derivative at 0, where the length is not used.
   above = square > _LEAST_LENGTH**2
   keys = queries * jnp.where(above, lax.rsqrt(jnp.where(above, square, 1.0)), 1 / _LEAST_LENGTH)
-  values = _patches4(x).reshape(b, h * w, 16 * c)
+  values = _patches4(shallow).reshape(b, h * w, -1)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
   attend = functools.partial(_attend, scale=scale)
   if form == 'blocks':
     attend = functools.partial(_attend_by_blocks, attend)
-  out = placement.map_images(lambda one: attend(*one), (queries, keys, values))
-  return _overlap(out.reshape(b, h, w, 4, 4, c)) / 4
+  out = placement.map_images(lambda one: attend(*one), (queries, keys, values, valid))
+  return _overlap(out.reshape(b, h, w, 4, 4, -1)) / 4
 
 
-def _attend(queries: jax.Array, keys: jax.Array, values: jax.Array, *, scale: float) -> jax.Array:
+def _attend(
+  queries: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  valid: jax.Array | None,
+  *,
+  scale: float,
+) -> jax.Array:
   scores = scale * jnp.einsum('qc,kc->qk', queries, keys, precision='highest')
-  weights = jnp.maximum(jax.nn.softmax(scores, axis=-1), _LEAST_WEIGHT)
+  weights = jax.nn.softmax(scores if valid is None else scores * valid, axis=-1)
+  weights = jnp.maximum(weights if valid is None else weights * valid, _LEAST_WEIGHT)
   return jnp.einsum('qk,kc->qc', weights, values, precision='highest')
 
 
 def _attend_by_blocks(
-  attend: functools.partial, queries: jax.Array, keys: jax.Array, values: jax.Array
+  attend: functools.partial,
+  queries: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
+  valid: jax.Array | None,
 ) -> jax.Array:
   n, c = queries.shape
   size = max(1, min(n, BLOCK_ELEMENTS // n))
   count = -(-n // size)
   blocks = jnp.pad(queries, ((0, count * size - n), (0, 0))).reshape(count, size, c)
-  one = jax.checkpoint(lambda q: attend(q, keys, values), prevent_cse=False)
+  one = jax.checkpoint(lambda q: attend(q, keys, values, valid), prevent_cse=False)
   return lax.map(one, blocks).reshape(count * size, -1)[:n]
 
 

@@ -97,7 +97,7 @@ PROTOCOLS = {
   'seed001': ('seresnet_cx', 'celeba_glcic'),
   'seed003': ('lfr', 'celebahq_pconv'),
   'seed004': ('deepfillv1',),
-  'survey': ('dfnet', 'celeba_glcic_tf', 'places2_glcic_tf'),
+  'survey': ('dfnet', 'celeba_glcic_tf', 'places2_glcic_tf', 'pennet'),
   'edgeconnect': ('edgeconnect', 'ctsdg', 'misf'),
   'aotgan': ('aotgan',),
 }

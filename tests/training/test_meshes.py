@@ -41,6 +41,7 @@ OTHERS = (
   'lfr',
   'misf',
   'pconv',
+  'pennet',
   'seresnet_cx',
 )
 

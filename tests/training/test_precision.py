@@ -16,7 +16,13 @@ from jaxinpaint.training import optimizers, state, step
 # tanh, expm1); jax 0.12 derives expm1 as exp of the same array: the slope of ELU is no softmax.
 SENSITIVE = ('exp', 'exp2', 'log', 'log1p', 'rsqrt', 'sqrt', 'fft', 'cumsum', 'erf_inv')
 # (system, an operation that its step must contain)
-SYSTEMS = (('deepfillv1', 'exp'), ('misf', 'rsqrt'), ('glcic', 'log1p'), ('mesff', 'rsqrt'))
+SYSTEMS = (
+  ('deepfillv1', 'exp'),
+  ('misf', 'rsqrt'),
+  ('glcic', 'log1p'),
+  ('mesff', 'rsqrt'),
+  ('pennet', 'exp'),
+)
 
 
 def equations(jaxpr):

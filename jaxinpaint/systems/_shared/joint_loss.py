@@ -185,7 +185,7 @@ def generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
   if loss.psnr_hole:
     terms.append(_psnr_hole_term(loss))
   if 'discriminator' in networks:
-    terms.append(_adversarial_term(loss, networks))
+    terms.append(adversarial_term(loss, networks))
   if loss.perceptual or loss.style:
     terms.append(_vgg_terms(loss, dtype))
   return sum_of(terms)
@@ -212,7 +212,8 @@ def _gan(kind: str) -> _MaskedGan:
   )
 
 
-def _adversarial_term(loss: ConfigDict, networks: Networks) -> Term:
+def adversarial_term(loss: ConfigDict, networks: Networks) -> Term:
+  """The generator's side of `discriminator_loss`, with its weight."""
   gan = _gan(loss.adversarial_kind)
   judged = _judged(loss)
 
