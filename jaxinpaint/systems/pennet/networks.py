@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import contextual_attention, level_attention
-from jaxinpaint.layers.conv import Conv, upsample_bilinear
+from jaxinpaint.layers.conv import Conv, Initializer, normal_init, upsample_bilinear
 from jaxinpaint.layers.region_affinity import transfer
 from jaxinpaint.layers.spectral_norm import SNConv
 
@@ -67,12 +67,14 @@ class ATN(nn.Module):
     size: of the compared patches, 1 or 3.
     fuse: four convolutions of different dilation follow, each for a quarter of the channels.
     transfer: 'released' or 'paper', see above.
-    dtype: of the convolutions; scores are float32.
+    kernel_init: of the convolutions.
+    dtype: likewise; scores are float32.
   """
 
   size: Literal[1, 3] = 3
   fuse: bool = True
   transfer: Transfer = 'released'
+  kernel_init: Initializer = normal_init
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -92,6 +94,7 @@ class ATN(nn.Module):
       3,
       padding=d,
       dilation=d,
+      kernel_init=self.kernel_init,
       dtype=self.dtype,
       name=f'fuse{i}',
     )
@@ -104,11 +107,13 @@ class Generator(nn.Module):
   Attributes:
     width: channels of the first level, a multiple of 4; 32 as published.
     transfer: 'released' or 'paper', see above.
+    kernel_init: of all kernels; biases start at zero.
     dtype: of the convolutions; parameters, scores and pictures are float32.
   """
 
   width: int = 32
   transfer: Transfer = 'released'
+  kernel_init: Initializer = normal_init
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -132,8 +137,9 @@ class Generator(nn.Module):
     """
     del train
     arrays.check_multiple(*image.shape[1:3], MULTIPLE)
+    init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     conv = lambda name, features, size=3, stride=1: Conv(
-      features, size, stride=stride, padding=size // 2, dtype=self.dtype, name=name
+      features, size, stride=stride, padding=size // 2, name=name, **init
     )
     x = (2 * image - 1) * (1 - mask) + mask
     x = jnp.concatenate([x, mask], -1).astype(self.dtype)
@@ -146,7 +152,7 @@ class Generator(nn.Module):
     outputs = {}
     for i in range(deepest - 1, 0, -1):
       first = i == deepest - 1
-      settings = dict(transfer=self.transfer, dtype=self.dtype, name=f'atn{i}')
+      settings = dict(transfer=self.transfer, name=f'atn{i}', **init)
       atn = ATN(size=1, fuse=False, **settings) if first else ATN(**settings)
       levels[i - 1] = outputs[f'level{i}'] = atn(levels[i - 1], levels[i], mask)
 

@@ -47,6 +47,7 @@ def default_config() -> ConfigDict:
   model = dict(
     width=32,
     transfer='released',  # 'paper': cosines, and only the hole is filled
+    kernel_init='normal_0.02',  # ours: 'he_normal', for narrow networks
   )
   loss = dict(
     hole=6.0,
@@ -113,7 +114,8 @@ def make(config: ConfigDict) -> Recipe:
 
 def quicktest(config: ConfigDict) -> None:
   """Narrows the networks; changes `config`."""
-  config.model.width = 4
+  # With the published standard deviation, a network this narrow outputs only grey.
+  config.model.update(dict(width=4, kernel_init='he_normal'))
   config.loss.discriminator_width = 4
 
 
@@ -157,7 +159,13 @@ def _generator(config: ConfigDict) -> nn.Module:
       f'config.model.width {model.width} must be a multiple of 4: four convolutions share the '
       'channels of a level'
     )
-  return networks_lib.Generator(**model, dtype=modules.DTYPES[config.dtype])
+  checks.one_of('model.kernel_init', model.kernel_init, joint_loss.KERNEL_INITS)
+  return networks_lib.Generator(
+    model.width,
+    model.transfer,
+    joint_loss.KERNEL_INITS[model.kernel_init],
+    dtype=modules.DTYPES[config.dtype],
+  )
 
 
 def _check_loss(loss: ConfigDict) -> None:
