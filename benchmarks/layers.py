@@ -7,7 +7,8 @@ The plain formulation of a convolution is unfold and one matrix product
 external attention, transposing each axis to the last and a dense product; of a transposed
 convolution, XLA's own input-dilated form; of contextual attention, its definition as convolutions
 of each sample with its patches as kernels and of the score matrix with the identity; of the same in
-blocks of queries, of the contextual loss and of the attention between levels, all scores at once.
+blocks of queries, of the contextual loss and of the attention between levels, all scores at once;
+of PEN-Net's attention transfer, its definition as convolutions, and in blocks all scores at once.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.contextual_attention import contextual_attention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.level_attention import fill
+from jaxinpaint.layers.region_affinity import transfer
 from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
@@ -105,6 +107,22 @@ def plain_contextual_attention(f):
   return conv.conv_transpose2d(weights, values, stride=2, padding=1) / 4
 
 
+def plain_transfer(deep, shallow):
+  """Of one sample [1,h,w,D] and [1,2h,2w,C], every patch valid."""
+  _, h, w, d = deep.shape
+  keys = patches(deep, 3, 1).reshape(h * w, d, 3, 3).transpose(2, 3, 1, 0)
+  keys /= jnp.maximum(jnp.sqrt(jnp.square(keys).sum((0, 1, 2))), 1e-4)
+  scores = lax.conv_general_dilated(
+    deep, keys, (1, 1), 'SAME', dimension_numbers=conv.DIMENSIONS, precision='highest'
+  )
+  weights = jnp.maximum(jax.nn.softmax(10 * scores, -1), 1e-8)
+  values = lax.conv_general_dilated_patches(
+    shallow, (4, 4), (2, 2), [(1, 1), (1, 1)], dimension_numbers=conv.DIMENSIONS
+  )
+  values = values.reshape(h * w, shallow.shape[-1], 4, 4).transpose(2, 3, 0, 1)
+  return conv.conv_transpose2d(weights, values, stride=2, padding=1, form='plain') / 4
+
+
 def of_module(module, shape, dtype):
   """(ours, the same with unfolded convolutions, arguments)."""
   x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -159,6 +177,12 @@ def cases(dtype):
     make = lambda form: lambda x, y: fill(x, y, mask, form=form)
     return make('blocks'), make('plain'), (deep, shallow)
 
+  def transferred(side, form=None):
+    # PEN-Net's first transfer, the largest; small features, as scores are not normalised.
+    args = (0.1 * random(0, 1, side, side, 64), random(1, 1, 2 * side, 2 * side, 32))
+    make = lambda form: lambda x, y: transfer(x, y, form=form)
+    return make(form), make('plain') if form else plain_transfer, args
+
   def cx_loss(batch, side, channels):
     # Of the output's features only: the target's have no gradient in training.
     y = random(1, batch, side, side, channels)
@@ -180,6 +204,10 @@ def cases(dtype):
     'contextual 128x128x128 in blocks': lambda: contextual(128, 2**24),
     'levels 32x32x128, blocks': lambda: levels(32),
     'levels 64x64x128, blocks': lambda: levels(64),
+    # Features of images of 128, 256 and 512 pixels.
+    'transfer 32x32x64, 64x64x32': lambda: transferred(32),
+    'transfer 64x64x64, 128x128x32': lambda: transferred(64),
+    'transfer 128x128x64, blocks': lambda: transferred(128, 'blocks'),
     'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),
     'cx_loss 1x40x40x256': lambda: cx_loss(1, 40, 256),
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),
