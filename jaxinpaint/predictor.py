@@ -136,6 +136,9 @@ class Predictor:
 
     Returns:
       f32[B,H,W,3] that equals `image` to the bit wherever mask is 0; a list for a sequence.
+
+    Raises:
+      ValueError: the system does not fill such a hole (`Inference.check_hole`).
     """
     outputs = self.output(image, mask, ids, sample)
     paste = lambda output, image, mask: np.where(mask > 0, output, image)
@@ -164,6 +167,15 @@ class Predictor:
     """The program that makes an output of this batch, to be compiled and examined."""
     return self._output.lower(*self._arguments(image, mask, np.zeros(len(image)), 0))
 
+  def refuses(self, mask: np.ndarray) -> str:
+    """Why the system cannot fill a hole, mask [H,W] or [H,W,1] with 1 = hole; '': it can."""
+    hole = arrays.pad(mask.reshape(*mask.shape[:2], 1), *self.padded_size(*mask.shape[:2])) > 0
+    try:
+      self.inference.check_hole(hole[..., 0])
+    except ValueError as error:
+      return str(error)
+    return ''
+
   def fingerprint(self) -> str:
     """SHA-256 of everything that an output depends on: the weights, the seed, the padding."""
     digest = hashlib.sha256(f'{self.inference.inputs} {self.seed} {self.pad_to}'.encode())
@@ -188,12 +200,14 @@ class Predictor:
     return jax.tree.map(crop, results)
 
   def _arguments(self, image: Images, mask: Images, ids: np.ndarray, sample: int) -> tuple:
-    """What a program takes, on the devices."""
+    """What a program takes, on the devices; raises ValueError for a hole that is not filled."""
     count = min(len(image), len(self._devices))
     images, masks = (
       np.stack([arrays.pad(x, *self.padded_size(*x.shape[:2])) for x in given])
       for given in (image, mask)
     )
+    for one in masks:
+      self.inference.check_hole(one[..., 0] > 0)
     extra = inputs.compute(self.inference.inputs, images, masks)
     whole = (images, masks, np.asarray(ids, np.int32), extra)
     rows = np.minimum(np.arange(-(-len(image) // count) * count), len(image) - 1)

@@ -128,6 +128,14 @@ class Pictures(Protocol):
     ...
 
 
+class CheckHole(Protocol):
+  """Whether a system can fill a hole; on the host, not traced."""
+
+  def __call__(self, hole: np.ndarray, /) -> None:
+    """Raises ValueError, saying what holes are filled, where this one bool[H,W] is not."""
+    ...
+
+
 class Forward(Protocol):
   """One training pass of the networks that a phase's losses judge."""
 
@@ -201,6 +209,10 @@ class Start(Protocol):
     ...
 
 
+def _any_hole(hole: np.ndarray, /) -> None:
+  pass
+
+
 def _no_constants(*, shapes_only: bool = False) -> Constants:
   return {}
 
@@ -232,10 +244,12 @@ class Inference:
     min_side: ... and at least this long.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training they
       are made from the whole image, at inference from its known pixels.
-    whole_picture: whether the networks stretch the whole picture to one shape, so that padding a
-      picture more than it needs would change what they see of all of it.
+    whole_picture: whether the networks stretch the whole picture to one shape or go by its middle,
+      so that padding a picture more than it needs would change what they see of all of it.
     samples: whether `output` depends on rng, and gives another completion for each key.
     pictures: what else is worth seeing; None: nothing.
+    check_hole: refuses holes that the system cannot fill; by default it fills any. `output` is not
+      asked: what it makes of such a hole is undefined.
   """
 
   networks: tuple[str, ...]
@@ -248,6 +262,7 @@ class Inference:
   whole_picture: bool = False
   samples: bool = False
   pictures: Pictures | None = None
+  check_hole: CheckHole = _any_hole
 
   def shapes(self) -> Variables:
     """jax.ShapeDtypeStructs of `networks`, to check weights against."""

@@ -23,6 +23,7 @@ from jaxinpaint.evaluation.spec import (
   EvaluationError,
   EvaluationSpec,
   ImagesSpec,
+  fillable,
   protocol_of,
 )
 from jaxinpaint.masks.bins import Bin
@@ -102,7 +103,7 @@ def _prepare_rows(given: argparse.Namespace, config: ConfigDict | None) -> Prepa
   outputs = {n: folders.find(n, path, on.paths, bins, size) for n, path in stored.items()}
   costs = _resources(given, list(trained), list(fills), wanted.side) if given.resources else {}
   systems = {name: rows.predictor(model, given.seed) for name, model in trained.items()}
-  predictors = systems | outputs | fills
+  predictors, on = systems | outputs | fills, fillable(on, systems)
   spec = EvaluationSpec(
     {name: predictors[name] for name in names},
     on,

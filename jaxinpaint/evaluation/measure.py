@@ -256,6 +256,9 @@ class Measurement:
   def _complete(self, name: str, part: '_Part', sample: int) -> list[np.ndarray]:
     """f32[H, W, 3] of each image: the row's output, checked."""
     row, n = self._rows[name], len(part.indices)
+    for i, hole in zip(part.indices, part.holes, strict=True):
+      if why := predictors.refuses(row, hole):
+        raise EvaluationError(f'{name!r} cannot complete image {i}: {why}')
     image, mask, ids = part.inputs(self._batch_size)
     output = predictors.call(row, image, mask, ids, sample)
     if output.shape != image.shape:

@@ -15,6 +15,7 @@ optional:
                argument, and completes the image differently for each
   load         (index, bin) -> uint8[H,W,3]: an output that exists already. A row with `load` is
                never called.
+  refuses      (mask [H,W]) -> why the row cannot fill this hole, '' where it can
   fingerprint  () -> str that changes with everything the outputs depend on. An interrupted
                evaluation is resumed only if every row has a fingerprint and none has changed.
 """
@@ -50,6 +51,11 @@ def has_raw(predictor: Any) -> bool:
 def has_samples(predictor: Any) -> bool:
   """Whether it returns several completions of one image."""
   return bool(getattr(predictor, 'samples', False))
+
+
+def refuses(predictor: Any, mask: np.ndarray) -> str:
+  """Why it cannot fill a hole, mask [H,W] with 1 = hole; '': it can."""
+  return predictor.refuses(mask) if hasattr(predictor, 'refuses') else ''
 
 
 def call(

@@ -16,6 +16,7 @@ from typing import Protocol as Interface
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 import jaxinpaint
@@ -177,6 +178,29 @@ class ImagesSpec:
     dataset = f'{self.source}/{self.split}' if self.split else str(self.source)
     name = sets.name_of(masks) + (', inverted' if self.invert else '')
     return MaskedImages(images, holes, count, self.seed, dataset, name)
+
+
+def fillable(on: MaskedImages, rows: Mapping[str, Any]) -> MaskedImages:
+  """The same without the bins that a row does not fill, judged by the first mask of each; logs it.
+
+  Raises:
+    EvaluationError: no bin is left; says what the row fills.
+  """
+  kept, said = dict(on.masks), ''
+  for bin, masks in on.masks.items():
+    first = next((m for i in range(len(on.images)) if (m := masks(i)) is not None), None)
+    if first is None:
+      continue
+    for name, row in rows.items():
+      if why := predictors.refuses(row, np.asarray(first)):
+        kept.pop(bin, None)
+        said = f'{name!r}: {why}'
+  if said and not kept:
+    raise EvaluationError(said)
+  if said:
+    left_out = ', '.join(b.label for b in on.masks if b not in kept)
+    logging.warning('Holes left out of the evaluation: %s. %s', left_out, said)
+  return dataclasses.replace(on, masks=kept)
 
 
 def protocol_of(config: ConfigDict) -> Protocol:

@@ -22,6 +22,7 @@ from jaxinpaint.evaluation.spec import (
   Images,
   ImagesSpec,
   MaskedImages,
+  fillable,
   protocol_of,
 )
 from jaxinpaint.masks import sets
@@ -105,7 +106,7 @@ class Watch:
       # Made at first use, because a run without evaluations needs no test images.
       most = max(self._config.evaluation.quick_count, self._config.training.sample_count)
       wanted = dataclasses.replace(ImagesSpec.of_config(self._config), count=most)
-      test_set = wanted.load()
+      test_set = fillable(wanted.load(), {row: predict})
       images = ReadOnce(test_set.images)
       self._on = dataclasses.replace(test_set, images=images, masks=quick_masks(test_set.masks))
     return EvaluationSpec(
@@ -185,7 +186,7 @@ class Watch:
     wanted = ImagesSpec.of_config(self._config)
     spec = EvaluationSpec(
       {**rows, **classical.PREDICTORS},
-      wanted.load(),
+      fillable(wanted.load(), rows),
       wanted.protocol,
       batch_size=self._config.evaluation.batch_size,
       about=about,

@@ -161,8 +161,8 @@ class Inpainter:
       The same kind, shape and dtype as `image`; equal to it outside the hole.
 
     Raises:
-      InpaintError: a wrong shape, type or range; a mask that is hole everywhere; the network's
-        output is not finite; or memory is short.
+      InpaintError: a wrong shape, type or range; a mask that is hole everywhere, or a hole that the
+        system does not fill; the network's output is not finite; or memory is short.
     """
     if isinstance(image, (list, tuple)):
       images, single = list(image), False
@@ -206,7 +206,7 @@ class Inpainter:
     image = check_image(image)
     hole = check_mask(mask, image.shape[:2])
     _check_range(image, hole)
-    drawn = self._call(self.predictor.pictures, [_Job(None, number, image, hole, self.max_side)])
+    drawn = self._call(self.predictor.pictures, [self._job(None, number, image, hole)])
     return {name: arrays.to_uint8(pictures[0]) for name, pictures in drawn.items()}
 
   def stream(
@@ -256,10 +256,14 @@ class Inpainter:
       if not hole.any():
         yield key, image.copy()
         continue
+      try:
+        job = self._job(key, number, image, hole)
+      except InpaintError as error:
+        refused(key, error)
+        continue
       while waiting and hole.size + sum(map(_pixels, waiting.values())) > _WAITING_PIXELS:
         largest = max(waiting, key=lambda s: _pixels(waiting[s]))
         yield from self._flush(waiting, largest, ran, refused)
-      job = _Job(key, number, image, hole, self.max_side)
       shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
       if len(waiting[shape]) >= self._batch(shape):
@@ -269,6 +273,13 @@ class Inpainter:
         yield from self._flush(waiting, largest, ran, refused)
     for shape in list(waiting):
       yield from self._flush(waiting, shape, ran, refused)
+
+  def _job(self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray) -> '_Job':
+    """Raises InpaintError for a hole that the system does not fill."""
+    job = _Job(key, number, image, hole, self.max_side)
+    if why := self.predictor.refuses(job.small_hole):
+      raise InpaintError(why)
+    return job
 
   def _batch(self, shape: tuple[int, int]) -> int:
     fit = self.batch_size * _FULL_BATCH_PIXELS // (shape[0] * shape[1])

@@ -57,6 +57,13 @@ class CurrentBatchNorm(nn.Module):
     return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
 
 
+def normal_scale_init(
+  key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+  """N(1, 0.02): the GAN convention for the scales of batch norm, beside `conv.normal_init`."""
+  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
 def batch_norm(
   name: str, train: bool, dtype: Any, scale_init: Any = nn.initializers.ones
 ) -> nn.BatchNorm:

@@ -309,15 +309,17 @@ def _about(d: str, document: Mapping[str, Any]) -> str:
   if about is None:
     return f'- **{label}**: not given (--{d}).'
   reports = '; '.join(
-    f'{size} x {size}'
+    f'{side} x {side}{holes}'
     + (
       ''
-      if int(size) == document['protocol']['size']
+      if int(side) == document['protocol']['size']
       else f' (the protocol: {document["protocol"]["size"]})'
     )
     + f': [{r["folder"]}]({r["folder"]}/report.md), masks SHA-256 `{r["mask_sha256"][:12]}`'
     + (f', {len(r["skipped"])} unreadable' if r['skipped'] else '')
     for size, r in about['reports'].items()
+    for side, *rest in [size.partition(' ')]
+    for holes in [''.join(rest)]
   )
   wanted = document['protocol']
   short = '' if about['count'] == wanted['count'] else f' (the survey: {wanted["count"]:,})'

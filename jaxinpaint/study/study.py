@@ -20,7 +20,14 @@ from jaxinpaint.cost import resources
 from jaxinpaint.data import sources
 from jaxinpaint.data.held_out import Subset
 from jaxinpaint.evaluation import classical, folders, predictors, rows, run
-from jaxinpaint.evaluation.spec import About, EvaluationError, EvaluationSpec, ImagesSpec
+from jaxinpaint.evaluation.spec import (
+  About,
+  EvaluationError,
+  EvaluationSpec,
+  ImagesSpec,
+  MaskedImages,
+  fillable,
+)
 from jaxinpaint.masks import sets
 from jaxinpaint.metrics import protocols
 from jaxinpaint.metrics.protocols import Protocol
@@ -319,7 +326,10 @@ class Study:
   def _dataset(
     self, d: str, measured: resources.Measured | None
   ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(about, cells) of one data set; there is an evaluation for each size of images."""
+    """(about, cells) of one data set.
+
+    There is an evaluation for each size of images, and for each choice of holes that rows fill.
+    """
     config, drawn = self.request.config, self.images[d]
     label = config.datasets[d].label
     usual = self.request.size or config.size
@@ -335,15 +345,14 @@ class Study:
     }
     about['names_sha256'] = digest.of('\n'.join(about['names']).encode())
     cells = []
-    for size in sizes:
-      wanted = ImagesSpec(drawn, self.protocol, size=size, count=len(drawn), seed=config.seed)
+    for size, on, chosen in self._evaluations(d, sizes):
+      whole = len(on.masks) == len(self.protocol.bins)
       source = f'{self.request.data[d]}, {len(drawn)} drawn with seed {config.draw_seed}'
-      chosen = [r for r in self.rows[d] if r.size == size]
       evaluated = {r.name: r.predictor for r in chosen}
-      evaluated |= dict(self.fills) if size == usual else {}
+      evaluated |= dict(self.fills) if size == usual and whole else {}
       spec = EvaluationSpec(
         evaluated,
-        dataclasses.replace(wanted.load(), dataset=f'{label}: {source}'),
+        dataclasses.replace(on, dataset=f'{label}: {source}'),
         self.protocol,
         batch_size=config.batch_size,
         about=About(
@@ -352,9 +361,10 @@ class Study:
           resources=self._resources(d, measured, list(evaluated)),
         ),
       )
-      folder = self.output / (d if size == usual else f'{d}_{size}')
+      folder = d if size == usual else f'{d}_{size}'
+      folder = self.output / (folder if whole else f'{folder}_{len(on.masks)}_holes')
       results = run.evaluate_and_report(spec, folder, resume=self.request.resume)
-      about['reports'][str(size)] = {
+      about['reports'][str(size) if whole else f'{size} ({len(on.masks)} holes)'] = {
         'folder': folder.name,
         'mask_sha256': results.mask_sha256,
         'measured': results.count,
@@ -362,6 +372,25 @@ class Study:
       }
       cells += study_document.cells(results, d, size)
     return about, cells
+
+  def _evaluations(self, d: str, sizes: Sequence[int]) -> list[tuple[int, MaskedImages, list[Row]]]:
+    """(size, images with the holes that these rows fill, rows); the whole set of holes first."""
+    drawn, found = self.images[d], []
+    for size in sizes:
+      wanted = ImagesSpec(
+        drawn, self.protocol, size=size, count=len(drawn), seed=self.request.config.seed
+      ).load()
+      chosen = [r for r in self.rows[d] if r.size == size]
+      groups: dict[tuple, list[Row]] = {}
+      if self.fills and size == (self.request.size or self.request.config.size):
+        groups[tuple(wanted.masks)] = []
+      for row in chosen:
+        filled = tuple(fillable(wanted, {row.name: row.predictor}).masks)
+        groups.setdefault(filled, []).append(row)
+      for bins in sorted(groups, key=len, reverse=True):
+        masks = {b: wanted.masks[b] for b in bins}
+        found.append((size, dataclasses.replace(wanted, masks=masks), groups[bins]))
+    return found
 
   def _resources(
     self, d: str, measured: resources.Measured | None, names: Sequence[str]

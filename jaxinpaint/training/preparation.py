@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -72,6 +73,7 @@ def prepare(
   with activity.shown('Looking at the data'):
     watched = watch(recipe.inference, config, workdir) if watch else None
     pipeline.check(config.data, config.seed, inputs=recipe.inference.inputs, rows=own_rows)
+    _check_holes(config, recipe.inference)
   constants = recipe.load_constants()
 
   _check_workdir(workdir)
@@ -113,6 +115,16 @@ def prepare(
     done=done,
     best=best,
   )
+
+
+def _check_holes(config: ConfigDict, inference: Inference) -> None:
+  """Raises ValueError if the system does not fill such holes as config.data.masks draws."""
+  masks, size = spec.make(config.data.masks), config.data.size
+  for seed in range(4):
+    try:
+      inference.check_hole(masks(np.random.default_rng(seed), size, size) > 0)
+    except ValueError as error:
+      raise ValueError(f'config.data.masks {config.data.masks!r}: {error}') from error
 
 
 def _first_state(program: Program, config: ConfigDict) -> state.TrainState:

@@ -63,7 +63,12 @@ def judged_arguments(local: int, whole: int) -> Arguments:
 
 
 def one_generator(
-  generator: nn.Module, *, multiple: int, min_side: int, pictures: Pictures | None = None
+  generator: nn.Module,
+  *,
+  multiple: int,
+  min_side: int,
+  pictures: Pictures | None = None,
+  **others: Any,
 ) -> Inference:
   """How a system is run that needs its generator alone.
 
@@ -72,6 +77,7 @@ def one_generator(
     multiple: image sides must be a multiple of it.
     min_side: the shortest side that the generator accepts.
     pictures: of `Inference`.
+    **others: further fields of it.
   """
   networks = {'generator': generator}
 
@@ -85,6 +91,7 @@ def one_generator(
     multiple=multiple,
     min_side=min_side,
     pictures=pictures,
+    **others,
   )
 
 

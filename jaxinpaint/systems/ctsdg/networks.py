@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from jaxinpaint.layers import partial_conv
 from jaxinpaint.layers.conv import Conv, upsample_bilinear, upsample_nearest
-from jaxinpaint.layers.norm import batch_norm
+from jaxinpaint.layers.norm import batch_norm, normal_scale_init
 from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.layers.region_affinity import region_affinity
 
@@ -37,12 +37,7 @@ SLOPE = 0.2
 DILATIONS = (1, 2, 4, 8)
 
 
-def scale_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-  """N(1, 0.02): how the released code initialises the scales of the generator's batch norms."""
-  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
-
-
-PartialConvNorm = functools.partial(partial_conv.PartialConvNorm, scale_init=scale_init)
+PartialConvNorm = functools.partial(partial_conv.PartialConvNorm, scale_init=normal_scale_init)
 
 
 class Projection(nn.Module):
@@ -61,8 +56,10 @@ class Projection(nn.Module):
     conv = lambda features, name: Conv(
       features, 3, padding=1, use_bias=False, dtype=self.dtype, name=name
     )
-    y = nn.relu(batch_norm('bn1', train, self.dtype, scale_init)(conv(max(c // 4, 1), 'conv1')(x)))
-    y = batch_norm('bn2', train, self.dtype, scale_init)(conv(c, 'conv2')(y))
+    y = nn.relu(
+      batch_norm('bn1', train, self.dtype, normal_scale_init)(conv(max(c // 4, 1), 'conv1')(x))
+    )
+    y = batch_norm('bn2', train, self.dtype, normal_scale_init)(conv(c, 'conv2')(y))
     y = Conv(self.features, 1, dtype=self.dtype, name='out')(nn.relu(y + x))
     return y.astype(jnp.float32)
 
