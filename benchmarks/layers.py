@@ -7,8 +7,9 @@ The plain formulation of a convolution is unfold and one matrix product
 external attention, transposing each axis to the last and a dense product; of a transposed
 convolution, XLA's own input-dilated form; of contextual attention, its definition as convolutions
 of each sample with its patches as kernels and of the score matrix with the identity; of the same in
-blocks of queries, of the contextual loss and of the attention between levels, all scores at once;
-of PEN-Net's attention transfer, its definition as convolutions, and in blocks all scores at once.
+blocks of queries, of the contextual loss, of the attention between levels and of that of a map to
+itself, all scores at once; of PEN-Net's attention transfer, its definition as convolutions, and in
+blocks all scores at once.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from jaxinpaint.layers.contextual_attention import contextual_attention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.level_attention import fill
 from jaxinpaint.layers.region_affinity import transfer
+from jaxinpaint.layers.self_attention import attend
 from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
@@ -189,6 +191,12 @@ def cases(dtype):
     make = lambda form: lambda x, _: contextual_loss(x, y, form=form)
     return make(None), make('plain'), (random(0, batch, side, side, channels), 0.0)
 
+  def own(batch, side):
+    # Pluralistic's: its queries, its features and the encoder's, at 1/8 of the image's side.
+    args = (random(0, batch, side, side, 32), random(1, batch, side, side, 256))
+    make = lambda form: lambda q, x: attend(q, x, form=form)
+    return make('blocks'), make('plain'), args
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -208,6 +216,9 @@ def cases(dtype):
     'transfer 32x32x64, 64x64x32': lambda: transferred(32),
     'transfer 64x64x64, 128x128x32': lambda: transferred(64),
     'transfer 128x128x64, blocks': lambda: transferred(128, 'blocks'),
+    'own 1x32x32x256, blocks': lambda: own(1, 32),
+    'own 16x32x32x256, blocks': lambda: own(16, 32),
+    'own 1x64x64x256, blocks': lambda: own(1, 64),
     'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),
     'cx_loss 1x40x40x256': lambda: cx_loss(1, 40, 256),
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),

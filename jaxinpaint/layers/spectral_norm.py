@@ -6,10 +6,11 @@ forward pass in training begins with one step of power iteration, and the gradie
 sigma = u . (W v) with u and v held constant.
 
 The collection 'spectral' holds 'u' f32[out] and 'v' f32[in*kh*kw], both in PyTorch's order: the
-matrix W they belong to is [out, in*kh*kw].
+matrix W they belong to is [out, in*kh*kw]. Older implementations flatten a kernel as PyTorch stores
+it. Those of transposed convolutions then have one row for each input channel (`rows='in'`).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jaxinpaint.layers import conv
 
 EPS = 1e-12  # of the vectors' normalisation
+Rows = Literal['out', 'in']
 
 
 def _normalize(x: jax.Array) -> jax.Array:
@@ -28,7 +30,14 @@ def _random_direction(rng: jax.Array, size: int) -> jax.Array:
   return _normalize(jax.random.normal(rng, (size,)))
 
 
-def spectral_normalize(module: nn.Module, kernel: jax.Array, *, train: bool) -> jax.Array:
+def spectral_normalize(
+  module: nn.Module,
+  kernel: jax.Array,
+  *,
+  train: bool,
+  rows: Rows = 'out',
+  always: bool = False,
+) -> jax.Array:
   """The kernel divided by the estimate of its largest singular value.
 
   Args:
@@ -36,12 +45,21 @@ def spectral_normalize(module: nn.Module, kernel: jax.Array, *, train: bool) -> 
     kernel: f32[kh,kw,in,out]. That of a transposed convolution is flattened in the same way
       (PyTorch moves its axis 1, the output, to the front).
     train: True first does one step of power iteration and stores u and v.
+    rows: 'in': W is [in, out*kh*kw], and u and v have these lengths.
+    always: the step is done without `train`, too, but then u and v are not stored. So v is never
+      read, and u may start with equal numbers, which compiles faster than random ones.
 
   Returns:
     f32[kh,kw,in,out].
   """
+  if rows == 'in':
+    turned = spectral_normalize(module, kernel.swapaxes(2, 3), train=train, always=always)
+    return turned.swapaxes(2, 3)
   kh, kw, fan_in, out = kernel.shape
-  direction = lambda size: _random_direction(module.make_rng('params'), size)
+  if always:
+    direction = lambda size: jnp.full(size, size**-0.5)
+  else:
+    direction = lambda size: _random_direction(module.make_rng('params'), size)
   u = module.variable('spectral', 'u', direction, out)
   v = module.variable('spectral', 'v', direction, fan_in * kh * kw)
   # The matrix as [kh*kw*in, out] is a view of the kernel; v is put in that order instead.
@@ -49,18 +67,22 @@ def spectral_normalize(module: nn.Module, kernel: jax.Array, *, train: bool) -> 
   to_kernel = lambda w: w.reshape(fan_in, kh, kw).transpose(1, 2, 0).reshape(-1)
   to_torch = lambda w: w.reshape(kh, kw, fan_in).transpose(2, 0, 1).reshape(-1)
   left, right = u.value, to_kernel(v.value)
-  if train and not module.is_initializing():
+  if (train or always) and not module.is_initializing():
     fixed = jax.lax.stop_gradient(matrix)
     right = _normalize(fixed @ left)
     left = _normalize(right @ fixed)
-    u.value, v.value = left, to_torch(right)
+    if train:
+      u.value, v.value = left, to_torch(right)
   left, right = jax.lax.stop_gradient((left, right))
   sigma = (right @ matrix) @ left
   return kernel / sigma
 
 
 class SNConv(nn.Module):
-  """`layers.conv.Conv` with a spectrally normalised kernel; fields as there."""
+  """`layers.conv.Conv` with a spectrally normalised kernel; fields as there.
+
+  `always` is of `spectral_normalize`.
+  """
 
   features: int
   kernel_size: int = 3
@@ -70,6 +92,7 @@ class SNConv(nn.Module):
   pad_mode: conv.PadMode = 'zeros'
   use_bias: bool = True
   kernel_init: conv.Initializer = conv.normal_init
+  always: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -77,7 +100,7 @@ class SNConv(nn.Module):
     """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    kernel = spectral_normalize(self, kernel, train=train)
+    kernel = spectral_normalize(self, kernel, train=train, always=self.always)
     y = conv.conv2d(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
@@ -92,7 +115,10 @@ class SNConv(nn.Module):
 
 
 class SNConvTranspose(nn.Module):
-  """`layers.conv.ConvTranspose` with a spectrally normalised kernel; fields as there."""
+  """`layers.conv.ConvTranspose` with a spectrally normalised kernel; fields as there.
+
+  `rows` and `always` are of `spectral_normalize`.
+  """
 
   features: int
   kernel_size: int = 4
@@ -102,6 +128,8 @@ class SNConvTranspose(nn.Module):
   use_bias: bool = True
   kernel_init: conv.Initializer = conv.normal_init
   form: conv.Form | None = None
+  rows: Rows = 'out'
+  always: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -109,7 +137,7 @@ class SNConvTranspose(nn.Module):
     """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    kernel = spectral_normalize(self, kernel, train=train)
+    kernel = spectral_normalize(self, kernel, train=train, rows=self.rows, always=self.always)
     y = conv.conv_transpose2d(
       x.astype(self.dtype),
       kernel.astype(self.dtype),

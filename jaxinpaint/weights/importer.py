@@ -174,7 +174,11 @@ def _states(
   nearest = lambda choices, state: _nearest(choices, state, entries, format.ignore, expected)
   if not format.unwrap:
     state = mapping.strip_module(_arrays(content))
-    return [(nearest([networks, *({n} for n in sorted(networks))], state), state)]
+    named = [{n} for pattern, n in format.names.items() if re.search(pattern, path.name)]
+    single = [{n} for n in sorted(networks)]
+    if len({e.key for e in entries}) == len(entries):  # else no file can hold them all
+      single.insert(0, networks)
+    return [(nearest(named or single, state), state)]
   choices: dict[str, list[set[str]]] = {}
   for item in format.unwrap:
     key, _, network = item.partition(':')

@@ -142,6 +142,8 @@ class Format:
       the system's default.
     settings: (content of a JSON file that lies beside the weights) -> further such settings; None:
       no such file belongs to them.
+    names: {regular expression (`re.search`) of a file's name: the network that is in it}, for
+      networks whose state dicts look alike. Content decides where none fits.
   """
 
   entries: Callable[[Any], Iterable[Entry]]
@@ -153,6 +155,7 @@ class Format:
   model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+  names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 # The entries of one layer, as `conv`: (key, network, path) -> its entries.
@@ -184,6 +187,7 @@ def sn_conv(
   *,
   v: bool = True,
   layout: str = 'conv',
+  weight: str = 'weight_orig',
 ) -> tuple[Entry, ...]:
   """Entries of a spectrally normalised Conv2d (torch.nn.utils.spectral_norm).
 
@@ -198,8 +202,9 @@ def sn_conv(
     bias: False where the reference has none.
     v: False for implementations that keep only u.
     layout: 'conv_transpose' for a transposed convolution.
+    weight: name of the weight; older implementations say 'weight_bar'.
   """
-  entries = [Entry(f'{key}.weight_orig', network, (*path, 'kernel'), layout)]
+  entries = [Entry(f'{key}.{weight}', network, (*path, 'kernel'), layout)]
   if bias:
     entries.append(Entry(f'{key}.bias', network, (*path, 'bias')))
   entries.append(Entry(f'{key}.weight_u', network, (*path, 'u'), collection='spectral'))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax.errors import ModifyScopeVariableError
 
+from jaxinpaint.layers import conv
 from jaxinpaint.layers.spectral_norm import SNConv, SNConvTranspose
 from jaxinpaint.weights import mapping
 
@@ -46,6 +47,34 @@ def test_evaluation_uses_the_stored_vectors_and_changes_nothing():
   doubled = jax.tree.map(lambda v: 2 * v, variables['params']['kernel'])
   again, _ = apply({**variables, 'params': {**variables['params'], 'kernel': doubled}}, x)
   np.testing.assert_allclose(y, again, rtol=1e-5)
+
+
+@pytest.mark.parametrize('layer', [SNConv(3, 3, always=True), SNConvTranspose(3, always=True)])
+def test_an_iteration_in_every_pass_is_that_of_training_and_is_forgotten(layer):
+  x = jnp.ones((1, 4, 4, 2))
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
+  run = jax.jit(
+    lambda v, train: layer.apply(v, x, train=train, mutable=['spectral']), static_argnums=1
+  )
+  trained, moved = run(variables, True)
+  found, kept = run(variables, False)
+  np.testing.assert_allclose(found, trained, rtol=1e-6)
+  for name in 'uv':
+    np.testing.assert_array_equal(kept['spectral'][name], variables['spectral'][name])
+    assert (moved['spectral'][name] != variables['spectral'][name]).any()
+
+
+def test_rows_of_inputs_flatten_a_transposed_kernel_as_it_is_stored():
+  layer, x = SNConvTranspose(3, rows='in', use_bias=False, always=True), jnp.ones((1, 4, 4, 2))
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
+  kernel = np.asarray(variables['params']['kernel'], np.float64)
+  matrix = kernel.transpose(2, 3, 0, 1).reshape(2, -1)  # PyTorch's [in, out, kh, kw]
+  u = np.linalg.svd(matrix)[0][:, 0].astype(np.float32)
+  spectral = dict(u=jnp.asarray(u), v=variables['spectral']['v'])
+  assert spectral['v'].shape == (3 * 16,)
+  found = layer.apply({**variables, 'spectral': spectral}, x)
+  plain = conv.conv_transpose2d(x, kernel / np.linalg.norm(matrix, 2), stride=2, padding=1)
+  np.testing.assert_allclose(found, plain, atol=1e-5)
 
 
 def test_training_needs_the_collection_to_be_mutable():
