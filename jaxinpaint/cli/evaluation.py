@@ -92,6 +92,9 @@ def _prepare_rows(given: argparse.Namespace, config: ConfigDict | None) -> Prepa
   config = config or (first.config if first else ConfigDict())
   wanted = _images(given, config)
   protocol, size = wanted.protocol, (wanted.side, wanted.side)
+  samples = given.samples or protocol.samples
+  if any(model.inference.samples for model in trained.values()):
+    protocol = protocols.with_samples(protocol, samples)
   beside = _published(given.published, protocol)
   alone = first and (len(trained) + len(stored) == 1 or given.workdir or given.weights)
   default = rows.report_folder(first) if alone else _default_output([*trained, *stored])
@@ -109,7 +112,7 @@ def _prepare_rows(given: argparse.Namespace, config: ConfigDict | None) -> Prepa
     on,
     protocol,
     batch_size=_batch_size(given, config),
-    samples=given.samples or protocol.samples,
+    samples=samples,
     on_unreadable=given.on_unreadable,
     networks=load_networks(protocol, given.network, size),
     about=About(baseline, beside, _notes(trained, stored), costs),

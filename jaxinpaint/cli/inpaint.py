@@ -12,6 +12,9 @@ A mask without a hole copies its image, with a warning; one that is all hole is 
 there is nothing to fill from; one that looks inverted is used, with a warning. A mask of the
 image's shape but another size is resized.
 
+Of a system that draws random numbers (Pluralistic), `--samples 5` writes five completions of each
+image: out.1.png, out.2.png, ...
+
 Exit codes: 0; 1 where some files of a folder failed; 2 with a sentence where nothing could be done.
 """
 
@@ -69,6 +72,13 @@ def _parser() -> command_line.Parser:
     help='poisson: fit what fills a hole to the colours around it, for any system.',
   )
   add('--seed', type=whole(), default=0, help='of systems that draw random numbers (default 0).')
+  add(
+    '--samples',
+    type=whole(1),
+    default=1,
+    metavar='K',
+    help='completions per image, of such systems: OUTPUT.1.png, OUTPUT.2.png, ...',
+  )
   command_line.add_megapixels(parser)
   return parser
 
@@ -108,6 +118,7 @@ def run(
   seed: int = 0,
   exact_sizes: bool = False,
   pictures: str | os.PathLike | None = None,
+  samples: int = 1,
 ) -> int:
   """The exit code: 0; 1: some files of a folder failed; 2: nothing could be done.
 
@@ -128,6 +139,7 @@ def run(
     seed: of systems that draw random numbers.
     exact_sizes: do not gather sizes.
     pictures: folder for what the system shows besides its output.
+    samples: completions of each image.
   """
   # Here, not above: jax takes a second to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
@@ -138,7 +150,7 @@ def run(
 
   try:
     # Paths first: they are checked in no time, and loading takes seconds.
-    pairs.find(image, mask, output, overwrite=overwrite, format=format)
+    pairs.find(image, mask, output, overwrite=overwrite, format=format, samples=samples)
     # A run's programs are kept beside its workdir, others where fetched files are.
     compilation_cache.use(hub.cache_folder() / 'inpaint' if workdir is None else workdir)
     with activity.shown('Loading the weights'):
@@ -161,12 +173,13 @@ def run(
       overwrite=overwrite,
       format=format,
       pictures=pictures,
+      samples=samples,
     )
   except (*files.USER_ERRORS, StoreError) as error:
     command_line.say(COMMAND, files.sentence(error))
     return 2
   if report.failed:
-    total = len(report.written) + len(report.failed)
+    total = -(-len(report.written) // samples) + len(report.failed)
     command_line.say(COMMAND, f'{len(report.failed)} of {total} images failed:')
     for path, reason in report.failed:
       print(f'  {path}: {reason}'.replace(f'{path}: {path}: ', f'{path}: '), file=sys.stderr)

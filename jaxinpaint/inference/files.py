@@ -19,6 +19,7 @@ Animations are refused.
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import pathlib
 import sys
@@ -72,6 +73,7 @@ def inpaint_files(
   progress: bool | None = None,
   say: Say | None = None,
   pictures: str | os.PathLike | None = None,
+  samples: int = 1,
 ) -> Report:
   """Fills one image file, or a folder of them.
 
@@ -89,6 +91,8 @@ def inpaint_files(
     say: is called with each warning and failure, a sentence; None: they go to standard error.
     pictures: folder for the other pictures that the system can show (see `Inpainter.pictures`),
       written as OUTPUTSTEM.NAME.png in the same subfolders as the outputs; None: none are written.
+    samples: completions of each image, of a system that draws random numbers; several are written
+      as OUTPUTSTEM.1.png, OUTPUTSTEM.2.png, ...
 
   Returns:
     A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
@@ -98,8 +102,14 @@ def inpaint_files(
     FileNotFoundError, FileExistsError, InpaintError, UnreadableImage, MemoryError: all before
       anything is written.
   """
-  pairs = pairs_lib.find(image, mask, output, overwrite=overwrite, format=format)
+  where = dict(overwrite=overwrite, format=format, samples=samples)
+  pairs = pairs_lib.find(image, mask, output, **where)
   report = Report()
+  if samples > 1 and not inpainter.predictor.samples:
+    raise InpaintError(
+      f'{inpainter.name} draws no random numbers, so all {samples} completions would be equal: '
+      'ask for one'
+    )
   if pictures is not None and not inpainter.predictor.inference.pictures:
     raise InpaintError(f'{inpainter.name} has no pictures to show besides its output')
   say = say or functools.partial(tqdm.tqdm.write, file=sys.stderr)
@@ -112,16 +122,18 @@ def inpaint_files(
   def fail(pair: Pair, error: Exception) -> None:
     if not pairs.folder:
       raise error
-    reason = sentence(error)
-    report.failed.append((pair.image, reason))
-    say(f'error: {reason}')
     bar.update()
+    failure = pair.image, sentence(error)
+    if failure in report.failed:  # of another sample
+      return
+    report.failed.append(failure)
+    say(f'error: {failure[1]}')
 
   if pairs.unused:
     names = ', '.join(p.name for p in pairs.unused[:5])
     more = ', ...' if len(pairs.unused) > 5 else ''
     warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
-  todo = [(number, pair) for number, pair in enumerate(pairs.pairs) if pair.mask is not None]
+  todo = [(i // samples, pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
   # Equal sizes in a row fill whole batches, which compile once.
   sizes = {number: _size_of(pair.image) for number, pair in todo}
   inpainter = inpainter.for_sizes(sizes.values())
@@ -135,13 +147,17 @@ def inpaint_files(
     changes: list[int] = []
     left_out: dict[str, list[pathlib.Path]] = {}  # {metadata: outputs without it}
     reduced = 0
-    jobs = _jobs(todo, read_mask, warn, fail)
     refused = lambda key, error: fail(key.pair, error)
-    for key, rgb in inpainter.stream(jobs, refused=refused):
+    streams = []
+    for k in range(samples):
+      own = [(number, pair) for number, pair in todo if pair.sample == k]
+      jobs = _jobs(own, read_mask, warn, fail)
+      streams.append(inpainter.stream(jobs, sample=k, refused=refused))
+    for key, rgb in itertools.chain.from_iterable(streams):
       pair, number, picture, hole = key
       try:
         change = _write(pair, picture, hole, rgb, left_out)
-        if pictures is not None and hole.any():
+        if pictures is not None and hole.any() and not pair.sample:
           place = pair.output.relative_to(output) if pairs.folder else pair.output.name
           drawn = inpainter.pictures(picture.rgb(), hole, number)
           _write_pictures(drawn, pathlib.Path(pictures, place), overwrite)

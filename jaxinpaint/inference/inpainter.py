@@ -8,6 +8,7 @@ Known pixels of the result always equal those of the input, to the bit.
 """
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
@@ -145,7 +146,10 @@ class Inpainter:
     return f'Inpainter({self.name!r}, batch_size={self.batch_size}, max_side={self.max_side})'
 
   def __call__(
-    self, image: np.ndarray | Sequence[np.ndarray], mask: np.ndarray | Sequence[np.ndarray]
+    self,
+    image: np.ndarray | Sequence[np.ndarray],
+    mask: np.ndarray | Sequence[np.ndarray],
+    sample: int = 0,
   ) -> np.ndarray | list[np.ndarray]:
     """Fills the hole.
 
@@ -156,6 +160,7 @@ class Inpainter:
         other one is the hole; else integers > 127 (of 255) and floats > 0.5. For a batch
         [B, H, W(, 1)], for a list a list. If all images have the same size, one mask may be given
         for all. Without a hole the image comes back as it is.
+      sample: number of the completion, of systems that draw random numbers.
 
     Returns:
       The same kind, shape and dtype as `image`; equal to it outside the hole.
@@ -180,7 +185,8 @@ class Inpainter:
     numbers = range(len(images))
     images = [check_image(one) for one in images]
     painter = self.for_sizes([one.shape[:2] for one in images])
-    results = dict(painter.stream(zip(numbers, numbers, images, masks, strict=True)))
+    items = zip(numbers, numbers, images, masks, strict=True)
+    results = dict(painter.stream(items, sample=sample))
     if single:
       return results[0]
     ordered = [results[i] for i in range(len(images))]
@@ -213,6 +219,7 @@ class Inpainter:
     self,
     items: Iterable[tuple[Hashable, int, np.ndarray, np.ndarray]],
     *,
+    sample: int = 0,
     refused: Refused | None = None,
   ) -> Iterator[tuple[Hashable, np.ndarray]]:
     """Fills many, in batches of equal padded size, holding only a few in memory.
@@ -224,6 +231,7 @@ class Inpainter:
       items: (key, number, image, mask); image and mask are as for one image in `__call__`. The
         number is that of the image in its set, 0 for a single image. For a system that draws random
         numbers it decides the result, here and in an evaluation of that set.
+      sample: number of the completion, of such a system.
       refused: is called with the key and the error of each image that cannot be filled, and the
         others are filled; None: the error is raised.
 
@@ -235,6 +243,7 @@ class Inpainter:
         complete.
     """
     refused = refused or _raise
+    output = functools.partial(self.predictor, sample=sample)
     waiting: dict[tuple[int, int], list] = {}
     # Batch sizes that ran in this stream: a remainder is filled up to one of them, so that nothing
     # is compiled for it. Separate calls compile their own size, so that one image does not cost as
@@ -263,16 +272,16 @@ class Inpainter:
         continue
       while waiting and hole.size + sum(map(_pixels, waiting.values())) > _WAITING_PIXELS:
         largest = max(waiting, key=lambda s: _pixels(waiting[s]))
-        yield from self._flush(waiting, largest, ran, refused)
+        yield from self._flush(output, waiting, largest, ran, refused)
       shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
       if len(waiting[shape]) >= self._batch(shape):
-        yield from self._flush(waiting, shape, ran, refused)
+        yield from self._flush(output, waiting, shape, ran, refused)
       elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.batch_size:
         largest = max(waiting, key=lambda s: len(waiting[s]))
-        yield from self._flush(waiting, largest, ran, refused)
+        yield from self._flush(output, waiting, largest, ran, refused)
     for shape in list(waiting):
-      yield from self._flush(waiting, shape, ran, refused)
+      yield from self._flush(output, waiting, shape, ran, refused)
 
   def _job(self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray) -> '_Job':
     """Raises InpaintError for a hole that the system does not fill."""
@@ -287,6 +296,7 @@ class Inpainter:
 
   def _flush(
     self,
+    output: Callable,
     waiting: dict[tuple[int, int], list['_Job']],
     shape: tuple[int, int],
     ran: dict[tuple[int, int], set[int]],
@@ -298,14 +308,14 @@ class Inpainter:
     sizes.add(size)
     rows = jobs + [jobs[-1]] * (size - len(jobs))
     try:
-      outputs = self._call(self.predictor, rows)
+      outputs = self._call(output, rows)
     except InpaintError as error:
       for job in jobs:
         refused(job.key, error)
       return
-    for job, output in zip(jobs, outputs, strict=False):
-      if np.isfinite(output[job.small_hole]).all():
-        yield job.key, job.paste(output, self.blend)
+    for job, completed in zip(jobs, outputs, strict=False):
+      if np.isfinite(completed[job.small_hole]).all():
+        yield job.key, job.paste(completed, self.blend)
         continue
       error = InpaintError(
         f'{self.name} gave values that are not finite at {shape[0]} x {shape[1]}: its weights '

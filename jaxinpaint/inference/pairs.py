@@ -30,12 +30,14 @@ class Pair:
     mask: its mask's path; None: no mask has its name.
     output: where the result goes.
     format: of the output, a value of FORMATS.
+    sample: number of the completion, from 0.
   """
 
   image: pathlib.Path
   mask: pathlib.Path | None
   output: pathlib.Path
   format: str
+  sample: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Pairs:
   """All files of a run.
 
   Attributes:
-    pairs: all images, also those without a mask.
+    pairs: all images, also those without a mask; `samples` neighbours for each.
     unused: masks that belong to no image.
     folder: whether the image was given as a folder.
   """
@@ -54,7 +56,13 @@ class Pairs:
 
 
 def find(
-  image: Path, mask: Path, output: Path, *, overwrite: bool = False, format: str | None = None
+  image: Path,
+  mask: Path,
+  output: Path,
+  *,
+  overwrite: bool = False,
+  format: str | None = None,
+  samples: int = 1,
 ) -> Pairs:
   """Pairs images, masks and outputs; changes nothing on disk.
 
@@ -64,6 +72,7 @@ def find(
     output: a file (one image only), or a folder; a path without an ending is a folder.
     overwrite: outputs that exist may be replaced; inputs never are.
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' for all outputs in a folder; None: as the image.
+    samples: completions of each image. Several are OUTPUTSTEM.1, OUTPUTSTEM.2, ... with the ending.
 
   Raises:
     FileNotFoundError: no such image or mask.
@@ -79,8 +88,19 @@ def find(
     pairs = _folder(image, mask, output, format)
   else:
     pairs = _file(image, mask, output, format)
+  if samples < 1:
+    raise InpaintError(f'samples {samples} must be at least 1')
+  if samples > 1:
+    pairs = dataclasses.replace(
+      pairs, pairs=tuple(_numbered(p, k) for p in pairs.pairs for k in range(samples))
+    )
   _protect(pairs, overwrite)
   return pairs
+
+
+def _numbered(pair: Pair, sample: int) -> Pair:
+  output = pair.output.with_name(f'{pair.output.stem}.{sample + 1}{pair.output.suffix}')
+  return dataclasses.replace(pair, output=output, sample=sample)
 
 
 def _file(image: pathlib.Path, mask: pathlib.Path, output: pathlib.Path, format) -> Pairs:

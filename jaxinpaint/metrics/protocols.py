@@ -8,11 +8,12 @@ both leave open and this library decides; a metric whose `published` is empty ha
 source's tables.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
 from jaxinpaint.masks.bins import Bin
-from jaxinpaint.metrics.protocol import Metric, Protocol
+from jaxinpaint.metrics.protocol import DEEP, Metric, Protocol
 
 _RGB8 = {'data_range': 255}
 _UNIFORM7 = {'definition': 'uniform7', **_RGB8}
@@ -395,6 +396,22 @@ def get(name: str) -> Protocol:
   if name not in PROTOCOLS:
     raise ValueError(f'unknown protocol {name!r}; there are: {", ".join(PROTOCOLS)}')
   return PROTOCOLS[name]
+
+
+def with_samples(protocol: Protocol, count: int) -> Protocol:
+  """The protocol with columns for `count` completions of each image, where it has none.
+
+  They are the best of their PSNRs, the best of their LPIPS, and their mean LPIPS to each other.
+  """
+  if count < 2 or any(DEEP.get(m.function) == 'samples' for m in protocol.metrics):
+    return protocol
+  best = lambda of: {'of': of, **({'data_range': 255} if protocol.round_to_uint8 else {})}
+  columns = (
+    Metric('best_psnr', f'best PSNR of {count}', 'best_of_k', best('psnr'), 'higher', 3),
+    Metric('best_lpips', f'best LPIPS of {count}', 'best_of_k', best('lpips'), 'lower', 4),
+    Metric('diversity', f'diversity of {count}', 'lpips_diversity', {}, 'higher', 4),
+  )
+  return dataclasses.replace(protocol, metrics=protocol.metrics + columns)
 
 
 def parse_bins(labels: Sequence[str]) -> tuple[Bin, ...]:

@@ -164,6 +164,28 @@ def test_weights_to_report(toy, weights, folder, tmp_path, capsys):
   assert (output / 'report.md').read_text() == text
 
 
+def test_several_completions_bring_their_best_and_a_system_without_any_does_not(
+  toy, weights, folder, monkeypatch
+):
+  ask = request(weights, folder, samples=3, bins=['20-40'], fills=['mean'])
+  plain = command.prepare(ask).spec
+  assert plain.protocol == protocols.get('seed000')
+
+  def noise(variables, constants, image, mask, rng):
+    return jax.random.uniform(rng, image.shape)
+
+  drawing = dataclasses.replace(toy_inference(), output=noise, samples=True)
+  monkeypatch.setattr(systems, 'inference', lambda config: drawing)
+  spec = command.prepare(ask).spec
+  assert spec.samples == 3 and len(spec.protocol.metrics) == len(plain.protocol.metrics) + 3
+  results = evaluate(spec, progress=False)
+  toys = [r.values for r in results.records if r.predictor == 'toy']
+  assert len(toys) == 4 and all(v['best_psnr'] >= v['psnr'] for v in toys)
+  assert any(v['best_psnr'] > v['psnr'] for v in toys)
+  assert all('best_psnr' not in r.values for r in results.records if r.predictor != 'toy')
+  assert 'lpips-alex' in results.not_computed['diversity']  # its weights are not here
+
+
 def test_workdir_and_its_own_data(toy, tmp_path, caplog):
   saver = checkpoints.Checkpoints(tmp_path)
   for step in (3, 7):

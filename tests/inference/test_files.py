@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -80,6 +81,43 @@ def test_pictures_are_written_beside_and_never_over_a_file(tmp_path):
   assert 'a.coarse.png exists' in report.failed[0][1] and contents(folder) == before
   with pytest.raises(InpaintError, match='toy has no pictures'):
     run(tmp_path / 'in', tmp_path / 'm.png', tmp_path / 'out2', pictures=folder)
+
+
+def random_colour(variables, constants, image, mask, rng):
+  return jnp.broadcast_to(jax.random.uniform(rng, (3,)), image.shape)
+
+
+def test_several_completions_are_numbered_and_those_of_the_sample(tmp_path):
+  images = {name: save(tmp_path / 'in' / f'{name}.png') for name in ('a', 'b', 'lone')}
+  hole = save_mask(tmp_path / 'masks' / 'a.png')
+  save_mask(tmp_path / 'masks' / 'b.png')
+  painter = toy_system.inpainter(random_colour, samples=True)
+  places = tmp_path / 'in', tmp_path / 'masks', tmp_path / 'out'
+  said = []
+  report = inpaint_files(painter, *places, samples=3, say=said.append)
+  assert sorted(os.listdir(tmp_path / 'out')) == [f'{n}.{k}.png' for n in 'ab' for k in (1, 2, 3)]
+  assert len(report.written) == 6 and len(said) == 1  # the image without a mask, once
+  assert [path.name for path, _ in report.failed] == ['lone.png']
+  colours = []
+  for number, name in enumerate('ab'):
+    for k in range(3):
+      out = np.asarray(Image.open(tmp_path / 'out' / f'{name}.{k + 1}.png'))
+      assert (out[~hole] == images[name][~hole]).all()
+      # As an evaluation of this folder draws it: by the numbers of the image and the sample.
+      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), number), k)
+      assert np.abs(out[hole] / 255 - np.asarray(jax.random.uniform(key, (3,)))).max() < 0.003
+      colours.append(tuple(out[hole][0]))
+  assert len(set(colours)) == 6
+  both = painter(images['a'], hole, 1)
+  np.testing.assert_array_equal(both, Image.open(tmp_path / 'out' / 'a.2.png'))
+  with pytest.raises(FileExistsError, match=r'a\.1\.png and 5 other outputs exist'):
+    inpaint_files(painter, *places, samples=3)
+  for other, samples, message in (
+    (toy_system.inpainter(), 2, 'toy draws no random numbers, so all 2 completions'),
+    (painter, 0, 'samples 0 must be at least 1'),
+  ):
+    with pytest.raises(InpaintError, match=message):
+      inpaint_files(other, *places, samples=samples, overwrite=True)
 
 
 def test_folders_pair_by_name_and_keep_format(tmp_path):

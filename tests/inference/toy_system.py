@@ -25,8 +25,8 @@ def variables(colour=COLOUR) -> Variables:
   return Variables({'generator': {'colour': np.asarray(colour, np.float32)}}, {})
 
 
-def inpainter(output=None, multiple=8, min_side=16, **options) -> Inpainter:
-  system = inference(output, multiple=multiple, min_side=min_side)
+def inpainter(output=None, multiple=8, min_side=16, samples=False, **options) -> Inpainter:
+  system = inference(output, multiple=multiple, min_side=min_side, samples=samples)
   how = {k: options.pop(k) for k in ('seed', 'pad_to') if k in options}
   return Inpainter(Predictor(system, variables(), **how), name='toy', **options)
 

@@ -20,7 +20,7 @@ from jaxinpaint.evaluation.evaluate import evaluate
 from jaxinpaint.evaluation.spec import EvaluationSpec, MaskedImages
 from jaxinpaint.masks import sets, spec
 from jaxinpaint.masks.bins import Bin
-from jaxinpaint.metrics import pixels, protocols
+from jaxinpaint.metrics import deep, pixels, protocols
 from jaxinpaint.metrics.protocol import DEEP, Metric
 from jaxinpaint.report import published
 
@@ -423,3 +423,18 @@ def test_known_pixels_survive_both_roundings():
   levels = np.arange(256, dtype=np.uint8)
   for rounding in ('nearest', 'truncate'):
     np.testing.assert_array_equal(arrays.to_uint8(arrays.to_float(levels), rounding), levels)
+
+
+def test_several_completions_bring_columns_of_their_own():
+  survey = protocols.get('survey')
+  assert protocols.with_samples(survey, 1) == survey
+  several = protocols.with_samples(survey, 5)
+  added = several.metrics[len(survey.metrics) :]
+  assert several.metrics[: len(survey.metrics)] == survey.metrics
+  assert [(m.label, m.better) for m in added] == [
+    ('best PSNR of 5', 'higher'),
+    ('best LPIPS of 5', 'lower'),
+    ('diversity of 5', 'higher'),
+  ]
+  assert all(DEEP[m.function] == 'samples' and deep.options(m) for m in added)
+  assert protocols.with_samples(several, 3) == several
