@@ -97,7 +97,14 @@ PROTOCOLS = {
   'seed001': ('seresnet_cx', 'celeba_glcic'),
   'seed003': ('lfr', 'celebahq_pconv'),
   'seed004': ('deepfillv1',),
-  'survey': ('dfnet', 'celeba_glcic_tf', 'places2_glcic_tf', 'pennet', 'context_encoder'),
+  'survey': (
+    'celeba_glcic_tf',
+    'places2_glcic_tf',
+    'context_encoder',
+    'dfnet',
+    'pennet',
+    'pluralistic',
+  ),
   'edgeconnect': ('edgeconnect', 'ctsdg', 'misf'),
   'aotgan': ('aotgan',),
 }

@@ -42,6 +42,7 @@ OTHERS = (
   'misf',
   'pconv',
   'pennet',
+  'pluralistic',
   'seresnet_cx',
 )
 

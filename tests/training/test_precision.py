@@ -22,6 +22,7 @@ SYSTEMS = (
   ('glcic', 'log1p'),
   ('mesff', 'rsqrt'),
   ('pennet', 'exp'),
+  ('pluralistic', 'exp'),
 )
 
 
