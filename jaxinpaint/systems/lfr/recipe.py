@@ -34,6 +34,8 @@ Differs from the paper:
     of the config's masks);
   - 2-norms without a divisor are mean squared differences, as in pSp, which the weights are from.
 
+Pictures without a known pixel train no structure: their terms are logged and have no gradient.
+
 Ablations (table 2): `structure=False, attention_from=(6, 6, 6)`, and the latter alone.
 
 Logged terms include their weights, so they sum to 'total'.
@@ -168,7 +170,10 @@ def make(config: ConfigDict) -> Recipe:
 
   def forward_structure(variables, constants, batch, rng):
     out, changed = _structure(nets, model)(variables, batch['image'], batch['mask'], rng)
-    return {'out': out}, changed
+    # A picture without a known pixel says nothing of a face, and the gradient of batch norms of a
+    # constant is without bound.
+    known = (batch['mask'] == 0).any((1, 2, 3), keepdims=True)
+    return {'out': jnp.where(known, out, lax.stop_gradient(out))}, changed
 
   def forward_texture(variables, constants, batch, rng):
     variables = variables.at_rest(*(name for name in variables.params if name != 'texture'))
