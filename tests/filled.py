@@ -1,17 +1,17 @@
-"""What every network with a smooth fill starts as."""
+"""What every network with a fill starts as."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinpaint.layers.smooth_fill import smooth_fill
+from jaxinpaint.layers.fills import FILLS
 
 
 def check_start(generator, image, mask, heads):
   """Untrained it gives the fill, reads nothing in the hole, and its last layers get a gradient.
 
   Args:
-    generator: with fill='smooth'.
+    generator: with a fill.
     image: f32[B,H,W,3].
     mask: f32[B,H,W,1].
     heads: paths, as ('ifkpb', 'kernels'), of the layers that start at zero.
@@ -24,7 +24,7 @@ def check_start(generator, image, mask, heads):
 
   run = jax.jit(jax.grad(loss, has_aux=True))
   gradient, out = run(variables, image)
-  np.testing.assert_allclose(out, jax.jit(smooth_fill)(image, mask), atol=1e-5)
+  np.testing.assert_allclose(out, jax.jit(FILLS[generator.fill])(image, mask), atol=1e-5)
   np.testing.assert_array_equal(out, run(variables, jnp.where(mask == 1, 1 - image, image))[1])
   for path in heads:
     layer = gradient['params']

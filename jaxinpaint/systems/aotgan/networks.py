@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.aot import RATES, AOTBlock
 from jaxinpaint.layers.conv import Conv, normal_init, upsample_bilinear
+from jaxinpaint.layers.fills import FILLS
 from jaxinpaint.layers.smooth_fill import (
   clip_with_gradient,
   depth_to_space,
-  smooth_fill,
   space_to_depth,
 )
 from jaxinpaint.layers.spectral_norm import SNConv
@@ -69,8 +69,9 @@ class Generator(nn.Module):
     gate_norm: 'aot' (the code's normalised gates) or 'none' (the paper's).
     stem: the network works on squares of stem x stem pixels as channels, at 1/stem of the
       resolution; 1 as published.
-    fill: 'none' as published; 'smooth': the hole of the input holds a smooth fill, and the
-      network adds to it. Untrained, it gives the fill.
+    fill: 'none' as published; 'smooth' or 'tension': the hole of the input holds such a fill
+      (`layers.smooth_fill`, `layers.tension_fill`), and the network adds to it. Untrained, it
+      gives the fill.
     remat: recompute the AOT blocks in the backward pass instead of storing their results.
     kernel_init: of all kernels; biases start at zero.
     dtype: of the convolutions; parameters, gates and the output are float32.
@@ -81,7 +82,7 @@ class Generator(nn.Module):
   rates: tuple[int, ...] = RATES
   gate_norm: Literal['aot', 'none'] = 'aot'
   stem: int = 1
-  fill: Literal['none', 'smooth'] = 'none'
+  fill: Literal['none', 'smooth', 'tension'] = 'none'
   remat: bool = False
   kernel_init: Any = normal_init
   dtype: Any = jnp.float32
@@ -111,13 +112,13 @@ class Generator(nn.Module):
     del train
     stem = self.stem
     arrays.check_multiple(*image.shape[1:3], MULTIPLE * stem, min_side(self.rates) * stem)
-    if self.fill not in ('none', 'smooth'):
-      raise ValueError(f"fill {self.fill!r} must be 'none' or 'smooth'")
+    if self.fill not in FILLS and self.fill != 'none':
+      raise ValueError(f'fill {self.fill!r} must be one of none, {", ".join(FILLS)}')
     init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     width = self.width
 
-    if self.fill == 'smooth':
-      x = filled = smooth_fill(2 * image - 1, mask)
+    if self.fill != 'none':
+      x = filled = FILLS[self.fill](2 * image - 1, mask)
       last = init | dict(kernel_init=nn.initializers.zeros)
     else:
       x, last = (2 * image - 1) * (1 - mask) + mask, init
@@ -138,7 +139,7 @@ class Generator(nn.Module):
     y = nn.relu(UpConv(width, name='decoder1', **init)(y))
     y = Conv(3 * stem**2, 3, padding=1, name='decoder2', **last)(y)
     y = outputs['logit'] = depth_to_space(y.astype(jnp.float32), stem)
-    if self.fill == 'smooth':
+    if self.fill != 'none':
       outputs['out'] = clip_with_gradient((filled + y + 1) / 2)
     else:
       outputs['out'] = (jnp.tanh(y) + 1) / 2

@@ -40,7 +40,7 @@ def default_config() -> ConfigDict:
     rates=(1, 2, 4, 8),
     gate_norm='aot',  # the code's; 'none': the paper's text
     stem=1,  # ours: squares of stem x stem pixels as channels; 1: the paper's
-    fill='none',  # ours; 'smooth': the network adds to a smooth fill
+    fill='none',  # ours; 'smooth', 'tension': the network adds to a fill
     remat=False,  # ours: saves memory, does not change the numbers
     kernel_init='normal_0.02',
   )

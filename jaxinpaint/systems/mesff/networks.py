@@ -36,6 +36,7 @@ from jaxinpaint import arrays
 from jaxinpaint.layers.aot import RATES, AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init, resize_bilinear
+from jaxinpaint.layers.fills import FILLS
 from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.kernel_prediction import KernelPrediction
 from jaxinpaint.layers.norm import instance_norm
@@ -43,7 +44,6 @@ from jaxinpaint.layers.resnet import ResnetBlock
 from jaxinpaint.layers.smooth_fill import (
   clip_with_gradient,
   depth_to_space,
-  smooth_fill,
   space_to_depth,
   standardisation,
 )
@@ -172,9 +172,9 @@ class Generator(nn.Module):
     sfi_residual_scale: see `SFI`.
     stem: the network works on squares of stem x stem pixels as channels, at 1/stem of the
       resolution; only the filtering stays at full resolution. 1 as published.
-    fill: 'none' as published; 'smooth': the hole of the input holds a smooth fill, the
-      network's image is added to it before filtering, and the kernels to the kernel that changes
-      nothing. Untrained, it gives the fill.
+    fill: 'none' as published; 'smooth' or 'tension': the hole of the input holds such a fill
+      (`layers.smooth_fill`, `layers.tension_fill`), the network's image is added to it before
+      filtering, and the kernels to the kernel that changes nothing. Untrained, it gives the fill.
     standardise: with a fill, the network works on pictures whose known pixels have mean 0 and
       deviation 1/4 (`layers.smooth_fill.standardisation`), and its result is brought back.
     norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation
@@ -201,7 +201,7 @@ class Generator(nn.Module):
   gate_norm: Literal['aot', 'none'] = 'aot'
   sfi_residual_scale: float = 1.0
   stem: int = 1
-  fill: Literal['none', 'smooth'] = 'none'
+  fill: Literal['none', 'smooth', 'tension'] = 'none'
   standardise: bool = False
   norm: Literal['instance', 'none'] = 'instance'
   encoder_skips: bool = False
@@ -234,10 +234,10 @@ class Generator(nn.Module):
     arrays.check_multiple(*image.shape[1:3], MULTIPLE * stem, MIN_SIDE * stem)
     if self.bottleneck not in ('sfi', 'none', 'resnet'):
       raise ValueError(f"bottleneck {self.bottleneck!r} must be 'sfi', 'none' or 'resnet'")
-    if self.fill not in ('none', 'smooth'):
-      raise ValueError(f"fill {self.fill!r} must be 'none' or 'smooth'")
+    if self.fill not in FILLS and self.fill != 'none':
+      raise ValueError(f'fill {self.fill!r} must be one of none, {", ".join(FILLS)}')
     if self.standardise and self.fill == 'none':
-      raise ValueError("standardise=True needs fill='smooth': tanh has a range of its own")
+      raise ValueError("standardise=True needs a fill, as 'tension': tanh has a range of its own")
     if self.norm not in ('instance', 'none'):
       raise ValueError(f"norm {self.norm!r} must be 'instance' or 'none'")
     init = last = dict(kernel_init=self.kernel_init, dtype=self.dtype)
@@ -246,11 +246,11 @@ class Generator(nn.Module):
 
     x, fill = image * (1 - mask), None
     mean, scale = 0.0, 1.0
-    if self.fill == 'smooth':
+    if self.fill != 'none':
       x = 2 * image - 1
       if self.standardise:
         mean, scale = standardisation(x, mask)
-      x = fill = smooth_fill((x - mean) / scale, mask)
+      x = fill = FILLS[self.fill]((x - mean) / scale, mask)
       last = init | dict(kernel_init=nn.initializers.zeros)
     x = space_to_depth(jnp.concatenate([x, mask], -1).astype(self.dtype), stem)
     reach = 3 if stem == 1 else 1  # 3x3 squares reach as far as 7x7 pixels

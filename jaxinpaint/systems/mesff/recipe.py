@@ -42,7 +42,7 @@ def default_config() -> ConfigDict:
     gate_norm='aot',  # AOT-GAN's code; P's text has the plain sigmoid, 'none'
     sfi_residual_scale=1.0,  # P, eq. 11
     stem=1,  # O: squares of stem x stem pixels as channels; 1: M
-    fill='none',  # O; 'smooth': the filter works on a smooth fill plus what the network adds
+    fill='none',  # O; 'smooth', 'tension': the network adds to a fill before the filter
     standardise=False,  # O; True: the network sees colours relative to the known pixels' mean
     norm='instance',  # M; 'none': no normalisation, which keeps absolute colours
     encoder_skips=False,  # O; True: the encoder's features are added to the decoder's
