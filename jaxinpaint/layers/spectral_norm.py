@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers import conv
+from jaxinpaint.layers.same_conv import pad_same
 
 EPS = 1e-12  # of the vectors' normalisation
 Rows = Literal['out', 'in']
@@ -37,6 +38,7 @@ def spectral_normalize(
   train: bool,
   rows: Rows = 'out',
   always: bool = False,
+  keep_v: bool = True,
 ) -> jax.Array:
   """The kernel divided by the estimate of its largest singular value.
 
@@ -48,12 +50,13 @@ def spectral_normalize(
     rows: 'in': W is [in, out*kh*kw], and u and v have these lengths.
     always: the step is done without `train`, too, but then u and v are not stored. So v is never
       read, and u may start with equal numbers, which compiles faster than random ones.
+    keep_v: False, with `always`: there is no v in the collection.
 
   Returns:
     f32[kh,kw,in,out].
   """
   if rows == 'in':
-    turned = spectral_normalize(module, kernel.swapaxes(2, 3), train=train, always=always)
+    turned = spectral_normalize(module, kernel.swapaxes(2, 3), train=train, always=always, keep_v=keep_v)
     return turned.swapaxes(2, 3)
   kh, kw, fan_in, out = kernel.shape
   if always:
@@ -61,18 +64,22 @@ def spectral_normalize(
   else:
     direction = lambda size: _random_direction(module.make_rng('params'), size)
   u = module.variable('spectral', 'u', direction, out)
-  v = module.variable('spectral', 'v', direction, fan_in * kh * kw)
   # The matrix as [kh*kw*in, out] is a view of the kernel; v is put in that order instead.
   matrix = kernel.reshape(-1, out)
   to_kernel = lambda w: w.reshape(fan_in, kh, kw).transpose(1, 2, 0).reshape(-1)
   to_torch = lambda w: w.reshape(kh, kw, fan_in).transpose(2, 0, 1).reshape(-1)
-  left, right = u.value, to_kernel(v.value)
-  if (train or always) and not module.is_initializing():
+  left = u.value
+  if keep_v:
+    v = module.variable('spectral', 'v', direction, fan_in * kh * kw)
+    right = to_kernel(v.value)
+  if not keep_v or ((train or always) and not module.is_initializing()):
     fixed = jax.lax.stop_gradient(matrix)
     right = _normalize(fixed @ left)
     left = _normalize(right @ fixed)
-    if train:
-      u.value, v.value = left, to_torch(right)
+  if train and not module.is_initializing():
+    u.value = left
+    if keep_v:
+      v.value = to_torch(right)
   left, right = jax.lax.stop_gradient((left, right))
   sigma = (right @ matrix) @ left
   return kernel / sigma
@@ -81,18 +88,19 @@ def spectral_normalize(
 class SNConv(nn.Module):
   """`layers.conv.Conv` with a spectrally normalised kernel; fields as there.
 
-  `always` is of `spectral_normalize`.
+  `always` and `keep_v` are of `spectral_normalize`; `padding` may also be 'same', as TensorFlow's.
   """
 
   features: int
   kernel_size: int = 3
   stride: int = 1
-  padding: int = 0
+  padding: int | Literal['same'] = 0
   dilation: int = 1
   pad_mode: conv.PadMode = 'zeros'
   use_bias: bool = True
   kernel_init: conv.Initializer = conv.normal_init
   always: bool = False
+  keep_v: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -100,12 +108,17 @@ class SNConv(nn.Module):
     """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    kernel = spectral_normalize(self, kernel, train=train, always=self.always)
+    kernel = spectral_normalize(
+      self, kernel, train=train, always=self.always, keep_v=self.keep_v
+    )
+    x, padding = x.astype(self.dtype), self.padding
+    if padding == 'same':
+      x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation), 0
     y = conv.conv2d(
-      x.astype(self.dtype),
+      x,
       kernel.astype(self.dtype),
       stride=self.stride,
-      padding=self.padding,
+      padding=padding,
       dilation=self.dilation,
       pad_mode=self.pad_mode,
     )

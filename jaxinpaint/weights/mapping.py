@@ -26,6 +26,8 @@ In these, axes of length one are dropped:
   pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
   picture         [1, channels, h, w] -> [h, w, channels]
   channels        [1, channels, 1, 1] -> [channels]
+  column          [n, 1] -> [n]
+  row             [1, n] -> [n]
 """
 
 import dataclasses
@@ -50,6 +52,8 @@ LAYOUTS = {
   'pointwise': ((1, 0), (1, 0)),
   'picture': ((1, 2, 0), (2, 0, 1)),
   'channels': ((0,), (0,)),
+  'column': ((0,), (0,)),
+  'row': ((0,), (0,)),
   'rows': (None, None),
 }
 # layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
@@ -58,6 +62,8 @@ UNIT_AXES = {
   'pointwise': (2, 3),
   'picture': (0,),
   'channels': (0, 2, 3),
+  'column': (1,),
+  'row': (0,),
 }
 
 
@@ -247,10 +253,11 @@ def flatten(tree: Any, prefix: str = '', separator: str = '.') -> dict[str, Any]
 
 def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
   """Shape of the file's array once it is laid out as here; None where its rank does not fit."""
-  axes = LAYOUTS[entry.layout][0]
+  axes, units = LAYOUTS[entry.layout][0], UNIT_AXES.get(entry.layout, ())
   if axes is None:
     return array.shape
-  return tuple(array.shape[a] for a in axes) if array.ndim == len(axes) else None
+  shape = [n for axis, n in enumerate(array.shape) if axis not in units]
+  return tuple(shape[a] for a in axes) if array.ndim == len(axes) + len(units) else None
 
 
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,3 +93,35 @@ def test_gradient_flows_through_sigma_with_constant_vectors():
   np.testing.assert_allclose(
     jax.jit(jax.grad(loss))(kernel).reshape(-1), [0.2 - 7 * 0.6 / 25, 0.2 - 7 * 0.8 / 25], rtol=1e-5
   )
+
+
+@goldens.cases('spectral_norm_power_iteration')
+def test_forwards_with_u_alone_are_those_of_a_kernel_divided_in_place(case):
+  data, state = case.data(), case.state()
+  kernel, u = state['weight'].transpose(2, 3, 1, 0), state['weight_u'][:, 0]
+  variables = {'params': {'kernel': kernel, 'bias': state['bias']}, 'spectral': {'u': u}}
+  layer, x = SNConv(10, 3, padding=1, always=True, keep_v=False), goldens.nhwc(data['x'])
+  train = jax.jit(lambda v: layer.apply(v, x, train=True, mutable=['spectral']))
+  rest = jax.jit(lambda v: layer.apply(v, x, mutable=['spectral']))
+  for call in (1, 2, 3):
+    y, same = rest(variables)
+    goldens.assert_close(goldens.nchw(y), data[f'y{call}'], what=f'y{call} at rest')
+    np.testing.assert_array_equal(same['spectral']['u'], variables['spectral']['u'])
+    y, changed = train(variables)
+    goldens.assert_close(goldens.nchw(y), data[f'y{call}'], what=f'y{call}')
+    goldens.assert_close(changed['spectral']['u'], data[f'u{call}'][:, 0], what=f'u{call}')
+    variables = {**variables, **changed}
+  # The kernel that is left of dividing three times is the one of ours, normalised.
+  sigma = np.linalg.norm(kernel) / np.linalg.norm(data['w3'])
+  goldens.assert_close(kernel.transpose(3, 2, 0, 1) / sigma, data['w3'], what='w3')
+
+
+def test_padding_as_tensorflow_is_less_above_and_left():
+  layer = SNConv(1, 3, stride=2, padding='same', always=True, keep_v=False, use_bias=False)
+  variables = {
+    'params': {'kernel': jnp.zeros((3, 3, 1, 1)).at[0, 0].set(2.0)},
+    'spectral': {'u': jnp.ones(1)},
+  }
+  x = jnp.arange(16.0).reshape(1, 4, 4, 1)  # no padding above or left: the first tap is x[0, 0]
+  y = jax.jit(layer.apply)(variables, x)
+  np.testing.assert_allclose(y[0, :, :, 0], x[0, ::2, ::2, 0], rtol=1e-6)

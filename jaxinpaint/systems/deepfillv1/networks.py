@@ -31,108 +31,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint import arrays
+from jaxinpaint.layers import coarse_to_fine
 from jaxinpaint.layers import contextual_attention as ca
+from jaxinpaint.layers.coarse_to_fine import ChannelOrder, in_order
 from jaxinpaint.layers.same_conv import Padding, SameConv
 
-MULTIPLE = 8  # sides of the image: features have a quarter of the resolution, the keys half of that
-MIN_SIDE = 16
-ChannelOrder = Literal['rgb', 'bgr']
+MULTIPLE, MIN_SIDE = coarse_to_fine.MULTIPLE, coarse_to_fine.MIN_SIDE
 
 
-def _in_order(image: jax.Array, order: ChannelOrder) -> jax.Array:
-  if order not in ('rgb', 'bgr'):
-    raise ValueError(f"channel_order {order!r} must be 'rgb' or 'bgr'")
-  return image[..., ::-1] if order == 'bgr' else image
-
-
-class _Stage(nn.Module):
-  """The layers of both stages.
-
-  Attributes:
-    width: channels at full resolution, 32 as published.
-    padding: of convolutions with stride 2, as in layers.same_conv.
-    dtype: of the computation.
-  """
-
-  width: int
-  padding: Padding
-  dtype: Any
-
-  def conv(self, x, name, features, kernel_size=3, activation=nn.elu, **settings):
-    """One named convolution."""
-    layer = SameConv(
-      features, kernel_size, padding=self.padding, dtype=self.dtype, name=name, **settings
-    )
-    return activation(layer(x))
-
-  def upsample(self, x, name, features):
-    """Nearest neighbour, then a convolution."""
-    return self.conv(x.repeat(2, axis=1).repeat(2, axis=2), name, features)
-
-  def atrous(self, x, prefix):
-    """Four dilated convolutions."""
-    for number, rate in ((7, 2), (8, 4), (9, 8), (10, 16)):
-      x = self.conv(x, f'{prefix}conv{number}_atrous', 4 * self.width, dilation=rate)
-    return x
-
-  def decode(self, x, prefix):
-    """From a quarter of the resolution to an image, clipped to [-1, 1], in float32."""
-    w, name = self.width, f'{prefix}conv'
-    x = self.conv(x, f'{name}11', 4 * w)
-    x = self.conv(x, f'{name}12', 4 * w)
-    x = self.upsample(x, f'{name}13_upsample', 2 * w)
-    x = self.conv(x, f'{name}14', 2 * w)
-    x = self.upsample(x, f'{name}15_upsample', w)
-    x = self.conv(x, f'{name}16', w // 2)
-    x = self.conv(x, f'{name}17', 3, activation=lambda y: y)
-    return jnp.clip(x.astype(jnp.float32), -1.0, 1.0)
-
-
-class _Coarse(_Stage):
-  """The first stage: f32[B,H,W,5] -> f32[B,H,W,3] in [-1,1]."""
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    w = self.width
-    x = self.conv(x, 'conv1', w, 5)
-    x = self.conv(x, 'conv2_downsample', 2 * w, stride=2)
-    x = self.conv(x, 'conv3', 2 * w)
-    x = self.conv(x, 'conv4_downsample', 4 * w, stride=2)
-    x = self.conv(x, 'conv5', 4 * w)
-    x = self.conv(x, 'conv6', 4 * w)
-    return self.decode(self.atrous(x, ''), '')
-
-
-class _Refine(_Stage):
-  """The second stage; `valid` is None without attention."""
-
-  attention: Any
-
-  def encode(self, x, prefix, before_last, last_activation):
-    """Six convolutions to a quarter of the resolution."""
-    w = self.width
-    x = self.conv(x, f'{prefix}conv1', w, 5)
-    x = self.conv(x, f'{prefix}conv2_downsample', w, stride=2)
-    x = self.conv(x, f'{prefix}conv3', 2 * w)
-    x = self.conv(x, f'{prefix}conv4_downsample', before_last, stride=2)
-    x = self.conv(x, f'{prefix}conv5', 4 * w)
-    return self.conv(x, f'{prefix}conv6', 4 * w, activation=last_activation)
-
-  @nn.compact
-  def __call__(self, x: jax.Array, valid: jax.Array | None) -> dict[str, jax.Array]:
-    w, outputs = self.width, {}
-    hallucinated = self.atrous(self.encode(x, 'x', 2 * w, nn.elu), 'x')
-    outputs['hallucinated'] = y = hallucinated
-    if valid is not None:
-      y = self.encode(x, 'pm', 4 * w, nn.relu)
-      attended, outputs['index'] = ca.contextual_attention(y, y, valid, **self.attention)
-      outputs['attended_from'], outputs['attended'] = y, attended
-      y = self.conv(attended, 'pmconv9', 4 * w)
-      y = self.conv(y, 'pmconv10', 4 * w)
-      y = jnp.concatenate([hallucinated, y], -1)
-    outputs['out'] = self.decode(y, 'all')
-    return outputs
+def _clip(x: jax.Array) -> jax.Array:
+  return jnp.clip(x, -1.0, 1.0)
 
 
 class Generator(nn.Module):
@@ -185,29 +93,22 @@ class Generator(nn.Module):
       ValueError: the network does not accept this image size.
     """
     del train
-    height, width = image.shape[1:3]
-    arrays.check_multiple(height, width, MULTIPLE, MIN_SIDE)
-    stage = dict(width=self.width, padding=self.padding, dtype=self.dtype)
-    known = (_in_order(image, self.channel_order) * 2 - 1) * (1 - mask)
-    planes = jnp.concatenate([jnp.ones_like(mask), mask], -1)
-    given = lambda x: jnp.concatenate([x, planes], -1).astype(self.dtype)
-    to_image = lambda x: (_in_order(x, self.channel_order) + 1) / 2
-
-    coarse = _Coarse(**stage, name='coarse')(given(known))
-    outputs = {'coarse': to_image(coarse)}
-    if coarse_only:
-      return outputs | {'out': outputs['coarse']}
-    settings, valid = {}, None
+    attention = None
     if self.use_attention:
-      size = (height // 8, width // 8)
-      reduced = ca.reduce_mask(mask, *size, resize=self.resize, steps=self.mask_steps)
-      valid = ca.valid_keys(reduced)
-      settings = dict(fuse=self.fuse, resize=self.resize, key_norm=self.key_norm)
-      settings['block_bytes'] = self.block_bytes
-    pasted = coarse * mask + known  # known is 0 in the hole
-    outputs |= _Refine(**stage, attention=settings, name='refine')(given(pasted), valid)
-    outputs['out'] = to_image(outputs['out'])
-    return outputs
+      attention = dict(fuse=self.fuse, resize=self.resize, key_norm=self.key_norm)
+      attention['block_bytes'] = self.block_bytes
+    return coarse_to_fine.paint(
+      image,
+      mask,
+      width=self.width,
+      bound=_clip,
+      channel_order=self.channel_order,
+      padding=self.padding,
+      mask_steps=self.mask_steps,
+      attention=attention,
+      coarse_only=coarse_only,
+      dtype=self.dtype,
+    )
 
 
 class Critic(nn.Module):
@@ -232,7 +133,7 @@ class Critic(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """f32[B,H,W,3] in [0,1] -> scores f32[B,1]; H and W must be those of the initialisation."""
-    x = (_in_order(x, self.channel_order) * 2 - 1).astype(self.dtype)
+    x = (in_order(x, self.channel_order) * 2 - 1).astype(self.dtype)
     for i, scale in enumerate((1, 2, 4, self.last), start=1):
       layer = SameConv(
         self.width * scale, 5, 2, padding=self.padding, dtype=self.dtype, name=f'conv{i}'

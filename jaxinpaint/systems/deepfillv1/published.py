@@ -9,40 +9,26 @@ ones belong to the official network, although the port runs them with its own pa
 import re
 from typing import Any
 
+from jaxinpaint.systems._shared import coarse_to_fine_files as files
 from jaxinpaint.weights import mapping
 
-# Counters and the optimizers' averages.
-TF_IGNORE = (r'/Adam(_\d+)?$', r'(^|/)beta[12]_power(_\d+)?$', r'^(lr|global_step)$')
-_COARSE = (
-  *('conv1', 'conv2_downsample', 'conv3', 'conv4_downsample', 'conv5', 'conv6'),
-  *('conv7_atrous', 'conv8_atrous', 'conv9_atrous', 'conv10_atrous'),
-)
-_ATTEND = tuple(f'pm{name}' for name in (*_COARSE[:6], 'conv9', 'conv10'))
-_DECODE = ('conv11', 'conv12', 'conv13_upsample', 'conv14', 'conv15_upsample', 'conv16', 'conv17')
+TF_IGNORE = files.TF_IGNORE
 
 
 def layers(model: Any) -> tuple[tuple[str, str], ...]:
   """(stage, name) of every layer of a generator with the settings `model`."""
-  attend = _ATTEND if model.get('use_attention', True) else ()
-  second = (*(f'x{name}' for name in _COARSE), *attend, *(f'all{name}' for name in _DECODE))
-  return (*(('coarse', n) for n in (*_COARSE, *_DECODE)), *(('refine', n) for n in second))
+  return files.layers(attention=model.get('use_attention', True))
 
 
 def tf_entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of all networks by TensorFlow's names; its kernels have the same layout as ours."""
-  entries = []
-
-  def add(key, network, *path):
-    entries.append(mapping.Entry(f'{key}/kernel', network, (*path, 'kernel')))
-    entries.append(mapping.Entry(f'{key}/bias', network, (*path, 'bias')))
-
-  for stage, name in layers(model):
-    inner = f'/{name}_conv' if name.endswith('_upsample') else ''
-    add(f'inpaint_net/{name}{inner}', 'generator', stage, name)
+  """Entries of all networks by TensorFlow's names."""
+  entries = list(files.tf_generator_entries(layers(model), gated=False))
   for which in ('local', 'global'):
+    network = f'{which}_critic'
     for i in range(1, 5):
-      add(f'discriminator/discriminator_{which}/conv{i}', f'{which}_critic', f'conv{i}')
-    add(f'discriminator/dout_{which}_fc', f'{which}_critic', 'dense')
+      key = f'discriminator/discriminator_{which}/conv{i}'
+      entries.extend(files.tf_layer(key, network, (f'conv{i}',)))
+    entries.extend(files.tf_layer(f'discriminator/dout_{which}_fc', network, ('dense',)))
   return tuple(entries)
 
 
