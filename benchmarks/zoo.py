@@ -182,6 +182,9 @@ def _owner(case: str) -> str | None:
   """The system that a reference output is filed under; None: a shared layer's or metric's."""
   shared = {
     'contextual_attention': 'deepfillv1',
+    'gated_conv': 'deepfillv2',
+    'sn_patchgan': 'deepfillv2',
+    'spectral_norm_power_iteration': 'deepfillv2',
     'stylegan2': 'lfr',
     'psp': 'lfr',
     'arcface': 'lfr',
@@ -207,11 +210,11 @@ def main() -> None:
       found['gflops'] = round(gflops_of(system), 2)
       print(system, found['parameters'], found['gflops'], flush=True)
   if given.goldens:
-    for system in results:
+    for system in chosen:
       results[system].pop('golden_errors', None)
     for case, error in golden_errors(given.goldens).items():
       owner = _owner(case)
-      if owner in results:
+      if owner in chosen:
         errors = results[owner].setdefault('golden_errors', {})
         errors[case] = float(f'{error:.2g}')
   file.write_text(json.dumps(dict(sorted(results.items())), indent=2) + '\n')

@@ -56,7 +56,9 @@ def spectral_normalize(
     f32[kh,kw,in,out].
   """
   if rows == 'in':
-    turned = spectral_normalize(module, kernel.swapaxes(2, 3), train=train, always=always, keep_v=keep_v)
+    turned = spectral_normalize(
+      module, kernel.swapaxes(2, 3), train=train, always=always, keep_v=keep_v
+    )
     return turned.swapaxes(2, 3)
   kh, kw, fan_in, out = kernel.shape
   if always:
@@ -108,9 +110,7 @@ class SNConv(nn.Module):
     """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    kernel = spectral_normalize(
-      self, kernel, train=train, always=self.always, keep_v=self.keep_v
-    )
+    kernel = spectral_normalize(self, kernel, train=train, always=self.always, keep_v=self.keep_v)
     x, padding = x.astype(self.dtype), self.padding
     if padding == 'same':
       x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation), 0

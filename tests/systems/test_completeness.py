@@ -98,6 +98,7 @@ PROTOCOLS = {
   'seed003': ('lfr', 'celebahq_pconv'),
   'seed004': ('deepfillv1',),
   'survey': (
+    'deepfillv2',
     'celeba_glcic_tf',
     'places2_glcic_tf',
     'context_encoder',

@@ -35,6 +35,7 @@ THREE = ('mesff', 'deepfillv1', 'glcic')
 OTHERS = (
   'aotgan',
   'ctsdg',
+  'deepfillv2',
   'dfnet',
   'edgeconnect',
   'jpgnet',
