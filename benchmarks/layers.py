@@ -9,7 +9,7 @@ convolution, XLA's own input-dilated form; of contextual attention, its definiti
 of each sample with its patches as kernels and of the score matrix with the identity; of the same in
 blocks of queries, of the contextual loss, of the attention between levels and of that of a map to
 itself, all scores at once; of PEN-Net's attention transfer, its definition as convolutions, and in
-blocks all scores at once.
+blocks all scores at once; of coherent attention, its matrix, made row by row from all scores.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from benchmarks import measure
 from jaxinpaint.layers import conv
 from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
+from jaxinpaint.layers.coherent_attention import coherent_attention
 from jaxinpaint.layers.contextual_attention import contextual_attention
 from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.level_attention import fill
@@ -125,6 +126,26 @@ def plain_transfer(deep, shallow):
   return conv.conv_transpose2d(weights, values, stride=2, padding=1, form='plain') / 4
 
 
+def plain_coherent_attention(x, hole):
+  """One sample [1,H,W,C]: all scores at once, a matrix row by row, and its product with x."""
+  _, height, width, c = x.shape
+  x, hole = x.reshape(-1, c), hole.reshape(-1) > 0
+  unit = x / jnp.linalg.norm(x, axis=1, keepdims=True)
+  scores = jnp.where(hole, -jnp.inf, x @ unit.T)
+  source, similarity = scores.argmax(1), scores.max(1)
+
+  def row(before, place):
+    i, source, similarity = place
+    at = lambda j: (jnp.arange(len(x)) == j).astype(x.dtype)
+    to_before = before @ (x @ unit[i])
+    weight = to_before / (to_before + similarity)
+    filled = weight * before + (1 - weight) * at(source)
+    return jnp.where(hole[i], filled, before), jnp.where(hole[i], filled, at(i))
+
+  places = (jnp.arange(len(x)), source, similarity)
+  return (lax.scan(row, jnp.zeros(len(x), x.dtype), places)[1] @ x).reshape(1, height, width, c)
+
+
 def of_module(module, shape, dtype):
   """(ours, the same with unfolded convolutions, arguments)."""
   x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -172,6 +193,13 @@ def cases(dtype):
       return form(block_bytes), whole, (x, valid)
     return whole, lambda x, valid: plain_contextual_attention(x), (x, valid)
 
+  def coherent(side, gradient):
+    # CSA's features of an image of 8 * side pixels, a quarter of it hole.
+    x, part = random(0, 1, side, side, 512) + 1, slice(side // 4, 3 * side // 4)
+    hole = jnp.zeros((1, side, side, 1)).at[:, part, part].set(1)
+    ours = functools.partial(coherent_attention, gradient=gradient)
+    return ours, plain_coherent_attention, (x, hole)
+
   def levels(side):
     # LFR's level 4, of `side` cells, fills level 3.
     deep, shallow = random(0, 1, side, side, 128), random(1, 1, 2 * side, 2 * side, 128)
@@ -210,6 +238,10 @@ def cases(dtype):
     'contextual 32x32x128': lambda: contextual(32),
     'contextual 64x64x128 in blocks': lambda: contextual(64, 2**20),
     'contextual 128x128x128 in blocks': lambda: contextual(128, 2**24),
+    'coherent 32x32x512': lambda: coherent(32, 'reference'),
+    'coherent 32x32x512, true gradient': lambda: coherent(32, 'true'),
+    'coherent 64x64x512': lambda: coherent(64, 'reference'),
+    'coherent 64x64x512, true gradient': lambda: coherent(64, 'true'),
     'levels 32x32x128, blocks': lambda: levels(32),
     'levels 64x64x128, blocks': lambda: levels(64),
     # Features of images of 128, 256 and 512 pixels.

@@ -86,6 +86,23 @@ KINDS = {
 }
 
 
+def relativistic_least_squares(higher: jax.Array, lower: jax.Array) -> jax.Array:
+  """Half of the mean of (h - mean l - 1)^2 plus half of that of (l - mean h + 1)^2; f32[].
+
+  Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019, the relativistic average LSGAN
+  of its appendix. A critic is to put real pictures above the mean of fakes by 1, and fakes below
+  that of reals: `higher` is its output for reals, `lower` for fakes. The generator wants the
+  opposite, so for it the two change places. Means run over all samples and patches.
+
+  Args:
+    higher: outputs of any shape.
+    lower: likewise.
+  """
+  higher, lower = _f32(higher), _f32(lower)
+  terms = (higher - lower.mean() - 1, lower - higher.mean() + 1)
+  return sum(jnp.square(term).mean() for term in terms) / 2
+
+
 def binary_cross_entropy(
   logits: jax.Array, target: jax.Array | float, *, limit: float | None = None
 ) -> jax.Array:

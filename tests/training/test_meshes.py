@@ -34,6 +34,7 @@ MESHES = (
 THREE = ('mesff', 'deepfillv1', 'glcic')
 OTHERS = (
   'aotgan',
+  'csa',
   'ctsdg',
   'deepfillv2',
   'dfnet',
