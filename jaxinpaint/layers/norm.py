@@ -27,6 +27,25 @@ def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
   return (y * jax.lax.rsqrt(variance + eps)).astype(x.dtype)
 
 
+class InstanceNorm(nn.Module):
+  """`instance_norm` with a learned 'scale' [C] and 'bias' [C], as PyTorch's with affine=True.
+
+  Attributes:
+    scale_init: of the scale; the bias starts at zero.
+    dtype: of the result; statistics and parameters are float32.
+  """
+
+  scale_init: Any = nn.initializers.ones
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[B,H,W,C] -> [B,H,W,C] in `dtype`."""
+    c = x.shape[-1]
+    y = instance_norm(x.astype(jnp.float32)) * self.param('scale', self.scale_init, (c,))
+    return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
+
+
 class CurrentBatchNorm(nn.Module):
   """Batch norm without running statistics: it always uses those of its input.
 

@@ -103,6 +103,42 @@ def relativistic_least_squares(higher: jax.Array, lower: jax.Array) -> jax.Array
   return sum(jnp.square(term).mean() for term in terms) / 2
 
 
+class RelativisticLoss(NamedTuple):
+  """A kind of GAN that compares real and fake images with each other.
+
+  Attributes:
+    discriminator: (real logits, fake logits) -> f32[].
+    generator: likewise; no gradient should reach the discriminator.
+  """
+
+  discriminator: Callable[[jax.Array, jax.Array], jax.Array]
+  generator: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def relativistic(kind: AdversarialLoss, *, average: bool) -> RelativisticLoss:
+  """The relativistic form of a kind of GAN.
+
+  Jolicoeur-Martineau, "The relativistic discriminator: a key element missing from standard GAN",
+  ICLR 2019.
+
+  Args:
+    kind: whose terms are taken.
+    average: True: each logit is compared with the mean of the other kind's logits (RaGAN, half the
+      sum of both terms). False: with its own counterpart, logits of one shape.
+  """
+  if not average:
+    return RelativisticLoss(
+      lambda real, fake: kind.generator(_f32(real) - _f32(fake)),
+      lambda real, fake: kind.generator(_f32(fake) - _f32(real)),
+    )
+
+  def prefer(good, bad):
+    good, bad = _f32(good), _f32(bad)
+    return sum(kind.discriminator(good - bad.mean(), bad - good.mean())) / 2
+
+  return RelativisticLoss(prefer, lambda real, fake: prefer(fake, real))
+
+
 def binary_cross_entropy(
   logits: jax.Array, target: jax.Array | float, *, limit: float | None = None
 ) -> jax.Array:

@@ -33,7 +33,11 @@ def gram_matrix(features: jax.Array) -> jax.Array:
 
 
 def perceptual(
-  pred: Features, target: Features, weights: Mapping[str, float] | None = None
+  pred: Features,
+  target: Features,
+  weights: Mapping[str, float] | None = None,
+  *,
+  squared: bool = False,
 ) -> jax.Array:
   """Sum over layers of the mean absolute difference of features.
 
@@ -43,19 +47,25 @@ def perceptual(
     pred: {layer: [B,h,w,c]} of the prediction.
     target: the same layers of the target.
     weights: {layer: its weight}; None: 1 each.
+    squared: mean squared differences instead.
 
   Raises:
     ValueError: the two, or the weights, name different layers, or none.
   """
   _check_layers(pred, target, weights)
   return sum(
-    (1.0 if weights is None else weights[name]) * _mean_difference(pred[name], target[name])
+    (1.0 if weights is None else weights[name])
+    * _mean_difference(pred[name], target[name], squared)
     for name in pred
   )
 
 
 def style(
-  pred: Features, target: Features, weights: Mapping[str, float] | None = None
+  pred: Features,
+  target: Features,
+  weights: Mapping[str, float] | None = None,
+  *,
+  squared: bool = False,
 ) -> jax.Array:
   """Sum over layers of the mean absolute difference of Gram matrices; arguments as `perceptual`.
 
@@ -67,13 +77,16 @@ def style(
   _check_layers(pred, target, weights)
   return sum(
     (1.0 if weights is None else weights[name])
-    * _mean_difference(gram_matrix(pred[name]), gram_matrix(target[name]))
+    * _mean_difference(gram_matrix(pred[name]), gram_matrix(target[name]), squared)
     for name in pred
   )
 
 
-def _mean_difference(pred: jax.Array, target: jax.Array) -> jax.Array:
-  return absolute_difference(pred, jax.lax.stop_gradient(target)).mean()
+def _mean_difference(pred: jax.Array, target: jax.Array, squared: bool) -> jax.Array:
+  target = jax.lax.stop_gradient(target)
+  if squared:
+    return jnp.square(pred.astype(jnp.float32) - target.astype(jnp.float32)).mean()
+  return absolute_difference(pred, target).mean()
 
 
 def _check_layers(pred: Features, target: Features, weights: Mapping[str, float] | None) -> None:

@@ -44,3 +44,17 @@ def corner_variation(image: jax.Array, weight: jax.Array) -> jax.Array:
   x = jnp.pad(image.astype(jnp.float32), ((0, 0), (1, 0), (1, 0), (0, 0)))
   around = x[:, :-1, 1:] + x[:, 1:, :-1]
   return (absolute_difference(around, 2 * x[:, 1:, 1:]) * weight.astype(jnp.float32)).mean()
+
+
+def squared_total_variation(image: jax.Array) -> jax.Array:
+  """Twice the sum of mean (x - right neighbour)^2 and mean (x - neighbour below)^2; f32[].
+
+  The form of much PyTorch code for Johnson et al., ECCV 2016, section 3.2. Each mean runs over all
+  pairs of neighbours in the batch and all channels.
+
+  Args:
+    image: [B,H,W,C].
+  """
+  x = image.astype(jnp.float32)
+  across, down = jnp.square(x[:, :, 1:] - x[:, :, :-1]), jnp.square(x[:, 1:] - x[:, :-1])
+  return 2 * (across.mean() + down.mean())
