@@ -9,7 +9,8 @@ convolution, XLA's own input-dilated form; of contextual attention, its definiti
 of each sample with its patches as kernels and of the score matrix with the identity; of the same in
 blocks of queries, of the contextual loss, of the attention between levels and of that of a map to
 itself, all scores at once; of PEN-Net's attention transfer, its definition as convolutions, and in
-blocks all scores at once; of coherent attention, its matrix, made row by row from all scores.
+blocks all scores at once; of coherent attention, its matrix, made row by row from all scores; of the
+shift layer, all cosines at once and a matrix of zeros and ones times the features.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.level_attention import fill
 from jaxinpaint.layers.region_affinity import transfer
 from jaxinpaint.layers.self_attention import attend
+from jaxinpaint.layers.shift import shift
 from jaxinpaint.losses.contextual import contextual_loss
 from jaxinpaint.systems.mesff.networks import SFI
 
@@ -146,6 +148,17 @@ def plain_coherent_attention(x, hole):
   return (lax.scan(row, jnp.zeros(len(x), x.dtype), places)[1] @ x).reshape(1, height, width, c)
 
 
+def plain_shift(former, latter, hole):
+  """One sample [1,h,w,C]; hole [1,h,w,1]."""
+  h, w, c = former.shape[1:]
+  x, y = (lax.stop_gradient(a).reshape(h * w, c).astype(jnp.float32) for a in (former, latter))
+  lengths = jnp.sqrt(jnp.square(x).sum(1)[:, None] * jnp.square(y).sum(1))
+  known = hole.reshape(-1) < 1
+  index = jnp.where(known, x @ y.T / lengths, -jnp.inf).argmax(1)
+  copies = jax.nn.one_hot(index, h * w, dtype=latter.dtype) * ~known[:, None]
+  return (copies @ latter.reshape(h * w, c)).reshape(latter.shape)
+
+
 def of_module(module, shape, dtype):
   """(ours, the same with unfolded convolutions, arguments)."""
   x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -213,6 +226,17 @@ def cases(dtype):
     make = lambda form: lambda x, y: transfer(x, y, form=form)
     return make(form), make('plain') if form else plain_transfer, args
 
+  def shifting(side, form=None):
+    hole = (
+      jnp.zeros((1, side, side, 1)).at[:, side // 4 : -side // 4, side // 4 : -side // 4].set(1)
+    )
+    x, y = random(0, 1, side, side, 256), random(1, 1, side, side, 256)
+    return (
+      lambda x, y: shift(x, y, hole, form=form)[0],
+      lambda x, y: plain_shift(x, y, hole),
+      (x, y),
+    )
+
   def cx_loss(batch, side, channels):
     # Of the output's features only: the target's have no gradient in training.
     y = random(1, batch, side, side, channels)
@@ -251,6 +275,10 @@ def cases(dtype):
     'own 1x32x32x256, blocks': lambda: own(1, 32),
     'own 16x32x32x256, blocks': lambda: own(16, 32),
     'own 1x64x64x256, blocks': lambda: own(1, 64),
+    'shift 32x32x256': lambda: shifting(32),
+    'shift 32x32x256, blocks': lambda: shifting(32, 'blocks'),
+    'shift 64x64x256, at once': lambda: shifting(64, 'plain'),
+    'shift 64x64x256, blocks': lambda: shifting(64, 'blocks'),
     'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),
     'cx_loss 1x40x40x256': lambda: cx_loss(1, 40, 256),
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),

@@ -74,14 +74,14 @@ def nearest(
 
   Args:
     queries: [B,N,C].
-    keys: [B,M,C]; one of length 0 has cosines of 0.
+    keys: [B,M,C]; cosines with a vector of length 0 are 0.
     known: bool[B,M], which keys may be chosen.
     wanted: bool[B,N]; results of other queries may be left out (0).
     form: 'plain' holds all N*M cosines of an image; 'blocks' those of some queries at a time, and
       passes over blocks without a wanted query; None: chosen by their number.
 
   Returns:
-    i32[B,N] and f32[B,N], the largest cosine times the query's length, -inf without a known key.
+    i32[B,N] and the largest cosine f32[B,N], -inf without a known key.
 
   Raises:
     ValueError: an unknown form.
@@ -90,9 +90,7 @@ def nearest(
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
   n, m = queries.shape[1], keys.shape[1]
   form = form or ('plain' if n * m <= PLAIN_ELEMENTS else 'blocks')
-  queries, keys = (lax.stop_gradient(x).astype(jnp.float32) for x in (queries, keys))
-  square = jnp.square(keys).sum(-1, keepdims=True)
-  keys *= jnp.where(square > 0, lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+  queries, keys = (_directions(lax.stop_gradient(x)) for x in (queries, keys))
 
   def best(queries, keys, known):
     scores = jnp.einsum('qc,kc->qk', queries, keys, precision='highest')
@@ -115,3 +113,10 @@ def nearest(
 
   run = by_blocks if form == 'blocks' else lambda q, k, known, wanted: best(q, k, known)
   return placement.map_images(lambda one: run(*one), (queries, keys, known, wanted))
+
+
+def _directions(x: jax.Array) -> jax.Array:
+  """f32[...,C] of length 1, or 0."""
+  x = x.astype(jnp.float32)
+  square = jnp.square(x).sum(-1, keepdims=True)
+  return x * jnp.where(square > 0, lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)

@@ -10,17 +10,16 @@ discriminator judges the hole.
 mirrored picture, as a face has two eyes.
 
 Differs from the paper:
-  - the input has the known share of each pixel as a fourth channel, as in the code;
-    `mask_channel=False` leaves it out.
+  - the input's fourth channel, 1 at known pixels, is the code's; `mask_channel=False` leaves it out.
 Differs from the reference code (Zhaoyi-Yan/Shift-Net_pytorch), in the numbers of no published file:
   - samples of a batch may have holes of different sizes, and faces come in batches;
   - an encoder feature of length 0 is like nothing; in the code its cosine is NaN, which wins;
   - with a hole everywhere nothing is shifted; the code stops;
   - in the face variant, each place in the hole has the one most similar feature of the picture and
-    the mirrored picture, whose own hole is left out. The code gives each place that prefers the
-    picture the sum of all features that any of them chose, likewise for the mirrored picture, looks
-    there through the hole of the unmirrored one, and leaves the first place of the hole empty.
-    `mirror='released'` does the same; published weights were trained with it;
+    the mirrored picture, whose own hole is left out. In the code the places of the mirrored hole
+    choose among the latter, the n-th place of the hole prefers one or the other by the n-th cosines
+    of both, and then gets the sum of all features that any place chose there. The picture's first
+    place is never filled. `mirror='released'` does this; published weights were trained with it;
   - running variances use the biased estimate (PyTorch: n / (n - 1) times that);
   - the code's switchable norm, its spectral norm in the generator and its DenseNet discriminator
     are left out;
@@ -195,16 +194,21 @@ class Generator(nn.Module):
   ) -> dict[str, jax.Array]:
     if mirrored is None:
       others = None
-    elif self.mirror == 'released':
-      return {'shifted': released_mirror_shift(former, latter, mirrored, hole)}
-    else:
+    elif self.mirror == 'best':
       others = (mirrored, feature_hole(mask[:, :, ::-1]))
+    else:
+      holes = (hole, feature_hole(mask[:, :, ::-1]))
+      return {'shifted': released_mirror_shift(former, latter, mirrored, *holes)}
     shifted, index = shift(former, latter, hole, others)
     return {'shifted': shifted, 'index': index}
 
 
 def released_mirror_shift(
-  former: jax.Array, latter: jax.Array, mirrored: jax.Array, hole: jax.Array
+  former: jax.Array,
+  latter: jax.Array,
+  mirrored: jax.Array,
+  hole: jax.Array,
+  mirrored_hole: jax.Array,
 ) -> jax.Array:
   """What the code's shift layer for faces gives; see the module's text.
 
@@ -212,29 +216,32 @@ def released_mirror_shift(
     former: f32[B,h,w,C], of the decoder.
     latter: f32[B,h,w,C], of the encoder.
     mirrored: f32[B,h,w,C], of the encoder, for the mirrored picture.
-    hole: f32[B,h,w,1], 1 = hole, of `latter`, and here of `mirrored`, too.
+    hole: f32[B,h,w,1], 1 = hole.
+    mirrored_hole: the same, mirrored.
 
   Returns:
     f32[B,h,w,C], 0 outside the hole.
   """
   b, h, w, c = former.shape
   flat = lambda x: x.reshape(b, h * w, -1)
-  former, latter, mirrored, hole = map(flat, (former, latter, mirrored, hole))
-  wanted = hole[..., 0] >= 1
+  former, latter, mirrored = map(flat, (former, latter, mirrored))
+  wanted, wanted_mirrored = (flat(x)[..., 0] >= 1 for x in (hole, mirrored_hole))
   own, of_own = nearest(former, latter, ~wanted, wanted)
-  other, of_other = nearest(former, mirrored, ~wanted, wanted)
-  # The first place of the hole is number 0, which the code takes for "not chosen".
-  chosen = wanted & (jnp.cumsum(wanted, 1) > 1) & ~wanted.all(1, keepdims=True)
+  other, of_other = nearest(former, mirrored, ~wanted_mirrored, wanted_mirrored)
+  # The n-th place of the hole looks at the n-th of the mirrored one.
+  order = jnp.argsort(~wanted_mirrored, axis=1, stable=True)
+  partner = jnp.take_along_axis(order, jnp.cumsum(wanted, 1) - 1, 1)
+  first = of_own >= jnp.take_along_axis(of_other, partner, 1)
+  filled = wanted & (jnp.arange(h * w) > 0) & ~wanted.all(1, keepdims=True)
 
-  def summed(index, values, at):
-    picked = (
-      jnp.zeros((b, h * w + 1)).at[jnp.arange(b)[:, None], jnp.where(at, index, h * w)].set(1)
-    )
-    total = jnp.einsum('bn,bnc->bc', picked[:, :-1], values, precision='highest')
-    return at[..., None] * total[:, None]
+  def total(index: jax.Array, by: jax.Array, values: jax.Array) -> jax.Array:
+    """[B,1,C], the sum of all features that any of the places `by` chose, each once."""
+    rows = jnp.arange(b)[:, None]
+    chosen = jnp.zeros((b, h * w + 1)).at[rows, jnp.where(by, index, h * w)].set(1)
+    return jnp.einsum('bn,bnc->bc', chosen[:, :-1], values, precision='highest')[:, None]
 
-  first = of_own >= of_other
-  shifted = summed(own, latter, chosen & first) + summed(other, mirrored, chosen & ~first)
+  of_picture, of_mirror = total(own, wanted, latter), total(other, wanted_mirrored, mirrored)
+  shifted = jnp.where(first[..., None], of_picture, of_mirror) * filled[..., None]
   return shifted.reshape(b, h, w, c)
 
 
