@@ -10,7 +10,7 @@ discriminator judges the hole.
 mirrored picture, as a face has two eyes.
 
 Differs from the paper:
-  - the input's fourth channel, 1 at known pixels, is the code's; `mask_channel=False` leaves it out.
+  - the input's fourth channel, 1 at known pixels, is the code's; without: `mask_channel=False`.
 Differs from the reference code (Zhaoyi-Yan/Shift-Net_pytorch), in the numbers of no published file:
   - samples of a batch may have holes of different sizes, and faces come in batches;
   - an encoder feature of length 0 is like nothing; in the code its cosine is NaN, which wins;
