@@ -309,7 +309,10 @@ def _check_training(config: ConfigDict) -> None:
       f'config.loss.crop {loss.crop!r} must be the side of square holes in pixels, or 0 for others'
     )
   if loss.hole and not loss.crop:
-    raise ValueError('config.loss.hole is the error in the window `loss.crop`: give one of both 0')
+    raise ValueError(
+      'config.loss.hole is the error in a window, but loss.crop is 0: set it to the side of the '
+      'holes, or loss.hole to 0'
+    )
   if loss.adversarial_kind == 'wasserstein' and config.model.norm == 'batch':
     raise ValueError(
       "config.loss.adversarial_kind 'wasserstein' needs each sample's own gradient, but a batch "
