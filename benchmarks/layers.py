@@ -7,10 +7,11 @@ The plain formulation of a convolution is unfold and one matrix product
 external attention, transposing each axis to the last and a dense product; of a transposed
 convolution, XLA's own input-dilated form; of contextual attention, its definition as convolutions
 of each sample with its patches as kernels and of the score matrix with the identity; of the same in
-blocks of queries, of the contextual loss, of the attention between levels and of that of a map to
-itself, all scores at once; of PEN-Net's attention transfer, its definition as convolutions, and in
-blocks all scores at once; of coherent attention, its matrix, made row by row from all scores; of the
-shift layer, all cosines at once and a matrix of zeros and ones times the features.
+blocks of queries, of the contextual and ID-MRF losses, of the attention between levels and of that
+of a map to itself, all scores at once; of PEN-Net's attention transfer, its definition as
+convolutions, and in blocks all scores at once; of coherent attention, its matrix, made row by row
+from all scores; of the shift layer, all cosines at once and a matrix of zeros and ones times the
+features.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ from jaxinpaint.layers.region_affinity import transfer
 from jaxinpaint.layers.self_attention import attend
 from jaxinpaint.layers.shift import shift
 from jaxinpaint.losses.contextual import contextual_loss
+from jaxinpaint.losses.id_mrf import id_mrf
 from jaxinpaint.systems.mesff.networks import SFI
 
 NAMES = flags.DEFINE_list('names', [], "Only these: the first words of the rows' names.")
@@ -249,6 +251,12 @@ def cases(dtype):
     make = lambda form: lambda q, x: attend(q, x, form=form)
     return make('blocks'), make('plain'), args
 
+  def mrf_loss(side):
+    # Of VGG's relu3_1; a picture of 512 pixels has 128 x 128 places, and 1 GiB of scores.
+    y = random(1, 1, side, side, 256)
+    make = lambda form: lambda x, _: id_mrf(x, y, form=form)
+    return make(None), make('plain'), (random(0, 1, side, side, 256), 0.0)
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -282,6 +290,8 @@ def cases(dtype):
     'cx_loss 12x20x20x512': lambda: cx_loss(12, 20, 512),
     'cx_loss 1x40x40x256': lambda: cx_loss(1, 40, 256),
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),
+    'id_mrf 1x64x64x256': lambda: mrf_loss(64),
+    'id_mrf 1x128x128x256': lambda: mrf_loss(128),
   }
 
 

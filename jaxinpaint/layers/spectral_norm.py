@@ -1,4 +1,4 @@
-"""Convolutions under spectral normalisation.
+"""Convolutions and dense layers under spectral normalisation.
 
 Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018 (algorithm
 1), with the semantics of torch.nn.utils.spectral_norm: u and v are kept beside the weight, every
@@ -162,3 +162,25 @@ class SNConvTranspose(nn.Module):
     if self.use_bias:
       y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
     return y
+
+
+class SNDense(nn.Module):
+  """A dense layer with a spectrally normalised kernel f32[in, out]; u f32[out], v f32[in].
+
+  Attributes:
+    features: numbers for each sample.
+    kernel_init: of the kernel; the bias starts at zero.
+    dtype: of the computation; parameters are float32.
+  """
+
+  features: int
+  kernel_init: conv.Initializer = conv.normal_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    """[..., I] -> [..., features]; `train` needs mutable=['spectral']."""
+    kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+    kernel = spectral_normalize(self, kernel[None, None], train=train)[0, 0]
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)

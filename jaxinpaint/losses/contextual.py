@@ -29,6 +29,7 @@ from jax import lax
 from jaxinpaint.layers import placement
 
 Form = Literal['plain', 'blocks']
+Centre = Literal['image', 'place']
 
 BLOCK_ELEMENTS = 2**20  # scores in a block: 4 MiB
 # Up to this many scores of a batch are held at once. For more, blocks are faster too, as
@@ -56,6 +57,7 @@ def similarity(
   h: float = 0.5,
   eps: float = 1e-5,
   form: Form | None = None,
+  centre: Centre = 'image',
 ) -> jax.Array:
   """f32[B] in (0, 1]: CX(x, y) of each image; 1 if every y_j is matched by one x_i alone.
 
@@ -65,17 +67,23 @@ def similarity(
     h: the bandwidth; smaller is more selective.
     eps: added to the smallest distance of a row.
     form: 'plain' or 'blocks'; None: chosen by the number of scores.
+    centre: what is subtracted of both before they are compared: 'image', the mean feature of y, or
+      'place', at each place the mean over the channels of y there (the ID-MRF loss).
 
   Raises:
-    ValueError: shapes that do not fit together, h or eps not positive, an unknown form.
+    ValueError: shapes that do not fit together, h or eps not positive, an unknown form or centre.
   """
   if x.ndim != 4 or y.ndim != 4 or (x.shape[0], x.shape[3]) != (y.shape[0], y.shape[3]):
     raise ValueError(f'features {x.shape} and {y.shape} must be [B,h,w,C] with the same B and C')
   if h <= 0 or eps <= 0:
     raise ValueError(f'h {h} and eps {eps} of the contextual loss must be positive')
+  if centre not in ('image', 'place'):
+    raise ValueError(f"centre {centre!r} must be 'image' or 'place'")
+  if centre == 'place' and x.shape != y.shape:
+    raise ValueError(f'features {x.shape} and {y.shape} must have the same places')
   x, y = (z.reshape(z.shape[0], -1, z.shape[-1]).astype(jnp.float32) for z in (x, y))
-  centre = y.mean(1, keepdims=True)
-  x, y = _normalized(x - centre), _normalized(y - centre)
+  middle = y.mean(1 if centre == 'image' else -1, keepdims=True)
+  x, y = _normalized(x - middle), _normalized(y - middle)
   scores = x.shape[0] * x.shape[1] * y.shape[1]
   form = form or ('plain' if scores <= PLAIN_ELEMENTS else 'blocks')
   if form == 'plain':

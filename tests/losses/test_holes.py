@@ -40,6 +40,9 @@ LOSSES = {
   'l1 of the known': lambda out, image, mask: reconstruction.masked_l1(
     out, image, 1 - mask, over_region=True
   ),
+  'l1 by confidence': lambda out, image, mask: reconstruction.confidence_l1(
+    out, image, mask, reconstruction.confidence_mask(mask)
+  ),
   'psnr': reconstruction.negative_psnr,
   'total variation': lambda out, image, mask: regularisers.total_variation(out, mask),
   'gradient penalty': penalty,
@@ -68,7 +71,14 @@ def test_a_loss_is_finite_and_of_the_usual_size_for_every_hole(name):
 
 
 def test_without_a_hole_there_is_nothing_to_learn_about_it():
-  of_hole = ('l1', 'l1 of the hole', 'psnr', 'gradient penalty', 'SM-PatchGAN, generator')
+  of_hole = (
+    'l1',
+    'l1 of the hole',
+    'l1 by confidence',
+    'psnr',
+    'gradient penalty',
+    'SM-PatchGAN, generator',
+  )
   for name in (*of_hole, 'total variation', 'completion'):
     value, gradient = jax.value_and_grad(LOSSES[name])(OUT, IMAGE, hole(0))
     assert value == 0 and not gradient.any(), name

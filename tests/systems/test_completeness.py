@@ -105,6 +105,7 @@ PROTOCOLS = {
     'dfnet',
     'pennet',
     'pluralistic',
+    'gmcnn',
   ),
   'edgeconnect': ('edgeconnect', 'ctsdg', 'misf'),
   'aotgan': ('aotgan',),

@@ -23,6 +23,7 @@ SYSTEMS = (
   ('mesff', 'rsqrt'),
   ('pennet', 'exp'),
   ('pluralistic', 'exp'),
+  ('gmcnn', 'sqrt'),
 )
 
 
