@@ -244,8 +244,8 @@ class Inference:
     min_side: ... and at least this long.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training they
       are made from the whole image, at inference from its known pixels.
-    whole_picture: whether the networks stretch the whole picture to one shape or go by its middle,
-      so that padding a picture more than it needs would change what they see of all of it.
+    whole_picture: whether the networks stretch the whole picture to one shape, so that padding a
+      picture more than it needs would change what they see of all of it.
     samples: whether `output` depends on rng, and gives another completion for each key.
     pictures: what else is worth seeing; None: nothing.
     check_hole: refuses holes that the system cannot fill; by default it fills any. `output` is not

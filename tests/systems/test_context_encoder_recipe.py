@@ -22,7 +22,7 @@ from jaxinpaint.weights import mapping
 
 def small(**sections):
   config = systems.default_config('context_encoder')
-  config.model.update(dict(width=4, bottleneck=8, levels=3, discriminator_width=4))
+  config.model.update(dict(width=4, bottleneck=8, levels=3, image_size=32, discriminator_width=4))
   for section, values in sections.items():
     config[section].update(values)
   return config
@@ -159,7 +159,7 @@ def test_predict_fills_any_size_and_keeps_known_pixels(trained):
   known = np.broadcast_to(mask == 0, image.shape)
   np.testing.assert_array_equal(completed[known], image[known])
   assert (completed[~known] != 0).all()
-  # Padding at the bottom would shift the middle, so that sizes are not gathered.
+  # Padding at the bottom would move the middle, so that sizes are not gathered.
   assert predict.for_sizes([(45 + i, 30) for i in range(9)]) is predict
 
 
@@ -199,6 +199,7 @@ def test_an_evaluation_keeps_the_holes_that_are_filled(trained):
   [
     ('model', dict(levels=7), r'model.levels 7 must be one of: 3, 4, 5, 6'),
     ('model', dict(overlap=32), r'model.overlap 32 must be a number of pixels from 0 to 31'),
+    ('model', dict(image_size=72), r'image_size 72 must be a multiple of 32 and at least 128'),
     ('model', dict(width=0), r'model.width 0 must be an integer of at least 1'),
     ('loss', dict(wtl2=1.5), r'loss.wtl2 1.5 must be in \[0, 1\]'),
     ('loss', dict(overlap_weight=-1.0), r'loss.overlap_weight -1.0 must be finite and >= 0'),
@@ -215,7 +216,7 @@ def test_training_images_of_another_size_are_refused():
   made, data = systems.make_recipe(small()), batch(36)
   variables = jax.eval_shape(made.init, jax.random.key(0), data)
   forward = lambda v: made.phases[0].forward(v, {}, data, jax.random.key(0))
-  with pytest.raises(ValueError, match=r'images are 36 x 36, .* multiples of 8, at least 32'):
+  with pytest.raises(ValueError, match=r'are 36 x 36, but .* config.model.image_size=32'):
     jax.eval_shape(forward, variables)
 
 
@@ -223,7 +224,7 @@ def test_default_config_is_the_released_one():
   config = systems.default_config('context_encoder')
   assert config.loss.to_dict() == dict(wtl2=0.998, overlap_weight=10.0, weight_twice=True)
   generator = networks.Generator()
-  fields = ('width', 'bottleneck', 'levels', 'overlap', 'hide_square')
+  fields = ('width', 'bottleneck', 'levels', 'overlap', 'image_size', 'hide_square')
   assert all(config.model[n] == getattr(generator, n) for n in fields)
   made = systems.make_recipe(config)
-  assert (made.inference.multiple, made.inference.min_side) == (1, 96)
+  assert (made.inference.multiple, made.inference.min_side) == (1, 8)

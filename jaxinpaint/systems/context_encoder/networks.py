@@ -19,8 +19,10 @@ Differs from the reference code:
   - the code knows no mask. Here the mask's hole is hidden as well as the square that the code
     always hides, so pixels of the hole are never read. `hide_square=False` hides the hole alone,
     for networks that are trained with smaller holes;
-  - any size of image: where the sides do not fit, the image is mirrored on all four sides, so that
-    its middle stays in the middle;
+  - an image of another size is stretched to the training images' size, and the square back
+    (`image_size`). The code runs at 128 x 128 alone. The networks are convolutions and take larger
+    images as they are (`image_size=None`), but then several cells of the bottleneck overlap in each
+    pixel, where training has one, and the published kind of network draws nothing sensible;
   - running variances use the batch's biased variance; PyTorch's is n / (n - 1) times that;
   - `levels` other than 5 make networks for smaller images, which are nobody's.
 """
@@ -32,11 +34,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinpaint import arrays
 from jaxinpaint.layers.conv import Conv, ConvTranspose
 from jaxinpaint.layers.norm import batch_norm, normal_scale_init
 
-# What hides the hole: the mean colour of Caffe's networks. Its order is blue, green, red, yet the
-# code puts it on red, green, blue; the weights were trained so.
+# What hides the hole, red, green, blue. Caffe's mean colour is (123, 117, 104); the code has it in
+# another order, and the weights were trained so.
 FILL = (117 / 255, 104 / 255, 123 / 255)
 KERNEL = 4  # side of all kernels, and of the square of cells that the bottleneck sees at once
 
@@ -44,44 +47,18 @@ Box = tuple[int, int, int, int]  # (top, bottom, left, right), the ends excluded
 
 
 def least_side(levels: int = 5) -> int:
-  """The shortest side that the encoder takes without borders: 128 of the published one."""
+  """The shortest side that the encoder takes: 128 of the published one."""
   return KERNEL * 2**levels
 
 
-def min_side(levels: int = 5) -> int:
-  """The shortest side that is given borders: 96 of the published one."""
-  return 3 * least_side(levels) // 4
+def square(height: int, width: int) -> Box:
+  """Where the predicted square lies in an image: its middle half, in whole pixels."""
+  return height // 4, -(-3 * height // 4), width // 4, -(-3 * width // 4)
 
 
-def _borders(side: int, levels: int) -> tuple[int, int]:
-  """Pixels to mirror at both ends of a side of this length."""
-  step = 2**levels
-  more = max(-(-side // step) * step, least_side(levels)) - side
-  return more // 2, more - more // 2
-
-
-def square(height: int, width: int, levels: int = 5) -> Box:
-  """Where the predicted square lies in an image: its middle half, or more if borders are mirrored.
-
-  Raises:
-    ValueError: a side is so short that hidden pixels would be mirrored.
-  """
-  ends = []
-  for name, side in (('height', height), ('width', width)):
-    if side < min_side(levels):
-      raise ValueError(
-        f'image {name} {side} must be at least {min_side(levels)}: enlarge the image, or take a '
-        'network of fewer levels'
-      )
-    before, after = _borders(side, levels)
-    quarter = (side + before + after) // 4
-    ends += [quarter - before, 3 * quarter - before]
-  return ends[0], ends[1], ends[2], ends[3]
-
-
-def check_hole(hole: np.ndarray, levels: int = 5) -> None:
+def check_hole(hole: np.ndarray) -> None:
   """Raises ValueError unless the hole, bool[H,W], lies within the predicted square."""
-  top, bottom, left, right = square(*hole.shape, levels)
+  top, bottom, left, right = square(*hole.shape)
   inside = np.zeros_like(hole)
   inside[top:bottom, left:right] = True
   if (hole & ~inside).any():
@@ -103,6 +80,8 @@ class Generator(nn.Module):
     bottleneck: channels of the bottleneck, 4000 as published.
     levels: halvings before the bottleneck, 5 as published: it needs images of 128 pixels.
     overlap: pixels by which the predicted square overlaps what is known around the hidden one.
+    image_size: images of another size are stretched to this square; None: they are taken as they
+      are, with sides that are multiples of 2^levels.
     hide_square: hide the middle square, `overlap` smaller on each side than the predicted one,
       whatever the mask says of it; False: hide the mask's hole alone.
     dtype: of the computation; parameters, statistics and the outputs are float32.
@@ -112,6 +91,7 @@ class Generator(nn.Module):
   bottleneck: int = 4000
   levels: int = 5
   overlap: int = 4
+  image_size: int | None = 128
   hide_square: bool = True
   dtype: Any = jnp.float32
 
@@ -130,21 +110,23 @@ class Generator(nn.Module):
     Returns:
       'out': f32[B,H,W,3] in [0,1], the known image with the whole predicted square pasted in, also
       over the known pixels of its border, as the code does; and 'square', f32[B,h,w,3] in [0,1],
-      the square alone: h and w are half of H and W if these need no borders.
+      the square as the network draws it, half of the (stretched) image's sides.
 
     Raises:
-      ValueError: the image is too small.
+      ValueError: the network does not accept this image size.
     """
-    height, width = image.shape[1:3]
-    top, bottom, left, right = square(height, width, self.levels)
-    rows, columns = _borders(height, self.levels), _borders(width, self.levels)
+    top, bottom, left, right = square(*image.shape[1:3])
     known = image * (1 - mask) + jnp.asarray(FILL, jnp.float32) * mask
-    x = jnp.pad(known, ((0, 0), rows, columns, (0, 0)), mode='reflect')
+    x = known
+    if self.image_size is not None:
+      x = _resize(known, self.image_size, self.image_size)
+    arrays.check_multiple(*x.shape[1:3], 2**self.levels, least_side(self.levels))
     if self.hide_square:
       x = _hide_middle(x, self.overlap)
     y = self._decode(self._encode(2 * x.astype(self.dtype) - 1, train), train)
     y = (nn.tanh(y.astype(jnp.float32)) + 1) / 2
-    return {'out': known.at[:, top:bottom, left:right].set(y), 'square': y}
+    pasted = _resize(y, bottom - top, right - left)
+    return {'out': known.at[:, top:bottom, left:right].set(pasted), 'square': y}
 
   def _encode(self, x: jax.Array, train: bool) -> jax.Array:
     """[B,H,W,3] -> [B,H/2^levels-3,W/2^levels-3,bottleneck]."""
@@ -173,6 +155,13 @@ class Generator(nn.Module):
 
   def _norm(self, name: str, train: bool) -> nn.BatchNorm:
     return batch_norm(name, train, self.dtype, normal_scale_init)
+
+
+def _resize(x: jax.Array, height: int, width: int) -> jax.Array:
+  """[B,h,w,C] -> [B,height,width,C], bilinear, with antialiasing where it shrinks."""
+  if x.shape[1:3] == (height, width):
+    return x
+  return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), 'linear')
 
 
 def _hide_middle(x: jax.Array, overlap: int) -> jax.Array:

@@ -34,6 +34,8 @@ from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.context_encoder import networks
 
+MIN_SIDE = 8  # of images: smaller ones have no middle to speak of
+
 
 def default_config() -> ConfigDict:
   """The networks and weights of the released code."""
@@ -42,6 +44,7 @@ def default_config() -> ConfigDict:
     bottleneck=4000,
     levels=5,  # ours: fewer for images below 128 pixels
     overlap=4,  # code; the paper: 7
+    image_size=128,  # paper, code: side of the training images, to which others are stretched
     hide_square=True,  # code
     discriminator_width=64,
   )
@@ -55,13 +58,12 @@ def default_config() -> ConfigDict:
 
 def inference(config: ConfigDict) -> Inference:
   """How the system of `config` is run; raises ValueError for invalid fields."""
-  generator = _generator(config)
   return modules.one_generator(
-    generator,
+    _generator(config),
     multiple=1,
-    min_side=networks.min_side(generator.levels),
+    min_side=MIN_SIDE,
     whole_picture=True,
-    check_hole=lambda hole: networks.check_hole(hole, generator.levels),
+    check_hole=networks.check_hole,
   )
 
 
@@ -80,14 +82,13 @@ def make(config: ConfigDict) -> Recipe:
     updates = [judge, *updates]
 
   def forward(variables, constants, batch, rng):
-    _check_size(*batch['image'].shape[1:3], model.levels)
+    _check_size(batch['image'], model.image_size)
     found, changed = modules.train_pass(nets, 'generator', variables, batch['image'], batch['mask'])
     return {'square': found['square']}, changed
 
   def arguments(height, width):
-    top, bottom, left, right = networks.square(height, width, model.levels)
-    shapes = modules.generator_arguments(height, width)
-    return shapes | {'discriminator': ((bottom - top, right - left, 3),)}
+    half = model.image_size // 2
+    return modules.generator_arguments(height, width) | {'discriminator': ((half, half, 3),)}
 
   return Recipe(
     running,
@@ -99,7 +100,7 @@ def make(config: ConfigDict) -> Recipe:
 
 def quicktest(config: ConfigDict) -> None:
   """Narrows the networks, and fits them to small images; changes `config`."""
-  config.model.update(dict(width=8, bottleneck=32, levels=4, discriminator_width=8))
+  config.model.update(dict(width=8, bottleneck=32, levels=4, image_size=64, discriminator_width=8))
 
 
 def weighted_l2(
@@ -121,19 +122,17 @@ def weighted_l2(
   return 4 * (weights * squares).mean()  # 4: values in [-1, 1]
 
 
-def _real(image: jax.Array, levels: int) -> jax.Array:
-  top, bottom, left, right = networks.square(*image.shape[1:3], levels)
+def _real(image: jax.Array) -> jax.Array:
+  top, bottom, left, right = networks.square(*image.shape[1:3])
   return image[:, top:bottom, left:right]
 
 
 def _discriminator_loss(nets: Networks) -> Loss:
-  levels = nets['generator'].levels
-
   def loss_of(variables, constants, outputs, batch, rng):
     fake = jax.lax.stop_gradient(outputs['square'])
     # Two calls, not one with a double batch: each is normalised by its own statistics.
     real_logits, changed = modules.train_pass(
-      nets, 'discriminator', variables, _real(batch['image'], levels)
+      nets, 'discriminator', variables, _real(batch['image'])
     )
     fake_logits, changed = modules.train_pass(
       nets, 'discriminator', variables.with_stats(changed), fake
@@ -152,7 +151,7 @@ def _generator_loss(config: ConfigDict, nets: Networks) -> Loss:
   def loss_of(variables, constants, outputs, batch, rng):
     fake, changed, metrics = outputs['square'], {}, {}
     if loss.wtl2 > 0:
-      value = weighted_l2(fake, _real(batch['image'], model.levels), **settings)
+      value = weighted_l2(fake, _real(batch['image']), **settings)
       metrics['l2'] = loss.wtl2 * value
     if loss.wtl2 < 1:
       logits, changed = modules.train_pass(nets, 'discriminator', variables, fake)
@@ -166,7 +165,7 @@ def _generator_loss(config: ConfigDict, nets: Networks) -> Loss:
 def _generator(config: ConfigDict) -> networks.Generator:
   model = config.model
   _check_model(config)
-  fields = ('width', 'bottleneck', 'levels', 'overlap', 'hide_square')
+  fields = ('width', 'bottleneck', 'levels', 'overlap', 'image_size', 'hide_square')
   return networks.Generator(
     **{name: model[name] for name in fields}, dtype=modules.DTYPES[config.dtype]
   )
@@ -181,7 +180,14 @@ def _check_model(config: ConfigDict) -> None:
   checks.one_of('model.levels', model.levels, (3, 4, 5, 6))
   for name in ('width', 'bottleneck', 'discriminator_width'):
     checks.count(f'model.{name}', model[name])
-  most = networks.least_side(model.levels) // 4  # then nothing of the square is hidden
+  checks.count('model.image_size', model.image_size)
+  least = networks.least_side(model.levels)
+  if model.image_size % 2**model.levels or model.image_size < least:
+    raise ValueError(
+      f'config.model.image_size {model.image_size} must be a multiple of {2**model.levels} and at '
+      f'least {least}, for {model.levels} levels'
+    )
+  most = model.image_size // 4  # then nothing of the square is hidden
   if not isinstance(model.overlap, int) or not 0 <= model.overlap < most:
     raise ValueError(
       f'config.model.overlap {model.overlap!r} must be a number of pixels from 0 to {most - 1}'
@@ -200,10 +206,9 @@ def _check_loss(loss: ConfigDict) -> None:
     )
 
 
-def _check_size(height: int, width: int, levels: int) -> None:
-  least = networks.least_side(levels)
-  if any(n % 2**levels or n < least for n in (height, width)):
+def _check_size(image: jax.Array, size: int) -> None:
+  if image.shape[1:3] != (size, size):
     raise ValueError(
-      f'training images are {height} x {width}, but the losses need sides that are multiples of '
-      f'{2**levels}, at least {least}: set config.data.size'
+      f'training images are {image.shape[1]} x {image.shape[2]}, but the networks are made for '
+      f'config.model.image_size={size}: make config.data.size and config.model.image_size equal'
     )
