@@ -55,10 +55,12 @@ class CurrentBatchNorm(nn.Module):
   Attributes:
     eps: added to the variance, which is biased.
     dtype: of the result; statistics and parameters are float32.
+    scale_init: of the scale; the bias starts at zero.
   """
 
   eps: float = 1e-5
   dtype: Any = jnp.float32
+  scale_init: Any = nn.initializers.ones
 
   @nn.compact
   def __call__(self, x: jax.Array, *, over_batch: bool) -> jax.Array:
@@ -72,7 +74,7 @@ class CurrentBatchNorm(nn.Module):
     y = x.astype(jnp.float32)
     y -= y.mean(axes, keepdims=True)
     y *= jax.lax.rsqrt(jnp.square(y).mean(axes, keepdims=True) + self.eps)
-    y = y * self.param('scale', nn.initializers.ones, (c,))
+    y = y * self.param('scale', self.scale_init, (c,))
     return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
 
 
