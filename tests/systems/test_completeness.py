@@ -95,19 +95,22 @@ def test_a_config_builds_and_plans(path, variant):
 PROTOCOLS = {
   'seed000': ('mesff', 'jpgnet', 'places2_aotgan_256', 'celeba_aotgan', 'finetune', 'quickstart'),
   'seed001': ('seresnet_cx', 'celeba_glcic'),
-  'seed003': ('lfr', 'celebahq_pconv'),
+  'seed003': ('lfr', 'celebahq_pconv', 'celebahq_rfr'),
   'seed004': ('deepfillv1',),
   'survey': (
-    'deepfillv2',
     'celeba_glcic_tf',
-    'places2_glcic_tf',
     'context_encoder',
+    'csa',
+    'deepfillv2',
     'dfnet',
-    'pennet',
-    'pluralistic',
     'gmcnn',
+    'pennet',
+    'pix2pix',
+    'places2_glcic_tf',
+    'pluralistic',
+    'shiftnet',
   ),
-  'edgeconnect': ('edgeconnect', 'ctsdg', 'misf'),
+  'edgeconnect': ('edgeconnect', 'ctsdg', 'misf', 'places2_rfr'),
   'aotgan': ('aotgan',),
 }
 OWN_SIZES = {'context_encoder': 128}  # measured at the size that their networks are made for

@@ -45,6 +45,7 @@ OTHERS = (
   'pconv',
   'pennet',
   'pluralistic',
+  'rfr',
   'seresnet_cx',
 )
 

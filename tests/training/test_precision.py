@@ -24,6 +24,7 @@ SYSTEMS = (
   ('pennet', 'exp'),
   ('pluralistic', 'exp'),
   ('gmcnn', 'sqrt'),
+  ('rfr', 'exp'),
 )
 
 

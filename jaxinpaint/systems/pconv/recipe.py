@@ -30,20 +30,17 @@ Differs from the reference code (the port):
 import functools
 
 import flax.linen as nn
-import jax
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
-from jaxinpaint.losses import perceptual, reconstruction, regularisers
 from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules, vgg16_terms
+from jaxinpaint.systems._shared import checks, modules, pconv_terms, vgg16_terms
 from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.pconv_terms import generator_terms
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.pconv import networks as networks_lib
 
-WEIGHTS = ('valid', 'hole', 'perceptual', 'style', 'tv')
 RENORMS = ('ratio', 'mean')
-TV_REGIONS = ('picture', 'hole')
 LEVELS = range(2, len(networks_lib.SCALES) + 1)
 
 
@@ -132,42 +129,6 @@ def _forward(networks: Networks, frozen: bool) -> Forward:
   return forward
 
 
-def generator_terms(
-  loss: ConfigDict,
-  out: jax.Array,
-  image: jax.Array,
-  mask: jax.Array,
-  features: vgg16_terms.Features,
-) -> dict[str, jax.Array]:
-  """{term: its value with its weight}; only terms with a weight are computed.
-
-  Args:
-    loss: config.loss.
-    out: f32[B,H,W,3], the network's output, standardised.
-    image: f32[B,H,W,3], the whole picture, likewise.
-    mask: f32[B,H,W,1], 1 = hole.
-    features: of images like these.
-  """
-  composite = arrays.compose(out, image, mask)
-  terms = {}
-  if loss.valid:
-    terms['valid'] = loss.valid * reconstruction.masked_l1(out, image, 1 - mask)
-  if loss.hole:
-    terms['hole'] = loss.hole * reconstruction.masked_l1(out, image, mask)
-  if loss.perceptual or loss.style:
-    of_out, of_composite, wanted = (features(x) for x in (out, composite, image))
-    if loss.perceptual:
-      both = (perceptual.perceptual(x, wanted) for x in (of_out, of_composite))
-      terms['perceptual'] = loss.perceptual * sum(both)
-    if loss.style:
-      terms['style_out'] = loss.style * perceptual.style(of_out, wanted)
-      terms['style_composite'] = loss.style * perceptual.style(of_composite, wanted)
-  if loss.tv:
-    hole = mask if loss.tv_region == 'hole' else None
-    terms['tv'] = loss.tv * regularisers.total_variation(composite, hole)
-  return terms
-
-
 def _generator_loss(config: ConfigDict) -> Loss:
   loss, dtype = config.loss, modules.DTYPES[config.dtype]
 
@@ -184,7 +145,5 @@ def _check_training(config: ConfigDict) -> None:
   known = default_config()
   for section in ('loss', 'phases'):
     checks.same_fields(section, config[section], known[section])
-  checks.weights(config.loss, WEIGHTS)
-  checks.one_of('loss.tv_region', config.loss.tv_region, TV_REGIONS)
-  vgg16_terms.check(config.loss)
+  pconv_terms.check(config.loss)
   checks.phases(config.phases, last='finetuning')
