@@ -164,10 +164,15 @@ def test_known_pixels_around_the_square_stay():
 
 def test_an_image_of_another_size_is_stretched():
   generator = narrow()
-  variables, small, mask = drawn(generator, (32, 32))
+  variables, _, mask = drawn(generator, (32, 32))
   apply = jax.jit(generator.apply)
+  # A slope, so that each small pixel is the mean of the large ones over it.
+  slope = lambda h, w: np.float32(
+    (np.arange(h)[:, None, None] + 0.5) / h * [0.9, 0.5, 0.1]
+    + (np.arange(w)[:, None] + 0.5) / w * [0.1, 0.2, 0.8]
+  )[None]
+  small, large = slope(32, 32), slope(96, 64)
   want = np.asarray(apply(variables, small, mask)['square'])
-  large = np.repeat(np.repeat(small, 3, 1), 2, 2)  # 96 x 64, whose areas are the small pixels
   found = apply(variables, large, np.zeros((1, 96, 64, 1), np.float32))
   assert found['square'].shape == (1, 16, 16, 3)
   assert np.abs(found['square'] - want).mean() < 0.1 * want.std()

@@ -27,7 +27,10 @@ def test_generator(case, monkeypatch):
   stored = {data[f'dropout{i}'].shape: data[f'dropout{i}'] for i in (8, 7, 6)}
   monkeypatch.setattr(networks, 'keep', lambda rng, rate, shape: jnp.asarray(stored.pop(shape)))
   run = functools.partial(
-    networks.Generator().apply, train=True, capture_intermediates=True, mutable=['intermediates']
+    networks.Generator(norm_over_batch=True).apply,
+    train=True,
+    capture_intermediates=True,
+    mutable=['intermediates'],
   )
   # What is under the hole is not read.
   image = np.where(mask > 0, np.float32(0.9), image)
@@ -56,7 +59,7 @@ def test_discriminator(case):
   data = case.data()
   tree = mapping.convert(case.state(), published.discriminator_entries(), published.IGNORE)
   pair = [(data[name] + 1) / 2 for name in ('condition', 'candidate')]
-  apply = jax.jit(functools.partial(networks.Discriminator().apply, train=True))
+  apply = jax.jit(functools.partial(networks.Discriminator(norm_over_batch=True).apply, train=True))
   logits = apply({'params': tree['params']['discriminator']}, *pair)
   goldens.assert_close(logits, data['logits'], what='logits')
   goldens.assert_close(jax.nn.sigmoid(logits), data['out'], what='out')
@@ -95,10 +98,11 @@ def narrow():
   draw = lambda s: (0.2 * rng.normal(size=s.shape)).astype(np.float32)
   variables = jax.tree.map(draw, shapes)
 
-  @functools.partial(jax.jit, static_argnames=('train', 'noise'))
-  def apply(image, mask, rng=0, train=False, noise=True):
+  @functools.partial(jax.jit, static_argnames=('train', 'noise', 'over_batch'))
+  def apply(image, mask, rng=0, train=False, noise=True, over_batch=True):
+    those = generator.clone(norm_over_batch=over_batch)
     key = jax.random.key(rng) if noise else None
-    return generator.apply(variables, image, mask, key, train=train)['out']
+    return those.apply(variables, image, mask, key, train=train)['out']
 
   return apply, image, mask
 
@@ -125,6 +129,8 @@ def test_an_image_is_completed_as_if_it_were_alone(narrow):
   np.testing.assert_allclose(apply(other, mask, noise=False)[0], both[0], atol=1e-6)
   together = apply(image, mask, noise=False, train=True)
   assert np.abs(together - both).max() > 1e-3
+  alone = apply(image, mask, noise=False, train=True, over_batch=False)
+  np.testing.assert_allclose(alone, both, atol=1e-6)
   copies = apply(np.stack([image[0]] * 2), mask, noise=False, train=True)
   np.testing.assert_allclose(copies[0], both[0], atol=1e-4)
 

@@ -175,7 +175,8 @@ def test_default_config_is_the_released_one():
   assert config.loss.to_dict() == dict(l1=100.0, adversarial=1.0) and config.model.sample
   generator = networks.Generator()
   assert all(
-    config.model[n] == getattr(generator, n) for n in ('width', 'levels', 'fill', 'dropout')
+    config.model[n] == getattr(generator, n)
+    for n in ('width', 'levels', 'fill', 'dropout', 'norm_over_batch')
   )
   inference = systems.make_recipe(config).inference
   assert inference.multiple == 256 and inference.samples

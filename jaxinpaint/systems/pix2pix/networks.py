@@ -19,9 +19,10 @@ Differs from the reference code:
     loss;
   - the code translates one picture to another; here the first of them is the image with its hole
     painted in one colour (`fill`, mid-grey), as the survey does not state its own;
-  - batch norm takes the statistics of the whole batch in training (`train=True`), as the code
-    always does, and otherwise those of each image. The code completes images one by one, so the
-    results agree, and do not depend on the other images of a batch;
+  - batch norm takes the statistics of each image. The code takes those of its batch, also when it
+    completes images, but trains and completes with batches of one image, where both are the same.
+    With more images in training (`norm_over_batch=True`) the network learns to use statistics, and
+    in the innermost level features, that an image alone does not have;
   - moving averages of statistics, which the code stores and never uses, are not kept;
   - `levels` other than 8 make networks for smaller images, which are nobody's.
 """
@@ -57,6 +58,7 @@ class Generator(nn.Module):
     levels: halvings, 8 as published; sides of images are multiples of 2^levels.
     fill: the grey that hides the hole, in [0, 1].
     dropout: probability with which a value of the three innermost levels is dropped.
+    norm_over_batch: normalise by the statistics of the whole batch in training.
     dtype: of the computation; parameters, statistics and the output are float32.
   """
 
@@ -64,6 +66,7 @@ class Generator(nn.Module):
   levels: int = 8
   fill: float = 0.5
   dropout: float = 0.5
+  norm_over_batch: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -81,7 +84,7 @@ class Generator(nn.Module):
       image: f32[B,H,W,3] in [0,1]; H and W multiples of 2^levels. Pixels in the hole are not read.
       mask: f32[B,H,W,1], 1 = hole.
       rng: key of the dropout, which is the network's noise; None: nothing is dropped.
-      train: normalise by the statistics of the batch; otherwise by those of each image.
+      train: only matters with `norm_over_batch`.
 
     Returns:
       'out': f32[B,H,W,3] in [0,1], not composited with `image`; 'seen': f32[B,H,W,3] in [0,1], the
@@ -93,7 +96,8 @@ class Generator(nn.Module):
     arrays.check_multiple(*image.shape[1:3], 2**self.levels)
     settings = dict(stride=2, padding=1, dtype=self.dtype)
     channels = lambda i: self.width * min(2 ** (i - 1), 8)
-    normed = lambda x, name: _norm(name, self.dtype)(x, over_batch=train)
+    over_batch = train and self.norm_over_batch
+    normed = lambda x, name: _norm(name, self.dtype)(x, over_batch=over_batch)
     seen = image * (1 - mask) + self.fill * mask
     x = Conv(channels(1), 4, name='encoder1', **settings)((2 * seen - 1).astype(self.dtype))
     skips = [x]
@@ -119,10 +123,12 @@ class Discriminator(nn.Module):
 
   Attributes:
     width: channels of the first convolution; the others have 2, 4 and 8 times as many.
+    norm_over_batch: as in `Generator`.
     dtype: of the computation; parameters, statistics and logits are float32.
   """
 
   width: int = 64
+  norm_over_batch: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -138,6 +144,6 @@ class Discriminator(nn.Module):
       )
       x = layer(x)
       if i > 1:
-        x = _norm(f'bn{i}', self.dtype)(x, over_batch=train)
+        x = _norm(f'bn{i}', self.dtype)(x, over_batch=train and self.norm_over_batch)
       x = nn.leaky_relu(x, 0.2)
     return Conv(1, 4, padding=1, dtype=self.dtype, name='conv5')(x).astype(jnp.float32)

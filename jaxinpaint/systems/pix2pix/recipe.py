@@ -37,6 +37,7 @@ def default_config() -> ConfigDict:
     levels=8,  # ours: fewer for images below 256 pixels
     fill=0.5,  # ours: mid-grey; the survey does not state its own
     dropout=0.5,
+    norm_over_batch=False,  # code: True, which is the same with its batches of one image
     sample=True,  # paper, code; False: no dropout when images are completed
     discriminator_width=64,
   )
@@ -71,7 +72,9 @@ def make(config: ConfigDict) -> Recipe:
   updates = [Update('generator', ('generator',), _generator_loss(loss, nets), 'generator')]
   if loss.adversarial:
     nets['discriminator'] = networks.Discriminator(
-      config.model.discriminator_width, modules.DTYPES[config.dtype]
+      config.model.discriminator_width,
+      config.model.norm_over_batch,
+      modules.DTYPES[config.dtype],
     )
     judging = _discriminator_loss(nets)
     updates = [Update('discriminator', ('discriminator',), judging, 'discriminator'), *updates]
@@ -139,6 +142,7 @@ def _generator(config: ConfigDict) -> networks.Generator:
     raise ValueError(f'config.model.fill {model.fill} must be a grey in [0, 1]')
   if not 0 <= model.dropout < 1:
     raise ValueError(f'config.model.dropout {model.dropout} must be in [0, 1)')
+  fields = ('width', 'levels', 'fill', 'dropout', 'norm_over_batch')
   return networks.Generator(
-    model.width, model.levels, model.fill, model.dropout, modules.DTYPES[config.dtype]
+    **{name: model[name] for name in fields}, dtype=modules.DTYPES[config.dtype]
   )
