@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinpaint import arrays
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import contextual, id_mrf
 from jaxinpaint.weights import mapping
@@ -30,7 +31,7 @@ def test_loss_on_features_of_vgg19(case):
   state = {k: v for k, v in case.state().items() if int(k.split('.')[1]) <= 19}
   entries = [e for e in vgg.torchvision_entries(19) if e.key in state]
   params = mapping.convert(state, entries)['params']['vgg']
-  mean = np.asarray(vgg.IMAGENET_MEAN, np.float32)
+  mean = np.asarray(arrays.IMAGENET_MEAN, np.float32)
   run = lambda x: vgg.apply(params, x - mean, layers, depth=19, normalize=False)
 
   def loss(pred, target):

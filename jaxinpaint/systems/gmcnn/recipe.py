@@ -194,7 +194,7 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, full: bool) -> Lo
   kind = KINDS[config.model.critic]
 
   def features(constants, x):
-    centred = x - jnp.asarray(vgg.IMAGENET_MEAN)  # not divided by the deviation: C
+    centred = x - jnp.asarray(arrays.IMAGENET_MEAN)  # not divided by the deviation: C
     layers = tuple(dict.fromkeys((*loss.style_layers, *loss.content_layers)))
     depth = loss.vgg_depth
     return vgg.apply(constants['vgg'], centred, layers, depth=depth, normalize=False, dtype=dtype)
