@@ -9,8 +9,8 @@ most, mixed with the place of the hole that was filled last.
 
 Places of the hole are visited in row-major order, so this is sequential: one step of a scan for
 each place of the map, whatever the hole. A step is two products of vectors for each image of the
-batch, all images at once. What is parallel, the search for the most similar known places, compares
-all pairs of places, in blocks.
+batch, all images at once. What is parallel, the search for the most similar known places, is that
+of the shift layer.
 
 As in the authors' code:
   - the place before is the one before in row-major order, also across a gap or at a row's start;
@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxinpaint.layers.shift import Form, nearest
+
 Gradient = Literal['reference', 'true']
 
-BLOCK_ELEMENTS = 2**24  # scores of the batch that are held at once
 _ROWS = 64  # rows of the attention matrix that the 'reference' gradient holds at once
 _EPS = 1e-8  # added to the length of a feature; and the least denominator of the weights
 
@@ -56,7 +57,7 @@ def coherent_attention(
   hole: jax.Array,
   *,
   gradient: Gradient = 'reference',
-  block_elements: int = BLOCK_ELEMENTS,
+  form: Form | None = None,
 ) -> jax.Array:
   """Fills the hole of a feature map; known places are unchanged.
 
@@ -72,13 +73,13 @@ def coherent_attention(
       authors' code defines as the gradient: g + A^T g. There A is the matrix that makes y of x,
       truncated to integers, so that it mostly holds the known places alone. Hence known places get
       their gradient twice, and those of the hole pass theirs on unchanged.
-    block_elements: limit of the scores that are held at once; it does not change the result.
+    form: of the search, see `layers.shift.nearest`.
 
   Returns:
     f32[B,h,w,C].
 
   Raises:
-    ValueError: an unknown `gradient`.
+    ValueError: an unknown `gradient` or form.
   """
   if gradient not in ('reference', 'true'):
     raise ValueError(f"gradient {gradient!r} must be 'reference' or 'true'")
@@ -86,7 +87,8 @@ def coherent_attention(
   features = x.astype(jnp.float32).reshape(b, h * w, c)
   empty = lax.stop_gradient(hole).reshape(b, h * w) > 0
   fill = _fill if gradient == 'true' else _fill_as_reference
-  source = _most_similar(lax.stop_gradient(features), ~empty, block_elements)
+  # The largest v is that of the largest cosine.
+  source, _ = nearest(features, features, ~empty, empty, form=form)
   # Nothing to take from: the picture is all hole.
   empty &= ~empty.all(1, keepdims=True)
   return fill(features, source, empty)[0].reshape(b, h, w, c)
@@ -99,30 +101,12 @@ def _length(x: jax.Array) -> jax.Array:
   return jnp.where(above, jnp.sqrt(jnp.where(above, square, 1.0)), 0.0)
 
 
-def _most_similar(x: jax.Array, known: jax.Array, block_elements: int) -> jax.Array:
-  """i32[B,N]: of each place of f32[B,N,C] the known one with the largest v, the first of equals."""
-  b, n, c = x.shape
-  keys = x / (_length(x) + _EPS)
-
-  def of_block(queries):
-    scores = jnp.einsum('bqc,bkc->bqk', queries, keys, precision='highest')
-    return jnp.argmax(jnp.where(known[:, None], scores, -jnp.inf), -1).astype(jnp.int32)
-
-  size = max(1, min(n, block_elements // (b * n)))
-  if size == n:
-    return of_block(x)
-  count = -(-n // size)
-  blocks = jnp.pad(x, ((0, 0), (0, count * size - n), (0, 0))).reshape(b, count, size, c)
-  found = lax.map(of_block, jnp.moveaxis(blocks, 1, 0))
-  return jnp.moveaxis(found, 0, 1).reshape(b, count * size)[:, :n]
-
-
 def _fill(x: jax.Array, source: jax.Array, hole: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The filled features f32[B,N,C], and the weights of the places before them f32[N,B].
 
   Args:
     x: f32[B,N,C].
-    source: i32[B,N], of `_most_similar`.
+    source: i32[B,N], of `nearest`.
     hole: bool[B,N].
   """
   taken = jnp.take_along_axis(x, source[..., None], 1)

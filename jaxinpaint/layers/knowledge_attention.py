@@ -19,13 +19,13 @@ a time, of all steps and again for the gradient.
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint.layers import placement
+from jaxinpaint.layers import blocks, placement
 
 Form = Literal['plain', 'blocks']
 
@@ -118,21 +118,18 @@ def _softmax(queries: jax.Array, keys: jax.Array) -> jax.Array:
 
 def _by_blocks(queries: jax.Array, keys: jax.Array, shares: jax.Array) -> jax.Array:
   """Of one image, [T,N,C], [T,N,C], [T,N]: the last step's values, mixed, [N,C]."""
-  steps, n, c = queries.shape
-  size = max(1, min(n, BLOCK_ELEMENTS // n))
-  count = -(-n // size)
-  cut = lambda x: jnp.moveaxis(
-    jnp.pad(x, ((0, 0), (0, count * size - n), (0, 0))).reshape(steps, count, size, -1), 1, 0
-  )
+  n = queries.shape[1]
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
-  def block(part: Any) -> jax.Array:
+  def block(part: tuple[jax.Array, jax.Array]) -> jax.Array:
     def add(total, one):
       own_queries, own_keys, share = one
-      return total + share * _softmax(own_queries, own_keys), None
+      return total + share[:, None] * _softmax(own_queries, own_keys), None
 
-    scores, _ = lax.scan(add, jnp.zeros((size, n)), (part[0], keys, part[1]))
+    own_queries, own_shares = (x.swapaxes(0, 1) for x in part)  # steps first, again
+    start = jnp.zeros((own_queries.shape[1], n))
+    scores, _ = lax.scan(add, start, (own_queries, keys, own_shares))
     return jnp.einsum('qk,kc->qc', scores, keys[-1], precision='highest')
 
-  mixed = lax.map(block, (cut(queries), cut(shares[..., None])))
-  return mixed.reshape(count * size, c)[:n]
+  rows = queries.swapaxes(0, 1), shares.swapaxes(0, 1)
+  return blocks.map_rows(block, rows, BLOCK_ELEMENTS // n)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint.layers import placement
+from jaxinpaint.layers import blocks, placement
 
 Form = Literal['plain', 'blocks']
 KeyRule = Literal['known', 'clear']  # see `valid_keys`
@@ -147,14 +147,9 @@ def _attend(keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float
 def _attend_by_blocks(
   keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float
 ) -> jax.Array:
-  n, c = keys.shape
-  size = max(1, min(n, BLOCK_ELEMENTS // n))
-  count = -(-n // size)
-  blocks = jnp.pad(keys, ((0, count * size - n), (0, 0))).reshape(count, size, c)
-
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def one(queries):
     weights = _softmax(queries, keys, valid, scale=scale)
     return jnp.einsum('qk,kd->qd', weights, cells, precision='highest')
 
-  return lax.map(one, blocks).reshape(count * size, -1)[:n]
+  return blocks.map_rows(one, keys, BLOCK_ELEMENTS // len(keys))

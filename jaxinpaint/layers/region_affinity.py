@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import placement
+from jaxinpaint.layers import blocks, placement
 
 Form = Literal['plain', 'blocks']
 
@@ -129,12 +129,8 @@ def _attend_by_blocks(
   values: jax.Array,
   valid: jax.Array | None,
 ) -> jax.Array:
-  n, c = queries.shape
-  size = max(1, min(n, BLOCK_ELEMENTS // n))
-  count = -(-n // size)
-  blocks = jnp.pad(queries, ((0, count * size - n), (0, 0))).reshape(count, size, c)
   one = jax.checkpoint(lambda q: attend(q, keys, values, valid), prevent_cse=False)
-  return lax.map(one, blocks).reshape(count * size, -1)[:n]
+  return blocks.map_rows(one, queries, BLOCK_ELEMENTS // len(keys))
 
 
 def _patches3(x: jax.Array) -> jax.Array:

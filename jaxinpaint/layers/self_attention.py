@@ -9,7 +9,8 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+
+from jaxinpaint.layers import blocks
 
 Form = Literal['plain', 'blocks']
 
@@ -54,10 +55,6 @@ def _some(queries: jax.Array, *, keys: jax.Array, values: jax.Array) -> jax.Arra
 
 def _by_blocks(some: functools.partial, queries: jax.Array) -> jax.Array:
   # Blocks of queries, each of all images: a batch that is split over devices stays split.
-  b, n, d = queries.shape
-  size = max(1, min(n, BLOCK_ELEMENTS // (b * n)))
-  count = -(-n // size)
-  padded = jnp.pad(queries, ((0, 0), (0, count * size - n), (0, 0)))
-  blocks = padded.reshape(b, count, size, d).swapaxes(0, 1)
-  out = lax.map(jax.checkpoint(some, prevent_cse=False), blocks)
-  return out.swapaxes(0, 1).reshape(b, count * size, -1)[:, :n]
+  b, n, _ = queries.shape
+  one = jax.checkpoint(lambda q: some(q.swapaxes(0, 1)).swapaxes(0, 1), prevent_cse=False)
+  return blocks.map_rows(one, queries.swapaxes(0, 1), BLOCK_ELEMENTS // (b * n)).swapaxes(0, 1)

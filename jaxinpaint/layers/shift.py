@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint.layers import placement
+from jaxinpaint.layers import blocks, placement
 
 Form = Literal['plain', 'blocks']
 
@@ -98,18 +98,13 @@ def nearest(
     return jnp.argmax(scores, -1).astype(jnp.int32), scores.max(-1)
 
   def by_blocks(queries, keys, known, wanted):
-    size = max(1, min(n, BLOCK_ELEMENTS // m))
-    count = -(-n // size)
-    cut = lambda x: jnp.pad(x, ((0, count * size - n),) + ((0, 0),) * (x.ndim - 1)).reshape(
-      count, size, *x.shape[1:]
-    )
-
     def block(one):
       queries, wanted = one
-      nothing = lambda *_: (jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32))
+      zeros = lambda dtype: jnp.zeros(len(queries), dtype)
+      nothing = lambda *_: (zeros(jnp.int32), zeros(jnp.float32))
       return lax.cond(wanted.any(), best, nothing, queries, keys, known)
 
-    return jax.tree.map(lambda x: x.reshape(-1)[:n], lax.map(block, (cut(queries), cut(wanted))))
+    return blocks.map_rows(block, (queries, wanted), BLOCK_ELEMENTS // m)
 
   run = by_blocks if form == 'blocks' else lambda q, k, known, wanted: best(q, k, known)
   return placement.map_images(lambda one: run(*one), (queries, keys, known, wanted))

@@ -1,9 +1,12 @@
+from unittest import mock
+
 import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinpaint.layers import shift
 from jaxinpaint.layers.coherent_attention import coherent_attention, feature_hole
 
 
@@ -58,7 +61,8 @@ def test_a_map_that_is_no_square_with_a_hole_of_each_image(features):
 
 def test_blocks_equal_all_scores_at_once(features):
   x, hole = features
-  blocks = jax.jit(lambda x: coherent_attention(x, hole, block_elements=2 * 35 * 4))(x)
+  with mock.patch.object(shift, 'BLOCK_ELEMENTS', 35 * 4):
+    blocks = jax.jit(lambda x: coherent_attention(x, hole, form='blocks'))(x)
   np.testing.assert_array_equal(blocks, jax.jit(coherent_attention)(x, hole))
 
 
