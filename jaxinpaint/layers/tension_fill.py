@@ -8,8 +8,9 @@ pixel to its neighbours, nothing flows over the picture's border, and the equati
 
   L u + STIFFNESS L L u = 0 in the hole, u = image elsewhere.
 
-It is solved by conjugate gradients with one multigrid cycle as preconditioner. A coarser level has
-the same operator with a quarter of the stiffness, as its pixels are twice as wide.
+It is solved by conjugate gradients, which begin with push-pull (`smooth_fill` without sweeps) and
+have one multigrid cycle as preconditioner. A coarser level has the same operator with a quarter of
+the stiffness, as its pixels are twice as wide.
 """
 
 from collections.abc import Callable
@@ -19,13 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Of 1/2, 1, 2 and 4 pixels^2, 2 had the best PSNR of the hole (16 photographs of 256 px).
+from jaxinpaint.layers.smooth_fill import smooth_fill
+
+# In pixels^2. Of 1/2, 1, 2 and 4, 2 had the best PSNR of the hole (16 photographs of 256 px).
 STIFFNESS = 2.0
-STEPS = 3  # of conjugate gradients: within 0.003 of the solution (mean square, colours in [0, 1])
-_FIRST = 4  # sweeps at each level on the way to the first guess
+# Of conjugate gradients. The root mean square error in the hole was 0.0014 of colours in [0, 1]
+# (12 photographs of 256 px, a stiffness of 1.5).
+STEPS = 4
 _SWEEPS = 2  # before and after each coarser level
 _DAMPING = 1.9  # of Jacobi's method, in units of what the largest eigenvalue allows; below 2
-_COARSEST = 3
+_COARSEST = 8  # the longer side at the last level
 _OPEN = 0.9  # a coarse pixel is free where at least this share of it is hole
 
 T = TypeVar('T')
@@ -45,7 +49,7 @@ def tension_fill(image: jax.Array, mask: jax.Array, steps: int = STEPS) -> jax.A
   hole = mask.astype(jnp.float32).transpose(0, 3, 1, 2)  # rows last: they are long
   image = jnp.where(hole == 1, 0.0, image.astype(jnp.float32).transpose(0, 3, 1, 2)) * (1 - hole)
   holes = _coarser(hole)
-  x = _first_guess(image, hole)
+  x = smooth_fill(image.transpose(0, 2, 3, 1), mask, sweeps=0).transpose(0, 3, 1, 2)
   residual = -hole * _operator(x, STIFFNESS)
   state = (x, residual, jnp.zeros_like(x), jnp.zeros_like(_dot(x, x)))
 
@@ -63,23 +67,6 @@ def tension_fill(image: jax.Array, mask: jax.Array, steps: int = STEPS) -> jax.A
   high = jnp.where(hole == 1, -jnp.inf, image).max((2, 3), keepdims=True)
   x = jnp.where(low <= high, jnp.clip(x, low, high), 0.0)
   return jnp.where(hole == 1, x, image).transpose(0, 2, 3, 1)
-
-
-def _first_guess(image: jax.Array, hole: jax.Array) -> jax.Array:
-  """Push-pull, as `smooth_fill`, with sweeps of this operator."""
-  known = 1 - hole
-  levels = [(image, known)]
-  while max(known.shape[2:]) > 1:
-    sums, share = _halved(image), _halved(known)
-    known = jnp.minimum(2 * share, 1)
-    image = sums / jnp.maximum(share, 1e-6) * known
-    levels.append((image, known))
-  image, known = levels.pop()
-  y = image / jnp.maximum(known, 1e-6)
-  for level, (image, known) in reversed(list(enumerate(levels))):
-    y = image + (1 - known) * _doubled(y, *image.shape[2:])
-    y = _relax(y, jnp.zeros_like(y), 1 - known, level, _FIRST)
-  return y
 
 
 def _cycle(holes: list[jax.Array], residual: jax.Array, level: int = 0) -> jax.Array:
