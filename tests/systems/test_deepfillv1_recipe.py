@@ -7,8 +7,8 @@ import pytest
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import reconstruction
 from jaxinpaint.recipe import Variables
-from jaxinpaint.systems._shared import windows
-from jaxinpaint.systems.deepfillv1 import networks, recipe
+from jaxinpaint.systems._shared import two_critics, windows
+from jaxinpaint.systems.deepfillv1 import networks
 from jaxinpaint.training import state as state_lib
 from jaxinpaint.training import step as step_lib
 
@@ -64,7 +64,7 @@ def test_each_update_trains_its_networks():
     ('critic',),
     ('critic', 'generator'),
   ]
-  want = [{'generator'}, {'generator', *recipe.CRITICS}]
+  want = [{'generator'}, {'generator', *two_critics.CRITICS}]
   for i, networks_that_move in enumerate(want):
     before = jax.tree.map(np.asarray, state.params)
     state, metrics = train_step(state, {}, batch(), jax.random.key(2), made.plan(i))

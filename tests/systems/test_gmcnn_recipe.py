@@ -11,6 +11,7 @@ import pytest
 from jaxinpaint import arrays, systems
 from jaxinpaint.losses import reconstruction
 from jaxinpaint.recipe import Variables
+from jaxinpaint.systems._shared import two_critics
 from jaxinpaint.systems.gmcnn import networks, recipe
 from jaxinpaint.training import step as step_lib
 
@@ -84,15 +85,15 @@ def test_each_update_trains_its_networks():
   phases = dict(reconstruction=1, adversarial=-1)
   made = systems.make_recipe(small(dict(critic='hinge'), phases, critic_steps=1))
   optimizers = {name: optax.sgd(0.1) for name in made.optimizers}
-  assert made.optimizers == {'generator': ('generator',), 'critic': recipe.CRITICS}
+  assert made.optimizers == {'generator': ('generator',), 'critic': two_critics.CRITICS}
   state = drawn.state(made, optimizers, drawn_of('hinge')[1])
   train_step = step_lib.make_train_step(made, optimizers)
-  for i, moved in enumerate(({'generator'}, {'generator', *recipe.CRITICS})):
+  for i, moved in enumerate(({'generator'}, {'generator', *two_critics.CRITICS})):
     before = jax.tree.map(np.array, state)
     state, metrics = train_step(state, {}, batch(), jax.random.key(2), made.plan(i))
     assert bool(metrics['finite']), step_lib.nonfinite_terms(metrics)
     assert changed(before.params, state.params) == moved, i
-    assert set(state.stats) == set(recipe.CRITICS)
+    assert set(state.stats) == set(two_critics.CRITICS)
     assert changed(before.stats, state.stats) == (moved - {'generator'}), i
 
 
@@ -103,7 +104,9 @@ def test_critics_take_several_steps_before_each_of_the_generator(critic):
   assert [made.plan(i).updates for i in range(2)] == [('generator',), ('critic', 'generator')]
   assert [(u.repeat, u.every) for u in made.phases[1].updates] == [(3, 1), (1, 1)]
   assert not any(u.fresh_forward for u in made.phases[1].updates) and made.phases[1].share_forward
-  assert set(drawn_of(critic)[1].stats) == (set(recipe.CRITICS) if critic == 'hinge' else set())
+  assert set(drawn_of(critic)[1].stats) == (
+    set(two_critics.CRITICS) if critic == 'hinge' else set()
+  )
 
 
 def terms_of(update, data, constants=None):

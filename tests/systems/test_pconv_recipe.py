@@ -7,8 +7,7 @@ import pytest
 
 from jaxinpaint import systems
 from jaxinpaint.recipe import Variables
-from jaxinpaint.systems._shared import vgg16_terms
-from jaxinpaint.systems.pconv import recipe
+from jaxinpaint.systems._shared import pconv_terms, vgg16_terms
 from jaxinpaint.training import optimizers, step
 from jaxinpaint.weights import mapping
 
@@ -46,7 +45,7 @@ def test_all_terms(case):
   @jax.jit
   def run(params, out, image):
     see = vgg16_terms.features({'vgg': params}, loss, normalize=False, dtype=jnp.float32)
-    return recipe.generator_terms(loss, out, image, hole, see), see(image)
+    return pconv_terms.generator_terms(loss, out, image, hole, see), see(image)
 
   terms, pools = run(params, out, image)
   for name in ('valid', 'hole', 'tv'):
@@ -66,7 +65,9 @@ def test_terms_by_hand():
   mask = np.zeros((1, 8, 8, 1), np.float32)
   mask[:, 2:6, 2:6] = 1
   image = np.full((1, 8, 8, 3), 0.25, np.float32)
-  run = lambda: jax.jit(lambda out: recipe.generator_terms(loss, out, image, mask, None))(image + 1)
+  run = lambda: jax.jit(lambda out: pconv_terms.generator_terms(loss, out, image, mask, None))(
+    image + 1
+  )
   terms = run()
   near = lambda value: pytest.approx(value, rel=1e-6)
   assert set(terms) == {'valid', 'hole', 'tv'}
@@ -87,7 +88,7 @@ def test_features_are_of_the_output_and_of_the_composite():
   out, image = (rng.random((1, 4, 4, 3), np.float32) for _ in range(2))
   mask = np.zeros((1, 4, 4, 1), np.float32)
   mask[:, :2] = 1
-  run = jax.jit(lambda *x: recipe.generator_terms(loss, *x, lambda x: {'pool1': x}))
+  run = jax.jit(lambda *x: pconv_terms.generator_terms(loss, *x, lambda x: {'pool1': x}))
   terms = run(out, image, mask)
   error = np.abs(out - image)
   want = 0.05 * (error.mean() + (error * mask).mean())

@@ -131,8 +131,9 @@ class Critic(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """f32[B,H,W,3] in [0,1] -> scores f32[B,1]; H and W must be those of the initialisation."""
+    del train  # for critics with statistics
     x = (in_order(x, self.channel_order) * 2 - 1).astype(self.dtype)
     for i, scale in enumerate((1, 2, 4, self.last), start=1):
       layer = SameConv(

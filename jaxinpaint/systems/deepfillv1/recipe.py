@@ -34,10 +34,7 @@ Differs from the reference code:
   - `gp_masked=False, l1_on='comp', ae_over_known=False` are the port's readings.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -45,12 +42,11 @@ from jaxinpaint import arrays
 from jaxinpaint.layers import contextual_attention
 from jaxinpaint.losses import adversarial, reconstruction
 from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules, windows
+from jaxinpaint.systems._shared import checks, modules, two_critics, windows
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.deepfillv1 import networks as networks_lib
 
-CRITICS = ('local_critic', 'global_critic')
 WEIGHTS = ('l1', 'l1_coarse', 'ae', 'adversarial', 'global_weight', 'gradient_penalty')
 
 
@@ -137,7 +133,10 @@ def make(config: ConfigDict) -> Recipe:
   if loss.adversarial:
     repeat = 1 if fresh else loss.critic_steps
     joint.insert(
-      0, Update('critic', CRITICS, _critic_loss(config, networks), 'critic', repeat=repeat)
+      0,
+      Update(
+        'critic', two_critics.CRITICS, _critic_loss(config, networks), 'critic', repeat=repeat
+      ),
     )
   coarse_loss = _generator_loss(config, networks, coarse_only=True)
   coarse = Update('coarse', ('generator',), coarse_loss, 'generator')
@@ -148,7 +147,7 @@ def make(config: ConfigDict) -> Recipe:
   return Recipe(
     running,
     networks=tuple(networks),
-    init=modules.initializer(networks, _arguments(config)),
+    init=modules.initializer(networks, two_critics.arguments(model)),
     phases=tuple(phase for phase in phases if phase.steps),
   )
 
@@ -157,17 +156,6 @@ def _generator(config: ConfigDict) -> nn.Module:
   of_critics = ('critic', 'critic_width', 'image_size', 'local_size')
   fields = {name: value for name, value in config.model.items() if name not in of_critics}
   return networks_lib.Generator(**fields, dtype=modules.DTYPES[config.dtype])
-
-
-def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
-  square = lambda side: (side, side, 3)
-  sizes = {'local_critic': config.model.local_size, 'global_critic': config.model.image_size}
-
-  def arguments(height, width):
-    critics = {name: (square(side),) for name, side in sizes.items()}
-    return modules.generator_arguments(height, width) | critics
-
-  return arguments
 
 
 def _forward(networks: Networks, *, coarse_only: bool) -> Forward:
@@ -180,18 +168,6 @@ def _forward(networks: Networks, *, coarse_only: bool) -> Forward:
   return forward
 
 
-def _check_size(image: jax.Array, model: ConfigDict, *, judged: bool) -> None:
-  height, width = image.shape[1:3]
-  side, local = model.image_size, model.local_size
-  if judged and (height, width) != (side, side):
-    raise ValueError(
-      f'the critics are built for images of {side} x {side}, the batch has {height} x {width}: set '
-      f'config.model.image_size to config.data.size (and model.local_size to half of it)'
-    )
-  if min(height, width) < local:
-    raise ValueError(f'config.model.local_size {local} exceeds the images, {height} x {width}')
-
-
 def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool) -> Loss:
   """The generator's update; with `coarse_only` the first stage's terms, without the critics."""
   loss, size = config.loss, config.model.local_size
@@ -200,7 +176,7 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool
 
   def generator_loss(variables, constants, outputs, batch, rng):
     image, mask = batch['image'], batch['mask']
-    _check_size(image, config.model, judged=judged)
+    two_critics.check_size(image, config.model, judged=judged)
     known = 1 - mask
     window = windows.middle_window(mask, size)
     patch = lambda x: windows.cut(x, window, size)
@@ -224,7 +200,7 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool
       ):
         scores = modules.run(networks, name, variables, x)
         value = adversarial.wasserstein.generator(scores)
-        metrics[f'adversarial_{name.partition("_")[0]}'] = loss.adversarial * weight * value
+        metrics[f'adversarial_{two_critics.short(name)}'] = loss.adversarial * weight * value
     return total(metrics)
 
   return generator_loss
@@ -232,40 +208,15 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, coarse_only: bool
 
 def _critic_loss(config: ConfigDict, networks: Networks) -> Loss:
   """Both critics' update."""
-  loss, size = config.loss, config.model.local_size
-  # The gradient penalty is computed in float32.
-  exact = {name: networks[name].clone(dtype=jnp.float32) for name in CRITICS}
-
-  def critic_loss(variables, constants, outputs, batch, rng):
-    image, mask = batch['image'], batch['mask']
-    fake = jax.lax.stop_gradient(arrays.compose(outputs['out'], image, mask))
-    window = windows.middle_window(mask, size)
-    patch = lambda x: windows.cut(x, window, size)
-    metrics, slopes = {}, {}
-    rngs = jax.random.split(rng)
-    for name, real, made, hole, key in (
-      ('local_critic', patch(image), patch(fake), patch(mask), rngs[0]),
-      ('global_critic', image, fake, mask, rngs[1]),
-    ):
-      short = name.partition('_')[0]
-      # Each real image is beside its fake: with all reals first, a batch that is split over devices
-      # would have to be moved between them.
-      both = jnp.stack([real, made], 1)
-      scores = modules.run(networks, name, variables, both.reshape(-1, *real.shape[1:]))
-      scores = scores.reshape(len(real), 2, *scores.shape[1:])
-      terms = adversarial.wasserstein.discriminator(scores[:, 0], scores[:, 1])
-      metrics[f'wasserstein_{short}'] = sum(terms)
-      if loss.gradient_penalty:
-        # The networks' own range is [-1, 1]; the gradient there is half the gradient in [0, 1].
-        judge = lambda x, name=name: modules.run(exact, name, variables, (x + 1) / 2)
-        penalty, slope = adversarial.gradient_penalty(
-          judge, real * 2 - 1, made * 2 - 1, key, mask=hole if loss.gp_masked else None
-        )
-        metrics[f'penalty_{short}'] = loss.gradient_penalty * penalty
-        slopes[f'slope_{short}'] = slope.mean()
-    return total(metrics, shown=slopes)
-
-  return critic_loss
+  loss = config.loss
+  return two_critics.critic_loss(
+    networks,
+    config.model,
+    adversarial.wasserstein,
+    name='wasserstein',
+    penalty=loss.gradient_penalty,
+    penalised=(lambda mask: mask) if loss.gp_masked else None,
+  )
 
 
 def _check_model(config: ConfigDict) -> None:
@@ -282,12 +233,9 @@ def _check_model(config: ConfigDict) -> None:
     ('critic', ('official', 'port')),
   ):
     checks.one_of(f'model.{name}', model[name], choices)
-  for name in ('width', 'critic_width', 'image_size', 'local_size'):
+  for name in ('width', 'critic_width'):
     checks.count(f'model.{name}', model[name])
-  if model.local_size > model.image_size:
-    raise ValueError(
-      f'config.model.local_size {model.local_size} exceeds model.image_size {model.image_size}'
-    )
+  two_critics.check_model(model)
 
 
 def _check_training(config: ConfigDict) -> None:

@@ -37,8 +37,6 @@ include their weights, so they sum to 'total'.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -49,12 +47,11 @@ from jaxinpaint import arrays
 from jaxinpaint.features import vgg
 from jaxinpaint.losses import adversarial, id_mrf, reconstruction
 from jaxinpaint.recipe import Constants, Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules, windows
+from jaxinpaint.systems._shared import checks, modules, two_critics, windows
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.gmcnn import networks as networks_lib
 
-CRITICS = ('local_critic', 'global_critic')
 KINDS = {'wgan_gp': adversarial.wasserstein, 'hinge': adversarial.hinge}
 WEIGHTS = ('reconstruction', 'autoencoder', 'id_mrf', 'adversarial')
 
@@ -129,7 +126,7 @@ def make(config: ConfigDict) -> Recipe:
   both = [generator(True)]
   if loss.adversarial:
     judging, repeat = _critic_loss(config, networks), loss.critic_steps
-    both.insert(0, Update('critic', CRITICS, judging, 'critic', repeat=repeat))
+    both.insert(0, Update('critic', two_critics.CRITICS, judging, 'critic', repeat=repeat))
   forward, steps = _forward(networks), config.phases
   phases = (
     Phase('reconstruction', steps.reconstruction, forward, (generator(False),)),
@@ -138,7 +135,7 @@ def make(config: ConfigDict) -> Recipe:
   return Recipe(
     running,
     networks=tuple(networks),
-    init=modules.initializer(networks, _arguments(config)),
+    init=modules.initializer(networks, two_critics.arguments(model)),
     phases=tuple(phase for phase in phases if phase.steps),
     load_constants=functools.partial(_load_constants, loss),
   )
@@ -150,12 +147,6 @@ def _generator(config: ConfigDict) -> nn.Module:
   return networks_lib.Generator(model.width, dilations, dtype=modules.DTYPES[config.dtype])
 
 
-def _arguments(config: ConfigDict) -> Callable[[int, int], dict[str, tuple[modules.Shape, ...]]]:
-  sides = {'local_critic': config.model.local_size, 'global_critic': config.model.image_size}
-  judged = {name: ((side, side, 3),) for name, side in sides.items()}
-  return lambda height, width: modules.generator_arguments(height, width) | judged
-
-
 def _forward(networks: Networks) -> Forward:
   def forward(variables, constants, batch, rng):
     outputs, changed = modules.train_pass(
@@ -164,18 +155,6 @@ def _forward(networks: Networks) -> Forward:
     return {'out': outputs['out']}, changed
 
   return forward
-
-
-def _check_size(image: jax.Array, model: ConfigDict, *, judged: bool) -> None:
-  height, width = image.shape[1:3]
-  side, local = model.image_size, model.local_size
-  if judged and (height, width) != (side, side):
-    raise ValueError(
-      f'the critics are built for images of {side} x {side}, the batch has {height} x {width}: set '
-      f'config.model.image_size to config.data.size (and model.local_size to half of it)'
-    )
-  if min(height, width) < local:
-    raise ValueError(f'config.model.local_size {local} exceeds the images, {height} x {width}')
 
 
 def _confidence(loss: ConfigDict, mask: jax.Array) -> jax.Array:
@@ -210,7 +189,7 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, full: bool) -> Lo
       value = reconstruction.masked_l1(out, image, 1 - mask, over_region=True)
       metrics['autoencoder'] = 2 * loss.autoencoder * value
     if judged or textured:
-      _check_size(image, config.model, judged=judged)
+      two_critics.check_size(image, config.model, judged=judged)
       window = windows.middle_window(mask, size)
       fake = arrays.compose(out, image, mask)
       local = windows.cut(fake, window, size)
@@ -220,11 +199,12 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, full: bool) -> Lo
       value = id_mrf.id_mrf_loss(made, wanted, loss.style_layers, loss.content_layers)
       metrics['id_mrf'] = loss.id_mrf * value
     if judged:
-      for name, x in zip(CRITICS, (local, fake), strict=True):
+      for name, x in zip(two_critics.CRITICS, (local, fake), strict=True):
         scores, stats = modules.train_pass(networks, name, variables, x)
         changed |= stats
-        term = f'adversarial_{name.partition("_")[0]}'
-        metrics[term] = loss.adversarial * kind.generator(scores)
+        metrics[f'adversarial_{two_critics.short(name)}'] = loss.adversarial * kind.generator(
+          scores
+        )
     return total(metrics, changed)
 
   return generator_loss
@@ -233,45 +213,16 @@ def _generator_loss(config: ConfigDict, networks: Networks, *, full: bool) -> Lo
 def _critic_loss(config: ConfigDict, networks: Networks) -> Loss:
   """Both critics' update."""
   loss, model = config.loss, config.model
-  size, kind = model.local_size, KINDS[model.critic]
-  penalised = model.critic == 'wgan_gp' and bool(loss.gradient_penalty)
-  # The gradient penalty is computed in float32.
-  exact = {name: networks[name].clone(dtype=jnp.float32) for name in CRITICS}
-
-  def critic_loss(variables, constants, outputs, batch, rng):
-    image, mask = batch['image'], batch['mask']
-    _check_size(image, model, judged=True)
-    fake = jax.lax.stop_gradient(arrays.compose(outputs['out'], image, mask))
-    window = windows.middle_window(mask, size)
-    patch = lambda x: windows.cut(x, window, size)
-    weight = None
-    if penalised and loss.gp_confidence:
-      weight = jnp.square(_confidence(loss, mask))  # of squared gradients
-    metrics: dict[str, Any] = {}
-    slopes: dict[str, Any] = {}
-    changed: dict[str, Any] = {}
-    rngs = jax.random.split(rng)
-    for name, crop, key in zip(CRITICS, (patch, lambda x: x), rngs, strict=True):
-      short, real, made = name.partition('_')[0], crop(image), crop(fake)
-      # Each real image is beside its fake: with all reals first, a batch that is split over devices
-      # would have to be moved between them.
-      pairs = jnp.stack([real, made], 1).reshape(-1, *real.shape[1:])
-      scores, stats = modules.train_pass(networks, name, variables, pairs)
-      changed |= stats
-      scores = scores.reshape(len(real), 2, *scores.shape[1:])
-      metrics[f'critic_{short}'] = sum(kind.discriminator(scores[:, 0], scores[:, 1]))
-      if penalised:
-        # The networks' own range is [-1, 1]; the gradient there is half the gradient in [0, 1].
-        judge = lambda x, name=name: modules.run(exact, name, variables, (x + 1) / 2)
-        hole = None if weight is None else crop(weight)
-        penalty, slope = adversarial.gradient_penalty(
-          judge, real * 2 - 1, made * 2 - 1, key, mask=hole
-        )
-        metrics[f'penalty_{short}'] = loss.gradient_penalty * penalty
-        slopes[f'slope_{short}'] = slope.mean()
-    return total(metrics, changed, slopes)
-
-  return critic_loss
+  # The weight is of squared gradients.
+  confident = (lambda mask: jnp.square(_confidence(loss, mask))) if loss.gp_confidence else None
+  return two_critics.critic_loss(
+    networks,
+    model,
+    KINDS[model.critic],
+    name='critic',
+    penalty=loss.gradient_penalty if model.critic == 'wgan_gp' else 0.0,
+    penalised=confident,
+  )
 
 
 def _load_constants(loss: ConfigDict, *, shapes_only: bool = False) -> Constants:
@@ -291,12 +242,9 @@ def _check_model(config: ConfigDict) -> None:
   checks.dilations('model.dilations', model.dilations)
   if len(model.dilations) != 4:
     raise ValueError(f'config.model.dilations {tuple(model.dilations)} must be four')
-  for name in ('width', 'critic_width', 'image_size', 'local_size'):
+  for name in ('width', 'critic_width'):
     checks.count(f'model.{name}', model[name])
-  if model.local_size > model.image_size:
-    raise ValueError(
-      f'config.model.local_size {model.local_size} exceeds model.image_size {model.image_size}'
-    )
+  two_critics.check_model(model)
 
 
 def _check_training(config: ConfigDict) -> None:

@@ -27,17 +27,12 @@ Differs from the reference code (the port):
   - fine-tuning starts with fresh moments of Adam (O).
 """
 
-import functools
-
 import flax.linen as nn
 from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
-from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules, pconv_terms, vgg16_terms
-from jaxinpaint.systems._shared.modules import Networks
-from jaxinpaint.systems._shared.pconv_terms import generator_terms
-from jaxinpaint.systems._shared.terms import total
+from jaxinpaint.recipe import Inference, Recipe
+from jaxinpaint.systems._shared import checks, modules, pconv_terms
 from jaxinpaint.systems.pconv import networks as networks_lib
 
 RENORMS = ('ratio', 'mean')
@@ -78,28 +73,20 @@ def make(config: ConfigDict) -> Recipe:
   steps is left out.
   """
   running = inference(config)
-  _check_training(config)
-  networks = {'generator': _generator(config)}
-  loss = _generator_loss(config)
-  phases = []
-  for name, frozen, suffix in (('training', False, ''), ('finetuning', True, '_finetuning')):
-    update = Update('generator', ('generator',), loss, 'generator' + suffix)
-    phases.append(Phase(name, config.phases[name], _forward(networks, frozen), (update,)))
-  return Recipe(
+  pconv_terms.check_training(config, default_config())
+  return pconv_terms.make(
+    config,
     running,
-    networks=('generator',),
-    init=running.init,
-    phases=tuple(phase for phase in phases if phase.steps),
-    load_constants=functools.partial(vgg16_terms.load_constants, config.loss),
+    _generator(config),
+    frozen='frozen_encoder',
+    out='standardised',
+    prepare=arrays.standardise,
   )
 
 
 def quicktest(config: ConfigDict) -> None:
   """Narrows the network and removes the terms that need VGG's weights; changes `config`."""
-  config.model.update(dict(width=8, levels=5))
-  config.loss.update(dict(perceptual=0.0, style=0.0))
-  config.phases.update({name: 2 if steps else 0 for name, steps in config.phases.items()})
-  config.training.steps = sum(config.phases.values())
+  pconv_terms.quicktest(config, width=8, levels=5)
 
 
 def _model(config: ConfigDict) -> ConfigDict:
@@ -117,33 +104,3 @@ def _generator(config: ConfigDict) -> nn.Module:
   model = _model(config)
   dtype = modules.DTYPES[config.dtype]
   return networks_lib.Generator(model.width, model.levels, model.renorm, dtype=dtype)
-
-
-def _forward(networks: Networks, frozen: bool) -> Forward:
-  def forward(variables, constants, batch, rng):
-    outputs, changed = modules.train_pass(
-      networks, 'generator', variables, batch['image'], batch['mask'], frozen_encoder=frozen
-    )
-    return {'standardised': outputs['standardised']}, changed
-
-  return forward
-
-
-def _generator_loss(config: ConfigDict) -> Loss:
-  loss, dtype = config.loss, modules.DTYPES[config.dtype]
-
-  def generator_loss(variables, constants, outputs, batch, rng):
-    features = vgg16_terms.features(constants, loss, normalize=False, dtype=dtype)
-    image = arrays.standardise(batch['image'])
-    return total(generator_terms(loss, outputs['standardised'], image, batch['mask'], features))
-
-  return generator_loss
-
-
-def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for settings that would fail later or train nothing useful."""
-  known = default_config()
-  for section in ('loss', 'phases'):
-    checks.same_fields(section, config[section], known[section])
-  pconv_terms.check(config.loss)
-  checks.phases(config.phases, last='finetuning')

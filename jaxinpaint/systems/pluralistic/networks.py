@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from jaxinpaint import arrays
 from jaxinpaint.layers.conv import Conv, avg_pool, torch_init
-from jaxinpaint.layers.norm import CurrentBatchNorm
+from jaxinpaint.layers.norm import InstanceNorm
 from jaxinpaint.layers.self_attention import attend
 from jaxinpaint.layers.spectral_norm import SNConv, SNConvTranspose
 
@@ -137,7 +137,7 @@ class UpBlock(nn.Module):
       return layer(x, train=train)
 
     def normed(x, name):  # instance norm with scale and bias
-      return _leaky(CurrentBatchNorm(dtype=self.dtype, name=name)(x, over_batch=False))
+      return _leaky(InstanceNorm(dtype=self.dtype, name=name)(x))
 
     y = normed(x, 'norm1')
     y = SNConv(self.hidden, 3, padding=1, name='conv1', **init)(y, train=train)

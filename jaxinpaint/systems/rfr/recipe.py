@@ -21,15 +21,11 @@ Differs from the reference code:
   - fine-tuning starts with fresh moments of Adam, as in the code, but in the same run (ours).
 """
 
-import functools
-
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, modules, pconv_terms, vgg16_terms
-from jaxinpaint.systems._shared.modules import Networks
-from jaxinpaint.systems._shared.terms import total
+from jaxinpaint.recipe import Inference, Recipe
+from jaxinpaint.systems._shared import checks, modules, pconv_terms
 from jaxinpaint.systems.rfr import networks as networks_lib
 
 
@@ -67,27 +63,19 @@ def make(config: ConfigDict) -> Recipe:
   Without `perceptual` and `style` no VGG is loaded. A phase of 0 steps is left out.
   """
   running = inference(config)
-  _check_training(config)
-  networks, loss = {'generator': _generator(config)}, _generator_loss(config)
-  phases = []
-  for name, frozen, suffix in (('training', False, ''), ('finetuning', True, '_finetuning')):
-    update = Update('generator', ('generator',), loss, 'generator' + suffix)
-    phases.append(Phase(name, config.phases[name], _forward(networks, frozen), (update,)))
-  return Recipe(
+  pconv_terms.check_training(config, default_config())
+  return pconv_terms.make(
+    config,
     running,
-    networks=('generator',),
-    init=running.init,
-    phases=tuple(phase for phase in phases if phase.steps),
-    load_constants=functools.partial(vgg16_terms.load_constants, config.loss),
+    _generator(config),
+    frozen='frozen_norms',
+    out='raw',
   )
 
 
 def quicktest(config: ConfigDict) -> None:
   """Narrows the network and removes the terms that need VGG's weights; changes `config`."""
-  config.model.update(dict(width=8, recurrences=2))
-  config.loss.update(dict(perceptual=0.0, style=0.0))
-  config.phases.update({name: 2 if steps else 0 for name, steps in config.phases.items()})
-  config.training.steps = sum(config.phases.values())
+  pconv_terms.quicktest(config, width=8, recurrences=2)
 
 
 def _generator(config: ConfigDict) -> nn.Module:
@@ -110,33 +98,3 @@ def _generator(config: ConfigDict) -> nn.Module:
     model.attention_form or None,
     dtype=modules.DTYPES[config.dtype],
   )
-
-
-def _forward(networks: Networks, frozen: bool) -> Forward:
-  def forward(variables, constants, batch, rng):
-    outputs, changed = modules.train_pass(
-      networks, 'generator', variables, batch['image'], batch['mask'], frozen_norms=frozen
-    )
-    return {'raw': outputs['raw']}, changed
-
-  return forward
-
-
-def _generator_loss(config: ConfigDict) -> Loss:
-  loss, dtype = config.loss, modules.DTYPES[config.dtype]
-
-  def generator_loss(variables, constants, outputs, batch, rng):
-    features = vgg16_terms.features(constants, loss, normalize=False, dtype=dtype)
-    pictures = outputs['raw'], batch['image'], batch['mask']
-    return total(pconv_terms.generator_terms(loss, *pictures, features))
-
-  return generator_loss
-
-
-def _check_training(config: ConfigDict) -> None:
-  """Raises ValueError for settings that would fail later or train nothing useful."""
-  known = default_config()
-  for section in ('loss', 'phases'):
-    checks.same_fields(section, config[section], known[section])
-  pconv_terms.check(config.loss)
-  checks.phases(config.phases, last='finetuning')
