@@ -60,6 +60,14 @@ least_squares = AdversarialLoss(
 )
 
 
+# The same with a = -1, b = c = 1: targets on both sides of 0, for differences of logits
+# (`relativistic`).
+signed_least_squares = AdversarialLoss(
+  lambda real, fake: (jnp.square(_f32(real) - 1).mean(), jnp.square(_f32(fake) + 1).mean()),
+  lambda fake: jnp.square(_f32(fake) - 1).mean(),
+)
+
+
 def _on_sigmoid(loss: AdversarialLoss) -> AdversarialLoss:
   score = lambda x: jax.nn.sigmoid(_f32(x))
   return AdversarialLoss(
@@ -84,23 +92,6 @@ KINDS = {
   'least_squares_on_sigmoid': least_squares_on_sigmoid,
   'wasserstein': wasserstein,
 }
-
-
-def relativistic_least_squares(higher: jax.Array, lower: jax.Array) -> jax.Array:
-  """Half of the mean of (h - mean l - 1)^2 plus half of that of (l - mean h + 1)^2; f32[].
-
-  Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019, the relativistic average LSGAN
-  of its appendix. A critic is to put real pictures above the mean of fakes by 1, and fakes below
-  that of reals: `higher` is its output for reals, `lower` for fakes. The generator wants the
-  opposite, so for it the two change places. Means run over all samples and patches.
-
-  Args:
-    higher: outputs of any shape.
-    lower: likewise.
-  """
-  higher, lower = _f32(higher), _f32(lower)
-  terms = (higher - lower.mean() - 1, lower - higher.mean() + 1)
-  return sum(jnp.square(term).mean() for term in terms) / 2
 
 
 class RelativisticLoss(NamedTuple):

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.coherent_attention import Gradient, coherent_attention, feature_hole
 from jaxinpaint.layers.conv import Conv, ConvTranspose, conv2d, normal_init
-from jaxinpaint.layers.norm import CurrentBatchNorm, instance_norm
+from jaxinpaint.layers.norm import InstanceNorm, instance_norm
 
 HOLE_COLOR = (123 / 255, 104 / 255, 117 / 255)  # red, green, blue in the hole
 ATTENTION_LEVEL = 3  # halvings before the attention: it works at an eighth of the resolution
@@ -237,10 +237,8 @@ class _SpacedConv(nn.Module):
     return conv2d(odd.astype(self.dtype), kernel) + bias.astype(self.dtype)
 
 
-def _norm(name: str, dtype: Any):
-  """Instance norm with scale and bias."""
-  norm = CurrentBatchNorm(dtype=dtype, name=name)
-  return lambda x: norm(x, over_batch=False)
+def _norm(name: str, dtype: Any) -> InstanceNorm:
+  return InstanceNorm(dtype=dtype, name=name)
 
 
 def _leaky(x: jax.Array) -> jax.Array:

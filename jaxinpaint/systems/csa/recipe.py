@@ -42,7 +42,7 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
 from jaxinpaint.features import vgg
-from jaxinpaint.losses.adversarial import relativistic_least_squares
+from jaxinpaint.losses import adversarial
 from jaxinpaint.losses.reconstruction import l1
 from jaxinpaint.recipe import Constants, Forward, Inference, Loss, Phase, Recipe, Update, Variables
 from jaxinpaint.systems._shared import checks, modules
@@ -52,6 +52,7 @@ from jaxinpaint.systems.csa import networks as networks_lib
 
 GENERATORS = ('rough', 'refinement')
 WEIGHTS = ('l1', 'adversarial', 'feature_adversarial', 'consistency')
+RALSGAN = adversarial.relativistic(adversarial.signed_least_squares, average=True)
 _JUDGED, _CONSISTENT = 'pool3', 'relu4_3'  # of VGG16
 _JUDGED_WIDTH, _CONSISTENT_WIDTH = 256, 512
 # Of an image; each critic has no output for smaller ones.
@@ -250,11 +251,11 @@ def _generators_loss(loss: ConfigDict, networks: Networks) -> Loss:
       metrics['l1_rough'] = 2 * loss.l1 * l1(outputs['rough'], image)
     if loss.adversarial:
       fake, real = (judge('critic', variables, x) for x in (outputs['raw'], image))
-      metrics['adversarial'] = loss.adversarial * relativistic_least_squares(fake, real)
+      metrics['adversarial'] = loss.adversarial * RALSGAN.generator(real, fake)
     if loss.feature_adversarial:
       fake = judge('feature_critic', variables, outputs['judged'])
       real = judge('feature_critic', variables, outputs['judged_real'])
-      value = relativistic_least_squares(fake, real)
+      value = RALSGAN.generator(real, fake)
       metrics['feature_adversarial'] = loss.feature_adversarial * value
     if loss.consistency:
       values = consistency(outputs, gradient=loss.consistency_gradient)
@@ -275,7 +276,7 @@ def _critics_loss(networks: Networks, critics: tuple[str, ...]) -> Loss:
     metrics = {}
     for name in critics:
       real, fake = (modules.run(networks, name, variables, x) for x in pairs[name])
-      metrics[name] = relativistic_least_squares(real, fake) / 2
+      metrics[name] = RALSGAN.discriminator(real, fake) / 2
     return total(metrics)
 
   return critics_loss
