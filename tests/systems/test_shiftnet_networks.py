@@ -45,7 +45,6 @@ def test_face_generator(case):
   goldens.assert_close(goldens.nchw(found['latter'])[:, ::16], data['inner_feat'], what='latter')
 
 
-@pytest.mark.xfail(strict=True, reason='the released mirror is not reproduced yet, see networks.py')
 @goldens.cases('shiftnet_face_generator')
 def test_face_generator_with_the_released_mirror(case):
   data = case.data()

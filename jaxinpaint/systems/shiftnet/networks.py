@@ -16,12 +16,13 @@ Differs from the reference code (Zhaoyi-Yan/Shift-Net_pytorch), in the numbers o
   - an encoder feature of length 0 is like nothing; in the code its cosine is NaN, which wins;
   - with a hole everywhere nothing is shifted; the code stops;
   - in the face variant, each place in the hole has the one most similar feature of the picture and
-    the mirrored picture, whose own hole is left out. In the code the places of the mirrored hole
-    choose among the latter, the n-th place of the hole prefers one or the other by the n-th cosines
-    of both, and then gets the sum of all features that any place chose there. The picture's first
-    place is never filled. `mirror='released'` is to do this, as published weights were trained with
-    it, but does not give the reference's output yet (largest difference 0.9 in [-1, 1]; what the
-    shift layer reads agrees);
+    the mirrored picture, whose own hole is left out. In the code the places of the hole's mirror
+    image choose among the latter; the n-th place of the hole, row by row, compares its best cosine
+    with that of the n-th of those places, and gets the sum of all features, each once, that any
+    place chose on the side that wins. The hole's mirror image is that of the features' hole, not
+    the hole of the mirrored picture's features: where a hole ends within a feature, they differ.
+    The picture's first place is never filled. Published weights were trained with this, and
+    `mirror='released'` does it;
   - running variances use the biased estimate (PyTorch: n / (n - 1) times that);
   - the code's switchable norm, its spectral norm in the generator and its DenseNet discriminator
     are left out;
@@ -199,18 +200,13 @@ class Generator(nn.Module):
     elif self.mirror == 'best':
       others = (mirrored, feature_hole(mask[:, :, ::-1]))
     else:
-      holes = (hole, feature_hole(mask[:, :, ::-1]))
-      return {'shifted': released_mirror_shift(former, latter, mirrored, *holes)}
+      return {'shifted': released_mirror_shift(former, latter, mirrored, hole)}
     shifted, index = shift(former, latter, hole, others)
     return {'shifted': shifted, 'index': index}
 
 
 def released_mirror_shift(
-  former: jax.Array,
-  latter: jax.Array,
-  mirrored: jax.Array,
-  hole: jax.Array,
-  mirrored_hole: jax.Array,
+  former: jax.Array, latter: jax.Array, mirrored: jax.Array, hole: jax.Array
 ) -> jax.Array:
   """What the code's shift layer for faces gives; see the module's text.
 
@@ -218,8 +214,7 @@ def released_mirror_shift(
     former: f32[B,h,w,C], of the decoder.
     latter: f32[B,h,w,C], of the encoder.
     mirrored: f32[B,h,w,C], of the encoder, for the mirrored picture.
-    hole: f32[B,h,w,1], 1 = hole.
-    mirrored_hole: the same, mirrored.
+    hole: f32[B,h,w,1], 1 = hole; turned over, it also stands for that of `mirrored`.
 
   Returns:
     f32[B,h,w,C], 0 outside the hole.
@@ -227,7 +222,7 @@ def released_mirror_shift(
   b, h, w, c = former.shape
   flat = lambda x: x.reshape(b, h * w, -1)
   former, latter, mirrored = map(flat, (former, latter, mirrored))
-  wanted, wanted_mirrored = (flat(x)[..., 0] >= 1 for x in (hole, mirrored_hole))
+  wanted, wanted_mirrored = (flat(x)[..., 0] >= 1 for x in (hole, hole[:, :, ::-1]))
   own, of_own = nearest(former, latter, ~wanted, wanted)
   other, of_other = nearest(former, mirrored, ~wanted_mirrored, wanted_mirrored)
   # The n-th place of the hole looks at the n-th of the mirrored one.
