@@ -221,14 +221,17 @@ def _no_variables() -> Variables:
   return Variables({}, {})
 
 
-def _shapes(init: Init, min_side: int, multiple: int) -> Variables:
+def _small_batch(min_side: int, multiple: int) -> dict[str, np.ndarray]:
   side = -(-max(min_side, 64) // multiple) * multiple
-  batch = {
-    'image': jax.ShapeDtypeStruct((1, side, side, 3), np.float32),
-    'mask': jax.ShapeDtypeStruct((1, side, side, 1), np.float32),
-    'id': jax.ShapeDtypeStruct((1,), np.int32),
+  return {
+    'image': np.zeros((1, side, side, 3), np.float32),
+    'mask': np.zeros((1, side, side, 1), np.float32),
+    'id': np.zeros(1, np.int32),
   }
-  return jax.eval_shape(init, jax.random.key(0), batch)
+
+
+def _shapes(init: Init, min_side: int, multiple: int) -> Variables:
+  return jax.eval_shape(init, jax.random.key(0), _small_batch(min_side, multiple))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +270,11 @@ class Inference:
   def shapes(self) -> Variables:
     """jax.ShapeDtypeStructs of `networks`, to check weights against."""
     return _shapes(self.init, self.min_side, self.multiple)
+
+  def random(self, seed: int = 0) -> Variables:
+    """Random variables of `networks`, as a training begins with, for what no weights matter to."""
+    batch = _small_batch(self.min_side, self.multiple)
+    return jax.jit(self.init)(jax.random.key(seed), batch)
 
   def predict(
     self,

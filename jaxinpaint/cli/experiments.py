@@ -98,6 +98,36 @@ def load(
     parser.error(f'{name} cannot be run as Python: {sentence(error)}{where}')
 
 
+def row(path: str) -> 'str | ConfigDict':
+  """The path of a row whose cost is measured, or the config that 'config:NAME' names.
+
+  Raises:
+    ValueError: there is no config of this name.
+  """
+  if not path.startswith('config:'):
+    return path
+  try:
+    return named(path.removeprefix('config:'))
+  except FileNotFoundError as error:
+    raise ValueError(str(error)) from error
+
+
+def named(text: str) -> 'ConfigDict':
+  """The config of 'NAME' or 'NAME:VARIANT', with the fields as its file says.
+
+  Raises:
+    ValueError, FileNotFoundError: there is none of this name.
+  """
+  import importlib
+
+  _, _, variant = text.partition(':')
+  stem = pathlib.Path(find(text).partition(':')[0]).stem
+  if stem not in names():
+    raise ValueError(f'config {text!r} must be one by name; there are {", ".join(names())}')
+  module = importlib.import_module(f'jaxinpaint.configs.{stem}')
+  return module.get_config(variant) if variant else module.get_config()
+
+
 def _in_our_words(message: str, config: str) -> str:
   """What is wrong with a config, '--config NAME', without ml_collections' wrapping."""
   unknown = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', message)

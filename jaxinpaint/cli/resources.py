@@ -1,10 +1,11 @@
 """Measures what rows of the tables cost: parameters, operations, seconds, memory, training hours.
 
-  jaxinpaint resources --row glcic=runs/celeba_glcic --size 256
+  jaxinpaint resources --row glcic=runs/celeba_glcic --row csa=config:celeba_csa --size 256
       [--row NAME=PATH ...] [--fills telea,ns] [--train_batch 4 | --notrain] [--output FILE.json]
 
 Each row is measured in a process of its own, and its training in another, so that the peak of
-memory of one is not taken for the other's.
+memory of one is not taken for the other's. `config:NAME` is the experiment of that name, which need
+not have been trained: no cost depends on the weights, so they are random.
 
 Exit codes: 0; 1 with a sentence; 2 wrong flags.
 """
@@ -13,7 +14,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from jaxinpaint.cli import command_line
+from jaxinpaint.cli import command_line, experiments
 from jaxinpaint.runtime import atomic
 
 
@@ -26,7 +27,7 @@ def _parser() -> command_line.Parser:
     action='append',
     default=[],
     type=path,
-    help='again and again: a run or a weights file.',
+    help='again and again: a run, a weights file or config:NAME.',
   )
   add(
     '--fills',
@@ -59,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = pathlib.Path(given.output) if given.output else None
     if output and not output.absolute().parent.is_dir():
       raise ResourceError(f'--output {output}: there is no folder {output.parent}: make it first')
+    paths = rows.split(given.row)
     measured = measure(
-      rows.split(given.row),
+      {name: experiments.row(path) for name, path in paths.items()},
       given.fills,
       size=given.size,
       max_batch=given.max_batch,

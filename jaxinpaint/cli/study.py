@@ -34,6 +34,7 @@ def _parser() -> command_line.Parser:
   add('--batch_size', type=whole(), metavar='N', help='images at a time; changes no number.')
   parser.switch('resources', help='measure what each row costs, too.')
   parser.switch('train', True, help='with --resources: training too (default).')
+  parser.switch('full_size', help="with --resources: of each system's published networks.")
   add('--train_batch', type=whole(), default=0, metavar='N', help='of a training step.')
   add('--max_batch', type=whole(), default=0, metavar='N', help='the largest batch tried.')
   parser.switch('resume', True, help='go on with an interrupted evaluation (default).')
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output=given.output,
     size=given.size,
     resources=wanted if given.resources else None,
+    full_size=experiments.named if given.full_size else None,
     resume=given.resume,
   )
   try:

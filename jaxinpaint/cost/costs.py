@@ -42,12 +42,16 @@ from jaxinpaint.recipe import Constants, Inference, Plan, Recipe, Variables
 from jaxinpaint.runtime import memory
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
+from jaxinpaint.training.program import Program
+from jaxinpaint.training.run import step_key
 
 HOLE = 0.25  # share of the image that the hole, a centre square, covers
 _WARM_UP = 2
 _BATCH_REPEATS = 5  # calls at batches above 1
 
 Say = Callable[[str, Any], None]  # (key of a line, its value)
+# A path, or the fields of an experiment's config, whose networks get random weights.
+Row = str | Mapping[str, Any]
 
 
 def main(job: str) -> int:
@@ -74,27 +78,26 @@ def check(rows: Sequence[str], say: Say) -> None:
     trained_lib.load(path)
 
 
-def predict(row: str, size: int, max_batch: int, repeats: int, say: Say) -> None:
+def predict(row: Row, size: int, max_batch: int, repeats: int, say: Say) -> None:
   """Measures what `predict` costs on one device.
 
   Args:
-    row: a run or a weights file.
+    row: a run or a weights file, or the fields of an experiment's config.
     size: side of the images.
     max_batch: the largest batch tried; 0: 8 on a CPU, 64 on other devices.
     repeats: timed calls at batch 1.
     say: is called with each result.
   """
   say('stage', 'loading')
-  trained = trained_lib.load(row)
+  inference, *weights = _loaded(row)
   device = jax.local_devices()[0]
-  weights = trained.variables, trained.constants
-  predictor = Predictor(trained.inference, *weights, devices=[device])
-  say('values', {'parameters': count(trained.variables.params), 'size': size})
+  predictor = Predictor(inference, *weights, devices=[device])
+  say('values', {'parameters': count(weights[0].params), 'size': size})
   max_batch = max_batch or (8 if device.platform == 'cpu' else 64)
 
   say('stage', 'batch 1')
   image, mask = pictures(1, size)
-  say('values', {'gflops': gflops(trained.inference, weights, size)})
+  say('values', {'gflops': gflops(inference, weights, size)})
   with _without_cache():
     begun = time.perf_counter()
     compiled = predictor.lower(image, mask).compile()
@@ -138,16 +141,29 @@ def fill(name: str, size: int, repeats: int, say: Say) -> None:
   say('values', {'size': size, 'seconds_per_image': seconds, 'host_gb': memory.host_peak_gb()})
 
 
-def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
+def _loaded(row: Row) -> tuple[Inference, Variables, Constants]:
+  """What inference needs; random weights of an experiment, of its frozen networks too."""
+  if not isinstance(row, Mapping):
+    trained = trained_lib.load(row)
+    return trained.inference, trained.variables, trained.constants
+  config = migrations.migrate(row, config_lib.base)
+  inference = systems.inference(config)
+  return inference, inference.random(), random_weights(inference.load_constants(shapes_only=True))
+
+
+def train(row: Row, batch_size: int, size: int, steps: int, say: Say) -> None:
   """Measures what a step of the run's own training costs, on all devices of this process.
 
   Args:
-    row: a run.
+    row: a run, or the fields of an experiment's config.
     batch_size: of the step; 0: the run's.
     size: of the images; 0: the run's.
     steps: timed steps of each distinct plan, after one that is not counted.
     say: is called with each result.
   """
+  if isinstance(row, Mapping):
+    _train_experiment(row, batch_size, size, steps, say)
+    return
   say('stage', 'preparing the run')
   config = run_config(row)
   with tempfile.TemporaryDirectory() as workdir:
@@ -158,11 +174,48 @@ def train(row: str, batch_size: int, size: int, steps: int, say: Say) -> None:
       batch = sharding.to_devices(next(run.batches), run.mesh)
       arguments = (run.state, run.constants, batch, run.rng)
       seconds = schedule_seconds(run.recipe, run.train_step, arguments, run.total, steps, say)
-      hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / run.total}
-      say('values', hours | {'train_host_gb': memory.host_peak_gb()})
+      _say_hours(seconds, run.total, say)
     finally:
       run.batches.close()
       run.checkpoints.close()
+
+
+def _train_experiment(
+  row: Mapping[str, Any], batch_size: int, size: int, steps: int, say: Say
+) -> None:
+  """`train` of a config that has not run: random weights, random pictures."""
+  say('stage', 'preparing the experiment')
+  config = migrations.migrate(row, config_lib.base).unlock()
+  config.data.batch_size = batch_size or config.data.batch_size
+  config.data.size = size or config.data.size
+  program = Program.of(config, sharding.make_mesh(**config.training.mesh))
+  total = preparation.total_steps(config, program.recipe)
+  say('values', dict(train_batch=config.data.batch_size, train_size=config.data.size))
+  say('values', dict(train_steps=total))
+  probe_seconds(config, program, steps, say)
+
+
+def probe_seconds(config: ConfigDict, program: Program, steps: int, say: Say) -> float:
+  """The seconds of a whole training, from steps with random weights on random pictures.
+
+  Args:
+    config: of the program.
+    program: its devices are here.
+    steps: how many steps of each plan are timed, after one that is not.
+    say: is called with each result.
+  """
+  state = program.random_state(config.seed)
+  batch = sharding.to_devices(_random_rows(config, program), program.mesh)
+  arguments = state, random_weights(program.constants), batch, step_key(config, program.mesh, 0)
+  total = preparation.total_steps(config, program.recipe)
+  seconds = schedule_seconds(program.recipe, program.train_step, arguments, total, steps, say)
+  _say_hours(seconds, total, say)
+  return seconds
+
+
+def _say_hours(seconds: float, total: int, say: Say) -> None:
+  hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
+  say('values', hours | {'train_host_gb': memory.host_peak_gb()})
 
 
 def run_config(row: str) -> ConfigDict:
@@ -335,6 +388,40 @@ def schedule_seconds(
     seconds += times * statistics.median(taken[1:])
     say('values', _device_memory(jax.local_devices()[0], compiled, 'train_'))
   return seconds
+
+
+def random_weights(tree: Any) -> Any:
+  """Random weights for the shapes of frozen networks, so small that nothing overflows."""
+  rng = np.random.default_rng(0)
+
+  def make(s: jax.ShapeDtypeStruct) -> jax.Array:
+    fan_in = max(math.prod(s.shape[:-1]), 1)
+    host = rng.standard_normal(s.shape, np.float32) * math.sqrt(2 / fan_in)
+    if s.sharding is None:
+      return jax.device_put(np.abs(host).astype(s.dtype))
+    return jax.make_array_from_callback(
+      s.shape, s.sharding, lambda index: np.abs(host[index]).astype(s.dtype)
+    )
+
+  return jax.tree.map(make, tree)
+
+
+def _random_rows(config: ConfigDict, program: Program) -> dict[str, np.ndarray]:
+  """This process's rows of a batch."""
+  rng = np.random.default_rng(jax.process_index())
+  rows = len(sharding.local_rows(config.data.batch_size, program.mesh))
+  batch = {}
+  for name, s in program.batch.items():
+    shape = (rows, *s.shape[1:])
+    if name == 'mask':
+      batch[name] = np.zeros(shape, s.dtype)
+      side = s.shape[1]
+      batch[name][:, side // 4 : side // 2, side // 4 : side // 2] = 1
+    elif np.issubdtype(s.dtype, np.floating):
+      batch[name] = rng.random(shape, np.float32).astype(s.dtype)
+    else:
+      batch[name] = rng.integers(0, 256, shape).astype(s.dtype)
+  return batch
 
 
 JOBS = {'check': check, 'predict': predict, 'train': train, 'fill': fill}

@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxinpaint.cost import costs
@@ -32,7 +31,6 @@ from jaxinpaint.training import collectives as collectives_lib
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation, sharding
 from jaxinpaint.training.program import Program
-from jaxinpaint.training.run import step_key
 
 GIB = 2**30
 WIDTH = 98  # of the printed lines
@@ -414,13 +412,8 @@ def probed(config: ConfigDict, program: Program, steps: int, estimate: Estimate)
     steps: how many steps of each plan are timed, after one that is not.
     estimate: of the same program.
   """
-  state = program.random_state(config.seed)
-  batch = sharding.to_devices(_random_rows(config, program), program.mesh)
-  arguments = (state, _random(program.constants), batch, step_key(config, program.mesh, 0))
   total = preparation.total_steps(config, program.recipe)
-  seconds = costs.schedule_seconds(
-    program.recipe, program.train_step, arguments, total, steps, lambda *_: None
-  )
+  seconds = costs.probe_seconds(config, program, steps, lambda *_: None)
   speed = config.data.batch_size * total / seconds
   useful = sum(s.useful_flops * s.steps for s in estimate.steps) / seconds / program.mesh.size
   lines = [
@@ -437,35 +430,3 @@ def probed(config: ConfigDict, program: Program, steps: int, estimate: Estimate)
 def _share(estimate: Estimate, flops: float) -> str:
   peak = _peak(estimate)
   return f', {flops / peak:.1%} of the peak' if peak else ''
-
-
-def _random(tree: Any) -> Any:
-  """Random weights for the shapes of frozen networks, so small that nothing overflows."""
-  rng = np.random.default_rng(0)
-
-  def make(s: jax.ShapeDtypeStruct) -> jax.Array:
-    fan_in = max(math.prod(s.shape[:-1]), 1)
-    host = rng.standard_normal(s.shape, np.float32) * math.sqrt(2 / fan_in)
-    return jax.make_array_from_callback(
-      s.shape, s.sharding, lambda index: np.abs(host[index]).astype(s.dtype)
-    )
-
-  return jax.tree.map(make, tree)
-
-
-def _random_rows(config: ConfigDict, program: Program) -> dict[str, np.ndarray]:
-  """This process's rows of a batch."""
-  rng = np.random.default_rng(jax.process_index())
-  rows = len(sharding.local_rows(config.data.batch_size, program.mesh))
-  batch = {}
-  for name, s in program.batch.items():
-    shape = (rows, *s.shape[1:])
-    if name == 'mask':
-      batch[name] = np.zeros(shape, s.dtype)
-      side = s.shape[1]
-      batch[name][:, side // 4 : side // 2, side // 4 : side // 2] = 1
-    elif np.issubdtype(s.dtype, np.floating):
-      batch[name] = rng.random(shape, np.float32).astype(s.dtype)
-    else:
-      batch[name] = rng.integers(0, 256, shape).astype(s.dtype)
-  return batch

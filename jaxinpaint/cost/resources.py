@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.report.resources import RESOURCES, shown
 
@@ -49,7 +51,7 @@ class Measured:
 
 
 def measure(
-  paths: Mapping[str, str | os.PathLike],
+  paths: Mapping[str, str | os.PathLike | ConfigDict],
   fills: Sequence[str] = (),
   *,
   size: int = 256,
@@ -65,7 +67,8 @@ def measure(
   On a GPU or TPU call it before this process uses the device, because it would hold its memory.
 
   Args:
-    paths: {row: run, weights file or folder of outputs}, as --row of `jaxinpaint evaluate`.
+    paths: {row: run, weights file or folder of outputs}, as --row of `jaxinpaint evaluate`; or an
+      experiment's config: its networks are measured with random weights, on which no cost depends.
     fills: names of classical fills (`classical.FILLS`); their rows have its labels.
     size: side of the images.
     max_batch: the largest batch tried; 0: 8 on a CPU, else 64.
@@ -93,17 +96,20 @@ def measure(
       classical.check(name)
     except ValueError as error:
       raise ResourceError(f'--fills: {error}') from error
-  paths = {name: str(path) for name, path in paths.items()}
-  stored = {n: p for n, p in paths.items() if rows.is_folder(p)}
-  trained = {n: p for n, p in paths.items() if n not in stored}
-  _check(trained)
+  configs = {n: c for n, c in paths.items() if isinstance(c, ConfigDict)}
+  given = {n: str(p) for n, p in paths.items() if n not in configs}
+  stored = {n: p for n, p in given.items() if rows.is_folder(p)}
+  _check({n: p for n, p in given.items() if n not in stored})
+  jobs = {n: json.loads(c.to_json_best_effort()) for n, c in configs.items()} | given
   measured: dict[str, dict[str, float]] = {}
   missing: dict[str, dict[str, str]] = {}
-  for name, path in trained.items():
-    job = dict(row=path, size=size, max_batch=max_batch, repeats=repeats)
+  for name in paths:
+    if name in stored:
+      continue
+    job = dict(row=jobs[name], size=size, max_batch=max_batch, repeats=repeats)
     values, why = _worker('predict', job, name)
     if training:
-      job = dict(row=path, batch_size=train_batch, size=train_size, steps=train_steps)
+      job = dict(row=jobs[name], batch_size=train_batch, size=train_size, steps=train_steps)
       more, why_not = _worker('train', job, name, may_fail='training')
       values, why = values | more, why | why_not
     measured[name], missing[name] = values, why

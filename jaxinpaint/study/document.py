@@ -86,6 +86,7 @@ def make(
   measured: Measured | None,
   environment: Mapping[str, Any],
   size: int,
+  full_size: bool = False,
 ) -> dict[str, Any]:
   """The content of study.json.
 
@@ -99,6 +100,7 @@ def make(
     measured: resources; None: not measured.
     environment: versions and hardware.
     size: of the images, for rows that have no size of their own.
+    full_size: the resources are those of the published networks, whatever the rows' own are.
   """
   labels = {d: config.datasets[d].label for d in config.datasets}
   document = {
@@ -113,7 +115,7 @@ def make(
     'tables': [dict(t) for t in config.tables],
     'cells': list(cells),
     'published': [r for x in labels.values() for r in published_rows(protocol.id, x)],
-    'resources': measured.to_json() if measured else None,
+    'resources': measured.to_json() | {'full_size': full_size} if measured else None,
     'environment': dict(environment),
   }
   document = json.loads(json.dumps(document, allow_nan=False))
@@ -435,7 +437,8 @@ def _costs(table: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
     cells = [resources.shown(c.name, values[c.name]) if c.name in values else '–' for c in columns]
     lines.append(f'| {name} | {words} | ' + ' | '.join(cells) + ' |')
 
-  state = 'measured here' if costs else 'not measured (--resources)'
+  networks = ', published networks' if costs and document['resources'].get('full_size') else ''
+  state = f'measured here{networks}' if costs else 'not measured (--resources)'
   for m in table['methods']:
     own = list(dict.fromkeys(r['resources'] for r in document['rows'] if r['method'] == m))
     for name in own:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,9 @@ class Request:
     output: folder of the study.
     size: of the images for all rows; None: as the config says.
     resources: arguments of `resources.measure`; None: resources are not measured.
+    full_size: (name of a config) -> the config: resources are those of the config that
+      `config.full_size` names for a row's system, with its published networks and training; None:
+      those of the row itself.
     resume: an interrupted evaluation goes on.
   """
 
@@ -57,6 +60,7 @@ class Request:
   output: str | os.PathLike
   size: int | None = None
   resources: Mapping[str, Any] | None = None
+  full_size: Callable[[str], ConfigDict] | None = None
   resume: bool = True
 
 
@@ -283,6 +287,7 @@ class Study:
       measured=measured,
       environment=environment(),
       size=self.request.size or config.size,
+      full_size=bool(self.request.full_size),
     )
     if jax.process_index() == 0:
       study_document.write(document, self.output)
@@ -422,6 +427,22 @@ def measure_resources(request: Request) -> resources.Measured | None:
     return None
   config = request.config
   split_rows(request.rows, list(config.datasets))
+  paths: dict[str, Any] = rows.split(request.rows)
+  if request.full_size:
+    paths = {name: _full_size(name, path, request) for name, path in paths.items()}
   fills = [n for n in classical.FILLS if n in config.fills]
   options = dict(size=request.size or config.size) | dict(request.resources)
-  return resources.measure(rows.split(request.rows), fills, **options)
+  return resources.measure(paths, fills, **options)
+
+
+def _full_size(name: str, path: str, request: Request) -> Any:
+  """The config whose cost stands for a row; the row's own path where there is none."""
+  if rows.is_folder(path):
+    return path
+  try:
+    system = trained_lib.open_weights(path).config.system
+  except OSError as error:
+    raise ValueError(f'--row {name}: {error}') from error
+  dataset = name.rpartition('@')[2] if '@' in name else next(iter(request.config.full_size))
+  known = request.config.full_size[dataset]
+  return request.full_size(known[system]) if system in known else path

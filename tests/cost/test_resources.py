@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import zoo
+from jaxinpaint.cli import experiments
 from jaxinpaint.cli import resources as command
 from jaxinpaint.cost import costs, resources
 from jaxinpaint.layers import conv, operations
@@ -115,6 +116,30 @@ def test_predict_says_everything_that_is_promised(weights):
   best = values['seconds_per_image_best_batch']
   assert 0 < best <= values['seconds_per_image'] and values['best_batch'] in (1, 2)
   json.dumps(values, allow_nan=False)
+
+
+def test_an_experiment_that_never_ran_is_measured_with_random_weights():
+  config = experiments.named('celeba_glcic:quicktest')
+  fields = json.loads(config.to_json_best_effort())
+  said = []
+  say = lambda key, value: said.append((key, value))
+  costs.predict(fields, 64, 1, 1, say)
+  costs.train(fields, 8, 0, 1, say)
+  values = {n: v for key, found in said if key == 'values' for n, v in found.items()}
+  promised = {r.name for r in RESOURCES} - {'device_gb', 'train_device_gb'}
+  assert set(values) == promised
+  assert values['train_batch'] == 8 and values['train_size'] == config.data.size
+  assert values['train_hours'] == pytest.approx(
+    values['train_steps'] * values['train_seconds_per_step'] / 3600
+  )
+
+
+def test_an_experiments_config_goes_to_its_processes(monkeypatch):
+  done = [{'values': {'gflops': 1.0}}], 0
+  asked = lines(monkeypatch, check=([], 0), predict=done, train=done)
+  assert command.main(['--row', 'gl=config:celeba_glcic:quicktest']) == 0
+  rows = [job['row'] for what, job in asked if what != 'check']
+  assert len(rows) == 2 and all(row['system'] == 'glcic' for row in rows)
 
 
 def test_batches_end_where_memory_does(weights, monkeypatch):
@@ -233,6 +258,7 @@ def test_the_processes_that_measure_do_measure(tmp_path):
     ([], '--row NAME=PATH'),
     (['--row', 'x'], 'must be NAME=PATH'),
     (['--fills', 'magic'], "unknown fill 'magic'; there are: mean, telea"),
+    (['--row', 'a=config:nosuch'], 'nor a config of this name'),
     (['--row', 'a=b', '--size', '4'], '--size 4 must be at least 8'),
     (['--row', 'a=b', '--repeats', '0'], '--repeats 0 must be at least 1'),
     (['--fills', 'telea', '--output', '/nowhere/x.json'], 'there is no folder /nowhere'),

@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from jaxinpaint.cli import experiments
 from jaxinpaint.cli import study as command
 from jaxinpaint.configs import survey_study
 from jaxinpaint.cost import resources
@@ -225,6 +226,28 @@ def request(folder, output, **changes):
     config=config, rows=[], data={'celeba': f'folder:{folder}'}, output=output, size=SIDE
   )
   return study.Request(**(fields | changes))
+
+
+def test_full_size_measures_the_published_experiment(folder, weights, tmp_path, monkeypatch):
+  rows = [f'gl@celeba={weights}', f'gl@places2={weights}', f'theirs={folder}']
+  asked = request(folder, tmp_path, rows=rows, resources={}, full_size=experiments.named)
+  measured = []
+  monkeypatch.setattr(study.resources, 'measure', lambda paths, *_, **__: measured.append(paths))
+  study.measure_resources(asked)
+  (paths,) = measured
+  assert paths['gl@celeba'].data.masks == experiments.named('celeba_glcic_tf').data.masks
+  assert paths['gl@places2'].data.source.startswith('tfds:places365')
+  assert paths['theirs'] == str(folder), 'no system: measured as it is'
+  study.measure_resources(dataclasses.replace(asked, full_size=None))
+  assert measured[1]['gl@celeba'] == str(weights)
+
+
+def test_every_full_size_config_is_of_its_system():
+  config = survey_study.get_config()
+  for by_system in config.full_size.to_dict().values():
+    assert set(by_system) == set(config.methods.to_dict())
+    for system, name in by_system.items():
+      assert experiments.named(name).system == system
 
 
 @pytest.fixture(scope='module')
