@@ -80,7 +80,8 @@ def test_a_row_python_and_files_give_the_same_pixels(weights, photographs, tmp_p
     Image.fromarray(np.uint8(255) * holes[k]).save(tmp_path / 'masks' / f'{k}.png')
   places = {n: tmp_path / n for n in ('output', 'image', 'mask')}
   places |= dict(image=tmp_path / 'images', mask=tmp_path / 'masks')
-  assert inpaint.run(weights=weights, **places) == 0
+  flags = dict(weights=weights, **places)
+  assert inpaint.main([f'--{name}={value}' for name, value in flags.items()]) == 0
 
   of_file, of_run = jaxinpaint.load(weights), jaxinpaint.load(f'{weights.parent}/run@2')
   together = of_run([image for image, _ in images], holes)

@@ -18,7 +18,7 @@ image: out.1.png, out.2.png, ...
 Exit codes: 0; 1 where some files of a folder failed; 2 with a sentence where nothing could be done.
 """
 
-import os
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -95,52 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   if given.step is not None and given.workdir is None:
     parser.error('--step goes with --workdir')
   command_line.setup_logging(quiet=True)
-  wanted = vars(given) | {'max_side': given.max_side or None}
-  del wanted['fields']
-  return run(**wanted)
+  given.max_side = given.max_side or None
+  return _run(given)
 
 
-def run(
-  *,
-  weights: str | os.PathLike | None = None,
-  workdir: str | os.PathLike | None = None,
-  step: int | None = None,
-  image: str | os.PathLike,
-  mask: str | os.PathLike,
-  output: str | os.PathLike,
-  invert_mask: bool = False,
-  overwrite: bool = False,
-  format: str | None = None,
-  batch_size: int = 8,
-  max_side: int | None = 1024,
-  pad_to: int = 1,
-  blend: str = 'none',
-  seed: int = 0,
-  exact_sizes: bool = False,
-  pictures: str | os.PathLike | None = None,
-  samples: int = 1,
-) -> int:
-  """The exit code: 0; 1: some files of a folder failed; 2: nothing could be done.
-
-  Args:
-    weights: a weights file or a name of weights; or else
-    workdir: a training run's. Without either, the default weights.
-    step: its checkpoint.
-    image: see `files.inpaint_files`, as mask, output, invert_mask, overwrite and format.
-    mask: file or folder.
-    output: file or folder.
-    invert_mask: black is the hole.
-    overwrite: replace outputs.
-    format: of an output folder's files.
-    batch_size: see `Inpainter`, as max_side, pad_to, blend and seed.
-    max_side: longer images are filled at this size.
-    pad_to: sides are padded to a multiple of it.
-    blend: 'poisson' or 'none'.
-    seed: of systems that draw random numbers.
-    exact_sizes: do not gather sizes.
-    pictures: folder for what the system shows besides its output.
-    samples: completions of each image.
-  """
+def _run(given: argparse.Namespace) -> int:
+  """The exit code: 0; 1: some files of a folder failed; 2: nothing could be done."""
+  chosen = lambda *names: {name: getattr(given, name) for name in names}
+  paths = given.image, given.mask, given.output
+  weights = given.workdir if given.weights is None else given.weights
   # Here, not above: jax takes a second to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.inference import files, inpainter, pairs
@@ -150,36 +113,19 @@ def run(
 
   try:
     # Paths first: they are checked in no time, and loading takes seconds.
-    pairs.find(image, mask, output, overwrite=overwrite, format=format, samples=samples)
+    pairs.find(*paths, **chosen('overwrite', 'format', 'samples'))
     # A run's programs are kept beside its workdir, others where fetched files are.
-    compilation_cache.use(hub.cache_folder() / 'inpaint' if workdir is None else workdir)
+    compilation_cache.use(given.workdir or hub.cache_folder() / 'inpaint')
     with activity.shown('Loading the weights'):
-      painter = inpainter.load(
-        weights if weights is not None else workdir,
-        step=step,
-        batch_size=batch_size,
-        max_side=max_side,
-        pad_to=pad_to,
-        blend=blend,
-        seed=seed,
-        exact_sizes=exact_sizes,
-      )
-    report = files.inpaint_files(
-      painter,
-      image,
-      mask,
-      output,
-      invert_mask=invert_mask,
-      overwrite=overwrite,
-      format=format,
-      pictures=pictures,
-      samples=samples,
-    )
+      settings = ('step', 'batch_size', 'max_side', 'pad_to', 'blend', 'seed', 'exact_sizes')
+      painter = inpainter.load(weights, **chosen(*settings))
+    what = chosen('invert_mask', 'overwrite', 'format', 'pictures', 'samples')
+    report = files.inpaint_files(painter, *paths, **what)
   except (*files.USER_ERRORS, StoreError) as error:
     command_line.say(COMMAND, files.sentence(error))
     return 2
   if report.failed:
-    total = -(-len(report.written) // samples) + len(report.failed)
+    total = -(-len(report.written) // given.samples) + len(report.failed)
     command_line.say(COMMAND, f'{len(report.failed)} of {total} images failed:')
     for path, reason in report.failed:
       print(f'  {path}: {reason}'.replace(f'{path}: {path}: ', f'{path}: '), file=sys.stderr)

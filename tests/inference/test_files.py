@@ -389,27 +389,31 @@ def test_an_option_out_of_range_is_named_before_anything_is_read(tmp_path):
     jaxinpaint.load(tmp_path / 'none', pad_to=0)
 
 
+def command(**flags):
+  """The exit code of `jaxinpaint inpaint` with these flags."""
+  return inpaint.main([f'--{name}={value}' for name, value in flags.items()])
+
+
 def test_the_command(weights, desk, capsys):
   where = dict(weights=weights, mask=desk / 'm.png')
-  assert inpaint.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 0
+  assert command(**where, image=desk / 'a.png', output=desk / 'o.png') == 0
   assert (desk / 'o.png').exists()
-  assert inpaint.run(**where, image=desk / 'a.png', output=desk / 'o.png') == 2
+  assert command(**where, image=desk / 'a.png', output=desk / 'o.png') == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1 and 'exists: pass --overwrite' in error
   (desk / 'images' / 'text.png').write_text('no image')
-  assert inpaint.run(**where, image=desk / 'images', output=desk / 'out') == 1
+  assert command(**where, image=desk / 'images', output=desk / 'out') == 1
   assert '1 of 2 images failed' in capsys.readouterr().err and (desk / 'out' / 'b.png').exists()
 
 
 def test_without_weights_the_default_ones_are_used(weights, desk, capsys, monkeypatch):
   files = dict(image=desk / 'a.png', mask=desk / 'm.png', output=desk / 'o.png')
   monkeypatch.setattr(names, 'FOLDER', weights.parent)
-  assert inpaint.run(**files) == 2
+  assert command(**files) == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1 and f'weights {names.DEFAULT} are not in this installation' in error
   monkeypatch.setitem(names.FILES, names.DEFAULT, weights.name)
-  flags = [word for name, path in files.items() for word in (f'--{name}', str(path))]
-  assert inpaint.main(flags) == 0
+  assert command(**files) == 0
   assert f'1 image written by {names.DEFAULT}' in capsys.readouterr().out
   assert jaxinpaint.load().name == names.DEFAULT
 
