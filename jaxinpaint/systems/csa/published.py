@@ -109,7 +109,7 @@ FORMATS = {
       'EPOCH_net_P.pth and EPOCH_net_G.pth and, if wanted, EPOCH_net_D.pth and EPOCH_net_F.pth, as '
       'the code saves them; none are linked by the authors'
     ),
-    licence='see the repository of the authors',
+    licence='CC BY-NC 4.0: no commercial use',
     url='https://github.com/KumapowerLIU/CSA-inpainting',
   ),
 }

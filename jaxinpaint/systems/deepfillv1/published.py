@@ -93,7 +93,7 @@ FORMATS = {
     entries=port_entries,
     unwrap=('localD:local_critic', 'globalD:global_critic'),
     note='gen_N.pt and, if wanted, dis_N.pt, as the port trains them',
-    licence='see the repository of the port',
+    licence='MIT (of the repository; nothing is said of the weights by themselves)',
     url=_PORT_URL,
     model=PORT,
   ),

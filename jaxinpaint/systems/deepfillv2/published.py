@@ -126,7 +126,7 @@ FORMATS = {
     unwrap=_UNWRAP,
     ignore=(r'contextual_attention\.fuse_weight$',),
     note='states_pt_places2.pth, states_pt_celebahq.pth, and what the port trains',
-    licence='see the repository of the port',
+    licence='none stated',
     url=_PORT_URL,
     model=PORT,
   ),

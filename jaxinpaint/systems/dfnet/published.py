@@ -49,7 +49,7 @@ FORMATS = {
   'dfnet': mapping.Format(
     entries=entries,
     note='model_places2.pth (512 x 512) or model_celeba.pth (256 x 256)',
-    licence='see the repository',
+    licence='CC BY-NC 4.0: no commercial use',
     url='https://github.com/hughplay/DFNet',
     model={'channel_order': 'bgr'},
   ),

@@ -55,7 +55,7 @@ FORMATS = {
   'pytorch': mapping.Format(
     entries=generator_entries,
     note='N_net_GM.pth of CelebA-HQ at 256 x 256, or as the PyTorch code saves it',
-    licence='see the repository',
+    licence='none stated',
     url='https://github.com/shepnerd/inpainting_gmcnn',
   ),
 }

@@ -42,7 +42,7 @@ FORMATS = {
     unwrap=('model',),
     ignore=IGNORE,
     note='the file of release v0.0.0 of the port, a state after a million steps',
-    licence='see the repository of the port',
+    licence='none stated',
     url='https://github.com/naoto0804/pytorch-inpainting-with-partial-conv',
     model={'renorm': 'mean'},
   ),

@@ -65,7 +65,7 @@ FORMATS = {
       'gen_00033.pth and, if wanted, dis_00033.pth of CelebA-HQ, Places2, Facade or DTD, for '
       'square or irregular holes'
     ),
-    licence='see the repository; nothing is said here of the weights by themselves',
+    licence='MIT (of the repository; nothing is said of the weights by themselves)',
     url='https://github.com/researchmm/PEN-Net-for-Inpainting',
   ),
 }

@@ -124,7 +124,7 @@ FORMATS = {
       'latest_net_D_rec.pth, of a folder linked in the README: centre and random masks of '
       'CelebA-HQ, Paris, Places2 and ImageNet'
     ),
-    licence='see the repository',
+    licence='CC BY-NC 4.0: no commercial use',
     url='https://github.com/lyndonzheng/Pluralistic-Inpainting',
     names={
       r'net_E\.': 'encoder',

@@ -68,7 +68,7 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
 _FILES = dict(
   entries=entries,
   unwrap=('generator',),
-  licence='see the repository; nothing is said here of the weights by themselves',
+  licence='MIT (of the repository; nothing is said of the weights by themselves)',
   url='https://github.com/jingyuanli001/RFR-Inpainting',
 )
 

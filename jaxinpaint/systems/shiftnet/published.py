@@ -75,7 +75,7 @@ PAPER = mapping.Paper(
   idea='a U-Net that shifts known features into the hole',
   reference="authors' code",
 )
-_LICENCE = 'not stated here: see the repository'
+_LICENCE = 'MIT (of the repository; nothing is said of the weights by themselves)'
 _URL = 'https://github.com/Zhaoyi-Yan/Shift-Net_pytorch'
 FORMATS = {
   'unet': mapping.Format(
