@@ -38,9 +38,9 @@ def gradient_norms(system):
   image, masks = picture_and_holes(config.data.size)
   numbers = np.arange(2)
   batch = {'image': image, 'mask': masks['a quarter'], 'id': numbers}
-  for name in recipe.inference.inputs:
-    pairs = zip(np.asarray(255 * image).astype(np.uint8), (None, None), strict=True)
-    batch[name] = np.stack([inputs.compute((name,), *pair)[name] for pair in pairs])
+  pictures = np.asarray(255 * image).astype(np.uint8)
+  if recipe.inference.inputs:
+    batch |= inputs.compute(recipe.inference.inputs, pictures, None)
   variables = drawn.variables(recipe, batch)
   constants = recipe.load_constants()
   found = {}

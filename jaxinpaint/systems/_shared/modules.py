@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ from jaxinpaint.recipe import Batch, Inference, Init, Pictures, Stats, Variables
 
 Networks = Mapping[str, nn.Module]
 Shape = tuple[int, ...]
+T = TypeVar('T')
 Arguments = Callable[[int, int], Mapping[str, tuple[Shape, ...]]]
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}  # config.dtype: of the computation
@@ -109,3 +110,17 @@ def train_pass(
     variables.of(name), *args, train=True, mutable=own, **settings
   )
   return outputs, {name: changed} if changed else {}
+
+
+def only_of_known(outputs: T, mask: jax.Array) -> T:
+  """The same numbers; those of pictures without a known pixel have no gradient.
+
+  Such a picture says nothing, and where a batch has no other, the gradient of batch norms of a
+  constant is without bound.
+
+  Args:
+    outputs: a tree of f32[B,h,w,C].
+    mask: f32[B,H,W,1], 1 = hole.
+  """
+  known = (mask == 0).any((1, 2, 3), keepdims=True)
+  return jax.tree.map(lambda x: jnp.where(known, x, jax.lax.stop_gradient(x)), outputs)

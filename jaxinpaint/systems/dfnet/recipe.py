@@ -15,6 +15,7 @@ include their weights, so they sum to 'total'.
 Differs from the paper: nothing known; where its text leaves something open, the code is followed.
 
 Differs from the reference code:
+  - pictures without a known pixel are logged and train nothing;
   - TV is of the results. The code swaps results and targets on the way to its texture terms, so its
     TV is of the targets and trains nothing; the other terms are symmetric. `loss.tv_of = 'target'`
     does as the code does: a constant is logged.
@@ -85,7 +86,7 @@ def make(config: ConfigDict) -> Recipe:
     outputs, changed = modules.train_pass(
       networks, 'generator', variables, batch['image'], batch['mask']
     )
-    return {'results': outputs['results']}, changed
+    return {'results': modules.only_of_known(outputs['results'], batch['mask'])}, changed
 
   update = Update('generator', ('generator',), _generator_loss(config), 'generator')
   return Recipe(

@@ -170,10 +170,7 @@ def make(config: ConfigDict) -> Recipe:
 
   def forward_structure(variables, constants, batch, rng):
     out, changed = _structure(nets, model)(variables, batch['image'], batch['mask'], rng)
-    # A picture without a known pixel says nothing of a face, and the gradient of batch norms of a
-    # constant is without bound.
-    known = (batch['mask'] == 0).any((1, 2, 3), keepdims=True)
-    return {'out': jnp.where(known, out, lax.stop_gradient(out))}, changed
+    return {'out': modules.only_of_known(out, batch['mask'])}, changed
 
   def forward_texture(variables, constants, batch, rng):
     variables = variables.at_rest(*(name for name in variables.params if name != 'texture'))
