@@ -146,8 +146,7 @@ def _loaded(row: Row) -> tuple[Inference, Variables, Constants]:
   if not isinstance(row, Mapping):
     trained = trained_lib.load(row)
     return trained.inference, trained.variables, trained.constants
-  config = migrations.migrate(row, config_lib.base)
-  inference = systems.inference(config)
+  inference = systems.inference(migrations.migrate(row, systems.default_config))
   return inference, inference.random(), random_weights(inference.load_constants(shapes_only=True))
 
 

@@ -101,13 +101,20 @@ def measure(
   stored = {n: p for n, p in given.items() if rows.is_folder(p)}
   _check({n: p for n, p in given.items() if n not in stored})
   jobs = {n: json.loads(c.to_json_best_effort()) for n, c in configs.items()} | given
+  known: dict[str, tuple[dict[str, float], dict[str, str]]] = {}  # of equal networks
   measured: dict[str, dict[str, float]] = {}
   missing: dict[str, dict[str, str]] = {}
   for name in paths:
     if name in stored:
       continue
-    job = dict(row=jobs[name], size=size, max_batch=max_batch, repeats=repeats)
-    values, why = _worker('predict', job, name)
+    row = jobs[name]
+    if name in configs:  # its training does not matter
+      row = {k: row[k] for k in ('system', 'version', 'dtype', 'model', 'loss') if k in row}
+    job = dict(row=row, size=size, max_batch=max_batch, repeats=repeats)
+    key = json.dumps(job, sort_keys=True)
+    if key not in known:
+      known[key] = _worker('predict', job, name)
+    values, why = known[key]
     if training:
       job = dict(row=jobs[name], batch_size=train_batch, size=train_size, steps=train_steps)
       more, why_not = _worker('train', job, name, may_fail='training')

@@ -137,9 +137,12 @@ def test_an_experiment_that_never_ran_is_measured_with_random_weights():
 def test_an_experiments_config_goes_to_its_processes(monkeypatch):
   done = [{'values': {'gflops': 1.0}}], 0
   asked = lines(monkeypatch, check=([], 0), predict=done, train=done)
-  assert command.main(['--row', 'gl=config:celeba_glcic:quicktest']) == 0
-  rows = [job['row'] for what, job in asked if what != 'check']
-  assert len(rows) == 2 and all(row['system'] == 'glcic' for row in rows)
+  one, other = ('--row', 'a=config:places2_csa'), ('--row', 'b=config:celeba_csa')
+  assert command.main([*one, *other, '--row', 'c=config:celeba_glcic']) == 0
+  rows = [(what, job['row']['system']) for what, job in asked if what != 'check']
+  # Both configs of CSA have the same networks.
+  of_csa = [('predict', 'csa'), ('train', 'csa'), ('train', 'csa')]
+  assert rows == [*of_csa, ('predict', 'glcic'), ('train', 'glcic')]
 
 
 def test_batches_end_where_memory_does(weights, monkeypatch):
