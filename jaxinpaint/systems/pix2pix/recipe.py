@@ -15,6 +15,7 @@ when images are completed). Logged terms include their weights, so they sum to '
 Differs from the paper:
   - the critic's loss is not halved.
 Differs from the reference code:
+  - pictures without a known pixel are logged and train nothing;
   - cross-entropies are computed from logits; the code adds 1e-12 inside its logarithms, which
     limits them to 27.6.
 """
@@ -81,7 +82,8 @@ def make(config: ConfigDict) -> Recipe:
 
   def forward(variables, constants, batch, rng):
     args = batch['image'], batch['mask'], rng
-    return modules.train_pass(nets, 'generator', variables, *args)
+    outputs, changed = modules.train_pass(nets, 'generator', variables, *args)
+    return modules.only_of_known(outputs, batch['mask']), changed
 
   return Recipe(
     running,
@@ -110,6 +112,7 @@ def _discriminator_loss(nets: Networks) -> Loss:
       modules.train_pass(nets, 'discriminator', variables, seen, image)[0]
       for image in (batch['image'], fake)
     ]
+    logits = modules.only_of_known(logits, batch['mask'])
     real_term, fake_term = adversarial.non_saturating.discriminator(*logits)
     return total({'real': real_term, 'fake': fake_term})
 
