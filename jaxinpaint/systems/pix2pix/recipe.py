@@ -112,6 +112,7 @@ def _discriminator_loss(nets: Networks) -> Loss:
       modules.train_pass(nets, 'discriminator', variables, seen, image)[0]
       for image in (batch['image'], fake)
     ]
+    # What the network makes of nothing is one colour, of which instance norms have no bound.
     logits = modules.only_of_known(logits, batch['mask'])
     real_term, fake_term = adversarial.non_saturating.discriminator(*logits)
     return total({'real': real_term, 'fake': fake_term})

@@ -27,6 +27,7 @@ Differs from the reference code:
   - in the face variant no gradient reaches the features of the mirrored picture;
   - binary cross-entropy is computed from logits;
   - each sample has its own hole and its own window;
+  - pictures without a known pixel are logged and train nothing;
   - biases start at 0;
   - with `adversarial_kind='wasserstein'` the generator's term is weighted, too.
 
@@ -182,7 +183,8 @@ def _forward(loss: ConfigDict, networks: Networks) -> Forward:
     outputs, changed = modules.train_pass(
       networks, 'generator', variables, batch['image'], batch['mask'], truth
     )
-    return {name: outputs[name] for name in names}, changed
+    outputs = {name: outputs[name] for name in names}
+    return modules.only_of_known(outputs, batch['mask']), changed
 
   return forward
 
@@ -261,6 +263,8 @@ def _discriminator_loss(loss: ConfigDict, networks: Networks) -> Loss:
     # Two calls, not one with a double batch: each takes its own power iteration, as in PyTorch.
     real_logits, changed = judge(variables, real)
     fake_logits, changed = judge(variables.with_stats(changed), made)
+    # What the network makes of nothing is one colour, of which instance norms have no bound.
+    real_logits, fake_logits = modules.only_of_known((real_logits, fake_logits), batch['mask'])
     if kind in RELATIVISTIC:
       value = RELATIVISTIC[kind].discriminator(real_logits, fake_logits)
       return total({'relativistic': value}, changed)
