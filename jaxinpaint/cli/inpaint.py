@@ -57,7 +57,8 @@ def _parser() -> command_line.Parser:
   parser.switch(
     'exact_sizes',
     help='fill each image of a folder as if it were alone: images of more than 4 sizes are '
-    'otherwise padded to similar ones, which saves compilations.',
+    'otherwise padded to similar ones, which saves compilations and changes what systems that '
+    'normalise over the picture put into holes (CHANGELOG.md has figures).',
   )
   add(
     '--pictures',
