@@ -3,11 +3,12 @@
   python -m benchmarks.step --system misf --size 256 --batch 1 [--what forward,grad,step]
       [--dtype bfloat16] [--json OUT]
 
-'grad' is the gradient of the L1 loss with respect to the generator's parameters. 'step' is the
-loop's own step: generator and discriminator losses, both optimizers; VGG terms are left out unless
---vgg_file names weights. The share of peak is useful work (twice the multiply-adds of the
-convolutions and matrix products of the forward pass; three times that with the backward pass, the
-usual convention) by time by the matmul rate measured in the same run.
+'forward' is what fills a hole, 'grad' the gradient of its L1 loss with respect to all parameters
+that it reads, with norms as in inference. 'step' is the loop's own first step: all losses, all
+optimizers; VGG's weights are random unless --vgg_file names some. The share of peak is useful work
+(twice the multiply-adds of the convolutions and matrix products of the forward pass; three times
+that with the backward pass, the usual convention) by time by the matmul rate measured in the same
+run.
 """
 
 import json
@@ -21,16 +22,18 @@ from absl import app, flags
 
 from benchmarks import measure
 from jaxinpaint import systems
+from jaxinpaint.cost import costs
+from jaxinpaint.data import inputs
 from jaxinpaint.recipe import Variables
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, state, step
 
-SYSTEM = flags.DEFINE_list('system', ['misf', 'mesff'], 'Systems.')
+SYSTEM = flags.DEFINE_list('system', ['misf', 'mesff'], "Systems; 'all'.")
 SIZE = flags.DEFINE_integer('size', 256, 'Side of the images.')
 BATCH = flags.DEFINE_integer('batch', 1, 'Images at once.')
 DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the computation.')
 WHAT = flags.DEFINE_list('what', ['forward', 'grad', 'step'], 'Of forward, grad, step.')
-WIDTH = flags.DEFINE_integer('width', 64, 'Of the generator.')
+WIDTH = flags.DEFINE_integer('width', 0, 'Of the generator; 0: as published.')
 VGG_FILE = flags.DEFINE_string('vgg_file', None, 'VGG weights, for the perceptual and style terms.')
 REPEATS = flags.DEFINE_integer('repeats', 4, 'Calls; the fastest counts.')
 JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
@@ -39,11 +42,10 @@ JSON = flags.DEFINE_string('json', None, 'Also write the rows here.')
 def make(system):
   config = config_lib.base(system)
   config.dtype = DTYPE.value
-  config.model.width = WIDTH.value
+  if WIDTH.value:
+    config.model.width = WIDTH.value
   if VGG_FILE.value:
     config.loss.vgg_file = VGG_FILE.value
-  else:
-    config.loss.update(dict(perceptual=0.0, style=0.0))
   recipe = systems.make_recipe(config)
   keys = jax.random.split(jax.random.key(0), 2)
   shape = (BATCH.value, SIZE.value, SIZE.value)
@@ -52,7 +54,8 @@ def make(system):
     'mask': (jax.random.uniform(keys[1], (*shape, 1)) < 0.3).astype(jnp.float32),
     'id': jnp.arange(BATCH.value, dtype=jnp.int32),
   }
-  return recipe, batch
+  extra = inputs.shapes(recipe.inference.inputs, shape)
+  return recipe, batch | {name: jnp.zeros(size) for name, size in extra.items()}
 
 
 def whole_step(recipe, batch, constants):
@@ -80,11 +83,15 @@ def whole_step(recipe, batch, constants):
 def measure_system(system):
   """Yields (what, seconds, compile seconds, temporary MiB, XLA's FLOPs, useful FLOPs)."""
   recipe, batch = make(system)
+  inference = recipe.inference
   params, stats = jax.jit(recipe.init)(jax.random.key(0), batch)
+  params = {name: params[name] for name in inference.networks}
+  constants = costs.random_weights(inference.load_constants(shapes_only=True))
 
   def run(params, batch):
-    forward = recipe.phases[0].forward
-    return forward(Variables(params, stats), {}, batch, jax.random.key(0))[0]['out']
+    extra = {name: x for name, x in batch.items() if name not in ('image', 'mask', 'id')}
+    variables, seen = Variables(params, stats), (batch['image'], batch['mask'])
+    return inference.output(variables, constants, *seen, jax.random.key(0), **extra)
 
   def loss(params, batch):
     return jnp.abs(run(params, batch) - batch['image']).mean()
@@ -95,7 +102,10 @@ def measure_system(system):
       m = measure.measure(function, params, batch, repeats=REPEATS.value)
       yield what, m.seconds, m.compile_seconds, m.temporary_mib, m.flops, work
   if 'step' in WHAT.value:
-    yield 'step', *whole_step(recipe, batch, recipe.load_constants()), 3 * useful
+    shapes_only = {} if VGG_FILE.value else dict(shapes_only=True)
+    frozen = recipe.load_constants(**shapes_only)
+    frozen = frozen if VGG_FILE.value else costs.random_weights(frozen)
+    yield 'step', *whole_step(recipe, batch, frozen), 3 * useful
 
 
 def main(argv):
@@ -127,7 +137,7 @@ def main(argv):
       flush=True,
     )
 
-  for system in SYSTEM.value:
+  for system in systems.list_systems() if SYSTEM.value == ['all'] else SYSTEM.value:
     for found in measure_system(system):
       show(system, *found)
   if 'step' in WHAT.value:
