@@ -431,7 +431,8 @@ def measure_resources(request: Request) -> resources.Measured | None:
   if request.full_size:
     paths = {name: _full_size(name, path, request) for name, path in paths.items()}
   fills = [n for n in classical.FILLS if n in config.fills]
-  options = dict(size=request.size or config.size) | dict(request.resources)
+  size = config.size if request.full_size else request.size or config.size
+  options = dict(size=size) | dict(request.resources)
   return resources.measure(paths, fills, **options)
 
 

@@ -232,7 +232,13 @@ def test_full_size_measures_the_published_experiment(folder, weights, tmp_path, 
   rows = [f'gl@celeba={weights}', f'gl@places2={weights}', f'theirs={folder}']
   asked = request(folder, tmp_path, rows=rows, resources={}, full_size=experiments.named)
   measured = []
-  monkeypatch.setattr(study.resources, 'measure', lambda paths, *_, **__: measured.append(paths))
+  sizes = []
+
+  def measure(paths, fills, *, size):
+    measured.append(paths)
+    sizes.append(size)
+
+  monkeypatch.setattr(study.resources, 'measure', measure)
   study.measure_resources(asked)
   (paths,) = measured
   assert paths['gl@celeba'].data.masks == experiments.named('celeba_glcic_tf').data.masks
@@ -240,6 +246,7 @@ def test_full_size_measures_the_published_experiment(folder, weights, tmp_path, 
   assert paths['theirs'] == str(folder), 'no system: measured as it is'
   study.measure_resources(dataclasses.replace(asked, full_size=None))
   assert measured[1]['gl@celeba'] == str(weights)
+  assert sizes == [asked.config.size, SIDE], 'published networks at the published side'
 
 
 def test_every_full_size_config_is_of_its_system():
