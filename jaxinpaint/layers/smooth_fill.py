@@ -103,6 +103,39 @@ def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
   return x.reshape(b, h * factor, w * factor, c)
 
 
+def without_grid(x: jax.Array, mask: jax.Array, period: int) -> jax.Array:
+  """A moving average in the hole, which has nothing left of a pattern of `period` pixels.
+
+  What comes out of `depth_to_space` can have such a pattern, a grid of squares (Odena, Dumoulin,
+  Olah: "Deconvolution and Checkerboard Artifacts", Distill 2016). Each axis is averaged over a
+  period, or one and a pixel with half a weight for both ends where it is even, and over pixels of
+  the hole alone.
+
+  Args:
+    x: f32[B,H,W,C].
+    mask: f32[B,H,W,1], 1 = hole.
+    period: in pixels; 1 changes nothing.
+
+  Returns:
+    f32[B,H,W,C], 0 outside the hole.
+  """
+  reach = period // 2
+  ends = 1.0 if period % 2 else 0.5
+  weights = [ends] + [1.0] * (2 * reach - 1) + [ends] if reach else [1.0]
+
+  def averaged(y):
+    for axis in (1, 2):
+      widths = [(0, 0)] * 4
+      widths[axis] = (reach, reach)
+      wide, n = jnp.pad(y, widths), y.shape[axis]
+      pieces = (jax.lax.slice_in_dim(wide, i, i + n, axis=axis) for i in range(len(weights)))
+      y = sum(weight * piece for weight, piece in zip(weights, pieces, strict=True))
+    return y
+
+  hole = (mask == 1).astype(jnp.float32)
+  return hole * averaged(x * hole) / jnp.maximum(averaged(hole), 1e-6)
+
+
 def clip_with_gradient(x: jax.Array) -> jax.Array:
   """`x` clipped to [0, 1]; its gradient is that of `x`, so that no pixel is stuck outside."""
   return x + jax.lax.stop_gradient(jnp.clip(x, 0, 1) - x)

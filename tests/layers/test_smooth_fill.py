@@ -9,6 +9,7 @@ from jaxinpaint.layers.smooth_fill import (
   smooth_fill,
   space_to_depth,
   standardisation,
+  without_grid,
 )
 
 fill = jax.jit(smooth_fill, static_argnames='sweeps')
@@ -78,3 +79,26 @@ def test_clipping_keeps_the_gradient():
   x = jnp.array([-0.5, 0.25, 1.5])
   np.testing.assert_array_equal(clip_with_gradient(x), [0, 0.25, 1])
   np.testing.assert_array_equal(jax.grad(lambda x: clip_with_gradient(x).sum())(x), [1, 1, 1])
+
+
+@pytest.mark.parametrize('period', [1, 2, 3, 4])
+def test_nothing_is_left_of_a_grid_and_slopes_stay(period):
+  rng = np.random.default_rng(0)
+  tile = rng.standard_normal((period, period, 3))
+  grid = np.tile(tile - tile.mean((0, 1)), (40 // period + 1,) * 2 + (1,))[None, :40, :40]
+  rows = np.linspace(0, 1, 40)[:, None, None] * np.ones((1, 40, 3))
+  mask = jnp.zeros((1, 40, 40, 1)).at[:, 4:30, 8:38].set(1)
+  found = without_grid(jnp.asarray(rows + (grid if period > 1 else 0)), mask, period)
+  assert not np.asarray(found)[np.asarray(mask[..., 0]) == 0].any()
+  inner = (0, slice(7, 27), slice(11, 35))  # a period away from the hole's border
+  np.testing.assert_allclose(found[inner], np.broadcast_to(rows, (40, 40, 3))[inner[1:]], atol=1e-5)
+
+
+def test_the_moving_average_reads_the_hole_alone():
+  x = jax.random.uniform(jax.random.key(0), (2, 12, 15, 3))
+  mask = (jax.random.uniform(jax.random.key(1), (2, 12, 15, 1)) < 0.4).astype(jnp.float32)
+  other = jnp.where(mask == 1, x, 9.0)
+  one, two = (without_grid(a, mask, 4) for a in (x, other))
+  np.testing.assert_array_equal(one, two)
+  constant = without_grid(jnp.full_like(x, 0.3), mask, 4)
+  np.testing.assert_allclose(constant, 0.3 * jnp.broadcast_to(mask, x.shape), atol=1e-6)

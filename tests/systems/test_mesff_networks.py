@@ -190,7 +190,7 @@ def test_bad_sizes_and_switches_are_named():
 def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
   image, mask = picture(40 * stem)
   model = SMALL | dict(stem=stem, fill='smooth' if stem == 1 else 'tension', norm='none')
-  model |= dict(encoder_skips=stem == 2, standardise=stem == 1)
+  model |= dict(encoder_skips=stem == 2, standardise=stem == 1, without_grid=stem == 2)
   generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
   filled.check_start(generator, image, mask, [('dec2',), ('ifkpb', 'kernels')])
 
@@ -209,6 +209,8 @@ def test_a_stem_works_on_squares_of_pixels():
       shapes(**SMALL, **switch)
   with pytest.raises(ValueError, match='standardise=True needs a fill'):
     shapes(**SMALL, standardise=True)
+  with pytest.raises(ValueError, match='without_grid=True needs a fill'):
+    shapes(**SMALL, without_grid=True)
 
 
 def test_standardised_pictures_of_any_light_and_contrast_are_completed_alike():

@@ -46,6 +46,7 @@ from jaxinpaint.layers.smooth_fill import (
   depth_to_space,
   space_to_depth,
   standardisation,
+  without_grid,
 )
 
 MULTIPLE = 4  # sides of the image: the bottleneck has a quarter of the resolution ...
@@ -177,6 +178,8 @@ class Generator(nn.Module):
       filtering, and the kernels to the kernel that changes nothing. Untrained, it gives the fill.
     standardise: with a fill, the network works on pictures whose known pixels have mean 0 and
       deviation 1/4 (`layers.smooth_fill.standardisation`), and its result is brought back.
+    without_grid: with a fill and a stem, the difference from the fill is a moving average over the
+      stem's squares (`layers.smooth_fill.without_grid`), so that none of their borders is seen.
     norm: 'instance', after the convolutions of FIIFB, as its ancestor; 'none': no normalisation
       but in the gates. Instance norms take the absolute colour away.
     encoder_skips: add FIIFB's encoder features to its decoder's of the same size.
@@ -203,6 +206,7 @@ class Generator(nn.Module):
   stem: int = 1
   fill: Literal['none', 'smooth', 'tension'] = 'none'
   standardise: bool = False
+  without_grid: bool = False
   norm: Literal['instance', 'none'] = 'instance'
   encoder_skips: bool = False
   remat: bool = False
@@ -238,6 +242,8 @@ class Generator(nn.Module):
       raise ValueError(f'fill {self.fill!r} must be one of none, {", ".join(FILLS)}')
     if self.standardise and self.fill == 'none':
       raise ValueError("standardise=True needs a fill, as 'tension': tanh has a range of its own")
+    if self.without_grid and self.fill == 'none':
+      raise ValueError("without_grid=True needs a fill, as 'tension': it is what is added to one")
     if self.norm not in ('instance', 'none'):
       raise ValueError(f"norm {self.norm!r} must be 'instance' or 'none'")
     init = last = dict(kernel_init=self.kernel_init, dtype=self.dtype)
@@ -298,6 +304,8 @@ class Generator(nn.Module):
     if fill is None:
       outputs['out'] = (jnp.tanh(y) + 1) / 2
     else:
+      if self.without_grid:
+        y = fill + without_grid(y - fill, mask, stem)
       outputs['out'] = clip_with_gradient((y * scale + mean + 1) / 2)
     return outputs
 

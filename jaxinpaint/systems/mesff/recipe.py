@@ -43,6 +43,7 @@ def default_config() -> ConfigDict:
     sfi_residual_scale=1.0,  # P, eq. 11
     stem=1,  # O: squares of stem x stem pixels as channels; 1: M
     fill='none',  # O; 'smooth', 'tension': the network adds to a fill before the filter
+    without_grid=False,  # O; True: what the network adds is averaged over the stem's squares
     standardise=False,  # O; True: the network sees colours relative to the known pixels' mean
     norm='instance',  # M; 'none': no normalisation, which keeps absolute colours
     encoder_skips=False,  # O; True: the encoder's features are added to the decoder's
