@@ -39,7 +39,8 @@ of two, 14 photographs), so what is left to gain has to be learned.
 Data: photographs under free licences (SOURCES.csv beside the weights). TRAIN.txt names the first
 475 by name. Of the last 40, HELD_OUT.txt names the 18 that are not under GPL or LGPL; these chose
 between settings, and so did other photographs (BSDS, ImageNet). None was chosen on those of the
-results.
+results (`without_grid`, for which a picture of the quickstart was the reason, was first measured on
+them).
 
 All settings are this project's own. An instance norm takes the absolute colour away, and MESFF has
 no path from input to output: so norms are off, and the network adds to a fill (`fill`), which alone
