@@ -102,9 +102,8 @@ def measure_system(system):
       m = measure.measure(function, params, batch, repeats=REPEATS.value)
       yield what, m.seconds, m.compile_seconds, m.temporary_mib, m.flops, work
   if 'step' in WHAT.value:
-    shapes_only = {} if VGG_FILE.value else dict(shapes_only=True)
-    frozen = recipe.load_constants(**shapes_only)
-    frozen = frozen if VGG_FILE.value else costs.random_weights(frozen)
+    random = lambda: costs.random_weights(recipe.load_constants(shapes_only=True))
+    frozen = recipe.load_constants() if VGG_FILE.value else random()
     yield 'step', *whole_step(recipe, batch, frozen), 3 * useful
 
 

@@ -47,33 +47,11 @@ def get_config():
   # The survey's GL is the TensorFlow code; weights of the other variant are a row of their own.
   config.method_models = dict(glcic=dict(variant='tf'))
   # Of each set the config with the published networks, whose cost --full_size measures.
+  hq = ('gmcnn', 'pluralistic', 'deepfillv2')  # their papers' faces are CelebA-HQ's
+  stem = {m: m for m in config.methods} | dict(glcic='glcic_tf')
   config.full_size = dict(
-    celeba=dict(
-      context_encoder='celeba_context_encoder',
-      gmcnn='celebahq_gmcnn',
-      shiftnet='celeba_shiftnet',
-      dfnet='celeba_dfnet',
-      pennet='celeba_pennet',
-      pix2pix='celeba_pix2pix',
-      pluralistic='celebahq_pluralistic',
-      edgeconnect='celeba_edgeconnect',
-      glcic='celeba_glcic_tf',
-      csa='celeba_csa',
-      deepfillv2='celebahq_deepfillv2',
-    ),
-    places2=dict(
-      context_encoder='places2_context_encoder',
-      gmcnn='places2_gmcnn',
-      shiftnet='places2_shiftnet',
-      dfnet='places2_dfnet',
-      pennet='places2_pennet',
-      pix2pix='places2_pix2pix',
-      pluralistic='places2_pluralistic',
-      edgeconnect='places2_edgeconnect',
-      glcic='places2_glcic_tf',
-      csa='places2_csa',
-      deepfillv2='places2_deepfillv2',
-    ),
+    celeba={m: f'celeba{"hq" if m in hq else ""}_{name}' for m, name in stem.items()},
+    places2={m: f'places2_{name}' for m, name in stem.items()},
   )
   # O: systems that are measured at the side they were trained at, and say so (CE 128, GL's 160).
   config.own_size = ('context_encoder', 'glcic')

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib
 import importlib.util
 import pathlib
 import re
@@ -102,30 +103,29 @@ def row(path: str) -> 'str | ConfigDict':
   """The path of a row whose cost is measured, or the config that 'config:NAME' names.
 
   Raises:
-    ValueError: there is no config of this name.
+    ValueError: of `named`.
   """
-  if not path.startswith('config:'):
-    return path
-  try:
-    return named(path.removeprefix('config:'))
-  except FileNotFoundError as error:
-    raise ValueError(str(error)) from error
+  return named(path.removeprefix('config:')) if path.startswith('config:') else path
 
 
 def named(text: str) -> 'ConfigDict':
-  """The config of 'NAME' or 'NAME:VARIANT', with the fields as its file says.
+  """The experiment 'NAME' or 'NAME:VARIANT' of the library, with the fields as its file says.
 
   Raises:
-    ValueError, FileNotFoundError: there is none of this name.
+    ValueError: there is none of this name or variant, or it is no experiment of a system.
   """
-  import importlib
-
-  _, _, variant = text.partition(':')
-  stem = pathlib.Path(find(text).partition(':')[0]).stem
-  if stem not in names():
-    raise ValueError(f'config {text!r} must be one by name; there are {", ".join(names())}')
-  module = importlib.import_module(f'jaxinpaint.configs.{stem}')
-  return module.get_config(variant) if variant else module.get_config()
+  name, _, variant = text.partition(':')
+  if name not in names():
+    near = difflib.get_close_matches(name, names(), n=5) or names()
+    raise ValueError(f'there is no config of the name {name!r}; there are {", ".join(near)}')
+  module = importlib.import_module(f'jaxinpaint.configs.{name}')
+  try:
+    config = module.get_config(*filter(None, [variant]))
+  except TypeError as error:  # a config without variants
+    raise ValueError(_in_our_words(sentence(error), f'config {text}')) from error
+  if 'system' not in config:
+    raise ValueError(f'config {text} is of another command: it has no field system')
+  return config
 
 
 def _in_our_words(message: str, config: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import zoo
+from jaxinpaint import systems
 from jaxinpaint.cli import experiments
 from jaxinpaint.cli import resources as command
 from jaxinpaint.cost import costs, resources
@@ -35,14 +36,15 @@ def test_flops_are_those_of_the_plain_convolutions_on_every_backend():
   assert operations.useful_flops(scanned, shape(8, 3), shape(3, 3)) == 5 * 2 * 8 * 3 * 3
 
 
-@pytest.mark.parametrize('system', ['glcic', 'edgeconnect'])
+@pytest.mark.parametrize('system', systems.list_systems())
 def test_parameters_and_operations_are_the_zoos(system):
   # Both are of the published networks at 256 x 256; docs/zoo.json was made by another path.
   known = json.loads((ROOT / 'docs' / 'zoo.json').read_text())[system]
   inference = zoo.recipe_of(system).inference
   variables = inference.shapes()
   assert costs.count(variables.params) == sum(known['parameters'][n] for n in inference.networks)
-  assert costs.gflops(inference, (variables, {}), 256) == pytest.approx(known['gflops'], abs=0.005)
+  weights = variables, inference.load_constants(shapes_only=True)
+  assert costs.gflops(inference, weights, 256) == pytest.approx(known['gflops'], abs=0.005)
 
 
 def recipe_of(*phases):
@@ -261,7 +263,10 @@ def test_the_processes_that_measure_do_measure(tmp_path):
     ([], '--row NAME=PATH'),
     (['--row', 'x'], 'must be NAME=PATH'),
     (['--fills', 'magic'], "unknown fill 'magic'; there are: mean, telea"),
-    (['--row', 'a=config:nosuch'], 'nor a config of this name'),
+    (['--row', 'a=config:celeba_cs'], "no config of the name 'celeba_cs'; there are celeba_csa"),
+    (['--row', 'a=config:survey_study'], 'it has no field system'),
+    (['--row', 'a=config:survey_study:quicktest'], 'this config has no variants'),
+    (['--row', 'a=config:celeba_csa:tiny'], "unknown config variant 'tiny'"),
     (['--row', 'a=b', '--size', '4'], '--size 4 must be at least 8'),
     (['--row', 'a=b', '--repeats', '0'], '--repeats 0 must be at least 1'),
     (['--fills', 'telea', '--output', '/nowhere/x.json'], 'there is no folder /nowhere'),
