@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinpaint.layers.smooth_fill import without_grid
 from jaxinpaint.systems.mesff import networks, published
 from jaxinpaint.weights import mapping
 
@@ -225,6 +226,22 @@ def test_standardised_pictures_of_any_light_and_contrast_are_completed_alike():
   out, fill = run(0.3 * image + 0.3), jax.jit(generator.apply)(variables, image, mask)['raw']
   np.testing.assert_allclose(out, run(0.2 * image + 0.5), atol=1e-4)
   assert np.abs(out - fill).max() > 0.01  # the network has changed something
+
+
+def test_squares_of_the_stem_are_averaged_away():
+  image, mask = picture(80)
+  model = SMALL | dict(stem=2, fill='smooth', norm='none')
+  plain, smooth = (networks.Generator(**model, without_grid=x) for x in (False, True))
+  variables = jax.jit(plain.init)(jax.random.key(1), image, mask)
+  shaken = jax.tree.map(
+    lambda x: x + 0.02 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
+  )
+  run = lambda network, variables: jax.jit(network.apply)(variables, image, mask)['out']
+  fill, y, found = run(plain, variables), run(plain, shaken), run(smooth, shaken)
+  wanted = fill + without_grid(y - fill, mask, 2)
+  hole = np.asarray(mask[..., 0] == 1)
+  np.testing.assert_allclose(found[hole], wanted[hole], atol=1e-5)
+  assert np.abs(found - y)[hole].max() > 1e-3, 'there was something to average'
 
 
 def picture(side):
