@@ -25,7 +25,7 @@ import skimage.data
 from absl import app, flags, logging
 from PIL import Image
 
-from jaxinpaint.data import pipeline
+from jaxinpaint.data import crops, pipeline
 from jaxinpaint.masks import spec as masks
 from jaxinpaint.pictures import decode
 
@@ -44,7 +44,7 @@ def photographs(size: int) -> list[bytes]:
   for name in _NAMES:
     image = getattr(skimage.data, name)()
     scale = size / min(image.shape[:2])
-    image = pipeline.resize(image, *(round(n * scale) for n in image.shape[:2]))
+    image = crops.resize(image, *(round(n * scale) for n in image.shape[:2]))
     out = io.BytesIO()
     Image.fromarray(image).save(out, 'JPEG', quality=90, subsampling='4:2:0')
     files.append(out.getvalue())
@@ -109,7 +109,7 @@ def stages(size: int, folder: pathlib.Path) -> dict[str, Callable[[int], object]
 
   def cropping(i):
     picture, rng = pictures[i % len(pictures)], np.random.default_rng(i)
-    return pipeline.crop(picture, size, 'random_resized', rng)
+    return crops.crop(picture, size, 'random_resized', rng)
 
   found = {f'decode, {name}': decoding(f) for name, f in decoders().items()}
   found['crop, random_resized'] = cropping

@@ -96,6 +96,10 @@ class Subset:
     """See sources.Source."""
     return self.whole.path(self.indices[i])
 
+  def encoded(self, i: int) -> bytes | None:
+    """See sources.Source."""
+    return self.whole.encoded(self.indices[i])
+
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
@@ -127,3 +131,6 @@ class Crops:
   def path(self, i: int) -> str:
     """The image's, with the number of the crop."""
     return f'{self.whole.path(self._photo(i))}#{i}'
+
+  def encoded(self, i: int) -> None:
+    """See sources.Source: an image is a part of a file."""

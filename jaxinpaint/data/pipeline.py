@@ -20,17 +20,17 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import cv2
 import grain
 import numpy as np
 from absl import flags, logging
 
-from jaxinpaint import arrays
 from jaxinpaint.data import (
   colors,
+  crops,
   resizing,
   sources,
 )
@@ -39,16 +39,13 @@ from jaxinpaint.masks import brush
 from jaxinpaint.masks import spec as masks_lib
 from jaxinpaint.pictures.decode import UnreadableImage
 
-CROPS = ('center', 'random', 'random_resized', 'resize')
-
 _MIN_SIZE = 8
-# A picture that has to be enlarged for a random crop is cut to so many times its short side first:
-# enlarging a picture of 1 x 40,000 pixels to a short side of 256 would take 8 GB.
-_LONGEST = 8
 _FAILURES = 100  # unreadable images in a row that end the run
 _ENDLESS = 1 << 48
 # Keys of the random streams that are drawn from one seed.
 _ORDER, _CROP, _MASK = 0, 1, 2
+
+_T = TypeVar('_T')
 
 
 def make(
@@ -182,14 +179,15 @@ def _check_config(config: Any) -> None:
     value = config[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
       raise ValueError(f'config.data.{name} {value!r} must be an integer of at least {least}')
-  if config.crop not in CROPS:
-    raise ValueError(f'config.data.crop {config.crop!r} must be one of {", ".join(CROPS)}')
+  if config.crop not in crops.KINDS:
+    raise ValueError(f'config.data.crop {config.crop!r} must be one of {", ".join(crops.KINDS)}')
   if config.get('colors', 'keep') not in colors.KINDS:
     raise ValueError(
       f'config.data.colors {config.colors!r} must be one of {", ".join(colors.KINDS)}'
     )
-  if not isinstance(config.flip, bool):
-    raise ValueError(f'config.data.flip {config.flip!r} must be True or False')
+  for name in ('flip', 'reduced_decode'):
+    if not isinstance(config.get(name, False), bool):
+      raise ValueError(f'config.data.{name} {config[name]!r} must be True or False')
 
 
 class Samples:
@@ -215,6 +213,7 @@ class Samples:
     if not self.rows or not all(0 <= r < self.batch_size for r in self.rows):
       raise ValueError(f'rows {self.rows} must be some of 0 to {self.batch_size - 1}')
     self.colors = config.get('colors', 'keep')
+    self.reduced_decode = config.get('reduced_decode', False)
     self.inputs = tuple(inputs)
     self.masks_on_device = config.get('masks_on_device', False)
     if self.masks_on_device and not isinstance(self.masks, brush.Brush):
@@ -236,9 +235,8 @@ class Samples:
     place = (self.start_step + batch) * self.batch_size + self.rows[position]
     epoch, position = divmod(place, len(self.source))
     index = int(self._order(epoch)[position])
-    image, used = self._read(index)
-    rng = self._rng(_CROP, epoch, index)
-    image = crop(image, self.size, self.crop, rng)
+    # The place's own crop and flip, also of the image that takes the place of an unreadable one.
+    (image, rng), used = self._read(index, lambda i: self._crop(i, self._rng(_CROP, epoch, index)))
     if self.flip and rng.random() < 0.5:
       image = cv2.flip(image, 1)
     image = colors.KINDS[self.colors](image, rng)
@@ -267,15 +265,22 @@ class Samples:
       self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
     return order
 
-  def _read(self, index: int) -> tuple[np.ndarray, int]:
-    """The image of this index, or of the first readable one after it, and the index used."""
+  def _crop(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.random.Generator]:
+    """(uint8[size, size, 3] out of the image of this index, the advanced rng)."""
+    data = self.source.encoded(index) if self.reduced_decode else None
+    if data is None:
+      return crops.crop(self.source[index], self.size, self.crop, rng), rng
+    return crops.crop_file(data, self.source.path(index), self.size, self.crop, rng), rng
+
+  def _read(self, index: int, read: Callable[[int], _T]) -> tuple[_T, int]:
+    """`read` of this index, or of the first readable image after it, and the index used."""
     n, failure = len(self.source), None
     for k in range(min(n, _FAILURES)):
       candidate = (index + k) % n
       if candidate in self._unreadable and k < min(n, _FAILURES) - 1:
         continue
       try:
-        return self.source[candidate], candidate
+        return read(candidate), candidate
       except UnreadableImage as error:
         failure = error
         token = object()  # setdefault is atomic: of several threads one gets its own back
@@ -285,54 +290,6 @@ class Samples:
       f'{min(n, _FAILURES)} images in a row cannot be read, from {self.source.path(index)} on; the '
       f'last: {failure}. Check the files and the access to them'
     )
-
-
-def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> np.ndarray:
-  """A size x size picture out of a larger or smaller one.
-
-  Args:
-    image: uint8[H, W, 3].
-    size: side of the result.
-    kind: 'center': the centre square, resized. 'random': a window of size x size of the image as it
-      is; an image with a shorter side is enlarged until it fits, and of one longer than 8 to 1 only
-      a random piece of 8 to 1. 'random_resized': a square window whose side is uniform between size
-      (or the short side, if that is less) and the short side, resized. 'resize': the whole image,
-      stretched to a square.
-    rng: not used by 'center' and 'resize'.
-
-  Returns:
-    uint8[size, size, 3]. Reducing is by area, enlarging bicubic.
-  """
-  height, width = image.shape[:2]
-  short = min(height, width)
-  if kind in ('center', 'resize'):
-    return resize(arrays.middle_square(image) if kind == 'center' else image, size, size)
-  if kind == 'random' and short < size:
-    image = _piece(image, _LONGEST * short, rng)
-    height, width = image.shape[:2]
-    scale = size / short
-    height, width = max(size, round(height * scale)), max(size, round(width * scale))
-    image = resize(image, height, width)
-  side = size if kind == 'random' else int(rng.integers(min(size, short), short, endpoint=True))
-  top = int(rng.integers(0, height - side, endpoint=True))
-  left = int(rng.integers(0, width - side, endpoint=True))
-  return resize(image[top : top + side, left : left + side], size, size)
-
-
-def _piece(image: np.ndarray, longest: int, rng: np.random.Generator) -> np.ndarray:
-  """At most `longest` pixels of the long side, at a uniform place; no draw if it is no longer."""
-  if max(image.shape[:2]) <= longest:
-    return image
-  start = int(rng.integers(0, max(image.shape[:2]) - longest, endpoint=True))
-  place = slice(start, start + longest)
-  return image[place] if image.shape[0] > image.shape[1] else image[:, place]
-
-
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """uint8[H, W, 3] to another size: by area where that reduces it, else bicubic."""
-  if image.shape[:2] == (height, width):
-    return image
-  return resizing.area(np.ascontiguousarray(image), height, width)
 
 
 class EvaluationSet:

@@ -46,6 +46,13 @@ class Source(Protocol):
     """The name of image i: its file, or its place in the set."""
     ...
 
+  def encoded(self, i: int) -> bytes | None:
+    """The content of the file that image i is all of; None: there is none.
+
+    Raises UnreadableImage.
+    """
+    ...
+
 
 def make(name: str, split: str = 'train', *, data_dir: str = '') -> Source:
   """The source of this name (the module's text lists the forms).
@@ -113,6 +120,10 @@ class FileSource:
   def path(self, i: int) -> str:
     """See Source."""
     return self.paths[i]
+
+  def encoded(self, i: int) -> bytes:
+    """See Source."""
+    return decode.read_bytes(self.paths[i])
 
 
 def _existing_list(path: str) -> tuple[str, ...]:
@@ -231,6 +242,9 @@ class SampleSource:
     region, top, left, side = self.windows[i]
     return f'sample/{region.file}[{top}:{top + side},{left}:{left + side}]'
 
+  def encoded(self, i: int) -> None:
+    """See Source: images are parts of photographs, and these are decoded once."""
+
 
 def _windows(height: int, width: int) -> list[tuple[int, int, int]]:
   """(top, left, side) of the windows of all scales that tile a region with half overlap."""
@@ -296,11 +310,15 @@ class TfdsSource:
     return len(self._source)
 
   def __getitem__(self, i: int) -> np.ndarray:
-    return decode.decode(bytes(self._source[int(i)][self._key]), self.path(i))
+    return decode.decode(self.encoded(i), self.path(i))
 
   def path(self, i: int) -> str:
     """See Source."""
     return f'tfds:{self.name}/{self.split}#{int(i)}'
+
+  def encoded(self, i: int) -> bytes:
+    """See Source."""
+    return bytes(self._source[int(i)][self._key])
 
 
 def tfds_builder(name: str, data_dir: str = '', **kwargs: Any) -> Any:

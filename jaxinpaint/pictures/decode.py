@@ -8,8 +8,10 @@
   profiles      are ignored.
   size          up to a limit in megapixels, `megapixel_limit`; Pillow's own limits do not hold.
 
-OpenCV decodes plain JPEG, the usual kind in data sets, and 16-bit colour. Pillow decodes everything
-else and every damaged file. Where both can, they give the same pixels.
+simplejpeg decodes plain JPEG, the usual kind in data sets; OpenCV does what simplejpeg refuses, all
+JPEG where simplejpeg is not installed, and 16-bit colour. Both have libjpeg-turbo inside and give
+the same bits. Pillow decodes everything else and every truncated file, with the same pixels where
+OpenCV can do it too.
 """
 
 import contextlib
@@ -26,10 +28,24 @@ from PIL import Image, PngImagePlugin
 
 from jaxinpaint.pictures import metadata
 
+try:
+  import simplejpeg
+except ImportError:  # pip builds it where it has no wheel, which may fail: OpenCV is enough
+  simplejpeg = None
+
 # The pipeline has its own threads and processes; OpenCV's threads would compete with them.
 cv2.setNumThreads(0)
 
 EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.png', '.webp', '.bmp', '.tif', '.tiff')
+
+# libjpeg computes a JPEG at 1 / r of its sides for these r, from some frequencies of each block.
+_REDUCED = {
+  1: cv2.IMREAD_COLOR,
+  2: cv2.IMREAD_REDUCED_COLOR_2,
+  4: cv2.IMREAD_REDUCED_COLOR_4,
+  8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+REDUCTIONS = tuple(_REDUCED)
 
 # The environment holds the limit, so that worker processes have it too.
 LIMIT_VARIABLE = 'JAXINPAINT_MAX_MEGAPIXELS'
@@ -150,17 +166,61 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 def decode(data: bytes, path: str | os.PathLike = '(bytes)') -> np.ndarray:
   """`read_image` from the file's content; `path` is for the error message only."""
-  jpeg = _plain_jpeg(data)
+  jpeg = plain_jpeg(data, path)
   if jpeg:
-    (height, width), orientation = jpeg
-    _check_size(path, height, width)
-    image = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = jpeg.samples()
     if image is not None:
-      return np.ascontiguousarray(turn(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation))
+      return np.ascontiguousarray(turn(image, jpeg.orientation))
   content = stored(data, path)
   if content.mode == 'RGB':
     return np.ascontiguousarray(turn(content.samples, content.orientation))
   return to_rgb(content.eight_bits())
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainJpeg:
+  """A JPEG of `plain_jpeg`, not decoded yet.
+
+  Attributes:
+    data: the file's content.
+    size: (height, width) as stored.
+    orientation: EXIF's, 1 to 8, which is still to be applied.
+  """
+
+  data: bytes = dataclasses.field(repr=False)
+  size: tuple[int, int]
+  orientation: int
+
+  def samples(self, reduction: int = 1) -> np.ndarray | None:
+    """uint8[ceil(H / reduction), ceil(W / reduction), 3] RGB, not turned; None: it is damaged.
+
+    Args:
+      reduction: of REDUCTIONS. Sample [i, j] is of the picture's square of `reduction` pixels that
+        begins at (i, j) * reduction: nearly the mean over it.
+    """
+    # simplejpeg is no faster at a reduced scale, and of a few pixels it takes another one.
+    if simplejpeg is not None and reduction == 1:
+      # It refuses what libjpeg warns of, and rare samplings; OpenCV decodes some of these.
+      with contextlib.suppress(ValueError, MemoryError):
+        return simplejpeg.decode_jpeg(self.data, 'RGB')
+    image = _opencv(self.data, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def plain_jpeg(data: bytes, path: str | os.PathLike = '(bytes)') -> PlainJpeg | None:
+  """The JPEG in a file's content, if OpenCV decodes it as Pillow does; else None.
+
+  That is a whole JPEG of one or three 8-bit components. OpenCV silently fills the missing part of a
+  truncated file with grey, so a file without its end marker is left to Pillow.
+
+  Raises:
+    UnreadableImage: it is larger than `megapixel_limit`.
+  """
+  found = _jpeg_size_and_orientation(data)
+  if found is None:
+    return None
+  _check_size(path, *found[0])
+  return PlainJpeg(data, *found)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -357,12 +417,8 @@ def _why(error: Exception) -> str:
   return f'not a readable image ({error}); restore it, or save it anew'
 
 
-def _plain_jpeg(data: bytes) -> tuple[tuple[int, int], int] | None:
-  """(height and width as stored, orientation) of a JPEG that OpenCV decodes as Pillow does.
-
-  That is a whole JPEG of one or three 8-bit components. OpenCV silently fills the missing part of a
-  truncated file with grey, so a file without its end marker is left to Pillow.
-  """
+def _jpeg_size_and_orientation(data: bytes) -> tuple[tuple[int, int], int] | None:
+  """Of `plain_jpeg`: (height and width as stored, orientation)."""
   if data[:2] != b'\xff\xd8' or data[-64:].rstrip(b'\0')[-2:] != b'\xff\xd9':
     return None
   at, exif = 2, b''

@@ -32,6 +32,7 @@ def base(system: str) -> ConfigDict:
         data_dir='',  # of tfds; '': its default
         size=256,
         crop='random',  # 'center', 'random', 'random_resized', 'resize'
+        reduced_decode=False,  # of large JPEGs: faster, and a little different (docs/data.md)
         flip=True,
         colors='keep',  # 'permute': permute red, green, blue; 'jitter': change all colours a little
         batch_size=4,  # over all devices and processes

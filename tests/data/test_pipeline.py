@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxinpaint.data import colors, pipeline
+from jaxinpaint.data import colors, crops, pipeline
 
 
 def config(**changes):
@@ -180,24 +180,24 @@ def test_crops():
   image = np.dstack([y, x, np.full_like(x, 7)])
   tops, lefts = set(), set()
   for _ in range(300):
-    got = pipeline.crop(image, 32, 'random', rng)
+    got = crops.crop(image, 32, 'random', rng)
     top, left = got[0, 0, :2]
     assert np.array_equal(got, image[top : top + 32, left : left + 32])
     tops.add(int(top))
     lefts.add(int(left))
   assert tops == set(range(29)) and min(lefts) == 0 and max(lefts) == 68
-  center = pipeline.crop(image, 60, 'center', rng)
+  center = crops.crop(image, 60, 'center', rng)
   assert np.array_equal(center, image[:, 20:80])
-  half = pipeline.crop(image, 30, 'center', rng).astype(int)
+  half = crops.crop(image, 30, 'center', rng).astype(int)
   assert np.abs(half[:, :, 1] - (np.arange(30) * 2 + 20)).max() <= 1
   fine = np.zeros((64, 64, 3), np.uint8)  # reduced without aliasing
   fine[::4] = 200
-  assert np.abs(pipeline.crop(fine, 16, 'center', rng).astype(int) - 50).max() <= 1
-  whole = pipeline.crop(image, 50, 'resize', rng).astype(int)
+  assert np.abs(crops.crop(fine, 16, 'center', rng).astype(int) - 50).max() <= 1
+  whole = crops.crop(image, 50, 'resize', rng).astype(int)
   assert np.abs(whole[0, :, 1] - np.arange(50) * 2).max() <= 1
   sides = []
   for _ in range(200):
-    got = pipeline.crop(image, 32, 'random_resized', rng).astype(int)
+    got = crops.crop(image, 32, 'random_resized', rng).astype(int)
     assert got.shape == (32, 32, 3)
     extent = [got[-1, 0, 0] - got[0, 0, 0], got[0, -1, 1] - got[0, 0, 1]]
     assert abs(extent[0] - extent[1]) <= 2  # a square window
@@ -208,28 +208,28 @@ def test_crops():
 @pytest.mark.parametrize('turned', [False, True])
 def test_a_thin_image_is_cut_before_it_is_enlarged(turned, monkeypatch):
   made = []
-  resize = pipeline.resize
+  resize = crops.resize
 
   def recorded(image, height, width):
     made.append(height * width)
     return resize(image, height, width)
 
-  monkeypatch.setattr(pipeline, 'resize', recorded)
+  monkeypatch.setattr(crops, 'resize', recorded)
   image = np.zeros((2, 4000, 3), np.uint8) + (np.arange(4000) // 16)[None, :, None].astype(np.uint8)
   image = image.swapaxes(0, 1) if turned else image
   rng = np.random.default_rng(0)
-  seen = [pipeline.crop(image, 32, 'random', rng) for _ in range(20)]
+  seen = [crops.crop(image, 32, 'random', rng) for _ in range(20)]
   assert max(made) <= 8 * 32 * 32
   # Every part of the picture has its chance.
   values = [int(x[0, 0, 0]) for x in seen]
   assert min(values) < 60 and max(values) > 190 and {x.shape for x in seen} == {(32, 32, 3)}
 
 
-@pytest.mark.parametrize('kind', pipeline.CROPS)
+@pytest.mark.parametrize('kind', crops.KINDS)
 @pytest.mark.parametrize('shape', [(9, 20), (20, 9), (5, 5), (1, 64), (32, 32), (33, 300)])
 def test_any_image_fits_any_crop(kind, shape):
   image = np.full((*shape, 3), 77, np.uint8)
-  got = pipeline.crop(image, 32, kind, np.random.default_rng(0))
+  got = crops.crop(image, 32, kind, np.random.default_rng(0))
   assert got.shape == (32, 32, 3) and (got == 77).all()
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxinpaint import arrays
-from jaxinpaint.data import pipeline, resizing
+from jaxinpaint.data import crops, pipeline, resizing
 
 
 def reduced(image, size, kernel, radius, antialias=True):
@@ -113,7 +113,7 @@ def test_an_evaluation_set_takes_the_kernel(image):
       return 'one'
 
   default, _ = pipeline.evaluation_set(One(), size=40)[0]
-  np.testing.assert_array_equal(default, pipeline.resize(image, 40, 40))
+  np.testing.assert_array_equal(default, crops.resize(image, 40, 40))
   seen = set()
   for kernel in resizing.KERNELS:
     got, _ = pipeline.evaluation_set(One(), size=40, resize=kernel)[0]

@@ -1,3 +1,4 @@
+import io
 import pickle
 import struct
 import zlib
@@ -46,7 +47,7 @@ def test_formats(tmp_path, photo, extension):
 def test_plain_jpegs_are_the_same_by_either_decoder(tmp_path, photo, mode, subsampling):
   path = tmp_path / 'x.jpg'
   Image.fromarray(photo).convert(mode).save(path, quality=80, subsampling=subsampling)
-  assert decode._plain_jpeg(path.read_bytes())
+  assert decode.plain_jpeg(path.read_bytes())
   near(decode.read_image(path), np.asarray(Image.open(path).convert('RGB')), 2)
 
 
@@ -132,7 +133,7 @@ def test_exif_orientation(tmp_path, photo, extension, orientation):
 def test_truncated_files_are_unreadable(tmp_path, photo, extension, kept):
   data = save(tmp_path / f'x.{extension}', photo).read_bytes()
   # Whether OpenCV refuses a cut JPEG depends on its version: it must not be asked.
-  assert not decode._plain_jpeg(data[: int(len(data) * kept)])
+  assert not decode.plain_jpeg(data[: int(len(data) * kept)])
   path = tmp_path / f'cut.{extension}'
   path.write_bytes(data[: int(len(data) * kept)])
   with pytest.raises(decode.UnreadableImage, match='cut') as error:
@@ -161,6 +162,113 @@ def test_jpeg_with_junk_before_its_end(tmp_path, photo):
   near(decode.read_image(tmp_path / 'zeros.jpg'), decode.read_image(tmp_path / 'x.jpg'), 0)
   (tmp_path / 'tail.jpg').write_bytes(data + b'appended by a camera')
   near(decode.read_image(tmp_path / 'tail.jpg'), decode.read_image(tmp_path / 'x.jpg'), 2)
+
+
+def jpeg(image, **kwargs):
+  out = io.BytesIO()
+  (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, 'JPEG', **kwargs)
+  return out.getvalue()
+
+
+def kinds_of_jpeg(photo):
+  """{name: bytes} of files that a decoder may take in another way than the next."""
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  odd, plain = photo[:61, :83], jpeg(photo, quality=80)
+  files = {f'{q} {s}': jpeg(odd, quality=q, subsampling=s) for q in (20, 90) for s in range(3)}
+  for sampling in ('111111', '211111', '221111', '121111', '411111'):
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, int(sampling, 16)]
+    options += [cv2.IMWRITE_JPEG_RST_INTERVAL, 3]
+    files[f'sampling {sampling}'] = cv2.imencode('.jpg', odd, options)[1].tobytes()
+  png = io.BytesIO()
+  Image.fromarray(photo).save(png, 'PNG')
+  start = plain.index(b'\xff\xc0')
+  return files | {
+    'grey': jpeg(odd[..., 0]),
+    'progressive': jpeg(odd, progressive=True),
+    'turned': jpeg(odd, exif=exif),
+    'rgb inside': jpeg(odd, keep_rgb=True),
+    'cmyk': jpeg(Image.fromarray(odd).convert('CMYK')),
+    'png': png.getvalue(),
+    '12 bits': plain[: start + 4] + b'\x0c' + plain[start + 5 :],
+    'truncated': plain[: len(plain) // 2],
+    'truncated, with an end': plain[: len(plain) // 2] + b'\xff\xd9',
+    'junk before the end': plain[:-2] + b'abcd' + plain[-2:],
+    'damaged': plain[: len(plain) // 2] + b'\xff\xd0\x12' + plain[len(plain) // 2 + 3 :],
+    'no pixels': plain[: start + 30] + b'\xff\xd9',
+  }
+
+
+def outcome(data):
+  """(pixels, or None; the sentence if there are none) of a file."""
+  try:
+    return decode.decode(data, 'x.jpg'), ''
+  except decode.UnreadableImage as error:
+    return None, str(error)
+
+
+def test_simplejpeg_and_opencv_give_the_same_bits_and_sentences(photo, monkeypatch):
+  pytest.importorskip('simplejpeg')
+  files = kinds_of_jpeg(photo)
+  assert decode.simplejpeg is not None
+  ours = {name: outcome(data) for name, data in files.items()}
+  monkeypatch.setattr(decode, 'simplejpeg', None)
+  for name, data in files.items():
+    pixels, sentence = outcome(data)
+    np.testing.assert_array_equal(ours[name][0], pixels, err_msg=name)
+    assert ours[name][1] == sentence
+  unreadable = {name for name, (pixels, _) in ours.items() if pixels is None}
+  assert unreadable == {'12 bits', 'truncated', 'no pixels'}
+  assert ours['turned'][0].shape == (83, 61, 3)
+
+
+class OtherDecoder:
+  """In the place of simplejpeg."""
+
+  def __init__(self, answer):
+    self.answer = answer
+
+  def decode_jpeg(self, data, colorspace):
+    assert colorspace == 'RGB'
+    if isinstance(self.answer, Exception):
+      raise self.answer
+    return self.answer
+
+
+def test_simplejpeg_decodes_plain_jpegs_alone(photo, monkeypatch):
+  files = kinds_of_jpeg(photo)
+  answer = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+  monkeypatch.setattr(decode, 'simplejpeg', OtherDecoder(answer))
+  np.testing.assert_array_equal(decode.decode(files['90 2']), answer)
+  np.testing.assert_array_equal(decode.decode(files['turned']), np.rot90(answer, -1))
+  for name in ('cmyk', 'png'):
+    assert decode.decode(files[name]).shape != answer.shape
+  # A reduced scale is OpenCV's.
+  assert decode.plain_jpeg(files['90 2']).samples(2).shape == (31, 42, 3)
+
+
+@pytest.mark.parametrize('answer', [None, ValueError('a warning of libjpeg'), MemoryError()])
+def test_opencv_decodes_what_simplejpeg_does_not(photo, answer, monkeypatch):
+  other = OtherDecoder(answer) if answer else None
+  monkeypatch.setattr(decode, 'simplejpeg', other)
+  data = jpeg(photo, quality=90)
+  want = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+  np.testing.assert_array_equal(decode.decode(data), want)
+
+
+@pytest.mark.parametrize('reduction', [2, 4, 8])
+@pytest.mark.parametrize('subsampling', [0, 2])
+def test_a_reduced_scale_is_nearly_the_mean_of_the_pixels(photographs, reduction, subsampling):
+  for photo in photographs:
+    data = jpeg(photo, quality=90, subsampling=subsampling)
+    got = decode.plain_jpeg(data).samples(reduction).astype(int)
+    height, width = (n // reduction for n in photo.shape[:2])
+    want = decode.decode(data).reshape(height, reduction, width, reduction, 3).mean((1, 3))
+    # Measured on these: 0.45 to 1.40 levels, 40.3 to 52.9 dB; half a reduced pixel aside to 27.1.
+    assert np.abs(got - want).mean() < 1.5
+    assert 10 * np.log10(255**2 / ((got - want) ** 2).mean()) > 38
+  odd = decode.plain_jpeg(jpeg(photographs[0][:61, :83])).samples(reduction)
+  assert odd.shape == (-(-61 // reduction), -(-83 // reduction), 3)
 
 
 def test_opencv_does_not_thread():
