@@ -159,6 +159,7 @@ def test_the_configs_of_every_experiment_are_brought_to_today(version):
     if not config.init_from:
       config_lib.validate(config)
     assert systems.make_recipe(config).phases, name
+    assert not config.data.reduced_decode  # its batches stay the same to the bit
 
 
 def test_a_new_loss_field_changes_nothing_for_stored_runs(monkeypatch, tmp_path):
