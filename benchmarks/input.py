@@ -1,7 +1,7 @@
 """The input pipeline alone, in images per second and core: decoding, cropping, masks, all of it.
 
-  python -m benchmarks.input [--size 256,512,3000:256] [--masks irregular,strokes] [--seconds 2]
-      [--json OUT]
+  python -m benchmarks.input [--size 256,512,1024:256,3000:256] [--masks irregular,strokes]
+      [--seconds 2] [--json OUT]
 
 The pictures are scikit-image's sample photographs as JPEG (quality 90, 4:2:0) with a shorter side
 of `size` pixels, in memory for the decoders and as a folder of files for the whole pipeline, which
@@ -33,7 +33,9 @@ from jaxinpaint.masks import spec as masks
 from jaxinpaint.pictures import decode
 
 SIZE = flags.DEFINE_list(
-  'size', ['256', '512', '3000:256'], 'Shorter sides of the pictures, or SIDE:SIDE of the crops.'
+  'size',
+  ['256', '512', '1024:256', '3000:256'],
+  'Shorter sides of the pictures, or SIDE:SIDE of the crops.',
 )
 MASKS = flags.DEFINE_list('masks', ['irregular', 'strokes', 'lama', 'center:0.25'], 'Mask specs.')
 SECONDS = flags.DEFINE_float('seconds', 2.0, 'For each figure.')
