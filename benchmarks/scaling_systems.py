@@ -1,0 +1,505 @@
+"""Every system over many chips: compute, exchange and images from the hosts, by plain arithmetic.
+
+  python -m benchmarks.scaling_systems            docs/scaling.json -> the table in docs/scaling.md
+  python -m benchmarks.scaling_systems --plot     also docs/scaling.svg (pip install -e '.[bench]')
+  python -m benchmarks.scaling_systems --measure [--systems misf,lfr]       counts the work first
+  python -m benchmarks.scaling_systems --input FILE    takes rates of benchmarks.input --json FILE
+
+`mean_step` is the arithmetic: the mean step of a system's schedule for a `Setting`. Nothing is run:
+the share of its peak that a chip reaches is an assumption. docs/scaling.json holds what is counted:
+FLOPs of each kind of step in traces of the full networks, the parameters that it trains, and how
+often their gradient travels, since a discriminator's has two or more parts, which are summed over
+devices before they are added. The page's table of programs of the TPU's compiler says all of it for
+nine systems; of the others networks are traced, and small ones compiled for eight CPU devices.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import itertools
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from jaxinpaint import systems as systems_lib
+from jaxinpaint.cost import costs
+from jaxinpaint.layers import operations
+from jaxinpaint.recipe import Plan
+from jaxinpaint.runtime import chips as chips_lib
+from jaxinpaint.training import collectives, preparation, sharding
+from jaxinpaint.training import config as config_lib
+from jaxinpaint.training.program import Program
+
+DOCS = pathlib.Path(__file__).parent.parent / 'docs'
+_BEGIN = '<!-- systems over chips: made by python -m benchmarks.scaling_systems -->\n'
+_END = '<!-- end of systems over chips -->\n'
+_ITEM = {'float32': 4, 'bfloat16': 2}
+_OPTIMIZER_BYTES = 28  # of a parameter: it, two moments and its gradient are read, three written
+_CHIPS_OF_A_HOST = 4
+_CHIPS = (8, 64, 256)
+_GOAL = 0.8
+_DEVICES = 8  # of the compiled programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """One kind of step.
+
+  Attributes:
+    phase: its name.
+    updates: their names.
+    part: of the schedule's steps that are of this kind.
+    flops: useful ones, of all updates, for each image.
+    trained: {network: parameters}.
+    repeats: {network: how often its optimizer steps}.
+    summands: {network: how often its gradient is summed over the devices, each time}.
+  """
+
+  phase: str
+  updates: tuple[str, ...]
+  part: float
+  flops: float
+  trained: Mapping[str, int]
+  repeats: Mapping[str, int]
+  summands: Mapping[str, int]
+
+  @property
+  def parameters(self) -> int:
+    """That optimizers change."""
+    return sum(n * self.repeats[name] for name, n in self.trained.items())
+
+  @property
+  def numbers(self) -> int:
+    """That a device hands to the all-reduce."""
+    return sum(n * self.repeats[name] * self.summands[name] for name, n in self.trained.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """A system's schedule.
+
+  Attributes:
+    name: of the system.
+    config: whose numbers these are.
+    side: of the images.
+    batch: the config's.
+    steps: kinds of steps; their parts sum up to 1.
+  """
+
+  name: str
+  config: str
+  side: int
+  batch: int
+  steps: tuple[Step, ...]
+
+  def mean(self, what: str) -> float:
+    """Of an attribute of the steps, over the schedule."""
+    return sum(step.part * getattr(step, what) for step in self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """Where a system is trained.
+
+  Attributes:
+    chip: of the table.
+    chips: how many.
+    per_chip: images on each chip; with `spatial` on each group of chips.
+    dtype: of the computation.
+    share: of the peak that a chip reaches.
+    fsdp: chips that share one copy of the state.
+    spatial: chips that share an image.
+  """
+
+  chip: chips_lib.Chip
+  chips: int = 64
+  per_chip: int = 1
+  dtype: str = 'bfloat16'
+  share: float = 0.4
+  fsdp: int = 1
+  spatial: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+  """The mean step of a schedule.
+
+  Attributes:
+    compute: seconds of the networks, forward and backward.
+    optimizer: seconds in which parameters, moments and gradients pass through the memory.
+    exchange: seconds of the all-reduce.
+    images: of all chips.
+  """
+
+  compute: float
+  optimizer: float
+  exchange: float
+  images: int
+
+  @property
+  def seconds(self) -> float:
+    """Nothing overlapped."""
+    return self.compute + self.optimizer + self.exchange
+
+  @property
+  def efficiency(self) -> float:
+    """The part of the step that is not exchange."""
+    return 1 - self.exchange / self.seconds
+
+  @property
+  def rate(self) -> float:
+    """Images a second."""
+    return self.images / self.seconds
+
+
+def mean_step(system: System, setting: Setting) -> Times:
+  """The mean step of the schedule; a step has one exchange after the last gradient.
+
+  The exchange of image rows at the borders of `spatial` is left out.
+
+  Args:
+    system: what is trained.
+    setting: on what.
+  """
+  chip = setting.chip
+  peak = setting.share * chip.flops(setting.dtype)
+  images = setting.chips // setting.spatial * setting.per_chip
+  return Times(
+    compute=setting.per_chip * system.mean('flops') / setting.spatial / peak,
+    optimizer=_OPTIMIZER_BYTES * system.mean('parameters') / setting.fsdp / chip.bandwidth,
+    exchange=exchange_bytes(system, setting) / chip.interconnect,
+    images=images,
+  )
+
+
+def exchange_bytes(system: System, setting: Setting) -> float:
+  """That leave a chip in the mean step.
+
+  By rings, 2 (n - 1) / n of the gradients. With `fsdp` they are reduced and scattered in the group,
+  the parts are summed over the groups, and the float32 parameters are gathered once in the group.
+
+  Args:
+    system: what is trained.
+    setting: on what.
+  """
+  gradients = _ITEM[setting.dtype] * system.mean('numbers')
+  shared, groups = setting.fsdp, setting.chips // setting.fsdp
+  if shared == 1:
+    return _ring(groups, 2 * gradients)
+  parameters = 4 * system.mean('parameters')
+  return _ring(shared, gradients + parameters) + _ring(groups, 2 * gradients / shared)
+
+
+def _ring(n: int, size: float) -> float:
+  """Bytes that leave each of n devices when `size` bytes travel once around."""
+  return (n - 1) / n * size
+
+
+def least_images(system: System, setting: Setting, efficiency: float = _GOAL) -> int:
+  """The fewest images on each chip with which a step has this efficiency.
+
+  Args:
+    system: what is trained.
+    setting: on what; its `per_chip` is not read.
+    efficiency: in [0, 1).
+  """
+  one = mean_step(system, dataclasses.replace(setting, per_chip=1))
+  hidden = one.exchange * efficiency / (1 - efficiency)  # that compute and optimizer must take
+  return max(1, math.ceil((hidden - one.optimizer) / one.compute - 1e-9))
+
+
+def host_rate(times: Times, chips: int) -> float:
+  """Images a second that each host must deliver.
+
+  Args:
+    times: of the step.
+    chips: all.
+  """
+  return times.rate / max(1, chips // _CHIPS_OF_A_HOST)
+
+
+def load(stored: Mapping[str, Any]) -> tuple[System, ...]:
+  """The systems of docs/scaling.json."""
+  read = lambda step: Step(**step | {'updates': tuple(step['updates'])})
+  return tuple(
+    System(name, **fields | {'steps': tuple(map(read, fields['steps']))})
+    for name, fields in stored['systems'].items()
+  )
+
+
+def core_rate(stored: Mapping[str, Any], side: int) -> float:
+  """Images a second of this side that one core delivers: of the nearest measured side above."""
+  rates = {int(size): rate for size, rate in stored['images_per_core'].items()}
+  return rates[min((s for s in rates if s >= side), default=max(rates))]
+
+
+def settings(base: Setting) -> dict[str, Setting]:
+  """{what is changed: the setting with this change} of what may move the limit."""
+  change = lambda **fields: dataclasses.replace(base, **fields)
+  return {
+    '4 images': change(per_chip=4),
+    'float32': change(dtype='float32'),
+    'fsdp 8': change(fsdp=8),
+    'spatial 4': change(spatial=4),
+  }
+
+
+def table(stored: Mapping[str, Any], chip: chips_lib.Chip) -> str:
+  """The rows, in Markdown, those that need most images for the goal first.
+
+  Args:
+    stored: docs/scaling.json.
+    chip: of the table.
+  """
+  base = Setting(chip)
+  columns = ['config', 'px', 'batch', 'GFLOP', 'exchange', 'optimizer']
+  columns += [f'step on {n}' for n in _CHIPS] + ['efficiency', *settings(base)]
+  columns += [f'images for {_GOAL:.0%}', 'chips', 'img/s of a host', 'cores']
+  lines = [f'| {" | ".join(columns)} |', f'|{"---|" * len(columns)}']
+  for system in sorted(load(stored), key=lambda s: (-least_images(s, base), s.name)):
+    lines.append(f'| {" | ".join(_cells(system, base, core_rate(stored, system.side)))} |')
+  return ''.join(f'{line}\n' for line in lines)
+
+
+def _cells(system: System, base: Setting, of_a_core: float) -> list[str]:
+  at = {n: mean_step(system, dataclasses.replace(base, chips=n)) for n in _CHIPS}
+  exchanged = _ITEM[base.dtype] * system.mean('numbers')
+  least, fed = least_images(system, base), host_rate(at[base.chips], base.chips)
+  faster = lambda setting: f'{mean_step(system, setting).rate / at[base.chips].rate:.2f}'
+  return [
+    f'`{system.config}`',
+    str(system.side),
+    str(system.batch),
+    f'{system.mean("flops") / 1e9:,.0f}',
+    f'{exchanged / 1e6:,.0f} MB',
+    f'{1e3 * at[base.chips].optimizer:.1f} ms',
+    *(f'{1e3 * times.seconds:.1f} ms' for times in at.values()),
+    f'{at[base.chips].efficiency:.0%}',
+    *map(faster, settings(base).values()),
+    str(least),
+    str(max(1, system.batch // least)),  # a single chip exchanges nothing
+    f'{fed:,.0f}',
+    f'{fed / of_a_core:.1f}',
+  ]
+
+
+def page(text: str, stored: Mapping[str, Any]) -> str:
+  """docs/scaling.md `text` with today's table in its place.
+
+  Raises:
+    ValueError: the marks around the table are gone.
+  """
+  if _BEGIN not in text or _END not in text:
+    raise ValueError(f'docs/scaling.md needs the lines {_BEGIN.strip()!r} and {_END.strip()!r}')
+  made = _BEGIN + '\n' + table(stored, chips_lib.CHIPS['TPU v5e']) + '\n' + _END
+  return re.sub(f'{re.escape(_BEGIN)}.*{re.escape(_END)}', lambda _: made, text, flags=re.S)
+
+
+def plot(stored: Mapping[str, Any], chip: chips_lib.Chip, path: pathlib.Path) -> None:
+  """Efficiency by images on a chip, and the cores that feed a host, as SVG.
+
+  Args:
+    stored: docs/scaling.json.
+    chip: of the table.
+    path: of the file.
+  """
+  import matplotlib
+
+  matplotlib.use('svg')
+  matplotlib.rcParams.update({'svg.hashsalt': 'scaling', 'svg.fonttype': 'none', 'font.size': 9})
+  from matplotlib import pyplot
+
+  base = Setting(chip)
+  found = sorted(load(stored), key=lambda s: mean_step(s, base).efficiency)
+  names = [s.name for s in found]
+  figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 6), sharey=True, layout='constrained')
+  for images, shade in zip((1, 2, 4, 8, 16), (0.0, 0.25, 0.45, 0.65, 0.8), strict=True):
+    each = [mean_step(s, dataclasses.replace(base, per_chip=images)).efficiency for s in found]
+    left.plot(each, names, 'o', color=str(shade), label=f'{images} on a chip')
+  left.axvline(_GOAL, color='red', linewidth=0.8)
+  left.set_xlabel(f'part of a step that is not exchange, {base.chips} x {chip.name}')
+  left.legend(loc='upper left')
+  cores = [host_rate(mean_step(s, base), base.chips) / core_rate(stored, s.side) for s in found]
+  right.plot(cores, names, 'o', color='black')
+  right.set_xlim(left=0)
+  right.set_xlabel(f'cores that feed a host of {_CHIPS_OF_A_HOST} chips, 1 image on each')
+  for axis in (left, right):
+    axis.grid(alpha=0.3)
+  figure.savefig(path, metadata={'Date': None})
+
+
+def measure(system: str, page_text: str) -> dict[str, Any]:
+  """The fields of a system in docs/scaling.json.
+
+  Args:
+    system: its name.
+    page_text: docs/scaling.md, whose programs of the TPU's compiler spare tracing and compiling.
+  """
+  name, config = _config(system)
+  config.dtype = 'bfloat16'
+  full = Program.of(config, sharding.make_mesh(data=1, devices=jax.devices()[:1]))
+  total, table_rows = preparation.total_steps(config, full.recipe), compiled(page_text)
+  plans = costs.plans(full.recipe, total)
+  rows = {plan: table_rows.get((name, *_named(full, plan)), (0.0, 0.0)) for plan in plans}
+  counted = {plan: explained(numbers, _updates(full, plan)) for plan, (_, numbers) in rows.items()}
+  if None in counted.values():  # it is not in the table, or with other networks (LFR's stand-in)
+    narrow = _narrow_summands(system)
+    counted = {plan: narrow[_named(full, plan)] for plan in plans}
+    rows = {plan: (_flops(full, plan, config), 0.0) for plan in plans}
+  steps = []
+  for plan, times in plans.items():
+    updates, (flops, _) = _updates(full, plan), rows[plan]
+    step = dict(phase=_named(full, plan)[0], updates=plan.updates, part=times / total, flops=flops)
+    steps.append(
+      step
+      | dict(
+        trained={n: size for sizes, _ in updates for n, size in sizes.items()},
+        repeats={n: repeat for sizes, repeat in updates for n in sizes},
+        summands=counted[plan],
+      )
+    )
+  return dict(config=name, side=config.data.size, batch=config.data.batch_size, steps=steps)
+
+
+def compiled(page_text: str) -> dict[tuple[str, str, frozenset[str]], tuple[float, float]]:
+  """{(config, phase, updates): (useful FLOPs an image, numbers all-reduced)} of bfloat16 programs.
+
+  Args:
+    page_text: docs/scaling.md, with its table of programs for eight chips.
+  """
+  row = re.compile(
+    r'^\| `(\w+)` [^|]*batch (\d+) \| (\w+) \(([\w, ]+)\) \| ([\d,]+), '
+    r'.* all-reduce \(([\d.]+) MB\)',
+    re.MULTILINE,
+  )
+  return {
+    (config, phase, frozenset(updates.split(', '))): (
+      float(useful.replace(',', '')) * 1e9 * _DEVICES / int(batch),
+      float(size) * 1e6 / _ITEM['bfloat16'],
+    )
+    for config, batch, phase, updates, useful, size in row.findall(page_text)
+  }
+
+
+def _config(system: str) -> tuple[str, ConfigDict]:
+  """The experiment whose schedule stands for the system: of Places2, where there is one."""
+  for data in ('places2', 'celebahq', 'celeba'):
+    name = f'{data}_{system}'
+    if (DOCS.parent / 'configs' / f'{name}.py').exists():
+      return name, importlib.import_module(f'jaxinpaint.configs.{name}').get_config().unlock()
+  raise ValueError(f'no config trains {system} on Places2, CelebA-HQ or CelebA')
+
+
+def _named(program: Program, plan: Plan) -> tuple[str, frozenset[str]]:
+  return program.recipe.phases[plan.phase].name, frozenset(plan.updates)
+
+
+def _count(tree: Any) -> int:
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _flops(program: Program, plan: Plan, config: ConfigDict) -> float:
+  step = program.train_step.__wrapped__
+  arguments = program.state, program.constants, program.batch, program.rng
+  return operations.useful_flops(lambda *a: step(*a, plan), *arguments) / config.data.batch_size
+
+
+def _updates(program: Program, plan: Plan) -> list[tuple[dict[str, int], int]]:
+  """({network that it trains: its parameters}, repeats) of each update of the plan."""
+  updates = [u for u in program.recipe.phases[plan.phase].updates if u.name in plan.updates]
+  return [({n: _count(program.state.params[n]) for n in u.trains}, u.repeat) for u in updates]
+
+
+def _narrow_summands(system: str) -> dict[tuple[str, frozenset[str]], dict[str, int]]:
+  """{(phase, updates): summands} of the system's small networks, compiled for CPU devices."""
+  _, config = _config(system)
+  config = config_lib.quicktest(config)
+  config.data.batch_size = _DEVICES
+  program = Program.of(config, sharding.make_mesh(data=_DEVICES, devices=jax.devices()))
+  # The code is not run: the devices' exchange is decided before it is made.
+  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+  found = {}
+  for plan in costs.plans(program.recipe, preparation.total_steps(config, program.recipe)):
+    exchanged = collectives.collectives(program.lower(plan).compile(compiler_options=options))
+    numbers = sum(c.bytes for c in exchanged if c.kind == 'all-reduce') / _ITEM['float32']
+    updates = _updates(program, plan)
+    summands = explained(numbers, updates)
+    if summands is None:
+      raise ValueError(f'{system}: no whole numbers of {updates} explain {numbers:,.0f}')
+    found[_named(program, plan)] = summands
+  return found
+
+
+def explained(
+  numbers: float, updates: Sequence[tuple[Mapping[str, int], int]]
+) -> dict[str, int] | None:
+  """{network: how often its gradient is summed each time}, the same for all networks of an update.
+
+  Args:
+    numbers: that a program exchanges.
+    updates: ({network: parameters}, repeats) of each.
+
+  Returns:
+    None where no whole numbers explain `numbers`.
+  """
+  counts = whole_numbers(numbers, [repeat * sum(sizes.values()) for sizes, repeat in updates])
+  if counts is None:
+    return None
+  each = zip(updates, counts, strict=True)
+  return {network: count for (sizes, _), count in each for network in sizes}
+
+
+def whole_numbers(total: float, sizes: Sequence[int]) -> tuple[int, ...] | None:
+  """The smallest numbers, of 1 to 8, whose products with `sizes` sum up to `total`.
+
+  They may leave 3 % of it, statistics of batch norms and losses, and be half a per cent above it: a
+  table rounds, and a bias may have one summand less. None: there are none.
+
+  Args:
+    total: the sum.
+    sizes: of a few things.
+  """
+  left = lambda counts: 1 - sum(n * s for n, s in zip(counts, sizes, strict=True)) / total
+  choices = itertools.product(range(1, 9), repeat=len(sizes)) if total else ()
+  fitting = [counts for counts in choices if -0.005 <= left(counts) <= 0.03]
+  return min(fitting, key=lambda counts: (sum(counts), abs(left(counts))), default=None)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--measure', action='store_true')
+  parser.add_argument('--systems', default='', help='comma-separated; default: all')
+  parser.add_argument('--input', type=pathlib.Path, help='of benchmarks.input --json')
+  parser.add_argument('--plot', action='store_true')
+  given = parser.parse_args(argv)
+  file = DOCS / 'scaling.json'
+  stored = json.loads(file.read_text()) if file.exists() else {'images_per_core': {}, 'systems': {}}
+  if given.input:
+    stored['images_per_core'] = {
+      row['size']: round(row['per_second_and_core'])
+      for row in json.loads(given.input.read_text())
+      if row['what'].startswith('whole pipeline, random_resized, plain') and ':' not in row['size']
+    }
+  if given.measure:
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', _DEVICES)
+    for system in given.systems.split(',') if given.systems else systems_lib.list_systems():
+      stored['systems'][system] = measure(system, (DOCS / 'scaling.md').read_text())
+      print(system, json.dumps(stored['systems'][system]), flush=True)
+      stored['systems'] = dict(sorted(stored['systems'].items()))
+      file.write_text(json.dumps(stored, indent=2) + '\n')
+  file.write_text(json.dumps(stored, indent=2) + '\n')
+  if given.plot:
+    plot(stored, chips_lib.CHIPS['TPU v5e'], DOCS / 'scaling.svg')
+  text = (DOCS / 'scaling.md').read_text()
+  (DOCS / 'scaling.md').write_text(page(text, stored))
+
+
+if __name__ == '__main__':
+  main()
