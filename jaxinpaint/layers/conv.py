@@ -204,6 +204,8 @@ class Conv(nn.Module):
     dilation: distance between taps.
     pad_mode: 'zeros' or 'reflect'.
     use_bias: adds a bias.
+    taps: the output channels are stored as [features / taps, taps] and given as
+      [taps, features / taps], so that those of one tap lie side by side.
     kernel_init: of the kernel; the bias starts at zero.
     dtype: of the computation; parameters are float32.
   """
@@ -215,6 +217,7 @@ class Conv(nn.Module):
   dilation: int = 1
   pad_mode: PadMode = 'zeros'
   use_bias: bool = True
+  taps: int = 1
   kernel_init: Initializer = normal_init
   dtype: Any = jnp.float32
 
@@ -225,15 +228,22 @@ class Conv(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     y = conv2d(
       x.astype(self.dtype),
-      kernel.astype(self.dtype),
+      self._ordered(kernel.astype(self.dtype)),
       stride=self.stride,
       padding=self.padding,
       dilation=self.dilation,
       pad_mode=self.pad_mode,
     )
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      y += self._ordered(bias.astype(self.dtype))
     return y
+
+  def _ordered(self, parameter: jax.Array) -> jax.Array:
+    if self.taps == 1:
+      return parameter
+    grouped = parameter.reshape(*parameter.shape[:-1], -1, self.taps)
+    return jnp.swapaxes(grouped, -1, -2).reshape(parameter.shape)
 
 
 class ConvTranspose(nn.Module):

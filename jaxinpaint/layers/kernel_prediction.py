@@ -56,6 +56,8 @@ class KernelPrediction(nn.Module):
   Attributes:
     width: channels at full resolution; 2, 4 and 8 times as many at lower resolutions.
     image_kernels: channels of the image kernels, colours * taps.
+    taps: of an image kernel: its channels are stored as [image_kernels / taps, taps] and given as
+      [taps, image_kernels / taps] (`Conv`).
     feature_kernels: channels of the kernels for a feature map at a quarter of the resolution;
       0: none.
     kernel_init: of all kernels.
@@ -65,6 +67,7 @@ class KernelPrediction(nn.Module):
 
   width: int = 64
   image_kernels: int = 27
+  taps: int = 1
   feature_kernels: int = 0
   kernel_init: Any = normal_init
   last_init: Any = None
@@ -97,5 +100,5 @@ class KernelPrediction(nn.Module):
     dec3 = basic(1, 'dec3')(jnp.concatenate([enc1, upsample_bilinear(dec2)], -1))
     outputs['dec2'] = dec2
     init['kernel_init'] = self.last_init or self.kernel_init
-    outputs['image'] = Conv(self.image_kernels, 1, name='kernels', **init)(dec3)
+    outputs['image'] = Conv(self.image_kernels, 1, taps=self.taps, name='kernels', **init)(dec3)
     return outputs

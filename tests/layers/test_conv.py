@@ -71,10 +71,15 @@ CONVS = [
 ]
 
 
-@pytest.mark.parametrize('features', [4, 2])  # more and fewer than the input's
+# More and fewer channels than the input's 3; as few of them as such, and as if they were many.
+@pytest.mark.parametrize('features, wide', [(4, 24), (2, 24), (4, 3)])
 @pytest.mark.parametrize('shape', CONVS)
-def test_both_forms_of_convolution_agree_to_the_second_derivative(shape, features, monkeypatch):
+def test_both_forms_of_convolution_agree_to_the_second_derivative(
+  shape, features, wide, monkeypatch
+):
   monkeypatch.setattr(conv_cpu, 'BLOCK_BYTES', 500)  # several blocks in these small maps
+  monkeypatch.setattr(conv_cpu, 'PRODUCT_BYTES', 500)
+  monkeypatch.setattr(conv_cpu, 'WIDE', wide)
   k, stride, padding, dilation = shape
   x, w = draw(2, 12, 11, 3), np.float32(0.3) * draw(k, k, 3, features, seed=1)
 

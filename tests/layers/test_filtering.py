@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.layers.filtering import filter_by_taps, predicted_kernel_filter
+from jaxinpaint.layers.smooth_fill import space_to_depth
 
 
 @goldens.cases('jpgnet_kernelconv3', 'jpgnet_kernelconv5')
@@ -45,3 +46,29 @@ def test_patches_are_not_materialised_forward_or_backward():
 def test_kernels_of_another_shape_are_refused(shape, size):
   with pytest.raises(ValueError, match='kernels'):
     predicted_kernel_filter(jnp.zeros((1, 4, 4, 3)), jnp.zeros(shape), size)
+
+
+@pytest.mark.parametrize('stem, rates', [(1, (1, 2)), (2, (1,))])
+@pytest.mark.parametrize('form', ['plain', 'cpu'])
+def test_tap_by_tap_is_the_same_filter_to_the_second_derivative(form, stem, rates):
+  x, kernels, weights = (
+    jax.random.normal(jax.random.key(i), (2, 6, 8, n))
+    for i, n in enumerate((3, 27, 3 * len(rates)))
+  )
+
+  def by_taps(x, kernels):
+    taps = jnp.split(kernels.reshape(2, 6, 8, 3, 9).swapaxes(-1, -2).reshape(2, 6, 8, 27), 9, -1)
+    taps = jnp.concatenate([space_to_depth(tap, stem) for tap in taps], -1)
+    return filter_by_taps(x, taps, 3, rates, stem, form)
+
+  plain = lambda x, kernels: predicted_kernel_filter(x, kernels, 3, rates)
+
+  def found(function):
+    loss = lambda x, kernels: (jnp.tanh(function(x, kernels)) * weights).sum()
+    gradients = jax.grad(loss, (0, 1))
+    penalty = lambda *a: sum(jnp.square(g).sum() for g in gradients(*a))
+    run = jax.jit(lambda *a: (function(*a), gradients(*a), jax.grad(penalty, (0, 1))(*a)))
+    return jax.tree.leaves(run(x, kernels))
+
+  for got, want in zip(found(by_taps), found(plain), strict=True):
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())

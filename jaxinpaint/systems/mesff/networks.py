@@ -37,7 +37,7 @@ from jaxinpaint.layers.aot import RATES, AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init, resize_bilinear
 from jaxinpaint.layers.fills import FILLS
-from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.layers.filtering import filter_by_taps
 from jaxinpaint.layers.kernel_prediction import KernelPrediction
 from jaxinpaint.layers.norm import instance_norm
 from jaxinpaint.layers.resnet import ResnetBlock
@@ -264,12 +264,10 @@ class Generator(nn.Module):
     enc0 = normed(Conv(width, name='enc0', **wide, **init)(x))
     enc1 = normed(Conv(2 * width, 4, stride=2, padding=1, name='enc1', **init)(enc0))
     taps = self.kernel_size**2
-    settings = dict(last_init=last['kernel_init'], name='ifkpb', **init)
+    settings = dict(taps=taps, last_init=last['kernel_init'], name='ifkpb', **init)
     predicted = KernelPrediction(width, 3 * taps * stem**2, **settings)(x, enc1)
-    kernels = depth_to_space(predicted['image'].astype(jnp.float32), stem)
-    if fill is not None:
-      kernels += jnp.tile((jnp.arange(taps) == taps // 2).astype(jnp.float32), 3)
-    outputs = {'dec2': predicted['dec2'], 'kernels': kernels}
+    kernels = predicted['image'].astype(jnp.float32)
+    outputs = {'dec2': predicted['dec2'], 'kernels': self._pixel_kernels(kernels, fill)}
     if self.use_mesff:
       outputs['prior'] = MESFF(
         width,
@@ -297,7 +295,9 @@ class Generator(nn.Module):
     if fill is not None:
       raw += fill
     outputs['raw'] = raw
-    y = predicted_kernel_filter(raw, outputs['kernels'], self.kernel_size, self.filter_rates)
+    y = filter_by_taps(raw, kernels, self.kernel_size, self.filter_rates, stem)
+    if fill is not None:
+      y += jnp.tile(raw, len(self.filter_rates))
     if len(self.filter_rates) > 1:
       merge = Conv(3, 3, padding=1, kernel_init=self.kernel_init, name='merge_rates')
       y = merge(y)
@@ -308,6 +308,14 @@ class Generator(nn.Module):
         y = fill + without_grid(y - fill, mask, stem)
       outputs['out'] = clip_with_gradient((y * scale + mean + 1) / 2)
     return outputs
+
+  def _pixel_kernels(self, kernels: jax.Array, fill: jax.Array | None) -> jax.Array:
+    """[B,H,W,colour and tap] of the kernels that lie tap by tap, with the one that does nothing."""
+    taps = self.kernel_size**2
+    kernels = [depth_to_space(tap, self.stem) for tap in jnp.split(kernels, taps, -1)]
+    if fill is not None:
+      kernels[taps // 2] += 1
+    return jnp.stack(kernels, -1).reshape(*kernels[0].shape[:3], -1)
 
   def _blocks(self, init: dict) -> list:
     """Constructors of the bottleneck's blocks."""
