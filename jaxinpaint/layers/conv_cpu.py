@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+Share = float | jax.Array
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
 WIDE = (
@@ -223,6 +224,54 @@ def _reflect_pad_bwd(padding, _, g):
 
 
 reflect_pad.defvjp(lambda x, padding: (reflect_pad(x, padding), None), _reflect_pad_bwd)
+
+
+def interleaved(x: jax.Array, before: Share, after: Share, axis: int) -> jax.Array:
+  """Twice as many samples along `axis`: 2k lies by `before` before k, 2k + 1 by `after` behind it.
+
+  Args:
+    x: of rank 4.
+    before: share of sample k - 1; a number, or an array that broadcasts against `x`.
+    after: share of sample k + 1, likewise. Beyond the ends the last samples are repeated.
+    axis: of the samples.
+  """
+  even = before * _earlier(x, x, axis) + (1 - before) * x
+  odd = (1 - after) * x + after * _later(x, x, axis)
+  both = jnp.stack([even, odd], axis + 1)
+  return both.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def double(x: jax.Array, before: Share, after: Share, axis: int) -> jax.Array:
+  """`interleaved`; its gradient is a sum of shifted samples, without padding."""
+  return interleaved(x, before, after, axis)
+
+
+def _double_bwd(axis, saved, g):
+  before, after = saved
+  pairs = g.reshape(*g.shape[:axis], -1, 2, *g.shape[axis + 1 :])
+  even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
+  near, far = before * even, after * odd  # what samples k - 1 and k + 1 have given
+  given = _earlier(far, near, axis) + _later(near, far, axis)
+  return (even - near) + (odd - far) + given, None, None
+
+
+double.defvjp(
+  lambda x, before, after, axis: (interleaved(x, before, after, axis), (before, after)),
+  _double_bwd,
+)
+
+
+def _earlier(x: jax.Array, first: jax.Array, axis: int) -> jax.Array:
+  """Sample k - 1 of `x` at k; the first one is that of `first`."""
+  part = functools.partial(lax.slice_in_dim, axis=axis)
+  return jnp.concatenate([part(first, 0, 1), part(x, 0, x.shape[axis] - 1)], axis)
+
+
+def _later(x: jax.Array, last: jax.Array, axis: int) -> jax.Array:
+  """Sample k + 1 of `x` at k; the last one is that of `last`."""
+  part, n = functools.partial(lax.slice_in_dim, axis=axis), x.shape[axis]
+  return jnp.concatenate([part(x, 1, n), part(last, n - 1, n)], axis)
 
 
 def _block(b: int, height: int, row_bytes: int, limit: int) -> tuple[int, int]:

@@ -174,6 +174,10 @@ def test_doubling_is_the_interpolation(shape, align_corners):
   resize = functools.partial(arrays.resize_bilinear, align_corners=align_corners)
   want = jax.jit(resize, static_argnums=(1, 2))(x, 2 * shape[0], 2 * shape[1])
   np.testing.assert_allclose(double(x), want, atol=1e-5)
+  weights = draw(*want.shape, seed=1)
+  gradient = lambda f: jax.jit(jax.grad(lambda x: (f(x) * weights).sum()))(x)
+  of_resize = gradient(lambda x: resize(x, 2 * shape[0], 2 * shape[1]))
+  np.testing.assert_allclose(gradient(double), of_resize, atol=1e-5)
   half = double(x.astype(jnp.bfloat16))
   assert half.dtype == jnp.bfloat16
   np.testing.assert_allclose(np.asarray(half, np.float32), want, atol=0.05)
