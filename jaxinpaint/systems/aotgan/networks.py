@@ -23,6 +23,7 @@ from jaxinpaint import arrays
 from jaxinpaint.layers.aot import RATES, AOTBlock
 from jaxinpaint.layers.conv import Conv, normal_init, upsample_bilinear
 from jaxinpaint.layers.fills import FILLS
+from jaxinpaint.layers.in_turn import in_turn
 from jaxinpaint.layers.smooth_fill import (
   clip_with_gradient,
   depth_to_space,
@@ -128,13 +129,11 @@ class Generator(nn.Module):
     y = nn.relu(Conv(width, 2 * reach + 1, **settings, **init)(x))
     y = nn.relu(Conv(2 * width, 4, stride=2, padding=1, name='encoder1', **init)(y))
     y = nn.relu(Conv(4 * width, 4, stride=2, padding=1, name='encoder2', **init)(y))
-    outputs = {'encoded': y, 'first': y}
-    kind = nn.remat(AOTBlock) if self.remat else AOTBlock
-    for i in range(self.blocks):
-      y = kind(self.rates, self.gate_norm, name=f'middle{i}', **init)(y)
-      if i == 0:
-        outputs['first'] = y
-    outputs['middle'] = y
+    outputs = {'encoded': y}
+    names = [f'middle{i}' for i in range(self.blocks)]
+    body = dict(rates=self.rates, gate_norm=self.gate_norm, remat=self.remat, **init)
+    outputs['first'] = in_turn(self, AOTBlock, names[:1], y, **body)
+    y = outputs['middle'] = in_turn(self, AOTBlock, names[1:], outputs['first'], **body)
     y = nn.relu(UpConv(2 * width, name='decoder0', **init)(y))
     y = nn.relu(UpConv(width, name='decoder1', **init)(y))
     y = Conv(3 * stem**2, 3, padding=1, name='decoder2', **last)(y)

@@ -38,6 +38,7 @@ from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init, resize_bilinear
 from jaxinpaint.layers.fills import FILLS
 from jaxinpaint.layers.filtering import filter_by_taps
+from jaxinpaint.layers.in_turn import in_turn
 from jaxinpaint.layers.kernel_prediction import KernelPrediction
 from jaxinpaint.layers.norm import instance_norm
 from jaxinpaint.layers.resnet import ResnetBlock
@@ -283,8 +284,7 @@ class Generator(nn.Module):
       joined = enc1
     y = normed(Conv(4 * width, 4, stride=2, padding=1, name='enc2', **init)(joined))
     outputs['enc2'] = y
-    for i, block in enumerate(self._blocks(init)):
-      y = block(name=f'body{i}')(y)
+    y = self._body(y, init)
     outputs['bottleneck'] = y
     for name, encoded in (('dec0', enc1), ('dec1', enc0)):
       y = normed(ConvTranspose(encoded.shape[-1], 4, 2, 1, name=name, **init)(y))
@@ -317,14 +317,13 @@ class Generator(nn.Module):
       kernels[taps // 2] += 1
     return jnp.stack(kernels, -1).reshape(*kernels[0].shape[:3], -1)
 
-  def _blocks(self, init: dict) -> list:
-    """Constructors of the bottleneck's blocks."""
+  def _body(self, y: jax.Array, init: dict) -> jax.Array:
+    """The bottleneck's blocks."""
     if self.bottleneck == 'sfi':
-      kind = nn.remat(SFI) if self.remat else SFI
+      kind, count = SFI, self.blocks
       settings = dict(gate_norm=self.gate_norm, residual_scale=self.sfi_residual_scale)
-      count = self.blocks
     else:
-      kind = nn.remat(ResnetBlock) if self.remat else ResnetBlock
+      kind, count = ResnetBlock, self.resnet_blocks if self.bottleneck == 'resnet' else 0
       settings = dict(dilation=2)
-      count = self.resnet_blocks if self.bottleneck == 'resnet' else 0
-    return [lambda name: kind(name=name, **settings, **init)] * count
+    names = [f'body{i}' for i in range(count)]
+    return in_turn(self, kind, names, y, remat=self.remat, **settings, **init)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.conv import Conv, ConvTranspose, normal_init
 from jaxinpaint.layers.filtering import predicted_kernel_filter
+from jaxinpaint.layers.in_turn import in_turn
 from jaxinpaint.layers.kernel_prediction import KernelPrediction
 from jaxinpaint.layers.norm import instance_norm
 from jaxinpaint.layers.resnet import ResnetBlock
@@ -88,9 +89,8 @@ class Generator(nn.Module):
     kernels = jnp.repeat(predicted['feature'], SHARED, axis=-1)
     y = predicted_kernel_filter(y, kernels, self.kernel_size)
     outputs = {'filtered_feature': y, 'kernels': predicted['image'].astype(jnp.float32)}
-    kind = nn.remat(ResnetBlock) if self.remat else ResnetBlock
-    for i in range(self.blocks):
-      y = kind(name=f'middle{i}', **init)(y)
+    names = [f'middle{i}' for i in range(self.blocks)]
+    y = in_turn(self, ResnetBlock, names, y, remat=self.remat, **init)
     y = normed(ConvTranspose(2 * width, 4, 2, 1, name='decoder0', **init)(y))
     y = normed(ConvTranspose(width, 4, 2, 1, name='decoder1', **init)(y))
     raw = Conv(3, 7, padding=3, pad_mode='reflect', name='decoder2', **init)(y)

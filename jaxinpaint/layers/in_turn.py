@@ -1,0 +1,47 @@
+"""Equal blocks one after another, which the compiler sees once where that pays."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxinpaint.layers.conv import default_form
+
+
+def in_turn(
+  parent: nn.Module,
+  kind: type[nn.Module],
+  names: list[str],
+  x: jax.Array,
+  *,
+  remat: bool = False,
+  **settings: Any,
+) -> jax.Array:
+  """`x` through the blocks `kind(**settings, name=name)` of a compact module.
+
+  Their parameters are those of separate blocks, whatever the form of the program. On one device of
+  a CPU backend it is a loop over them: it compiles in the time of one block, and in its backward
+  pass `remat` has an effect, which XLA's CPU compiler undoes outside loops. Elsewhere, and where
+  blocks hand out intermediate results, they stand one after another.
+
+  Args:
+    parent: whose children the blocks are.
+    kind: of a block that has parameters only, and gives what it takes in type and shape.
+    names: of the blocks, in order.
+    x: the input of the first.
+    remat: recompute each block in the backward pass instead of storing its results.
+    **settings: of every block.
+  """
+  apart = parent.is_initializing() or parent.is_mutable_collection('intermediates')
+  if apart or len(names) < 2 or default_form() != 'cpu':
+    each = nn.remat(kind) if remat else kind
+    for name in names:
+      x = each(**settings, name=name)(x)
+    return x
+  block = kind(**settings, parent=None)
+  params = parent.variables['params']
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params[name] for name in names])
+  run = lambda y, own: (block.apply({'params': own}, y), None)
+  return lax.scan(jax.checkpoint(run, prevent_cse=False) if remat else run, x, stacked)[0]
