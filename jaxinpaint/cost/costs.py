@@ -98,7 +98,7 @@ def predict(row: Row, size: int, max_batch: int, repeats: int, say: Say) -> None
   say('stage', 'batch 1')
   image, mask = pictures(1, size)
   say('values', {'gflops': gflops(inference, weights, size)})
-  with _without_cache():
+  with without_cache():
     begun = time.perf_counter()
     compiled = predictor.lower(image, mask).compile()
     say('values', {'compile_seconds': time.perf_counter() - begun})
@@ -117,7 +117,7 @@ def predict(row: Row, size: int, max_batch: int, repeats: int, say: Say) -> None
     batch = (*pictures(n, size), np.arange(n))
     try:
       compiled = predictor.lower(*batch[:2]).compile()
-      if _planned(compiled) > _free_bytes(device):
+      if planned_bytes(compiled) > free_bytes(device):
         raise MemoryError
       best[n] = _seconds(functools.partial(predictor, *batch), _BATCH_REPEATS) / n
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -204,7 +204,7 @@ def probe_seconds(config: ConfigDict, program: Program, steps: int, say: Say) ->
     say: is called with each result.
   """
   state = program.random_state(config.seed)
-  batch = sharding.to_devices(_random_rows(config, program), program.mesh)
+  batch = sharding.to_devices(random_rows(config, program), program.mesh)
   arguments = state, random_weights(program.constants), batch, step_key(config, program.mesh, 0)
   total = preparation.total_steps(config, program.recipe)
   seconds = schedule_seconds(program.recipe, program.train_step, arguments, total, steps, say)
@@ -295,7 +295,7 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 @contextlib.contextmanager
-def _without_cache() -> Iterator[None]:
+def without_cache() -> Iterator[None]:
   """Turns the compilation cache off; jax only reads this setting after the cache is reset."""
   from jax.experimental.compilation_cache import compilation_cache
 
@@ -309,7 +309,8 @@ def _without_cache() -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-def _planned(compiled: Any) -> int:
+def planned_bytes(compiled: Any) -> int:
+  """That a compiled program needs at once, as its compiler says; 0 where it does not."""
   sizes = compiled.memory_analysis()
   if sizes is None:
     return 0
@@ -328,11 +329,11 @@ def _device_memory(device: Any, compiled: Any, prefix: str = '') -> dict[str, fl
   if 'peak_bytes_in_use' in stats:
     gigabytes[f'{prefix}device_gb'] = stats['peak_bytes_in_use'] / memory.GB
   if compiled.memory_analysis() is not None:
-    gigabytes[f'{prefix}planned_gb'] = _planned(compiled) / memory.GB
+    gigabytes[f'{prefix}planned_gb'] = planned_bytes(compiled) / memory.GB
   return gigabytes
 
 
-def _free_bytes(device: Any) -> float:
+def free_bytes(device: Any) -> float:
   """The memory that a program can still use; infinite if the system does not say."""
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -405,8 +406,8 @@ def random_weights(tree: Any) -> Any:
   return jax.tree.map(make, tree)
 
 
-def _random_rows(config: ConfigDict, program: Program) -> dict[str, np.ndarray]:
-  """This process's rows of a batch."""
+def random_rows(config: ConfigDict, program: Program) -> dict[str, np.ndarray]:
+  """This process's rows of a batch of random pictures, with a hole of a sixteenth."""
   rng = np.random.default_rng(jax.process_index())
   rows = len(sharding.local_rows(config.data.batch_size, program.mesh))
   batch = {}

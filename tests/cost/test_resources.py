@@ -149,7 +149,7 @@ def test_an_experiments_config_goes_to_its_processes(monkeypatch):
 
 def test_batches_end_where_memory_does(weights, monkeypatch):
   said = []
-  monkeypatch.setattr(costs, '_free_bytes', lambda device: 0)
+  monkeypatch.setattr(costs, 'free_bytes', lambda device: 0)
   costs.predict(str(weights[0]), 32, 64, 1, lambda key, value: said.append((key, value)))
   values = {n: v for key, found in said if key == 'values' for n, v in found.items()}
   assert values['best_batch'] == values['largest_batch'] == 1
@@ -165,7 +165,7 @@ def test_compilation_is_measured_without_the_cache(tmp_path):
 
   compilation_cache.reset_cache()
   try:
-    with costs._without_cache():
+    with costs.without_cache():
       jax.jit(lambda x: x * 3 + 1).lower(1.0).compile()
     assert not list(tmp_path.iterdir())
     jax.jit(lambda x: x * 3 + 2).lower(1.0).compile()
