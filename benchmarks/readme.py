@@ -6,14 +6,12 @@ reference outputs, and the configs that name it.
 
 import importlib
 import pathlib
-import re
 
+from benchmarks import pages
 from jaxinpaint import systems
 from jaxinpaint.cli import experiments
 
 README = pathlib.Path(__file__).parent.parent / 'README.md'
-_BEGIN = '<!-- systems: made by python -m benchmarks.zoo -->\n'
-_END = '<!-- end of systems -->\n'
 
 
 def table() -> str:
@@ -23,12 +21,12 @@ def table() -> str:
     system = importlib.import_module(f'jaxinpaint.configs.{name}').get_config().get('system')
     if system:  # a study has none
       configs[system].append(name)
-  lines = ['| system | what it is | reference | configs |', '|---|---|---|---|']
+  rows = []
   for system, names in configs.items():
     paper = systems.module(system, 'published').PAPER
     reference = paper.reference or 'none'
-    lines.append(f'| `{system}` | {paper.idea} | {reference} | {grouped(names)} |')
-  return ''.join(f'{line}\n' for line in lines)
+    rows.append([f'`{system}`', paper.idea, reference, grouped(names)])
+  return pages.table(['system', 'what it is', 'reference', 'configs'], rows)
 
 
 def grouped(names: list[str]) -> str:
@@ -49,11 +47,7 @@ def page(text: str) -> str:
   Raises:
     ValueError: the marks around the table are gone.
   """
-  if _BEGIN not in text or _END not in text:
-    raise ValueError(f'README.md needs the lines {_BEGIN.strip()!r} and {_END.strip()!r}')
-  return re.sub(
-    f'{re.escape(_BEGIN)}.*{re.escape(_END)}', lambda _: _BEGIN + table() + _END, text, flags=re.S
-  )
+  return pages.between(text, 'systems: made by python -m benchmarks.zoo', table())
 
 
 def write() -> None:
