@@ -48,15 +48,21 @@ class Task:
 
   Attributes:
     trace: traces it for its devices; `.lower().compile()` of the result compiles it.
+    plain: traces it in the plain forms of its operations, in which useful work is counted.
     arguments: makes the arguments of the compiled function.
-    useful: FLOPs of its convolutions and matrix products, see `operations.useful_flops`.
     follow: (arguments, results) -> the arguments of the next call.
+    times: how often the work of `plain` is counted.
   """
 
   trace: Callable[[], Any]
+  plain: Callable[[], Any]
   arguments: Callable[[], tuple]
-  useful: Callable[[], float]
   follow: Callable[[tuple, Any], tuple] = same_again
+  times: int = 1
+
+  def useful(self) -> float:
+    """FLOPs of its convolutions and matrix products, see `operations.useful_flops`."""
+    return self.times * operations.flops_of_trace(self.plain())
 
 
 def of_function(function: Callable, make: Callable[[], tuple]) -> Task:
@@ -67,8 +73,8 @@ def of_function(function: Callable, make: Callable[[], tuple]) -> Task:
     make: makes its arguments.
   """
   shapes = jax.eval_shape(make)
-  useful = functools.partial(operations.useful_flops, function, *shapes)
-  return Task(functools.partial(jax.jit(function).trace, *shapes), make, useful)
+  trace = functools.partial(jax.jit(function).trace, *shapes)
+  return Task(trace, functools.partial(operations.plain_trace, function, *shapes), make)
 
 
 def config_of(
@@ -79,8 +85,8 @@ def config_of(
   Args:
     system: of `systems.list_systems()`.
     dtype: of the computation.
-    size: side of the images; 0: as the configuration has it. Networks that are bound to one size
-      (config.model.global_size) keep their own: read config.data.size.
+    size: side of the images; 0: as the configuration has it. Networks that
+      scale every image to one size keep their own: read config.data.size.
     batch: images of a step.
     width: of the generator; 0: as published.
     quick: the small networks of the variant `quicktest`.
@@ -90,13 +96,33 @@ def config_of(
     config_lib.quicktest(config)
   config.dtype = dtype
   config.data.batch_size = batch
-  config.data.size = config.model.get('global_size') or size or config.data.size
+  _fit(config, size or config.data.size)
   if width:
     config.model.width = width
   with config.unlocked():
     for name in systems.make_recipe(config).optimizers:
       config.optimizers[name] = _base.adam(1e-4, b1=0.0, b2=0.9)
   return config
+
+
+def _fit(config: ConfigDict, size: int) -> None:
+  """Sets config.data.size, and makes networks that are built for one size fit, in place.
+
+  Discriminators with a local branch are built for `size`, and their window keeps its share of the
+  image, down to a multiple of 32, which all of them take. Networks that scale every image to one
+  size are trained on images of that size.
+  """
+  config.data.size = size
+  model = config.model
+  for field in ('global_size', 'image_size'):
+    built_for = model.get(field, size)
+    if built_for == size:
+      continue
+    if 'local_size' in model:
+      model.local_size = model.local_size * size // built_for // 32 * 32
+      model[field] = size
+    else:
+      config.data.size = built_for
 
 
 def last_plan(recipe: Recipe) -> Plan:
@@ -145,9 +171,8 @@ class Workload:
     def gradient(variables: Variables, constants: Constants, batch: Any) -> Any:
       return jax.grad(loss)(variables.params, variables, constants, batch)
 
-    task = self._inferring(gradient)
-    # The usual convention: a backward pass is twice its forward pass.
-    return dataclasses.replace(task, useful=lambda: 3 * self._forward().useful())
+    # By the usual convention a backward pass is twice its forward pass.
+    return dataclasses.replace(self._inferring(gradient), plain=self._forward().plain, times=3)
 
   def _output(self, variables: Variables, constants: Constants, batch: Any) -> jax.Array:
     extra = {name: x for name, x in batch.items() if name not in ('image', 'mask')}
@@ -176,8 +201,7 @@ class Workload:
     def arguments() -> tuple:
       return inference.random(), costs.random_weights(shapes[1]), _random_pictures(dims)
 
-    useful = functools.partial(operations.useful_flops, function, *shapes)
-    return Task(trace, arguments, useful)
+    return Task(trace, functools.partial(operations.plain_trace, function, *shapes), arguments)
 
   def _step(self) -> Task:
     program, plan = self.program, last_plan(self.program.recipe)
@@ -192,8 +216,8 @@ class Workload:
 
     # A jitted function would remember the plain trace.
     step = cast(Any, program.train_step).__wrapped__
-    useful = lambda: operations.useful_flops(lambda *a: step(*a, plan), *shapes)
-    return Task(lambda: program.train_step.trace(*shapes, plan), arguments, useful, state_goes_on)
+    plain = lambda: operations.plain_trace(lambda *a: step(*a, plan), *shapes)
+    return Task(lambda: program.train_step.trace(*shapes, plan), plain, arguments, state_goes_on)
 
 
 def _random_pictures(dims: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:

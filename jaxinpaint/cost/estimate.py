@@ -122,8 +122,8 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
   """
   try:
     config_lib.validate(config)
-    with _devices(devices) as chosen:
-      mesh = sharding.make_mesh(**config.training.mesh, devices=chosen)
+    with chosen(devices) as found:
+      mesh = sharding.make_mesh(**config.training.mesh, devices=found)
       program = Program.of(config, mesh)
       speaks = jax.process_index() == 0
       if speaks:
@@ -140,8 +140,15 @@ def run(config: ConfigDict, devices: str = '', probe: int = 0) -> None:
 
 
 @contextlib.contextmanager
-def _devices(spec: str) -> Iterator[Sequence[Any]]:
-  """The devices that `run` is asked for; to be called before this process uses any device."""
+def chosen(spec: str) -> Iterator[Sequence[Any]]:
+  """The devices that `run` is asked for; to be called before this process uses any device.
+
+  Args:
+    spec: as `devices` of `run`.
+
+  Raises:
+    ValueError: it names no devices, or those of a compiler that is not installed.
+  """
   if not spec:
     yield jax.devices()
   elif spec.isdigit() and int(spec):

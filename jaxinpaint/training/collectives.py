@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 _KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
-_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2, 'f64': 8, 's64': 8}
+ITEM_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2, 'f64': 8, 's64': 8}
 # Of HLO text: 'name = (f32[3,4]{1,0}, f32[8]{0}) all-reduce(...'; asynchronous ones have -start.
 _COLLECTIVE = re.compile(
   r'^\s*(?:ROOT )?%?\S+ = (?P<shapes>.*?) (?P<kind>' + '|'.join(_KINDS) + r')(?P<start>-start)?\(',
@@ -31,7 +31,7 @@ class Collective:
   @property
   def bytes(self) -> int:
     """Of all results on one device."""
-    return sum(_BYTES.get(kind, 4) * math.prod(shape) for kind, shape in self.shapes)
+    return sum(ITEM_BYTES.get(kind, 4) * math.prod(shape) for kind, shape in self.shapes)
 
   @property
   def largest(self) -> int:
@@ -45,8 +45,13 @@ def collectives(compiled: Any) -> list[Collective]:
   Args:
     compiled: of `jax.jit(f).lower(...).compile()`.
   """
+  return in_text(compiled.as_text())
+
+
+def in_text(text: str) -> list[Collective]:
+  """As `collectives`, of a compiled program's text."""
   operations = []
-  for match in _COLLECTIVE.finditer(compiled.as_text()):
+  for match in _COLLECTIVE.finditer(text):
     shapes = [
       (kind, tuple(int(n) for n in dims.split(',') if n))
       for kind, dims in _SHAPE.findall(match['shapes'])
