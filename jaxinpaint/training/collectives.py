@@ -7,7 +7,17 @@ import re
 from typing import Any
 
 _KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
-ITEM_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 'bf16': 2, 'f16': 2, 's16': 2, 'u16': 2, 'f64': 8, 's64': 8}
+ITEM_BYTES = {
+  'pred': 1,
+  's8': 1,
+  'u8': 1,
+  'bf16': 2,
+  'f16': 2,
+  's16': 2,
+  'u16': 2,
+  'f64': 8,
+  's64': 8,
+}
 # Of HLO text: 'name = (f32[3,4]{1,0}, f32[8]{0}) all-reduce(...'; asynchronous ones have -start.
 _COLLECTIVE = re.compile(
   r'^\s*(?:ROOT )?%?\S+ = (?P<shapes>.*?) (?P<kind>' + '|'.join(_KINDS) + r')(?P<start>-start)?\(',
