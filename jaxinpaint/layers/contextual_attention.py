@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxinpaint.layers import products
+
 Resize = Literal['align_corners', 'floor']
 KeyNorm = Literal['max', 'sum']
 _EPS = 1e-4
@@ -269,7 +271,7 @@ def _with_halo(queries: jax.Array) -> jax.Array:
 
 def _weights(strips, keys, valid, fuse, scale, size, first):
   """Softmax f32[B,rows,w,h*w] of the queries' rows from `first` on (with halo, if propagated)."""
-  scores = jnp.einsum('bhwd,bkd->bhwk', strips, keys, preferred_element_type=jnp.float32)
+  scores = products.einsum('bhwd,bkd->bhwk', strips, keys, strips.dtype, precision=None)
   if fuse:
     scores = _propagate(scores, *size, first)
   valid = valid[:, None, None]

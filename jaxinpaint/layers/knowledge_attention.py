@@ -19,13 +19,13 @@ a time, of all steps and again for the gradient.
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint.layers import blocks, placement
+from jaxinpaint.layers import blocks, placement, products
 
 Form = Literal['plain', 'blocks']
 
@@ -77,7 +77,7 @@ def empty(shape: tuple[int, ...], steps: int, form: Form | None = None) -> Memor
 def attend(
   f: jax.Array, known: jax.Array, memory: Memory, ratio: jax.Array
 ) -> tuple[jax.Array, Memory]:
-  """One step.
+  """One step. The products are of f's own type (`products.einsum`); all else is float32.
 
   Args:
     f: [B,h,w,C].
@@ -88,7 +88,7 @@ def attend(
   Returns:
     f32[B,h,w,C] and the memory for the next step.
   """
-  b, h, w, c = f.shape
+  (b, h, w, c), dtype = f.shape, f.dtype
   f = f.astype(jnp.float32)
   sums = lax.reduce_window(f, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
   queries, shifted = sums.reshape(b, h * w, c), f.reshape(b, h * w, c) + _EPS
@@ -99,24 +99,24 @@ def attend(
   kept = memory.known / (memory.known + weight)
   known = lax.stop_gradient(known.astype(jnp.float32)).reshape(b, h * w)
   if memory.scores is not None:
-    scores = kept[..., None] * memory.scores + new[..., None] * _softmax(queries, keys)
-    out = jnp.einsum('bqk,bkc->bqc', scores, keys, precision='highest')
+    scores = kept[..., None] * memory.scores + new[..., None] * _softmax(queries, keys, dtype)
+    out = products.einsum('bqk,bkc->bqc', scores, keys, dtype)
     memory = Memory(known, scores=scores)
   else:
     push = lambda old, x: jnp.concatenate([old[:, 1:], x[:, None]], 1)
     shares = push(memory.shares * kept[:, None], new)
     memory = Memory(known, None, push(memory.queries, queries), push(memory.keys, keys), shares)
-    out = placement.map_images(lambda one: _by_blocks(*one), memory[2:])
+    out = placement.map_images(lambda one: _by_blocks(*one, dtype), memory[2:])
   return out.reshape(b, h, w, c), memory
 
 
-def _softmax(queries: jax.Array, keys: jax.Array) -> jax.Array:
+def _softmax(queries: jax.Array, keys: jax.Array, dtype: Any) -> jax.Array:
   """[...,n,C], [...,N,C] -> [...,n,N]."""
-  scores = jnp.einsum('...qc,...kc->...qk', queries, keys, precision='highest')
+  scores = products.einsum('...qc,...kc->...qk', queries, keys, dtype)
   return jax.nn.softmax(scores, axis=-1)
 
 
-def _by_blocks(queries: jax.Array, keys: jax.Array, shares: jax.Array) -> jax.Array:
+def _by_blocks(queries: jax.Array, keys: jax.Array, shares: jax.Array, dtype: Any) -> jax.Array:
   """Of one image, [T,N,C], [T,N,C], [T,N]: the last step's values, mixed, [N,C]."""
   n = queries.shape[1]
 
@@ -124,12 +124,12 @@ def _by_blocks(queries: jax.Array, keys: jax.Array, shares: jax.Array) -> jax.Ar
   def block(part: tuple[jax.Array, jax.Array]) -> jax.Array:
     def add(total, one):
       own_queries, own_keys, share = one
-      return total + share[:, None] * _softmax(own_queries, own_keys), None
+      return total + share[:, None] * _softmax(own_queries, own_keys, dtype), None
 
     own_queries, own_shares = (x.swapaxes(0, 1) for x in part)  # steps first, again
     start = jnp.zeros((own_queries.shape[1], n))
     scores, _ = lax.scan(add, start, (own_queries, keys, own_shares))
-    return jnp.einsum('qk,kc->qc', scores, keys[-1], precision='highest')
+    return products.einsum('qk,kc->qc', scores, keys[-1], dtype)
 
   rows = queries.swapaxes(0, 1), shares.swapaxes(0, 1)
   return blocks.map_rows(block, rows, BLOCK_ELEMENTS // n)

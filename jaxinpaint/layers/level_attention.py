@@ -7,14 +7,14 @@ overlaps.
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxinpaint.layers import blocks, placement
+from jaxinpaint.layers import blocks, placement, products
 
 Form = Literal['plain', 'blocks']
 KeyRule = Literal['known', 'clear']  # see `valid_keys`
@@ -71,7 +71,7 @@ def scores(
     rule: which cells are keys.
   """
   keys, valid = _keys(features, mask, rule)
-  return jax.vmap(functools.partial(_softmax, scale=scale))(keys, keys, valid)
+  return jax.vmap(functools.partial(_softmax, scale=scale, dtype=features.dtype))(keys, keys, valid)
 
 
 def fill(
@@ -84,6 +84,8 @@ def fill(
   form: Form | None = None,
 ) -> jax.Array:
   """Fills the holes of `shallow`: each cell is the mean of its cells, weighted by the scores.
+
+  The products are of the arrays' own type (`products.einsum`); all else is float32.
 
   Args:
     features: [B,h,w,C] of a deep level.
@@ -106,12 +108,14 @@ def fill(
     raise ValueError(f'{height} x {width} features have no square cells on a {h} x {w} grid')
   if form not in (None, 'plain', 'blocks'):
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
-  r = height // h
+  r, dtype = height // h, jnp.result_type(features, shallow)
   shallow = shallow.astype(jnp.float32)
   cells = shallow.reshape(b, h, r, w, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * w, -1)
   keys, valid = _keys(features, mask, rule)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
-  run = functools.partial(_attend if form == 'plain' else _attend_by_blocks, scale=scale)
+  run = functools.partial(
+    _attend if form == 'plain' else _attend_by_blocks, scale=scale, dtype=dtype
+  )
   filled = placement.map_images(lambda one: run(*one), (keys, valid, cells))
   filled = filled.reshape(b, h, w, r, r, d).transpose(0, 1, 3, 2, 4, 5).reshape(shallow.shape)
   hole = pool_mask(mask, height, width)
@@ -132,24 +136,28 @@ def _keys(features: jax.Array, mask: jax.Array, rule: KeyRule) -> tuple[jax.Arra
   return patches, valid_keys(pool_mask(mask, h, w), rule)
 
 
-def _softmax(queries: jax.Array, keys: jax.Array, valid: jax.Array, *, scale: float) -> jax.Array:
-  cosines = jnp.einsum('qc,kc->qk', queries, keys, precision='highest')
+def _softmax(
+  queries: jax.Array, keys: jax.Array, valid: jax.Array, *, scale: float, dtype: Any
+) -> jax.Array:
+  cosines = products.einsum('qc,kc->qk', queries, keys, dtype)
   # Without any valid key the row is uniform, and then zero.
   logits = jnp.where(valid | ~valid.any(), scale * cosines, -jnp.inf)
   return jnp.where(valid, jax.nn.softmax(logits, axis=-1), 0.0)
 
 
-def _attend(keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float) -> jax.Array:
-  weights = _softmax(keys, keys, valid, scale=scale)
-  return jnp.einsum('qk,kd->qd', weights, cells, precision='highest')
+def _attend(
+  keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float, dtype: Any
+) -> jax.Array:
+  weights = _softmax(keys, keys, valid, scale=scale, dtype=dtype)
+  return products.einsum('qk,kd->qd', weights, cells, dtype)
 
 
 def _attend_by_blocks(
-  keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float
+  keys: jax.Array, valid: jax.Array, cells: jax.Array, *, scale: float, dtype: Any
 ) -> jax.Array:
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def one(queries):
-    weights = _softmax(queries, keys, valid, scale=scale)
-    return jnp.einsum('qk,kd->qd', weights, cells, precision='highest')
+    weights = _softmax(queries, keys, valid, scale=scale, dtype=dtype)
+    return products.einsum('qk,kd->qd', weights, cells, dtype)
 
   return blocks.map_rows(one, keys, BLOCK_ELEMENTS // len(keys))

@@ -13,6 +13,7 @@ from jaxinpaint.layers import placement
 
 # What stands between a layer and its convolution, in the frames of a call.
 _BELOW = ('layers/conv', 'layers/placement', 'layers/same_conv', 'layers/operations')
+_BELOW += ('layers/products',)
 
 
 def useful_flops(function: Callable, *args: Any) -> float:

@@ -11,14 +11,14 @@ https://arxiv.org/abs/1904.07475), whose scores of a deep level rebuild the next
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxinpaint import arrays
-from jaxinpaint.layers import blocks, placement
+from jaxinpaint.layers import blocks, placement, products
 
 Form = Literal['plain', 'blocks']
 
@@ -47,9 +47,9 @@ def region_affinity(x: jax.Array, *, scale: float = 10.0, form: Form | None = No
   height, width = x.shape[1:3]
   if height % 2 or width % 2:
     raise ValueError(f'features of {height} x {width} must have even sides')
-  x = x.astype(jnp.float32)
-  small = arrays.resize_bilinear(x, height // 2, width // 2, align_corners=True)
-  return transfer(small, x, scale=scale, form=form)
+  exact = x.astype(jnp.float32)
+  small = arrays.resize_bilinear(exact, height // 2, width // 2, align_corners=True)
+  return transfer(small.astype(x.dtype), x, scale=scale, form=form)
 
 
 def transfer(
@@ -69,7 +69,8 @@ def transfer(
 
   p are the patches of `deep`, zeros beyond the border; v are the 4x4 patches of `shallow`, two
   pixels apart. A key that is not valid has the score 0, takes part in the softmax, and has the
-  weight 1e-8 after it.
+  weight 1e-8 after it. The products are of the arrays' own type (`products.einsum`); all else is
+  float32.
 
   Args:
     deep: [B,h,w,D].
@@ -93,6 +94,7 @@ def transfer(
     raise ValueError(f'size {size!r} of the patches must be 1 or 3')
   if form not in (None, 'plain', 'blocks'):
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
+  dtype = jnp.result_type(deep, shallow)
   deep, shallow = deep.astype(jnp.float32), shallow.astype(jnp.float32)
   queries = (_patches3(deep) if size == 3 else deep).reshape(b, h * w, -1)
   square = jnp.square(queries).sum(-1, keepdims=True)
@@ -101,7 +103,7 @@ def transfer(
   keys = queries * jnp.where(above, lax.rsqrt(jnp.where(above, square, 1.0)), 1 / _LEAST_LENGTH)
   values = _patches4(shallow).reshape(b, h * w, -1)
   form = form or ('plain' if (h * w) ** 2 <= PLAIN_ELEMENTS else 'blocks')
-  attend = functools.partial(_attend, scale=scale)
+  attend = functools.partial(_attend, scale=scale, dtype=dtype)
   if form == 'blocks':
     attend = functools.partial(_attend_by_blocks, attend)
   out = placement.map_images(lambda one: attend(*one), (queries, keys, values, valid))
@@ -115,11 +117,12 @@ def _attend(
   valid: jax.Array | None,
   *,
   scale: float,
+  dtype: Any,
 ) -> jax.Array:
-  scores = scale * jnp.einsum('qc,kc->qk', queries, keys, precision='highest')
+  scores = scale * products.einsum('qc,kc->qk', queries, keys, dtype)
   weights = jax.nn.softmax(scores if valid is None else scores * valid, axis=-1)
   weights = jnp.maximum(weights if valid is None else weights * valid, _LEAST_WEIGHT)
-  return jnp.einsum('qk,kc->qc', weights, values, precision='highest')
+  return products.einsum('qk,kc->qc', weights, values, dtype)
 
 
 def _attend_by_blocks(

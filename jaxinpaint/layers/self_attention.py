@@ -5,12 +5,12 @@ https://arxiv.org/abs/1903.04227.
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxinpaint.layers import blocks
+from jaxinpaint.layers import blocks, products
 
 Form = Literal['plain', 'blocks']
 
@@ -22,6 +22,8 @@ def attend(queries: jax.Array, values: jax.Array, *, form: Form | None = None) -
   """Every place gets a mean of all places' values, weighted by how alike their queries are.
 
     out_i = sum_j softmax_j(<q_i, q_j>) v_j
+
+  The products are of the arrays' own type (`products.einsum`); the softmax is float32.
 
   Args:
     queries: [B,H,W,D]; they are the keys, too. Their products are not scaled.
@@ -39,18 +41,19 @@ def attend(queries: jax.Array, values: jax.Array, *, form: Form | None = None) -
     raise ValueError(f"form {form!r} must be 'plain' or 'blocks'")
   b, h, w, d = queries.shape
   n = h * w
+  dtype = jnp.result_type(queries, values)
   keys = queries.astype(jnp.float32).reshape(b, n, d)
   flat = values.astype(jnp.float32).reshape(b, n, values.shape[-1])
   form = form or ('plain' if b * n**2 <= PLAIN_ELEMENTS else 'blocks')
-  some = functools.partial(_some, keys=keys, values=flat)
+  some = functools.partial(_some, keys=keys, values=flat, dtype=dtype)
   out = _by_blocks(some, keys) if form == 'blocks' else some(keys)
   return out.reshape(b, h, w, -1)
 
 
-def _some(queries: jax.Array, *, keys: jax.Array, values: jax.Array) -> jax.Array:
-  scores = jnp.einsum('bqd,bkd->bqk', queries, keys, precision='highest')
+def _some(queries: jax.Array, *, keys: jax.Array, values: jax.Array, dtype: Any) -> jax.Array:
+  scores = products.einsum('bqd,bkd->bqk', queries, keys, dtype)
   weights = jax.nn.softmax(scores, axis=-1)
-  return jnp.einsum('bqk,bkc->bqc', weights, values, precision='highest')
+  return products.einsum('bqk,bkc->bqc', weights, values, dtype)
 
 
 def _by_blocks(some: functools.partial, queries: jax.Array) -> jax.Array:
