@@ -277,7 +277,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   return pages.table(columns, cells)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   listed = lambda text: text.split(',')
   parser.add_argument('--systems', type=listed, default=systems.list_systems())
@@ -288,7 +288,7 @@ def main() -> None:
   parser.add_argument('--per_device', type=int, default=1, help='images on each device')
   parser.add_argument('--trace', action='store_true', help='only trace: products in float32')
   parser.add_argument('--json', type=pathlib.Path, help='rows go here, after each of them')
-  given = parser.parse_args()
+  given = parser.parse_args(argv)
   rows = []
   with estimate.chosen(given.devices) as devices:
     batch = given.per_device * len(devices)
@@ -298,7 +298,7 @@ def main() -> None:
       rows.append(row)
       print(json.dumps(row), flush=True)
       if given.json:
-        page = dict(devices=given.devices, **config, **environment.environment(), rows=rows)
+        page = {**environment.environment(), **config, 'compiled_for': given.devices, 'rows': rows}
         atomic.write(given.json, json.dumps(page, indent=1) + '\n')
   if not given.trace:
     print(table(rows))

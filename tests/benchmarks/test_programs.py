@@ -1,5 +1,7 @@
 """What the reader of compiled programs counts, on texts written by hand and on real programs."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -84,3 +86,12 @@ def test_a_step_says_where_its_float32_products_are(tmp_path):
   )
   assert 0 < rows[0]['float32_share'] < 0.2, 'the Gram matrices and the spectral norms'
   assert any(place.startswith('layers/spectral_norm.py') for place in rows[0]['places'])
+
+
+def test_the_file_has_the_rows_and_what_made_them(tmp_path, monkeypatch):
+  made = [dict(system='mesff', what='step', size=256, float32_share=0.1, places={})]
+  monkeypatch.setattr(programs, 'traced_rows', lambda *args, **config: iter(made))
+  programs.main(['--trace', '--dtype', 'bfloat16', '--json', str(tmp_path / 'a.json')])
+  page = json.loads((tmp_path / 'a.json').read_text())
+  assert page['rows'] == made and page['compiled_for'] == '1' and page['dtype'] == 'bfloat16'
+  assert page['jax'] == jax.__version__ and 'commit' in page
