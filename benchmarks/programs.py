@@ -78,6 +78,8 @@ class Counts:
 
   Attributes:
     instructions: in all computations.
+    fusions: that it calls.
+    kernels: different ones among them; a CPU's compiler makes equal ones once.
     convolutions: that it calls, or has in fusions.
     products: matrix products.
     float32: convolutions and matrix products whose operands are both float32.
@@ -90,6 +92,8 @@ class Counts:
   """
 
   instructions: int
+  fusions: int
+  kernels: int
   convolutions: int
   products: int
   float32: int
@@ -116,6 +120,8 @@ def read(text: str) -> Counts:
   gathers = [c for c in collectives.in_text(text) if c.kind == 'all-gather']
   return Counts(
     instructions=len(everything),
+    fusions=len(inner),
+    kernels=len({_form(program[name]) for name in inner if name in program}),
     convolutions=sum(i.opcode == 'convolution' for i in multiplied),
     products=sum(i.opcode == 'dot' for i in multiplied),
     float32=sum(_types(i, everything) == {'f32'} for i in multiplied),
@@ -185,6 +191,12 @@ def _kind(instruction: Instruction, program: Mapping[str, list[Instruction]]) ->
   if opcodes and opcodes <= {'convert', *_MOVES}:
     return 'convert' if 'convert' in opcodes else 'move'
   return ''
+
+
+def _form(body: Sequence[Instruction]) -> tuple:
+  """A computation without its names."""
+  order = {instruction.name: i for i, instruction in enumerate(body)}
+  return tuple((i.opcode, i.shape, tuple(order.get(n, n) for n in i.operands)) for i in body)
 
 
 def _types(instruction: Instruction, everything: Mapping[str, Instruction]) -> set[str]:
@@ -257,7 +269,8 @@ def traced_rows(
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """The rows of `compiled_rows` in Markdown, the slowest first."""
-  columns = ['', 'compiled in', 'of processors', 'instructions', 'convolutions, products']
+  columns = ['', 'compiled in', 'of processors', 'instructions', 'kernels (fusions)']
+  columns += ['convolutions, products']
   columns += ['in float32', 'moves', 'conversions', 'filled up', 'gathered']
   cells = [
     [
@@ -265,6 +278,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
       f'{r["seconds"]:.0f} s',
       f'{r["processor_seconds"]:.0f} s',
       f'{r["instructions"]:,}',
+      f'{r["kernels"]:,} ({r["fusions"]:,})',
       f'{r["convolutions"]}, {r["products"]}',
       str(r['float32']),
       f'{r["moves"]} ({r["moved_mb"]:,.0f} MB)',
@@ -282,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   listed = lambda text: text.split(',')
   parser.add_argument('--systems', type=listed, default=systems.list_systems())
   parser.add_argument('--what', type=listed, default=['step', 'forward'])
-  parser.add_argument('--devices', default='1', help='N CPU devices, or a TPU slice: v5e:2x4')
+  parser.add_argument('--devices', default='', help='N CPU devices or v5e:2x4; default: these')
   parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
   parser.add_argument('--size', type=int, default=256, help='side of the images')
   parser.add_argument('--per_device', type=int, default=1, help='images on each device')

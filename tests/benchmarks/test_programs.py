@@ -49,6 +49,16 @@ def test_a_program_is_counted():
   assert found.gathered_mb == pytest.approx(8 * 100 * 4 / 1e6)
 
 
+def test_equal_fusions_are_one_kernel():
+  assert (programs.read(TEXT).fusions, programs.read(TEXT).kernels) == (2, 2)
+  again = TEXT.replace('%dot.1', '%f.3 = bf16[8,16]{1,0} fusion(%x.1), calls=%fused.3\n  %dot.1')
+  copy = TEXT[TEXT.index('%fused.1') : TEXT.index('%fused.2')].replace('%fused.1', '%fused.3')
+  found = programs.read(
+    again.replace('ROOT %f.3', '%f.3').replace('%fused.2 (', copy + '%fused.2 (', 1)
+  )
+  assert (found.fusions, found.kernels) == (3, 2), 'names make no other kernel'
+
+
 def test_the_zeros_of_tiles_are_counted():
   assert programs.sizes('f32[8,100]{1,0:T(8,128)}') == [(3200, 4096)]
   assert programs.sizes('bf16[2,5,128]{2,0,1:T(8,128)(2,1)}') == [(2560, 2 * 8 * 5 * 128)]
@@ -93,5 +103,5 @@ def test_the_file_has_the_rows_and_what_made_them(tmp_path, monkeypatch):
   monkeypatch.setattr(programs, 'traced_rows', lambda *args, **config: iter(made))
   programs.main(['--trace', '--dtype', 'bfloat16', '--json', str(tmp_path / 'a.json')])
   page = json.loads((tmp_path / 'a.json').read_text())
-  assert page['rows'] == made and page['compiled_for'] == '1' and page['dtype'] == 'bfloat16'
+  assert page['rows'] == made and page['compiled_for'] == '' and page['dtype'] == 'bfloat16'
   assert page['jax'] == jax.__version__ and 'commit' in page
