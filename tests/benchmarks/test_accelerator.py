@@ -61,7 +61,7 @@ def ladder(*batches, system='mesff'):
 
 def test_the_headline_comes_first_and_every_job_once():
   todo = accelerator.jobs(systems.list_systems(), 64)
-  assert todo[:3] == ladder(8, 16, 32)
+  assert todo[:2] == ladder(8, 32) and todo[2].what == 'forward'
   assert len(set(todo)) == len(todo)
   by_system = {(j.system, j.what, j.dtype): set() for j in todo}
   for job in todo:
@@ -70,6 +70,11 @@ def test_the_headline_comes_first_and_every_job_once():
     for what in ('step', 'forward'):
       for dtype in ('bfloat16', 'float32'):
         assert by_system[system, what, dtype] == {1, 2, 4, 8, 16, 32, 64}
+
+
+def test_batches_double_and_the_filling_ones_come_first_with_wide_steps():
+  assert accelerator.batches(512) == [8, 32, 128, 512, 16, 64, 256, 4, 2, 1]
+  assert accelerator.batches(2) == [2, 1]
 
 
 def test_all_systems_have_one_batch_before_any_has_the_next():
@@ -226,3 +231,24 @@ def test_marks_that_are_gone_are_an_error():
 def test_the_performance_page_is_that_of_the_file():
   text = (accelerator.DOCS / 'performance.md').read_text()
   assert text == accelerator.write_page(text), 'run python -m benchmarks.accelerator --page'
+
+
+def settings():
+  peaks = {'bfloat16': 1e12, 'float32': 2e12}
+  return accelerator.Settings(size=0, quick=True, repeats=1, peaks=peaks, useful=lambda job: None)
+
+
+def test_a_job_is_measured_whole():
+  row = settings().measured(Job(accelerator.ATTENTION, 'forward in blocks', 'float32', 1))
+  assert row['size'] == 64 and 'kernels' not in row
+  # Scores of 64 queries and keys of 9 x 128 numbers with a halo, and the mixing of 16 x 128.
+  assert row['useful_flops'] == 2 * 64 * (100 * 9 + 64 * 16) * 128
+  assert row['mfu'] == pytest.approx(row['useful_flops'] / row['seconds'] / 2e12)
+  assert row['compile_seconds'] > 0 and row['planned_mib'] > 0
+
+
+@pytest.mark.slow
+def test_the_headlines_step_brings_its_kernels():
+  row = settings().measured(Job('mesff', 'step', 'bfloat16', 1))
+  assert len(row['kernels']) == accelerator.KERNELS
+  assert all(k['seconds'] > 0 and 0 < k['share'] < 1 for k in row['kernels'])
