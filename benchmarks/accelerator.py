@@ -139,8 +139,10 @@ class Record:
 
   def _go_on(self, stored: Row, head: Row) -> None:
     """Takes the rows of the file, but for those that failed; a job that never ended is one row."""
+    # The file itself may be what makes a checkout dirty.
+    same = lambda value: value.removesuffix('-dirty') if isinstance(value, str) else value
     for key, value in head.items():
-      if stored.get(key) != value:
+      if same(stored.get(key)) != same(value):
         raise ValueError(
           f'{self._path} has {key} {stored.get(key)!r}, and this is {value!r}: '
           'take another file with --json'
@@ -485,7 +487,10 @@ def main() -> int:
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.95')
   begun = time.monotonic()
   page = head(0 if given.rehearse else given.size, given.rehearse)
-  record = Record(given.json, page)
+  try:
+    record = Record(given.json, page)
+  except ValueError as error:
+    parser.error(str(error))
   settings = Settings(page['size'], given.rehearse, given.repeats, peaks(page), record.useful)
   print(f'{page["hardware"]}, jax {page["jax"]}, commit {page["commit"]}', flush=True)
   names = given.systems.split(',') if given.systems else systems.list_systems()

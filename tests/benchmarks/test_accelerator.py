@@ -189,6 +189,12 @@ def test_rows_of_other_hardware_or_code_are_not_mixed(tmp_path, key, value):
     Record(path, {**HEAD, key: value})
 
 
+def test_a_file_that_makes_its_checkout_dirty_goes_on(tmp_path):
+  path = tmp_path / 'a.json'
+  go(Machine(), path, ladder(8))
+  assert len(Record(path, {**HEAD, 'commit': 'abc-dirty'}).rows) == 1
+
+
 def test_useful_work_is_known_from_another_batch(tmp_path):
   path = tmp_path / 'a.json'
   go(Machine(), path, ladder(8))
