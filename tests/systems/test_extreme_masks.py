@@ -11,6 +11,17 @@ from jaxinpaint import systems
 from jaxinpaint.data import inputs
 
 HOLES = ('nothing', 'one pixel', 'everything')
+# Systems whose pictures without a known pixel train nothing, as small as they get: their side,
+# config.model and config.loss.
+SILENT = {
+  'dfnet': (16, dict(width=4, levels=2), dict(perceptual=0.0, style=0.0, texture_scales=2)),
+  'pix2pix': (32, dict(width=4, levels=4, discriminator_width=4), {}),
+  'shiftnet': (
+    48,
+    dict(width=4, levels=4, discriminator_width=4),
+    dict(adversarial_kind='wasserstein', crop=0, hole=0.0, style=0.0, perceptual=0.0, tv=0.0),
+  ),
+}
 
 
 def config_of(system):
@@ -31,6 +42,18 @@ def picture_and_holes(size, seed=0):
   return image, masks
 
 
+def gradient_of(variables, constants, phase, update):
+  """(parameters that the update trains, batch) -> (value, gradient), compiled."""
+
+  def value(params, batch):
+    key = jax.random.key(1)
+    known = variables.with_params(params)
+    outputs, changed = phase.forward(known, constants, batch, key)
+    return update.loss(known.with_stats(changed), constants, outputs, batch, key)[0]
+
+  return jax.jit(jax.value_and_grad(value))
+
+
 def gradient_norms(system):
   """{(phase, update): {hole: (value, norm of the gradient of the networks it trains)}}."""
   config = config_of(system)
@@ -46,15 +69,7 @@ def gradient_norms(system):
   found = {}
   for phase in recipe.phases:
     for update in phase.updates:
-
-      def value(params, batch, phase=phase, update=update):
-        key = jax.random.key(1)
-        known = variables.with_params(params)
-        outputs, changed = phase.forward(known, constants, batch, key)
-        known = known.with_stats(changed)
-        return update.loss(known, constants, outputs, batch, key)[0]
-
-      run = jax.jit(jax.value_and_grad(value))
+      run = gradient_of(variables, constants, phase, update)
       params = variables.pick(update.trains).params
       norms = found[phase.name, update.name] = {}
       for hole, mask in masks.items():
@@ -78,3 +93,23 @@ def check(system):
 @pytest.mark.parametrize('system', systems.list_systems())
 def test_every_update_is_finite_and_sensible(system):
   check(system)
+
+
+@pytest.mark.parametrize('system', SILENT)
+def test_pictures_without_a_known_pixel_train_nothing(system):
+  size, model, loss = SILENT[system]
+  config = systems.default_config(system)
+  config.model.update(model)
+  config.loss.update(loss)
+  recipe = systems.make_recipe(config)
+  image, masks = picture_and_holes(size)
+  batch = {'image': image, 'mask': masks['everything'], 'id': np.arange(2)}
+  variables = drawn.variables(recipe, batch)
+  (phase,) = recipe.phases
+  for update in phase.updates:
+    run, params = gradient_of(variables, {}, phase, update), variables.pick(update.trains).params
+    moves = lambda mask, run=run, params=params: any(
+      np.any(leaf) for leaf in jax.tree.leaves(run(params, batch | {'mask': mask})[1])
+    )
+    assert moves(masks['a quarter']), update.name
+    assert not moves(masks['everything']), update.name

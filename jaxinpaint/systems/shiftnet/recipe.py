@@ -272,7 +272,9 @@ def _discriminator_loss(loss: ConfigDict, networks: Networks) -> Loss:
     metrics = {'real': terms[0] / 2, 'fake': terms[1] / 2}
     shown = {}
     if kind == 'wasserstein' and loss.gradient_penalty:
-      judged = lambda x: modules.run(exact, 'discriminator', variables, (x + 1) / 2)
+      judged = lambda x: modules.only_of_known(
+        modules.run(exact, 'discriminator', variables, (x + 1) / 2), batch['mask']
+      )
       penalty, slope = adversarial.gradient_penalty(judged, 2 * real - 1, 2 * made - 1, rng)
       metrics['penalty'] = loss.gradient_penalty * penalty
       shown['slope'] = slope.mean()
