@@ -1,8 +1,8 @@
 """How GMCNN is trained: first reconstruction alone, then with ID-MRF and two critics.
 
 Wang, Tao, Qi, Shen, Jia: "Image Inpainting via Generative Multi-column Convolutional Neural
-Networks", NeurIPS 2018, sections 3.2 to 3.5; networks.py has the networks. Marks: P, the paper; C,
-the authors' PyTorch code; O, ours.
+Networks", NeurIPS 2018, sections 3.2 to 3.5; networks.py has the networks. Marks: P, the paper; P?,
+said to be the paper's and not checked against its text; C, the authors' PyTorch code; O, ours.
 
   reconstruction   reconstruction * L1 of the hole by confidence + autoencoder * L1 of known pixels
   adversarial      the same + id_mrf * ID-MRF + adversarial * (-mean D_local - mean D_global);
@@ -14,7 +14,7 @@ larger than that (strokes) make local_size as large as the images, as the code d
 
 The critics are `model.critic`:
   'wgan_gp'  the paper's: a Wasserstein critic with gradient penalty. The slope counts each pixel by
-             its confidence (`gp_confidence`), so known pixels do not count;
+             its confidence (`gp_confidence`, P?), so known pixels do not count;
   'hinge'    those of the PyTorch code: spectral norm and a hinge, no penalty.
 The default is the first one, which is also what the authors' TensorFlow code trains with. The
 generator, and so the published weights, are the same with both.
@@ -22,7 +22,7 @@ generator, and so the published weights, are the same with both.
 Differs from the paper:
   - `autoencoder`, the L1 of known pixels, and the weight of the reconstruction are the code's;
   - confidence: the code's window is flat (losses.reconstruction.confidence_mask); the paper's
-    Gaussian is `confidence_sigma=40`;
+    Gaussian is `confidence_sigma=40` (P?);
   - VGG's layers for ID-MRF are those that the code takes; see `default_config`.
 Differs from the reference code:
   - `critic`, see above; both critics are stepped together;
@@ -63,25 +63,25 @@ def default_config() -> ConfigDict:
     dilations=networks_lib.DILATIONS,  # C
     critic='wgan_gp',  # P; C: 'hinge'
     critic_width=64,  # C
-    image_size=256,  # P, C: that the critics are built for ...
-    local_size=128,  # P, C: ... and of the square around the hole
+    image_size=256,  # C, P?: that the critics are built for ...
+    local_size=128,  # C, P?: ... and of the square around the hole
   )
   loss = dict(
     reconstruction=1.4,  # C
-    autoencoder=1.2,  # C; P has no such term
-    id_mrf=0.05,  # P, C
-    adversarial=0.001,  # P, C
+    autoencoder=1.2,  # C; P? has no such term
+    id_mrf=0.05,  # C, P?
+    adversarial=0.001,  # C, P?
     gradient_penalty=10.0,  # C (where it is not used); only with critic='wgan_gp'
-    gp_confidence=True,  # P; False: the penalty's slope is that of all pixels
+    gp_confidence=True,  # P?; False: the penalty's slope is that of all pixels
     critic_steps=5,  # C
-    confidence_sigma=reconstruction.CONFIDENCE_SIGMA,  # C, in pixels: a flat window; P: 40
+    confidence_sigma=reconstruction.CONFIDENCE_SIGMA,  # C, in pixels: a flat window; P?: 40
     confidence_size=65,  # C, at any size of the images
     confidence_iterations=7,  # C
     # By VGG's own names. C calls them relu3_2 and relu4_2, but counts convolutions and activations
-    # alike, and so takes these. P: conv3_2 and conv4_2.
+    # alike, and so takes these. P?: conv3_2 and conv4_2.
     style_layers=('relu3_1', 'relu4_1'),
     content_layers=('relu4_1',),  # counts twice, as published
-    vgg_depth=19,  # P, C; O: 16 has these layers too
+    vgg_depth=19,  # C, P?; O: 16 has these layers too
     vgg_file='',  # '': torchvision's
   )
   phases = dict(reconstruction=70_000, adversarial=-1)  # C: 40 epochs, of 28,000 faces in 16s

@@ -8,8 +8,9 @@ at each of them.
 
 The default is the released PyTorch code, for which the published weights were trained. It rebuilds
 every place of a level, the known ones too, and compares patches by products in which only one of
-the two is divided by its length. `transfer='paper'` is the other reading, as section 3.2 describes
-the transfer: cosines, weights over known patches alone, and only the hole is filled.
+the two is divided by its length. `transfer='paper'` is the other reading, said to be that of
+section 3.2 and not checked against its text: cosines, weights over known patches alone, and only
+the hole is filled.
 
 Differs from the paper:
   - the transfer is the code's, see above;
