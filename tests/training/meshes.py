@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import systems
@@ -19,8 +20,14 @@ from jaxinpaint.training import preparation, sharding
 
 # What may differ beside rounding: sums in another order, relative to an array's way so far.
 RELATIVE = 1e-3
-# A shaken run is one draw of what rounding can do.
+# Each shaken run is a draw of what rounding can do; of the largest of them so much is allowed. One
+# draw alone can miss a place where a difference of one rounding turns a sign, in the derivative of
+# |x| or of a ReLU, or chooses another patch: it differs little, and the run on the mesh by a jump.
+SHAKEN = 3
 DRAWS = 8
+# CSA's L1 weighs 100: at 1e-2 two runs on one device part within three steps, and what differs by
+# rounding then differs by more than was learnt.
+RATES = {'csa': 1e-4}
 
 
 def small(system, **mesh):
@@ -32,7 +39,7 @@ def small(system, **mesh):
   config = config_lib.quicktest(config_lib.base(system))
   with config.unlocked():
     for name in systems.make_recipe(config).optimizers:
-      config.optimizers[name] = dict(name='sgd', learning_rate=1e-2)
+      config.optimizers[name] = dict(name='sgd', learning_rate=RATES.get(system, 1e-2))
   if system == 'mesff':
     config.model.update(dict(width=4, blocks=1, attention_size=16, attention_hidden=4))
     config.loss.update(dict(adversarial=0.1, perceptual=0.0, style=0.0, discriminator_width=4))
@@ -46,26 +53,32 @@ def small(system, **mesh):
   return config
 
 
-def train(config, workdir, steps=5, shaken=False):
-  """[({term: number}, {path: array})]: before training, then after each step.
+def train(config, workdir, steps=5):
+  """[({term: number}, {path: array})]: before training, then after each step."""
+  return train_often(config, workdir, steps, shaken=0)[0]
 
-  `shaken` moves every parameter by a rounding error, up or down, before the first step.
+
+def train_often(config, workdir, steps=5, shaken=SHAKEN):
+  """The history of `train`, and as many more with other roundings.
+
+  These begin with every parameter moved by a rounding error, up or down.
   """
   run = preparation.prepare(config, pathlib.Path(workdir))
-  if shaken:
-    rng = np.random.default_rng(0)
-    shake = lambda x: x * (1 + 2**-23 * rng.choice([-1, 1], x.shape)).astype(x.dtype)
-    run.state = run.state.replace(params=jax.tree.map(shake, run.state.params))
-  history = [({}, arrays_of(run.state))]
-  for i in range(steps):
-    batch = sharding.to_devices(next(run.batches), run.mesh)
-    run.state, metrics = run.train_step(
-      run.state, run.constants, batch, run.rng, run.recipe.plan(i)
-    )
-    history.append(({k: float(v) for k, v in metrics.items()}, arrays_of(run.state)))
+  batches = [sharding.to_devices(next(run.batches), run.mesh) for _ in range(steps)]
   run.batches.close()
   run.checkpoints.close()
-  return history
+  histories = []
+  for draw in range(1 + shaken):
+    state = jax.tree.map(jnp.copy, run.state)  # a step takes its state's memory
+    if draw:
+      rng = np.random.default_rng(draw)
+      shake = lambda x, rng=rng: x * (1 + 2**-23 * rng.choice([-1, 1], x.shape)).astype(x.dtype)
+      state = state.replace(params=jax.tree.map(shake, state.params))
+    histories.append([({}, arrays_of(state))])
+    for i, batch in enumerate(batches):
+      state, metrics = run.train_step(state, run.constants, batch, run.rng, run.recipe.plan(i))
+      histories[-1].append(({k: float(v) for k, v in metrics.items()}, arrays_of(state)))
+  return histories
 
 
 def arrays_of(state):
@@ -89,29 +102,28 @@ def compare(one, shaken, many):
   """How a run on many devices differs from one device's, measured by what rounding makes of it.
 
   A narrow network with batch norm, or a critic near balance, magnifies rounding from step to step;
-  by how much, `shaken` tells, the same run on one device with other roundings. What is allowed
+  by how much, `shaken` tells, the same runs on one device with other roundings. What is allowed
   grows with it, so that the first steps are held to 1e-7 or so.
 
   Args:
     one: of `train`, on one device.
-    shaken: of `train` with shaken=True, on one device.
+    shaken: the others of `train_often`, on one device.
     many: of `train`.
 
   Returns:
     ({what: number}, [complaints]): the largest difference of an array after the
     'first' step, after any of a 'parameter' and of an 'array', of a 'term' relative to its size;
-    'rounding' of a parameter between `one` and `shaken`; 'share' of what is allowed.
+    'rounding' of a parameter between `one` and one of `shaken`; 'share' of what is allowed.
   """
   found = dict.fromkeys(('first', 'parameter', 'array', 'term', 'rounding', 'share'), 0.0)
   complaints = []
   start, noise, wobble = one[0][1], {}, 0.0
-  assert len(one) == len(many) == len(shaken)
-  for step, ((terms, arrays), (other_terms, other), (shaken_terms, moved)) in enumerate(
-    zip(one, many, shaken, strict=True)
+  for step, ((terms, arrays), (other_terms, other), *moved) in enumerate(
+    zip(one, many, *shaken, strict=True)
   ):
     assert arrays.keys() == other.keys() and terms.keys() == other_terms.keys()
     for path, x in arrays.items():
-      noise[path] = max(noise.get(path, 0.0), _largest(x - moved[path]))
+      noise[path] = max([noise.get(path, 0.0), *(_largest(x - m[path]) for _, m in moved)])
       allowed = DRAWS * noise[path] + RELATIVE * _largest(x - start[path]) + 1e-9
       is_ = _largest(x - other[path])
       found['array'] = max(found['array'], is_)
@@ -124,7 +136,7 @@ def compare(one, shaken, many):
       if not is_ <= allowed:
         complaints.append(f'step {step}: {path} differs by {is_:.2g}, allowed {allowed:.2g}')
     size = lambda name, terms=terms: abs(terms[name]) + 1e-3
-    wobble = max([wobble, *(abs(terms[k] - shaken_terms[k]) / size(k) for k in terms)])
+    wobble = max([wobble, *(abs(terms[k] - m[k]) / size(k) for m, _ in moved for k in terms)])
     for name, value in terms.items():
       is_ = abs(value - other_terms[name]) / size(name)
       found['term'] = max(found['term'], is_)
