@@ -180,6 +180,21 @@ def test_critics_see_completed_images_and_the_penalty_the_hole():
   assert plain['critic_local'] == pytest.approx(first['critic_local'], rel=1e-5)
 
 
+def test_the_penalty_counts_pixels_by_their_confidence(monkeypatch):
+  """With critics that say four times the mean of a picture in [0, 1]."""
+  says = lambda nets, name, variables, x: 4 * x.mean((1, 2, 3)).reshape(-1, 1)
+  monkeypatch.setattr(two_critics.modules, 'train_pass', lambda *args: (says(*args), {}))
+  monkeypatch.setattr(two_critics.modules, 'run', says)
+  data = batch()
+  config = small(gradient_penalty=3.0)
+  found = terms_of(systems.make_recipe(config).phases[1].updates[0], data)(data['image'])
+  # In [-1, 1] the slope of each number is 2 / (SIZE * SIZE * 3); a pixel has three.
+  confidence = np.asarray(reconstruction.confidence_mask(data['mask']))
+  slopes = 2 / (3 * SIZE**2) * np.sqrt(3 * np.square(confidence).sum((1, 2, 3)))
+  assert found['slope_global'] == pytest.approx(slopes.mean(), rel=1e-4)
+  assert found['penalty_global'] == pytest.approx(3 * np.square(slopes - 1).mean(), rel=1e-4)
+
+
 def test_the_hinge_has_no_penalty():
   data = batch()
   made, variables = drawn_of('hinge')

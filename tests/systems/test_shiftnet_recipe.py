@@ -10,6 +10,7 @@ import torch_bytes
 
 from jaxinpaint import systems
 from jaxinpaint.losses import adversarial, perceptual, reconstruction, regularisers
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems.shiftnet import networks, published, recipe
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, step
@@ -169,6 +170,55 @@ def test_other_adversaries_give_finite_gradients(kind, batch):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((judge, out)))
   assert np.abs(out).max() > 0 and np.abs(judge['conv1']['kernel']).max() > 0
   assert ('penalty' in metrics) == (kind == 'wasserstein')
+
+
+def soft(x):
+  return np.log1p(np.exp(x)).mean()
+
+
+@pytest.mark.parametrize(
+  'kind, of_critic, of_generator',
+  [
+    (
+      'non_saturating',
+      lambda r, f: dict(real=soft(-r) / 2, fake=soft(f) / 2),
+      lambda r, f: soft(-f),
+    ),
+    ('relativistic', lambda r, f: dict(relativistic=soft(f - r)), lambda r, f: soft(r - f)),
+    (
+      'wasserstein',
+      lambda r, f: dict(real=-r.mean() / 2, fake=f.mean() / 2),
+      lambda r, f: -f.mean(),
+    ),
+  ],
+  ids=['non_saturating', 'relativistic', 'wasserstein'],
+)
+def test_terms_of_the_adversaries_by_hand(kind, of_critic, of_generator, batch, monkeypatch):
+  """With a critic that says four times the mean of a picture in [0, 1]."""
+  says = lambda networks, name, variables, x: 4 * x.mean((1, 2, 3), keepdims=True)
+  monkeypatch.setattr(recipe.modules, 'train_pass', lambda *args: (says(*args), {}))
+  monkeypatch.setattr(recipe.modules, 'run', says)
+  loss = dict(adversarial_kind=kind, gradient_penalty=3.0, crop=0, hole=0.0, guidance=0.0, tv=0.5)
+  updates = systems.make_recipe(small(**loss)).phases[0].updates
+  out = np.full_like(batch['image'], 0.75)
+  critic, generator = (
+    update.loss(Variables({}, {}), {}, dict(out=out), batch, jax.random.key(0))[1]['metrics']
+    for update in updates
+  )
+  real, fake = (4 * x.mean((1, 2, 3)) for x in (batch['image'], out))
+  want = of_critic(real, fake)
+  if kind == 'wasserstein':
+    # In [-1, 1] the slope of each of 48 x 48 x 3 numbers is 2 / (48 * 48 * 3).
+    slope = 2 / np.sqrt(48 * 48 * 3)
+    want |= dict(penalty=3 * (slope - 1) ** 2)
+    assert critic.pop('slope') == pytest.approx(slope, rel=1e-5)
+  assert critic == pytest.approx(want | dict(total=sum(want.values())), rel=1e-5)
+  assert generator['adversarial'] == pytest.approx(0.2 * of_generator(real, fake), rel=1e-5)
+  # 0.75 is 0.5 in [-1, 1]; around the hole are zeros.
+  assert generator['tv'] == pytest.approx(
+    0.5 * float(regularisers.squared_total_variation(0.5 * np.repeat(batch['mask'], 3, -1))),
+    rel=1e-5,
+  )
 
 
 @pytest.mark.parametrize(
