@@ -153,6 +153,7 @@ def test_sketches_are_left_out_for_whole_samples():
   half = shown(0.5)
   kept = (half == lines).all((1, 2, 3))
   assert 0 < kept.sum() < len(kept) and not half[~kept].any()
+  assert (shown(0.9) == lines).all((1, 2, 3)).sum() < len(lines) / 2, '9 of 10 are left out'
 
 
 def test_other_shapes_run_the_hole_is_not_read_and_samples_are_apart():
