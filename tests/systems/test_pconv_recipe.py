@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinpaint import systems
+from jaxinpaint import arrays, systems
 from jaxinpaint.recipe import Variables
 from jaxinpaint.systems._shared import pconv_terms, vgg16_terms
 from jaxinpaint.training import optimizers, step
@@ -79,6 +79,15 @@ def test_terms_by_hand():
   assert terms['tv'] == near(0.1 * 2 * 8 / 64)
   loss.update(dict(hole=0.0, tv=0.0))
   assert set(run()) == {'valid'}
+
+
+def test_the_output_is_compared_with_the_picture_as_vgg_gets_it(batch):
+  update = systems.make_recipe(small()).phases[0].updates[0]
+  of = lambda out: update.loss(Variables({}, {}), {}, {'standardised': out}, batch, None)[1][
+    'metrics'
+  ]
+  found = of(arrays.standardise(batch['image']))
+  assert found['valid'] == found['hole'] == 0 and found['tv'] > 0
 
 
 def test_features_are_of_the_output_and_of_the_composite():
