@@ -1,4 +1,4 @@
-"""Equal blocks one after another, which the compiler sees once where that pays."""
+"""Equal blocks one after another, recomputed in the backward pass where memory is short."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ def in_turn(
 ) -> jax.Array:
   """`x` through the blocks `kind(**settings, name=name)` of a compact module.
 
-  Their parameters are those of separate blocks, whatever the form of the program. On one device of
-  a CPU backend it is a loop over them: it compiles in the time of one block, and in its backward
-  pass `remat` has an effect, which XLA's CPU compiler undoes outside loops. Elsewhere, and where
-  blocks hand out intermediate results, they stand one after another.
+  Their parameters are those of separate blocks, whatever the form of the program. With `remat`, on
+  one device of a CPU backend, it is a loop over them, because XLA's CPU compiler undoes
+  recomputation outside loops. Elsewhere, and where blocks hand out intermediate results, they stand
+  one after another: a loop that stores all results copies them, which took AOT-GAN's step longer.
 
   Args:
     parent: whose children the blocks are.
@@ -35,7 +35,7 @@ def in_turn(
     **settings: of every block.
   """
   apart = parent.is_initializing() or parent.is_mutable_collection('intermediates')
-  if apart or len(names) < 2 or default_form() != 'cpu':
+  if apart or not remat or len(names) < 2 or default_form() != 'cpu':
     each = nn.remat(kind) if remat else kind
     for name in names:
       x = each(**settings, name=name)(x)
@@ -44,4 +44,4 @@ def in_turn(
   params = parent.variables['params']
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params[name] for name in names])
   run = lambda y, own: (block.apply({'params': own}, y), None)
-  return lax.scan(jax.checkpoint(run, prevent_cse=False) if remat else run, x, stacked)[0]
+  return lax.scan(jax.checkpoint(run, prevent_cse=False), x, stacked)[0]
