@@ -27,6 +27,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from benchmarks import pages
 from jaxinpaint import systems as systems_lib
 from jaxinpaint.cost import costs
 from jaxinpaint.layers import operations
@@ -37,8 +38,7 @@ from jaxinpaint.training import config as config_lib
 from jaxinpaint.training.program import Program
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
-_BEGIN = '<!-- systems over chips: made by python -m benchmarks.scaling_systems -->\n'
-_END = '<!-- end of systems over chips -->\n'
+_MARK = 'systems over chips: made by python -m benchmarks.scaling_systems'
 _ITEM = {'float32': 4, 'bfloat16': 2}
 _OPTIMIZER_BYTES = 28  # of a parameter: it, two moments and its gradient are read, three written
 _CHIPS_OF_A_HOST = 4
@@ -295,10 +295,8 @@ def page(text: str, stored: Mapping[str, Any]) -> str:
   Raises:
     ValueError: the marks around the table are gone.
   """
-  if _BEGIN not in text or _END not in text:
-    raise ValueError(f'docs/scaling.md needs the lines {_BEGIN.strip()!r} and {_END.strip()!r}')
-  made = _BEGIN + '\n' + table(stored, chips_lib.CHIPS['TPU v5e']) + '\n' + _END
-  return re.sub(f'{re.escape(_BEGIN)}.*{re.escape(_END)}', lambda _: made, text, flags=re.S)
+  made = '\n' + table(stored, chips_lib.CHIPS['TPU v5e']) + '\n'
+  return pages.between(text, _MARK, made)
 
 
 def plot(stored: Mapping[str, Any], chip: chips_lib.Chip, path: pathlib.Path) -> None:
