@@ -15,201 +15,41 @@ as far as that can be told from what was measured before.
 import argparse
 import dataclasses
 import gc
-import json
 import math
 import os
 import pathlib
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import measure, pages, traces, workloads
+from benchmarks import accelerator_page, measure, traces, workloads
+from benchmarks.accelerator_record import (
+  ATTENTION,
+  DTYPES,
+  HEADLINE,
+  Job,
+  Record,
+  Row,
+  job_of,
+  jobs,
+  sentence,
+)
 from jaxinpaint import systems
 from jaxinpaint.layers import contextual_attention
-from jaxinpaint.runtime import atomic, chips, environment
+from jaxinpaint.runtime import chips, environment
 
-DOCS = pathlib.Path(__file__).parent.parent / 'docs'
-HEADLINE = 'mesff'
-AIM = 'The aim: MESFF at 256 px in bfloat16, 300 img/s and 45 % of the peak on one H200.'
-ATTENTION = 'contextual attention'
-DTYPES = ('bfloat16', 'float32')
 KERNELS = 10
-_FIRST = (8, 32, 128)  # batches of the headline
 _TRACED_CALLS = 3
 _LEAST_SECONDS = 0.3
 _SIDE, _QUICK_SIDE = 1024, 64  # of the picture for the attention
-_NOT_MEASURED = 'Not measured on an accelerator.\n'
-
-Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Job:
-  """One measurement.
-
-  Attributes:
-    system: or `ATTENTION`.
-    what: 'forward' or 'step'; of the attention 'forward' or 'grad', 'at once' or 'in blocks'.
-    dtype: of the computation.
-    batch: images.
-  """
-
-  system: str
-  what: str
-  dtype: str
-  batch: int
-
-  @property
-  def ladder(self) -> tuple[str, str, str]:
-    """What jobs have in common that differ in the batch alone."""
-    return self.system, self.what, self.dtype
-
-  def __str__(self) -> str:
-    """For people and for the file."""
-    return f'{self.system} {self.what}, {self.dtype}, batch {self.batch}'
-
-
-def batches(largest: int) -> list[int]:
-  """Batches from 1 to `largest`, doubling: 8, 32, 128, ... first, then those between, then 4 to 1.
-
-  A chip is full from about 8 images on, and each batch is another compilation.
-  """
-  doubling = [2**i for i in range(largest.bit_length())]
-  filling = [b for b in doubling if b >= 8]
-  return filling[::2] + filling[1::2] + [b for b in reversed(doubling) if b < 8]
-
-
-def jobs(names: Sequence[str], largest: int) -> list[Job]:
-  """All measurements, the most important first.
-
-  MESFF's step and forward pass in bfloat16 at the batches of `_FIRST`, the attention, and then all
-  systems side by side: one batch of each before the next batch of any.
-
-  Args:
-    names: of systems.
-    largest: batch.
-  """
-  ladder = batches(largest)
-  first = [
-    Job(HEADLINE, what, 'bfloat16', b)
-    for what in ('step', 'forward')
-    for b in ladder
-    if b in _FIRST and HEADLINE in names
-  ]
-  attention = [
-    Job(ATTENTION, f'{what} {form}', dtype, 1)
-    for dtype in DTYPES
-    for form in ('in blocks', 'at once')
-    for what in ('forward', 'grad')
-  ]
-  others = [
-    Job(system, what, dtype, b)
-    for b in ladder
-    for dtype in DTYPES
-    for what in ('step', 'forward')
-    for system in sorted(names, key=lambda s: s != HEADLINE)
-  ]
-  return list(dict.fromkeys([*first, *attention, *others]))
-
-
-class Record:
-  """The file of a measurement, whole at any time.
-
-  Args:
-    path: of the file.
-    head: what is measured on, and how: hardware, versions, sizes.
-
-  Raises:
-    ValueError: the file is of another head, whose rows must not be mixed with these.
-  """
-
-  def __init__(self, path: pathlib.Path, head: Row):
-    """See the class."""
-    self._path = path
-    self.rows: list[Row] = []
-    self._page = {**head, 'date': time.strftime('%Y-%m-%d'), 'running': None}
-    if path.exists():
-      self._go_on(json.loads(path.read_text(encoding='utf-8')), head)
-
-  def _go_on(self, stored: Row, head: Row) -> None:
-    """Takes the rows of the file, but for those that failed; a job that never ended is one row."""
-    # The file itself may be what makes a checkout dirty.
-    same = lambda value: value.removesuffix('-dirty') if isinstance(value, str) else value
-    for key, value in head.items():
-      if same(stored.get(key)) != same(value):
-        raise ValueError(
-          f'{self._path} has {key} {stored.get(key)!r}, and this is {value!r}: '
-          'take another file with --json'
-        )
-    self.rows = [row for row in stored['rows'] if 'failed' not in row]
-    if stored['running']:
-      self.rows.append({**stored['running'], 'died': 'the process ended while this ran'})
-    self._page['date'] = stored['date']
-
-  def begin(self, job: Job) -> None:
-    """Notes what is measured now: if the process dies of it, it is not tried again."""
-    self._page['running'] = dataclasses.asdict(job)
-    self._write()
-
-  def add(self, job: Job, result: Row) -> None:
-    """Appends what was measured of a job."""
-    self._page['running'] = None
-    self.rows.append({**dataclasses.asdict(job), **result})
-    self._write()
-
-  def leave(self, left: Iterable[Job]) -> None:
-    """Notes what was not measured."""
-    self._page['not_measured'] = [str(job) for job in left]
-    self._write()
-
-  def of(self, job: Job) -> Row | None:
-    """The row of a job; None: there is none."""
-    return next((row for row in self.rows if _job(row) == job), None)
-
-  def closed(self, job: Job) -> bool:
-    """Whether it was seen that a job cannot be measured: not at this batch, or at a smaller one."""
-    return any(
-      'seconds' not in row and _job(row).ladder == job.ladder and row['batch'] <= job.batch
-      for row in self.rows
-    )
-
-  def useful(self, job: Job) -> float | None:
-    """Useful FLOPs of a job, from those of another batch; None: not known."""
-    for row in self.rows:
-      if 'useful_flops' in row and (row['system'], row['what']) == (job.system, job.what):
-        return row['useful_flops'] / row['batch'] * job.batch
-    return None
-
-  def expected(self, job: Job) -> float:
-    """Seconds that a job will take: as long as its like; 0 where nothing was measured."""
-    for alike in (
-      lambda row: (row['system'], row['what']) == (job.system, job.what),
-      lambda row: row['what'] == job.what,
-      lambda row: True,
-    ):
-      if taken := [
-        row['wall_seconds'] for row in self.rows if 'wall_seconds' in row and alike(row)
-      ]:
-        return statistics.median(taken)
-    return 0.0
-
-  def _write(self) -> None:
-    page = {**self._page, 'rows': self.rows}
-    atomic.write(self._path, json.dumps(page, indent=1) + '\n')
-
-
-def _job(row: Row) -> Job:
-  return Job(row['system'], row['what'], row['dtype'], row['batch'])
 
 
 def run(
-  todo: Sequence[Job],
+  wanted: Sequence[Job],
   record: Record,
   seconds: float,
   measured: Callable[[Job], Row],
@@ -222,14 +62,14 @@ def run(
   with its sentence, closes the ladder too, and the next job begins.
 
   Args:
-    todo: the jobs.
+    wanted: the jobs.
     record: takes the rows.
     seconds: that all may take.
     measured: job -> its row.
     clock: of seconds.
   """
   begun, left = clock(), []
-  for job in todo:
+  for job in wanted:
     if record.of(job) or record.closed(job):
       continue
     if clock() - begun + record.expected(job) > seconds:
@@ -260,16 +100,6 @@ def out_of_memory(error: Exception) -> bool:
   if isinstance(error, MemoryError):
     return True
   return isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' in str(error)
-
-
-def sentence(row: Row) -> str:
-  """A row for the terminal."""
-  if 'seconds' not in row:
-    return next(f'{k}: {row[k]}' for k in ('does_not_fit', 'failed', 'died') if k in row)
-  return (
-    f'{1e3 * row["seconds"]:.2f} ms, {row["img_per_s"]:.1f} img/s, {row["mfu"]:.1%} of the peak, '
-    f'compiled in {row["compile_seconds"]:.1f} s, {row["planned_mib"]:.0f} MiB'
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,94 +212,10 @@ def peaks(page: Row) -> dict[str, float]:
   return {d: page['peak_flops'].get(d) or measure.matmul_peak(jnp.dtype(d)) for d in DTYPES}
 
 
-def render(page: Row | None) -> str:
-  """The section of docs/performance.md.
-
-  Raises:
-    ValueError: the file is of a rehearsal.
-  """
-  if page is None:
-    return _NOT_MEASURED
-  if page['rehearsal']:
-    raise ValueError('a rehearsal measures nothing that a page should say')
-  measured = [row for row in page['rows'] if 'seconds' in row]
-  parts = [
-    f'{page["hardware"]}, jax {page["jax"]}, commit {page["commit"]}, {page["date"]}, '
-    f'{page["size"]} px. Share: useful work by time by the peak of the data sheet.\n',
-    f'{AIM}\n' + _fastest(measured),
-    pages.table(_COLUMNS, [_cells(row) for row in sorted(measured, key=_job)]),
-    *_kernel_tables(measured),
-    _absent(page),
-  ]
-  return '\n'.join(part for part in parts if part)
-
-
-_COLUMNS = ['', '', 'px', 'dtype', 'batch', 'time', 'img/s', 'share', 'compiled in', 'memory']
-
-
-def _cells(row: Row) -> list[str]:
-  measured = 'device_peak_mib' in row
-  mib = row['device_peak_mib' if measured else 'planned_mib']
-  return [
-    row['system'],
-    row['what'],
-    str(row['size']),
-    row['dtype'],
-    str(row['batch']),
-    f'{1e3 * row["seconds"]:.2f} ms',
-    f'{row["img_per_s"]:.1f}',
-    f'{row["mfu"]:.1%}',
-    f'{row["compile_seconds"]:.1f} s',
-    f'{mib / 1024:.2f} GiB{"" if measured else " planned"}',
-  ]
-
-
-def _fastest(rows: Sequence[Row]) -> str:
-  own = [r for r in rows if _job(r).ladder == (HEADLINE, 'step', 'bfloat16')]
-  if not own:
-    return ''
-  best = max(own, key=lambda r: r['img_per_s'])
-  return (
-    f'Measured: {best["img_per_s"]:.1f} img/s and {best["mfu"]:.1%}, at batch {best["batch"]}.\n'
-  )
-
-
-def _kernel_tables(rows: Sequence[Row]) -> list[str]:
-  """Of each dtype, at the batch with most images per second."""
-  tables = []
-  for dtype in DTYPES:
-    own = [r for r in rows if r.get('kernels') and r['dtype'] == dtype]
-    if own:
-      best = max(own, key=lambda r: r['img_per_s'])
-      cells = [
-        [f'`{k["name"]}`', k['operation'], f'{k["calls"]:g}', f'{1e3 * k["seconds"]:.2f} ms']
-        + [f'{k["share"]:.1%}']
-        for k in best['kernels']
-      ]
-      title = f'The kernels of {_job(best)} that take most time:\n\n'
-      columns = ['kernel', 'for example', 'calls', 'time of a step', 'share']
-      tables.append(title + pages.table(columns, cells))
-  return tables
-
-
-def _absent(page: Row) -> str:
-  """What has no row, in sentences."""
-  lines = [f'- {_job(r)}: {sentence(r)}' for r in page['rows'] if 'seconds' not in r]
-  if page['not_measured']:
-    lines.append(f'- not measured, for want of time: {"; ".join(page["not_measured"])}')
-  return ''.join(f'{line}\n' for line in lines)
-
-
-def write_page(text: str, file: pathlib.Path = DOCS / 'accelerator.json') -> str:
-  """docs/performance.md `text` with the section of the file, or of no file, in its place."""
-  page = json.loads(file.read_text(encoding='utf-8')) if file.exists() else None
-  return pages.between(text, 'accelerator: made by python -m benchmarks.accelerator', render(page))
-
-
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--minutes', type=float, default=20, help='that all may take')
-  parser.add_argument('--json', type=pathlib.Path, default=DOCS / 'accelerator.json')
+  parser.add_argument('--json', type=pathlib.Path, default=accelerator_page.FILE)
   parser.add_argument('--systems', default='', help='comma-separated; default: all')
   parser.add_argument('--size', type=int, default=256, help='side of the images')
   parser.add_argument('--largest', type=int, default=512, help='batch; a power of two')
@@ -478,8 +224,8 @@ def main() -> int:
   parser.add_argument('--page', action='store_true', help='only write docs/performance.md')
   given = parser.parse_args()
   if given.page:
-    performance = DOCS / 'performance.md'
-    performance.write_text(write_page(performance.read_text()))
+    performance = accelerator_page.DOCS / 'performance.md'
+    performance.write_text(accelerator_page.write_page(performance.read_text()))
     return 0
   if given.rehearse and given.json == parser.get_default('json'):
     parser.error('--rehearse needs a --json of its own')
@@ -501,7 +247,7 @@ def main() -> int:
     run(jobs(names, given.largest), record, seconds, settings.measured)
   failed = [row for row in record.rows if 'failed' in row]
   for row in failed:
-    print(f'FAILED: {_job(row)}: {row["failed"]}')
+    print(f'FAILED: {job_of(row)}: {row["failed"]}')
   return 1 if failed else 0
 
 

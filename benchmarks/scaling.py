@@ -26,7 +26,7 @@ from jaxinpaint.training.program import Program
 
 IMAGES = 1_803_460  # of Places365-Standard's training set (Zhou et al., 2018)
 STEPS, BATCH = 350_000, 4  # of configs/places2_mesff.py
-_ITEM = {'float32': 4, 'bfloat16': 2}
+ITEM = {'float32': 4, 'bfloat16': 2}  # bytes of a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,18 +74,23 @@ def gradient_bytes(parameters: Mapping[str, int], dtype: str = 'float32') -> int
     parameters: {'generator': numbers, 'discriminator': numbers}.
     dtype: of the computation.
   """
-  return _ITEM[dtype] * (parameters['generator'] + 2 * parameters.get('discriminator', 0))
+  return ITEM[dtype] * (parameters['generator'] + 2 * parameters.get('discriminator', 0))
 
 
 def ring_seconds(size: float, n: int, bandwidth: float) -> float:
-  """Of an all-reduce by rings: 2 (n - 1) / n of `size` bytes leave each device.
+  """Of an all-reduce by rings: `size` bytes travel around twice.
 
   Args:
     size: bytes on each device.
     n: devices.
     bandwidth: bytes/s that leave a device.
   """
-  return 2 * (n - 1) / n * size / bandwidth
+  return 2 * around(size, n) / bandwidth
+
+
+def around(size: float, n: int) -> float:
+  """Bytes that leave each of n devices when `size` bytes travel once around a ring."""
+  return (n - 1) / n * size
 
 
 def work(config: ConfigDict) -> tuple[float, dict[str, int]]:
@@ -125,7 +130,7 @@ def main() -> None:
   parser.add_argument('--chips', type=numbers(int), default=[8, 64, 256])
   parser.add_argument('--per_chip', type=int, default=1, help='images on each chip')
   parser.add_argument('--shares', type=numbers(float), default=[0.2, 0.4], help='of the peak')
-  parser.add_argument('--dtype', choices=sorted(_ITEM), default='bfloat16')
+  parser.add_argument('--dtype', choices=sorted(ITEM), default='bfloat16')
   parser.add_argument('--compile', type=numbers(str), default=[], help='slices: v5e:2x4,v5e:8x8')
   parser.add_argument('--size', type=int, default=256, help='side of the images compiled')
   given = parser.parse_args()

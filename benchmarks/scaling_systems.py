@@ -27,7 +27,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import pages
+from benchmarks import pages, scaling
 from jaxinpaint import systems as systems_lib
 from jaxinpaint.cost import costs
 from jaxinpaint.layers import operations
@@ -39,7 +39,6 @@ from jaxinpaint.training.program import Program
 
 DOCS = pathlib.Path(__file__).parent.parent / 'docs'
 _MARK = 'systems over chips: made by python -m benchmarks.scaling_systems'
-_ITEM = {'float32': 4, 'bfloat16': 2}
 _OPTIMIZER_BYTES = 28  # of a parameter: it, two moments and its gradient are read, three written
 _CHIPS_OF_A_HOST = 4
 _CHIPS = (8, 64, 256)
@@ -188,17 +187,14 @@ def exchange_bytes(system: System, setting: Setting) -> float:
     system: what is trained.
     setting: on what.
   """
-  gradients = _ITEM[setting.dtype] * system.mean('numbers')
+  gradients = scaling.ITEM[setting.dtype] * system.mean('numbers')
   shared, groups = setting.fsdp, setting.chips // setting.fsdp
   if shared == 1:
-    return _ring(groups, 2 * gradients)
+    return 2 * scaling.around(gradients, groups)
   parameters = 4 * system.mean('parameters')
-  return _ring(shared, gradients + parameters) + _ring(groups, 2 * gradients / shared)
-
-
-def _ring(n: int, size: float) -> float:
-  """Bytes that leave each of n devices when `size` bytes travel once around."""
-  return (n - 1) / n * size
+  return scaling.around(gradients + parameters, shared) + 2 * scaling.around(
+    gradients / shared, groups
+  )
 
 
 def least_images(system: System, setting: Setting, efficiency: float = _GOAL) -> int:
@@ -269,7 +265,7 @@ def table(stored: Mapping[str, Any], chip: chips_lib.Chip) -> str:
 
 def _cells(system: System, base: Setting, of_a_core: float) -> list[str]:
   at = {n: mean_step(system, dataclasses.replace(base, chips=n)) for n in _CHIPS}
-  exchanged = _ITEM[base.dtype] * system.mean('numbers')
+  exchanged = scaling.ITEM[base.dtype] * system.mean('numbers')
   least, fed = least_images(system, base), host_rate(at[base.chips], base.chips)
   faster = lambda setting: f'{mean_step(system, setting).rate / at[base.chips].rate:.2f}'
   return [
@@ -379,7 +375,7 @@ def compiled(page_text: str) -> dict[tuple[str, str, frozenset[str]], tuple[floa
   return {
     (config, phase, frozenset(updates.split(', '))): (
       float(useful.replace(',', '')) * 1e9 * _DEVICES / int(batch),
-      float(size) * 1e6 / _ITEM['bfloat16'],
+      float(size) * 1e6 / scaling.ITEM['bfloat16'],
     )
     for config, batch, phase, updates, useful, size in row.findall(page_text)
   }
@@ -425,7 +421,7 @@ def _narrow_summands(system: str) -> dict[tuple[str, frozenset[str]], dict[str, 
   found = {}
   for plan in costs.plans(program.recipe, preparation.total_steps(config, program.recipe)):
     exchanged = collectives.collectives(program.lower(plan).compile(compiler_options=options))
-    numbers = sum(c.bytes for c in exchanged if c.kind == 'all-reduce') / _ITEM['float32']
+    numbers = sum(c.bytes for c in exchanged if c.kind == 'all-reduce') / scaling.ITEM['float32']
     updates = _updates(program, plan)
     summands = explained(numbers, updates)
     if summands is None:

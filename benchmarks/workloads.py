@@ -1,6 +1,6 @@
 """What the benchmarks run of a system: filling a hole, its gradient, and the whole train step.
 
-  workload = Workload('mesff', dtype='bfloat16', size=256, batch=8)
+  workload = Workload(config_of('mesff', dtype='bfloat16', size=256, batch=8))
   task = workload.task('step')
   compiled = task.trace().lower().compile()
   state, metrics = compiled(*task.arguments())

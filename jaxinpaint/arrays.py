@@ -81,14 +81,15 @@ def pad(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def middle_square(x: np.ndarray, largest: int | None = None) -> np.ndarray:
-  """The centre square [n,n,...] of [H,W,...], of the short side or `largest`, if that is less.
-
-  It begins at (H - n) // 2, (W - n) // 2.
-  """
-  height, width = x.shape[:2]
-  side = min(height, width) if largest is None else min(height, width, largest)
-  top, left = (height - side) // 2, (width - side) // 2
+  """The centre square [n,n,...] of [H,W,...], of the short side or `largest`, if that is less."""
+  top, left, side = middle_window(*x.shape[:2], largest)
   return x[top : top + side, left : left + side]
+
+
+def middle_window(height: int, width: int, largest: int | None = None) -> tuple[int, int, int]:
+  """(top, left, n) of `middle_square`: it begins at (H - n) // 2, (W - n) // 2."""
+  side = min(height, width) if largest is None else min(height, width, largest)
+  return (height - side) // 2, (width - side) // 2, side
 
 
 def check_multiple(height: int, width: int, multiple: int, min_side: int = 0) -> None:

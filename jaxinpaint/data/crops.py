@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from jaxinpaint import arrays
 from jaxinpaint.data import resizing
 from jaxinpaint.pictures import decode
 
@@ -82,11 +83,12 @@ def crop_file(
 
 def _window(height: int, width: int, size: int, kind: str, rng: np.random.Generator) -> Window:
   """The part of a picture of height x width that becomes the square; see `crop`."""
-  short = min(height, width)
   if kind == 'resize':
     return 0, 0, height, width
   if kind == 'center':
-    return (height - short) // 2, (width - short) // 2, short, short
+    top, left, side = arrays.middle_window(height, width)
+    return top, left, side, side
+  short = min(height, width)
   side = size if kind == 'random' else int(rng.integers(min(size, short), short, endpoint=True))
   top = int(rng.integers(0, height - side, endpoint=True))
   left = int(rng.integers(0, width - side, endpoint=True))

@@ -175,7 +175,7 @@ def _double(x: jax.Array, axis: int, align_corners: bool) -> jax.Array:
     shares = jnp.asarray(near, x.dtype), jnp.asarray(np.flip(near), x.dtype)
   else:
     shares = 0.25, 0.25
-  double = conv_cpu.double if _checked(None) == 'cpu' else conv_cpu.interleaved
+  double = conv_cpu.double if default_form() == 'cpu' else conv_cpu.interleaved
   return double(x, *shares, axis)
 
 

@@ -6,11 +6,13 @@ Measured (docs/performance.md) with the jax versions that the project takes:
     is dropped;
   - the weight gradient of a large map runs at a tenth of the machine's speed, and at half of it
     over blocks of rows whose cotangent stays in cache, so it is summed over blocks; where both
-    sides have 24 channels or more, a matrix product for each tap is faster than a convolution by a
-    factor of 1.2 to 2.5 (with 16 it is slower);
+    sides have 24 channels or more, a matrix product for each tap is up to three times as fast as a
+    convolution (with 16 channels it is slower, and with dilation it gains nothing);
   - the weight gradient of an input-dilated (transposed) convolution is a hundred times slower than
     necessary, so transposed convolutions are sub-pixel convolutions, and their gradients are a
-    strided convolution and its weight gradient.
+    strided convolution and its weight gradient;
+  - the gradients of mirroring and of doubling, as jax derives them, pad and add; here they are sums
+    of slices.
 
 The derivatives of `conv`, `conv_transpose` and `weight_gradient` are again these three, so
 reverse-mode differentiation of any order (a gradient penalty) uses nothing else. Forward mode is
@@ -26,10 +28,10 @@ from jax import lax
 Share = float | jax.Array
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
-WIDE = (
-  24  # with as many channels on both sides, the weight gradient is a sum of matrix products ...
-)
-PRODUCT_BYTES = 2**18  # ... over blocks of this size of input or cotangent
+# With this many channels on both sides, the weight gradient is a sum of matrix products over blocks
+# of input or cotangent of PRODUCT_BYTES.
+WIDE = 24
+PRODUCT_BYTES = 2**18
 NARROW = 16  # with fewer output channels, input and cotangent swap roles in the weight gradient
 
 
@@ -231,7 +233,7 @@ def interleaved(x: jax.Array, before: Share, after: Share, axis: int) -> jax.Arr
 
   Args:
     x: of rank 4.
-    before: share of sample k - 1; a number, or an array that broadcasts against `x`.
+    before: share of sample k - 1, a constant: a number, or an array that broadcasts against `x`.
     after: share of sample k + 1, likewise. Beyond the ends the last samples are repeated.
     axis: of the samples.
   """

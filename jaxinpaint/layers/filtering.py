@@ -36,14 +36,8 @@ def predicted_kernel_filter(
   Raises:
     ValueError: the kernels have another number of channels or pixels, or `size` is even.
   """
+  _check(x, kernels, size, 1)
   b, h, w, c = x.shape
-  if size % 2 == 0:
-    raise ValueError(f"the kernels' side {size} must be odd")
-  if kernels.shape != (b, h, w, c * size**2):
-    raise ValueError(
-      f'kernels of shape {kernels.shape} must be {(b, h, w, c * size**2)} to filter '
-      f'{x.shape} by {size} x {size} taps'
-    )
   # The derivative of a split is one concatenation; nine slices would each be padded and added.
   taps = jnp.moveaxis(kernels.reshape(b, h, w, c, size**2), -1, 0)
   taps = [tap[0] for tap in lax.split(taps, [1] * size**2)]
@@ -71,13 +65,29 @@ def filter_by_taps(
 
   Returns:
     [B,H,W,C*len(rates)].
+
+  Raises:
+    ValueError: as `predicted_kernel_filter`.
   """
+  _check(x, kernels, size, stem)
   if (form or conv.default_form()) == 'cpu':
     results = [_loop(x, kernels, size, rate, stem) for rate in rates]
   else:
     taps = [depth_to_space(tap, stem) for tap in jnp.split(kernels, size**2, -1)]
     results = [_filter(x, taps, size, rate) for rate in rates]
   return jnp.concatenate(results, -1)
+
+
+def _check(x: jax.Array, kernels: jax.Array, size: int, stem: int) -> None:
+  if size % 2 == 0:
+    raise ValueError(f"the kernels' side {size} must be odd")
+  b, h, w, c = x.shape
+  wanted = (b, h // stem, w // stem, c * (size * stem) ** 2)
+  if kernels.shape != wanted:
+    raise ValueError(
+      f'kernels of shape {kernels.shape} must be {wanted} to filter '
+      f'{x.shape} by {size} x {size} taps'
+    )
 
 
 def _filter(x: jax.Array, taps: Sequence[jax.Array], size: int, rate: int) -> jax.Array:
@@ -122,8 +132,8 @@ def _loop_bwd(size, rate, stem, saved, g):
 
   none = jnp.zeros_like(padded), jnp.zeros_like(kernels)
   of_padded, of_kernels = lax.fori_loop(0, size**2, add, none)
-  reach = size // 2 * rate
-  return lax.slice(of_padded, (0, reach, reach, 0), _ends(x, reach)), of_kernels
+  reach, (_, h, w, _) = size // 2 * rate, x.shape
+  return of_padded[:, reach : reach + h, reach : reach + w], of_kernels
 
 
 _loop.defvjp(lambda x, kernels, *_: (_loop(x, kernels, *_), (x, kernels)), _loop_bwd)
@@ -131,11 +141,6 @@ _loop.defvjp(lambda x, kernels, *_: (_loop(x, kernels, *_), (x, kernels)), _loop
 
 def _start(tap, size, rate):
   return 0, tap // size * rate, tap % size * rate, 0
-
-
-def _ends(x, reach):
-  b, h, w, c = x.shape
-  return b, h + reach, w + reach, c
 
 
 def _tap(kernels, tap, size, stem):

@@ -5,8 +5,8 @@ import json
 import jax
 import pytest
 
-from benchmarks import accelerator, pages
-from benchmarks.accelerator import Job, Record
+from benchmarks import accelerator, accelerator_page, accelerator_record, pages
+from benchmarks.accelerator_record import Job, Record
 from jaxinpaint import systems
 
 HEAD = {
@@ -60,7 +60,7 @@ def ladder(*batches, system='mesff'):
 
 
 def test_the_headline_comes_first_and_every_job_once():
-  todo = accelerator.jobs(systems.list_systems(), 64)
+  todo = accelerator_record.jobs(systems.list_systems(), 64)
   assert todo[:2] == ladder(8, 32) and todo[2].what == 'forward'
   assert len(set(todo)) == len(todo)
   by_system = {(j.system, j.what, j.dtype): set() for j in todo}
@@ -73,14 +73,16 @@ def test_the_headline_comes_first_and_every_job_once():
 
 
 def test_batches_double_and_the_filling_ones_come_first_with_wide_steps():
-  assert accelerator.batches(512) == [8, 32, 128, 512, 16, 64, 256, 4, 2, 1]
-  assert accelerator.batches(2) == [2, 1]
+  assert accelerator_record.batches(512) == [8, 32, 128, 512, 16, 64, 256, 4, 2, 1]
+  assert accelerator_record.batches(2) == [2, 1]
 
 
 def test_all_systems_have_one_batch_before_any_has_the_next():
   names = systems.list_systems()
   after = [
-    j for j in accelerator.jobs(names, 64) if j.system not in ('mesff', 'contextual attention')
+    j
+    for j in accelerator_record.jobs(names, 64)
+    if j.system not in ('mesff', 'contextual attention')
   ]
   assert {j.system for j in after[: len(names) - 1]} == set(names) - {'mesff'}
   assert {j.batch for j in after[: 4 * (len(names) - 1)]} == {8}
@@ -213,7 +215,7 @@ def test_the_page_says_the_headline_the_kernels_and_what_is_absent(tmp_path):
 
   page = go(Machine(), tmp_path / 'a.json', ladder(32, 64), measure=measure)
   page['not_measured'] = ['csa step, bfloat16, batch 8']
-  text = accelerator.render(page)
+  text = accelerator_page.render(page)
   assert '300.0 img/s and 48.2%, at batch 32' in text
   assert (
     '| mesff | step | 256 | bfloat16 | 32 | 106.67 ms | 300.0 | 48.2% | 31.0 s | 3.00 GiB |' in text
@@ -225,8 +227,8 @@ def test_the_page_says_the_headline_the_kernels_and_what_is_absent(tmp_path):
 
 def test_a_rehearsal_makes_no_page_and_without_a_file_the_page_says_so():
   with pytest.raises(ValueError, match='rehearsal'):
-    accelerator.render({**HEAD, 'rehearsal': True})
-  assert accelerator.render(None) == 'Not measured on an accelerator.\n'
+    accelerator_page.render({**HEAD, 'rehearsal': True})
+  assert accelerator_page.render(None) == 'Not measured on an accelerator.\n'
 
 
 def test_marks_that_are_gone_are_an_error():
@@ -235,8 +237,8 @@ def test_marks_that_are_gone_are_an_error():
 
 
 def test_the_performance_page_is_that_of_the_file():
-  text = (accelerator.DOCS / 'performance.md').read_text()
-  assert text == accelerator.write_page(text), 'run python -m benchmarks.accelerator --page'
+  text = (accelerator_page.DOCS / 'performance.md').read_text()
+  assert text == accelerator_page.write_page(text), 'run python -m benchmarks.accelerator --page'
 
 
 def settings():
@@ -245,7 +247,7 @@ def settings():
 
 
 def test_a_job_is_measured_whole():
-  row = settings().measured(Job(accelerator.ATTENTION, 'forward in blocks', 'float32', 1))
+  row = settings().measured(Job(accelerator_record.ATTENTION, 'forward in blocks', 'float32', 1))
   assert row['size'] == 64 and 'kernels' not in row
   # Scores of 64 queries and keys of 9 x 128 numbers with a halo, and the mixing of 16 x 128.
   assert row['useful_flops'] == 2 * 64 * (100 * 9 + 64 * 16) * 128

@@ -185,7 +185,7 @@ class Generator(nn.Module):
       but in the gates. Instance norms take the absolute colour away.
     encoder_skips: add FIIFB's encoder features to its decoder's of the same size.
     remat: recompute the bottleneck's blocks in the backward pass instead of storing their results:
-      less memory, about a quarter more time.
+      less memory, more time (docs/monitoring.md).
     kernel_init: of all kernels; biases start at zero.
     dtype: of the computation. Parameters, statistics, the softmax, the filtering and the output
       are float32.
