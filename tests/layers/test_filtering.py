@@ -46,6 +46,8 @@ def test_patches_are_not_materialised_forward_or_backward():
 def test_kernels_of_another_shape_are_refused(shape, size):
   with pytest.raises(ValueError, match='kernels'):
     predicted_kernel_filter(jnp.zeros((1, 4, 4, 3)), jnp.zeros(shape), size)
+  with pytest.raises(ValueError, match='kernels'):
+    filter_by_taps(jnp.zeros((1, 4, 4, 3)), jnp.zeros(shape), size)
 
 
 @pytest.mark.parametrize('stem, rates', [(1, (1, 2)), (2, (1,))])

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinpaint.layers.filtering import predicted_kernel_filter
 from jaxinpaint.layers.smooth_fill import without_grid
 from jaxinpaint.systems.mesff import networks, published
 from jaxinpaint.weights import mapping
@@ -226,6 +227,21 @@ def test_standardised_pictures_of_any_light_and_contrast_are_completed_alike():
   out, fill = run(0.3 * image + 0.3), jax.jit(generator.apply)(variables, image, mask)['raw']
   np.testing.assert_allclose(out, run(0.2 * image + 0.5), atol=1e-4)
   assert np.abs(out - fill).max() > 0.01  # the network has changed something
+
+
+def test_the_kernels_handed_out_with_a_fill_are_those_that_filter():
+  image, mask = picture(80)
+  image = 0.4 + 0.2 * image  # nothing is clipped
+  generator = networks.Generator(**SMALL, stem=2, fill='smooth', norm='none')
+  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  shaken = jax.tree.map(
+    lambda x: x + 0.02 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
+  )
+  found = jax.jit(generator.apply)(shaken, image, mask)
+  filtered = predicted_kernel_filter(found['raw'], found['kernels'], 3)
+  assert np.abs(filtered - found['raw']).max() > 0.01
+  clipped = np.clip((filtered + 1) / 2, 0, 1)
+  np.testing.assert_allclose(found['out'], clipped, atol=1e-5)
 
 
 def test_squares_of_the_stem_are_averaged_away():
