@@ -377,7 +377,7 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
     array = np.expand_dims(
       array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
     )
-    state[entry.key] = np.ascontiguousarray(array)
+    state[entry.key] = np.array(array, order='C')
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state
