@@ -141,7 +141,9 @@ def _convert(
     for networks, state in _states(path, content, format, entries, expected):
       mine = [e for e in entries if e.network in networks]
       try:
-        part = mapping.convert(state, mine, format.ignore, expected=expected)
+        part = mapping.convert(
+          state, mine, format.ignore, expected=expected, constants=format.constants
+        )
       except mapping.MappingError as error:
         raise mapping.MappingError(f'{path.name}: {error}') from error
       for network in part['params'].keys() | part['stats'].keys():
@@ -171,7 +173,8 @@ def _states(
 ) -> list[tuple[set[str], dict[str, np.ndarray]]]:
   """[(networks, their state dict)] of one file, as `format.unwrap` says."""
   networks = {e.network for e in entries}
-  nearest = lambda choices, state: _nearest(choices, state, entries, format.ignore, expected)
+  ignore = (*format.ignore, *format.constants)
+  nearest = lambda choices, state: _nearest(choices, state, entries, ignore, expected)
   if not format.unwrap:
     state = mapping.strip_module(_arrays(content))
     named = [{n} for pattern, n in format.names.items() if re.search(pattern, path.name)]

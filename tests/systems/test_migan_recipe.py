@@ -1,6 +1,8 @@
 """How MI-GAN is trained, run, merged and imported."""
 
 import functools
+import math
+import re
 
 import drawn
 import goldens
@@ -19,7 +21,7 @@ from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, step
 from jaxinpaint.weights import importer, mapping, store
 
-SIZE = 32  # the least side that is learnt from a teacher
+SIZE = 8
 
 
 def small(model=(), **loss):
@@ -38,6 +40,12 @@ def teachers(size=SIZE):
   return config
 
 
+@pytest.fixture
+def taught(monkeypatch):
+  """All sides of these small pictures are learnt from a teacher."""
+  monkeypatch.setattr(recipe, 'LEAST_SIDE', SIZE)
+
+
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
   """A weights file of a narrow Co-Mod-GAN."""
@@ -50,8 +58,8 @@ def teacher(tmp_path_factory):
 def batch_of(count):
   rng = np.random.default_rng(0)
   mask = np.zeros((count, SIZE, SIZE, 1), np.float32)
-  mask[:, 8:24, 5:20] = 1
-  mask[:1, 20:, 20:] = 1
+  mask[:, 2:6, 1:5] = 1
+  mask[:1, 5:, 5:] = 1
   image = rng.random((count, SIZE, SIZE, 3), np.float32)
   return dict(image=image, mask=mask, id=np.arange(count, dtype=np.int32))
 
@@ -62,14 +70,14 @@ def made():
   return ready, drawn.variables(ready, batch_of(1))
 
 
-def test_a_step_trains_both_networks_from_a_teacher(teacher):
+def test_a_step_trains_both_networks_from_a_teacher(teacher, taught):
   config = small(distillation=2.0, teacher=str(teacher), l1=1.0)
   ready, batch = systems.make_recipe(config), batch_of(4)
   variables = drawn.variables(ready, batch)
   txs = optimizers.make_optimizers(config.optimizers, ready.optimizers)
   before = jax.tree.map(np.asarray, drawn.state(ready, txs, variables))
   constants = ready.load_constants()
-  taught = jax.tree.map(np.array, constants)
+  as_loaded = jax.tree.map(np.array, constants)
   run = step.make_train_step(ready, txs)
   state = drawn.state(ready, txs, variables)
   after, metrics = run(state, constants, batch, jax.random.key(1), ready.plan(0))
@@ -79,7 +87,7 @@ def test_a_step_trains_both_networks_from_a_teacher(teacher):
     still = [jax.tree_util.keystr(k) for k, v in jax.tree.leaves_with_path(moved) if not v]
     assert not still, f'{name}: {still} stand still'
   jax.tree.map(np.testing.assert_array_equal, before.stats, dict(after.stats))
-  jax.tree.map(np.testing.assert_array_equal, constants, taught)
+  jax.tree.map(np.testing.assert_array_equal, constants, as_loaded)
 
 
 def test_updates_and_what_they_need():
@@ -98,6 +106,7 @@ def test_updates_and_what_they_need():
     (dict(model=dict(form='fast')), "'training', 'merged'"),
     (dict(model=dict(noise='const')), "'stored', 'random', 'none'"),
     (dict(adversarial=0.0), 'nothing to train'),
+    (dict(distillation=2.0), 'size 8 has no side of 32 or more'),
     (dict(r1_of='mask'), "'input', 'image'"),
     (dict(r1_every=0), 'r1_every 0'),
   ],
@@ -107,11 +116,11 @@ def test_what_cannot_be_is_named(change, match):
     systems.make_recipe(small(**change))
 
 
-def test_a_run_without_its_teacher_stops_with_a_sentence(tmp_path):
+def test_a_run_without_its_teacher_stops_with_a_sentence(tmp_path, taught):
   load = lambda file, **model: (
     systems.make_recipe(small(model, distillation=2.0, teacher=str(file))).load_constants
   )
-  with pytest.raises(FileNotFoundError, match=r'loss\.teacher is not set: .*comodgan_32_places2'):
+  with pytest.raises(FileNotFoundError, match=r'loss\.teacher is not set: .*comodgan_8_places2'):
     load('')()
   with pytest.raises(FileNotFoundError, match=r'none\.safetensors.* is no file'):
     load(tmp_path / 'none.safetensors')()
@@ -119,11 +128,11 @@ def test_a_run_without_its_teacher_stops_with_a_sentence(tmp_path):
   assert load('')(shapes_only=True)['teacher'].params['generator']['encoder']
 
 
-def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path):
+def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path, taught):
   load = lambda file, **model: systems.make_recipe(
     small(model, distillation=2.0, teacher=str(file))
   ).load_constants()
-  with pytest.raises(ValueError, match='completes pictures of 32 pixels, its student of 64'):
+  with pytest.raises(ValueError, match='completes pictures of 8 pixels, its student of 64'):
     load(teacher, size=64)
   params = {'generator': {'conv': np.ones(3, np.float32)}}
   other = store.save(tmp_path / 'other.safetensors', 'misf', systems.default_config('misf'), params)
@@ -143,7 +152,7 @@ def test_a_teacher_shows_what_each_side_adds(teacher):
   args = batch['image'], batch['mask'], key
   shown = jax.jit(show)(variables, *args)
   picture = 0.0
-  for side in (4, 8, 16, 32):
+  for side in (4, 8):
     assert shown[side].shape == (1, side, side, 3)
     picture = shown[side] + (networks.upsample2(picture) if side > 4 else 0)
   out = jax.jit(ready.output)(variables, {}, *args)
@@ -235,9 +244,9 @@ def test_noise_is_drawn_for_each_key_only_where_it_is_random():
 def test_predict_keeps_known_pixels_and_reads_no_hidden_ones():
   ready, variables = made()
   rng = np.random.default_rng(0)
-  image = rng.random((1, 45, 39, 3), np.float32)
-  mask = np.zeros((1, 45, 39, 1), np.float32)
-  mask[:, 14:29, 13:27] = 1
+  image = rng.random((1, 13, 11, 3), np.float32)
+  mask = np.zeros((1, 13, 11, 1), np.float32)
+  mask[:, 4:9, 3:7] = 1
   predictor = Predictor(ready.inference, variables)
   out, other = (predictor(x, mask, np.arange(1)) for x in (image * (1 - mask), image))
   known = np.broadcast_to(mask == 0, image.shape)
@@ -246,19 +255,27 @@ def test_predict_keeps_known_pixels_and_reads_no_hidden_ones():
   assert out.min() >= 0 and out.max() <= 1 and out[~known].std() > 0.01
 
 
-# With the filters that published files hold beside these, 5,943,617 and 5,973,366, as published.
+# With the filters that are in the published files: 5.94 and 5.97 million.
 @pytest.mark.parametrize(
   'size, training, merged, critic',
   [(256, 52_686_881, 5_865_505, 39_002_835), (512, 52_935_718, 5_893_158, 39_195_283)],
 )
 def test_parameter_counts(size, training, merged, critic):
-  def count(form, name):
-    config = small(dict(recipe.default_config().model, size=size, form=form))
-    shapes = systems.make_recipe(config).shapes().params[name]
-    return sum(x.size for x in jax.tree.leaves(shapes))
+  ready = systems.make_recipe(small(dict(recipe.default_config().model, size=size)))
+  fast = systems.inference(small(dict(max_channels=512, size=size, form='merged')))
+  count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  counts = {name: count(x) for name, x in ready.shapes().params.items()}
+  assert counts == dict(generator=training, critic=critic)
+  assert count(fast.shapes().params) == merged
+  filters = sum(math.prod(shape) for key, shape, _ in constants(size) if key.endswith('weight'))
+  assert f'{(merged + filters) / 1e6:.2f}' == {256: '5.94', 512: '5.97'}[size]
 
-  counts = count('training', 'generator'), count('merged', 'generator'), count('merged', 'critic')
-  assert counts == (training, merged, critic)
+
+def constants(size):
+  """[(key, shape, formula)] of a published file's constants."""
+  name = {256: 'migan_generator', 512: 'migan_generator_512'}[size]
+  (case,) = (c for c in goldens.all_cases() if c.name == name)
+  return case.manifest()['constants']
 
 
 def test_the_published_keys_are_those_of_the_files():
@@ -286,3 +303,22 @@ def test_a_published_file_is_imported(tmp_path):
   assert stored.config.model.form == 'merged'
   for got, want in ((stored.params, own.params), (stored.stats, own.stats)):
     jax.tree.map(np.testing.assert_array_equal, got, dict(want))
+  state['encoder.b8.conv2.downsample.filter.weight'] *= 2
+  safetensors.numpy.save_file(state, tmp_path / 'file.safetensors')
+  with pytest.raises(mapping.MappingError, match=r'(?s)another in the file.*b8\.conv2\.downsample'):
+    importer.import_file(narrow, tmp_path / 'file.safetensors', tmp_path / 'other')
+
+
+def test_the_files_constants_are_those_of_the_manifest():
+  taps = np.outer([1, 3, 3, 1], [1, 3, 3, 1])
+  grid = np.tile([[1, 0], [0, 0]], (16, 16))
+  says = {'outer([1,3,3,1])/64 on every channel': taps / 64}
+  says |= {'outer([1,3,3,1])/16 on every channel': taps / 16}
+  says |= {'tile([[1,0],[0,0]]) (1 on even rows and columns)': grid}
+  for key, shape, formula in constants(256):
+    ((_, make),) = ((p, f) for p, f in published.CONSTANTS.items() if re.search(p, key))
+    want = says[formula]
+    height, width = (min(a, b) for a, b in zip(shape[2:], want.shape, strict=True))
+    array = make(tuple(shape))
+    assert array.shape == tuple(shape)
+    np.testing.assert_allclose(array[0, 0, :height, :width], want[:height, :width], atol=1e-7)

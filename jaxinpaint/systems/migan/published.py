@@ -4,22 +4,41 @@
   jaxinpaint weights import migan migan_256_ffhq.pt OUT
 
 A file is the state dict of a generator (encoder.*, synthesis.*); critics are not published.
-Resampling filters are arrays of it, and constants here. The pickles that the authors' training
+Resampling filters are arrays of it and constants here; an import checks that
+they are the same. The pickles that the authors' training
 writes hold program code and are not read: export `G_ema` with the authors' code.
 """
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from jaxinpaint.systems.migan.networks import TENSORS, sides
 from jaxinpaint.weights import mapping
 
 GENERATOR, CRITIC = 'generator', 'critic'
-# Constants of the network: the filters 1, 3, 3, 1, and where zeros are put in between samples.
-IGNORE = (
-  r'\.(upsample|downsample)\.filter\.weight$',
-  r'\.upsample\.filter_const$',
-  r'(^|\.)resample_filter$',
-)
+IGNORE = (r'(^|\.)resample_filter$',)  # of the training form
+
+
+def _filter(total: float) -> Callable[[tuple[int, ...]], np.ndarray]:
+  """1, 3, 3, 1 along rows and columns, the same for every channel, which sum to `total`."""
+  taps = np.outer([1, 3, 3, 1], [1, 3, 3, 1])
+  return lambda shape: np.broadcast_to(taps * (total / taps.sum()), shape)
+
+
+def _one_of_four(shape: tuple[int, ...]) -> np.ndarray:
+  """1 in even rows and columns, else 0: what doubling leaves of repeated samples."""
+  picture = np.zeros(shape)
+  picture[..., ::2, ::2] = 1
+  return picture
+
+
+CONSTANTS = {
+  r'(^|\.)downsample\.filter\.weight$': _filter(1.0),
+  r'(^|\.)upsample\.filter\.weight$': _filter(4.0),
+  r'(^|\.)upsample\.filter_const$': _one_of_four,
+}
 
 
 def kernel_entries(
@@ -106,7 +125,7 @@ PAPER = mapping.Paper(
 
 _FACTS = dict(
   entries=entries,
-  ignore=IGNORE,
+  constants=CONSTANTS,
   licence='MIT (code of MI-GAN)',
   url='https://github.com/Picsart-AI-Research/MI-GAN',
 )

@@ -100,6 +100,11 @@ def make(config: ConfigDict) -> Recipe:
   model, loss = config.model, config.loss
   networks = {'generator': _generator(config)}
   teacher = _teacher(config) if loss.distillation else None
+  if teacher and model.size < LEAST_SIDE:
+    raise ValueError(
+      f'config.model.size {model.size} has no side of {LEAST_SIDE} or more to learn from a '
+      'teacher: set config.loss.distillation=0'
+    )
   generator = Update('generator', ('generator',), _loss(loss, networks, teacher), 'generator')
   updates = [generator]
   if loss.adversarial:
