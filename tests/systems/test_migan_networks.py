@@ -1,6 +1,7 @@
 """The networks of MI-GAN against the outputs of the authors' code."""
 
 import functools
+import re
 
 import goldens
 import jax
@@ -23,13 +24,55 @@ def shapes(size, tensors):
 def generator(case, size, tensors):
   """Variables of a case's generator."""
   wanted = shapes(size, tensors)
-  expected = {
-    'params': {'generator': wanted['params']},
-    'stats': {'generator': {'buffers': wanted['buffers']}},
-  }
-  entries = published.generator_entries(size, tensors)
-  tree = mapping.convert(case.state(), entries, published.IGNORE, expected=expected)
-  return {'params': tree['params']['generator'], **tree['stats']['generator']}
+  convert = functools.partial(mapping.convert, entries=published.entries({'size': size}))
+  tree = of_sums(case.state(), convert) if tensors else convert(case.state())
+  params, buffers = tree['params']['generator'], tree['stats']['generator']
+  found = {'params': params, **buffers}
+  assert jax.tree.map(np.shape, found) == jax.tree.map(lambda x: x.shape, wanted)
+  return found
+
+
+def of_sums(state, convert):
+  """The tree of a state dict of the training form, which has w0 ... w8 where the merged has weight.
+
+  Noise is that of a pair's second convolution there, and filters have other names.
+  """
+  trees = []
+  for i in range(networks.TENSORS):
+    named = {re.sub(rf'\.w{i}$', '.weight', k): v for k, v in state.items()}
+    named = {re.sub(r'\.conv2\.noise_', '.noise_', k): v for k, v in named.items()}
+    trees.append(convert({k: v for k, v in named.items() if not OTHERS.search(k)}))
+
+  def stack(*nodes):
+    stacked = {}
+    for name, value in nodes[0].items():
+      values = [node[name] for node in nodes]
+      if isinstance(value, dict):
+        stacked[name] = stack(*values)
+      elif name == 'kernel' and value.ndim == 4:  # the first layer has one of them
+        differ = (values[0] != values[1]).any()
+        stacked['kernels'] = np.stack(values if differ else values[:1])
+      else:
+        stacked[name] = value
+    return stacked
+
+  return stack(*trees)
+
+
+OTHERS = re.compile(r'\.w\d$|resample_filter$')
+
+
+def critic_entries(size):
+  """Critics are not published, so the library has no need of these."""
+  entries = [*mapping.conv(f'b{size}.fromrgb', 'critic', ('from_rgb',))]
+  for r in networks.sides(size)[1:]:
+    for i in (1, 2):
+      entries += published.separable_entries(f'b{r}.conv{i}.', 'critic', (f'block{r}', f'conv{i}'))
+    entries += mapping.conv(f'b{r}.skip', 'critic', (f'block{r}', 'skip'), bias=False)
+  entries += published.separable_entries('b4.conv.', 'critic', ('conv4',))
+  for theirs, ours in (('fc', 'dense1'), ('out', 'dense2')):
+    entries += mapping.dense(f'b4.{theirs}', 'critic', (ours,))
+  return entries
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -68,8 +111,8 @@ def test_training_generator(case):
 
 @goldens.cases('migan_train_discriminator64')
 def test_critic(case):
-  entries = published.critic_entries(64)
-  params = mapping.convert(case.state(), entries, published.IGNORE)['params']['critic']
+  convert = functools.partial(mapping.convert, entries=critic_entries(64))
+  params = of_sums(case.state(), convert)['params']['critic']
   data = case.data()
   judge = jax.jit(lambda params, x: networks.Discriminator(64).apply({'params': params}, x))
   goldens.assert_close(judge(params, goldens.nhwc(data['x'])), data['y'])
@@ -82,8 +125,7 @@ def test_separable_convolutions(case):
     options = dict(up=True, noise_side=32)
   elif 'down' in case.name:
     options = dict(down=True)
-  entries = published.separable_entries('', 'n', (), 0, noise)
-  tree = mapping.convert(case.state(), entries, published.IGNORE)
+  tree = mapping.convert(case.state(), published.separable_entries('', 'n', (), noise))
   variables = {'params': tree['params']['n'], **tree['stats'].get('n', {})}
   module = networks.SeparableConv(24, tensors=0, **options)
   got = jax.jit(module.apply)(variables, goldens.nhwc(data['x']))
@@ -94,7 +136,7 @@ def test_separable_convolutions(case):
 def test_kernels_as_sums(case):
   """Of the code's other convolution, 3x3 across all channels, which the published form lacks."""
   state, data = case.state(), case.data()
-  kernel = networks.unit_kernel([state[f'w{i}'].transpose(2, 3, 1, 0) for i in range(4)])
+  kernel = networks.unit_kernel(np.stack([state[f'w{i}'].transpose(2, 3, 1, 0) for i in range(4)]))
   x = jnp.asarray(goldens.nhwc(data['x']))
   up = 'up' in case.name
   style = jnp.ones(x.shape[::3])

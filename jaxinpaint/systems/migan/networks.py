@@ -7,11 +7,12 @@ training a kernel is a sum of nine, divided by the 2-norm of each output channel
 one kernel of each that is used afterwards.
 
 Differs from the reference code: not in numbers. Both forms of the generator are one module;
-resampling filters are constants here, arrays of the checkpoint there.
+the nine tensors are one array; resampling filters are constants here and arrays of the checkpoint
+there.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -36,21 +37,21 @@ CLAMP = 256.0  # of activations, for half precision
 TENSORS = 9  # that a kernel is the sum of, in training
 
 
-def unit_kernel(kernels: Sequence[jax.Array]) -> jax.Array:
-  """The sum of n kernels [k,k,I,O] over sqrt(n), each output channel divided by its 2-norm."""
-  kernel = sum(kernels[1:], kernels[0]) / math.sqrt(len(kernels))
+def unit_kernel(kernels: jax.Array) -> jax.Array:
+  """[n,k,k,I,O] -> [k,k,I,O]: the sum over sqrt(n), each output channel divided by its 2-norm."""
+  kernel = kernels.sum(0) / math.sqrt(len(kernels))
   return kernel * jax.lax.rsqrt(jnp.square(kernel).sum((0, 1, 2), keepdims=True) + EPSILON)
 
 
 def merge(params: Mapping[str, Any]) -> dict[str, Any]:
   """The parameters of a generator's training form -> those of the merged one, which draws as it."""
-  kernels = [params[f'kernel{i}'] for i in range(TENSORS) if f'kernel{i}' in params]
-  merged = {
-    name: merge(value) if isinstance(value, Mapping) else value
-    for name, value in params.items()
-    if not (kernels and name.startswith('kernel'))
-  }
-  return {'kernel': unit_kernel(kernels), **merged} if kernels else merged
+  merged = {}
+  for name, value in params.items():
+    if name == 'kernels':
+      merged['kernel'] = unit_kernel(value)
+    else:
+      merged[name] = merge(value) if isinstance(value, Mapping) else value
+  return merged
 
 
 def activate(x: jax.Array, gain: float = 1.0) -> jax.Array:
@@ -64,13 +65,13 @@ def halve(x: jax.Array) -> jax.Array:
 
 
 def kernel_of(module: nn.Module, shape: tuple[int, ...], tensors: int) -> jax.Array:
-  """f32[shape]: `unit_kernel` of the parameters 'kernel0' ... of `module`; for 0, its 'kernel'.
+  """f32[shape]: `unit_kernel` of the parameter 'kernels' f32[tensors,*shape]; for 0, 'kernel'.
 
-  The former are drawn from N(0, 1). The latter has the deviation that they give it.
+  The former is drawn from N(0, 1). The latter has the deviation that it gives.
   """
   if tensors:
     draw = nn.initializers.normal(1.0)
-    return unit_kernel([module.param(f'kernel{i}', draw, shape) for i in range(tensors)])
+    return unit_kernel(module.param('kernels', draw, (tensors, *shape)))
   return module.param('kernel', nn.initializers.normal(1 / math.sqrt(math.prod(shape[:3]))), shape)
 
 

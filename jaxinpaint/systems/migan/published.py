@@ -14,11 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxinpaint.systems.migan.networks import TENSORS, sides
+from jaxinpaint.systems.migan.networks import sides
 from jaxinpaint.weights import mapping
-
-GENERATOR, CRITIC = 'generator', 'critic'
-IGNORE = (r'(^|\.)resample_filter$',)  # of the training form
 
 
 def _filter(total: float) -> Callable[[tuple[int, ...]], np.ndarray]:
@@ -41,76 +38,35 @@ CONSTANTS = {
 }
 
 
-def kernel_entries(
-  key: str, network: str, path: tuple[str, ...], tensors: int, bias: bool = True
-) -> tuple[mapping.Entry, ...]:
-  """Entries of a convolution: KEY.weight, or KEY.w0 ... of the training form, and KEY.bias."""
-  if not tensors:
-    return mapping.conv(key, network, path, bias)
-  entries = [
-    mapping.Entry(f'{key}.w{i}', network, (*path, f'kernel{i}'), 'conv') for i in range(tensors)
-  ]
-  if bias:
-    entries.append(mapping.Entry(f'{key}.bias', network, (*path, 'bias')))
-  return tuple(entries)
-
-
 def separable_entries(
-  key: str, network: str, path: tuple[str, ...], tensors: int, noise: bool = False
+  key: str, network: str, path: tuple[str, ...], noise: bool = False
 ) -> tuple[mapping.Entry, ...]:
-  """Entries of a `SeparableConv`; KEY '' stands for a state dict of it alone."""
-  join = lambda *parts: '.'.join(part for part in (key, *parts) if part)
+  """Entries of a `SeparableConv`, whose keys are KEYconv1.weight and so on."""
   entries = [
-    *kernel_entries(join('conv1'), network, (*path, 'depthwise'), tensors),
-    *kernel_entries(join('conv2'), network, (*path, 'pointwise'), tensors, bias=False),
+    *mapping.conv(f'{key}conv1', network, (*path, 'depthwise')),
+    *mapping.conv(f'{key}conv2', network, (*path, 'pointwise'), bias=False),
   ]
   if noise:
-    owner = () if not tensors else ('conv2',)
-    strength, const = (join(*owner, name) for name in ('noise_strength', 'noise_const'))
+    buffer = dict(layout='plane', collection='buffers')
     entries += [
-      mapping.Entry(strength, network, (*path, 'noise_weight'), 'scalar'),
-      mapping.Entry(const, network, (*path, 'noise'), 'plane', 'buffers'),
+      mapping.Entry(f'{key}noise_strength', network, (*path, 'noise_weight'), 'scalar'),
+      mapping.Entry(f'{key}noise_const', network, (*path, 'noise'), **buffer),
     ]
   return tuple(entries)
 
 
-def generator_entries(size: int, tensors: int = 0) -> tuple[mapping.Entry, ...]:
-  """Entries of a generator in its merged (0) or training form."""
-  first = f'encoder.b{size}.fromrgb'
-  entries = list(mapping.conv(first, GENERATOR, ('encoder', 'from_rgb')))
-  if tensors:  # one normalised kernel
-    kernel = ('encoder', 'from_rgb', 'kernel0')
-    entries[0] = mapping.Entry(f'{first}.weight', GENERATOR, kernel, 'conv')
-  for part in ('encoder', 'synthesis'):
-    for r in sides(size):
-      for i in (1, 2):
-        key, path = f'{part}.b{r}.conv{i}', (part, f'conv{r}_{i}')
-        noise = part == 'synthesis' and r > 4
-        entries += separable_entries(key, GENERATOR, path, tensors, noise)
-  for r in sides(size):
-    path = ('synthesis', f'rgb{r}')
-    entries += kernel_entries(f'synthesis.b{r}.torgb', GENERATOR, path, tensors)
-  return tuple(entries)
-
-
-def critic_entries(size: int) -> tuple[mapping.Entry, ...]:
-  """Entries of a critic."""
-  entries = list(kernel_entries(f'b{size}.fromrgb', CRITIC, ('from_rgb',), TENSORS))
-  for r in sides(size)[1:]:
-    for i in (1, 2):
-      entries += separable_entries(f'b{r}.conv{i}', CRITIC, (f'block{r}', f'conv{i}'), TENSORS)
-    entries += kernel_entries(f'b{r}.skip', CRITIC, (f'block{r}', 'skip'), TENSORS, bias=False)
-  entries += separable_entries('b4.conv', CRITIC, ('conv4',), TENSORS)
-  entries += [
-    *mapping.dense('b4.fc', CRITIC, ('dense1',)),
-    *mapping.dense('b4.out', CRITIC, ('dense2',)),
-  ]
-  return tuple(entries)
-
-
 def entries(model: Any) -> tuple[mapping.Entry, ...]:
-  """Entries of a published file."""
-  return generator_entries(model.get('size', 512))
+  """Entries of a merged generator."""
+  size = model.get('size', 512)
+  first = ('encoder', 'from_rgb')
+  result = [*mapping.conv(f'encoder.b{size}.fromrgb', 'generator', first)]
+  for r in sides(size):
+    for part, noise in (('encoder', False), ('synthesis', r > 4)):
+      for i in (1, 2):
+        path = (part, f'conv{r}_{i}')
+        result += separable_entries(f'{part}.b{r}.conv{i}.', 'generator', path, noise)
+    result += mapping.conv(f'synthesis.b{r}.torgb', 'generator', ('synthesis', f'rgb{r}'))
+  return tuple(result)
 
 
 PAPER = mapping.Paper(
