@@ -22,13 +22,14 @@ is ours, off as published, for runs that are too short for a critic alone.
 
 `model.form` is 'training', whose kernels are sums of nine, or 'merged', which has one kernel of
 each, as the published files. `merged` makes the second of the first: `jaxinpaint weights export
-WORKDIR OUT --merge`. Both give the same pictures in the same time; the merged weights are a ninth
-as large. A merged generator can be trained on, too.
+WORKDIR OUT --merge`. Both give the same pictures; the merged form takes less time and has a ninth
+of the parameters. A merged generator can be trained on, too.
 
-Differs from the reference code:
-  - the critic's fakes are of the pass that trains the generator, not of a further one;
-  - the gradient of R1 is with respect to the image and the mask, as there;
-    `loss.r1_of='image'` takes the image's alone.
+The gradient of R1 is with respect to the image and the mask, as in the code; `loss.r1_of='image'`
+takes the image's alone.
+
+Differs from the reference code: the critic's fakes are of the pass that trains the generator, not
+of a further one.
 """
 
 import jax
