@@ -33,6 +33,11 @@ def to_uint8(image: np.ndarray, rounding: str = 'nearest') -> np.ndarray:
     image: any shape.
     rounding: 'nearest', or 'truncate': to the next lower level, as codes that cast do. A value
       within a thousandth of a level counts as that level, so that `to_float` is undone by both.
+
+  >>> to_uint8(np.array([-0.1, 0.5, 1.2])).tolist()
+  [0, 128, 255]
+  >>> to_uint8(np.array([0.5]), 'truncate').tolist()
+  [127]
   """
   offset = {'nearest': 0.5, 'truncate': 1e-3}[rounding]
   return (np.clip(np.asarray(image, np.float32), 0.0, 1.0) * 255.0 + offset).astype(np.uint8)
@@ -49,12 +54,22 @@ def compose(pred: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
   Returns:
     f32[..., H, W, C] that equals `image` to the bit wherever mask is 0. A mask between 0 and 1
     blends.
+
+  >>> known, filled = np.full((1, 2, 1), 0.25), np.ones((1, 2, 1))
+  >>> compose(filled, known, np.array([[[0], [1]]])).ravel().tolist()
+  [0.25, 1.0]
   """
   return jnp.where(mask == 0, image, pred * mask + image * (1 - mask))
 
 
 def padded_size(height: int, width: int, multiple: int, min_side: int = 0) -> tuple[int, int]:
-  """The smallest multiples of `multiple` that are not below these sides or `min_side`."""
+  """The smallest multiples of `multiple` that are not below these sides or `min_side`.
+
+  >>> padded_size(100, 128, 32)
+  (128, 128)
+  >>> padded_size(20, 30, 8, min_side=64)
+  (64, 64)
+  """
   up = lambda n: -(-max(n, min_side, 1) // multiple) * multiple
   return up(height), up(width)
 

@@ -17,6 +17,10 @@ def total_variation(image: jax.Array, hole: jax.Array | None = None) -> jax.Arra
       f32[B,H,W,1], 1 = hole: pairs count only where both pixels lie in the hole dilated by one
       pixel (3x3), the paper's region P; the sum over those pairs is divided by the number of
       elements of `image` (N_comp).
+
+  >>> steps = jnp.array([[0.0, 1.0], [0.0, 1.0]])
+  >>> float(total_variation(steps[None, :, :, None]))
+  1.0
   """
   across = absolute_difference(image[:, :, 1:], image[:, :, :-1])
   down = absolute_difference(image[:, 1:], image[:, :-1])

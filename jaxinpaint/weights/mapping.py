@@ -238,7 +238,11 @@ def norm(
 
 
 def flatten(tree: Any, prefix: str = '', separator: str = '.') -> dict[str, Any]:
-  """{'a': {'b': x}} -> {'a.b': x}; lists count by index; scalars and strings stay leaves."""
+  """{'a': {'b': x}} -> {'a.b': x}; lists count by index; scalars and strings stay leaves.
+
+  >>> flatten({'encoder': [{'bias': 1}, {'bias': 2}]})
+  {'encoder.0.bias': 1, 'encoder.1.bias': 2}
+  """
   if isinstance(tree, Mapping):
     items = tree.items()
   elif isinstance(tree, (list, tuple)):
