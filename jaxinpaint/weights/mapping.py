@@ -21,6 +21,8 @@ Layouts, PyTorch on the left:
                   'same'
   same            unchanged (biases, scales, statistics)
   rows            as 'same'; [C] is repeated to the [n, C] that the network has
+  scalar          [] -> [1]
+  plane           [h, w] -> [h, w, 1]
 In these, axes of length one are dropped:
   modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
   pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
@@ -55,6 +57,8 @@ LAYOUTS = {
   'column': ((0,), (0,)),
   'row': ((0,), (0,)),
   'rows': (None, None),
+  'scalar': ((), ()),
+  'plane': ((0, 1), (0, 1)),
 }
 # layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
 UNIT_AXES = {
@@ -65,6 +69,8 @@ UNIT_AXES = {
   'column': (1,),
   'row': (0,),
 }
+# layout: axes of length one that the array here has, and PyTorch's lacks
+ADDED_AXES = {'scalar': (0,), 'plane': (2,)}
 
 
 class MappingError(ValueError):
@@ -261,7 +267,12 @@ def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
   if axes is None:
     return array.shape
   shape = [n for axis, n in enumerate(array.shape) if axis not in units]
-  return tuple(shape[a] for a in axes) if array.ndim == len(axes) + len(units) else None
+  if array.ndim != len(axes) + len(units):
+    return None
+  after = [shape[a] for a in axes]
+  for axis in ADDED_AXES.get(entry.layout, ()):
+    after.insert(axis, 1)
+  return tuple(after)
 
 
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,7 +335,8 @@ def convert(
     array = array.squeeze(units)
     if array.dtype.kind == 'f' or array.dtype.name == 'bfloat16':
       array = array.astype(np.float32)
-    _put(tree, entry.target, array if axes is None else array.transpose(axes))
+    array = array if axes is None else array.transpose(axes)
+    _put(tree, entry.target, np.expand_dims(array, ADDED_AXES.get(entry.layout, ())))
   problems += _listed('of another rank', wrong)
   for entry in entries:
     if entry.layout == 'rows' and expected is not None and not missing:
@@ -365,11 +377,11 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
       missing.append(f'{"/".join(entry.target)} (for {entry.key})')
       continue
     axes = LAYOUTS[entry.layout][1]
-    array = np.asarray(value)
+    array = np.asarray(value).squeeze(ADDED_AXES.get(entry.layout, ()))
     array = np.expand_dims(
       array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
     )
-    state[entry.key] = np.ascontiguousarray(array)
+    state[entry.key] = np.array(array, order='C')
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state
