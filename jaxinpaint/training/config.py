@@ -98,7 +98,7 @@ def quicktest(config: ConfigDict) -> ConfigDict:
   config.evaluation.update(dict(count=4, quick_count=4, batch_size=4))
   if config.init_from:  # its weights fit these networks alone, which take no image smaller than
     ready = systems.inference(config)
-    config.data.size = -(-max(config.data.size, ready.min_side) // ready.multiple) * ready.multiple
+    config.data.size, _ = ready.seen_size(config.data.size, config.data.size)
   elif hasattr(recipe, 'quicktest'):
     recipe.quicktest(config)
   return config

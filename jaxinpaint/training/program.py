@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxinpaint import arrays, systems
+from jaxinpaint import systems
 from jaxinpaint.data import inputs
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Inference, Plan, Recipe
@@ -119,8 +119,10 @@ class Program:
 def _check_size(size: int, inference: Inference) -> None:
   """Raises ValueError unless the networks take images of this side."""
   multiple, least = inference.multiple, inference.min_side
-  nearest, _ = arrays.padded_size(size, size, multiple, least)
+  nearest, _ = inference.seen_size(size, size)
   if size != nearest:
+    if inference.side:
+      raise ValueError(f'config.data.size {size} must be {nearest}, the side of these networks')
     at_least = f' and at least {least}' if least > multiple else ''
     raise ValueError(
       f'config.data.size {size} must be a multiple of {multiple}{at_least}, for these networks: '
