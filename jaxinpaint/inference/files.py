@@ -35,6 +35,7 @@ from jaxinpaint.inference import picture as picture_lib
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
+from jaxinpaint.inference.strategies import Plan
 from jaxinpaint.masks import spec
 from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
@@ -54,11 +55,13 @@ class Report:
     written: the outputs on disk.
     failed: (image, the reason in a sentence) for each image that could not be filled.
     warnings: the warnings, each once.
+    plans: (image, a sentence) for each image with a hole: how it was completed.
   """
 
   written: list[pathlib.Path] = dataclasses.field(default_factory=list)
   failed: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
+  plans: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
 
 
 def inpaint_files(
@@ -88,7 +91,8 @@ def inpaint_files(
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' of all files in an output folder; None: as the
       image.
     progress: show a bar; None: only on a terminal.
-    say: is called with each warning and failure, a sentence; None: they go to standard error.
+    say: is called with each warning, each failure and what is done with each image that is not
+      completed whole, sentences; None: they go to standard error.
     pictures: folder for the other pictures that the system can show (see `Inpainter.pictures`),
       written as OUTPUTSTEM.NAME.png in the same subfolders as the outputs; None: none are written.
     samples: completions of each image, of a system that draws random numbers; several are written
@@ -147,12 +151,21 @@ def inpaint_files(
     changes: list[int] = []
     left_out: dict[str, list[pathlib.Path]] = {}  # {metadata: outputs without it}
     reduced = 0
+    strategy = inpainter.strategy
+
+    def planned(key: _Key, plan: Plan) -> None:
+      if key.pair.sample:
+        return
+      report.plans.append((key.pair.image, plan.sentence))
+      if plan.kind != 'original' and not strategy.completes_whole(key.parts[3].shape):
+        say(f'{key.pair.image}: {plan.sentence}')
+
     refused = lambda key, error: fail(key.pair, error)
     streams = []
     for k in range(samples):
       own = [(number, pair) for number, pair in todo if pair.sample == k]
       jobs = _jobs(own, read_mask, warn, fail)
-      streams.append(inpainter.stream(jobs, sample=k, refused=refused))
+      streams.append(inpainter.stream(jobs, sample=k, refused=refused, planned=planned))
     for key, rgb in itertools.chain.from_iterable(streams):
       pair, number, picture, hole = key
       try:
@@ -167,7 +180,8 @@ def inpaint_files(
       report.written.append(pair.output)
       if change is not None:
         changes.append(change)
-      reduced += hole.any() and max(hole.shape) > (inpainter.max_side or np.inf)
+      if hole.any() and strategy.completes_whole(hole.shape):
+        reduced += max(hole.shape) > (strategy.limit or np.inf)
       bar.update()
   for name, outputs in left_out.items():
     kinds = ' and '.join(sorted({path.suffix for path in outputs}))
@@ -182,7 +196,7 @@ def inpaint_files(
     )
   if reduced:
     warn(
-      f'{reduced} of {len(report.written)} images are longer than {inpainter.max_side} pixels: '
+      f'{reduced} of {len(report.written)} images are longer than {strategy.limit} pixels: '
       'their holes were filled at that size and enlarged; raise max_side for sharper ones'
     )
   return report

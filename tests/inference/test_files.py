@@ -264,6 +264,20 @@ def test_long_images_are_reduced_and_it_is_said(tmp_path):
   assert (out[~hole] == image[~hole]).all() and any('longer than 32 pixels' in s for s in said)
 
 
+def test_how_a_large_picture_is_completed_is_said_and_reported(tmp_path):
+  image = save(tmp_path / 'a.png', 60, 1100)
+  hole = np.zeros((60, 1100), np.uint8)
+  hole[20:30, 500:520] = 255
+  toy_system.save_mask(tmp_path / 'm.png', hole)
+  said = []
+  paths = tmp_path / 'a.png', tmp_path / 'm.png', tmp_path / 'o.png'
+  report = inpaint_files(toy_system.inpainter(), *paths, say=said.append)
+  sentence = '1100 x 60 pixels, completed in 1 window at full resolution'
+  assert report.plans == [(paths[0], sentence)] and said == [f'{paths[0]}: {sentence}']
+  out = np.asarray(Image.open(tmp_path / 'o.png'))
+  assert (out[hole == 0] == image[hole == 0]).all() and (out[hole > 0] != 0).any()
+
+
 MISTAKES = {
   'no image': (('none.png', 'm.png', 'o.png'), FileNotFoundError, r'no image .*none\.png'),
   'no mask': (('a.png', 'none.png', 'o.png'), FileNotFoundError, r'no mask .*none\.png'),
