@@ -15,6 +15,9 @@ image's shape but another size is resized.
 Images longer than 1024 pixels are filled in windows around their holes, long scratches in tiles,
 and a line says so; --strategy chooses otherwise. Known pixels stay as they are.
 
+The frames of a film are a folder, with a mask for each: `--frames`, and after an interruption
+`--resume`, which goes on.
+
 Of a system that draws random numbers (Pluralistic), `--samples 5` writes five completions of each
 image: out.1.png, out.2.png, ...
 
@@ -42,6 +45,8 @@ def _parser() -> command_line.Parser:
   add('--output', type=path, metavar='PATH', help='output file, or a folder.')
   parser.switch('invert_mask', help='black is the hole.')
   parser.switch('overwrite', help='replace outputs that exist (never an input).')
+  parser.switch('resume', help='leave outputs that exist as they are and write the others.')
+  parser.switch('frames', help='images of a film: the same random numbers for each.')
   add('--format', help='of an output folder: png, jpg, webp, bmp, tif; default as the input.')
   add('--batch_size', type=whole(), default=8, help='images of equal size at once (default 8).')
   add(
@@ -132,17 +137,18 @@ def _run(given: argparse.Namespace) -> int:
     from jaxinpaint.weights import hub
     from jaxinpaint.weights.store import StoreError
 
+  kept = chosen('overwrite', 'format', 'samples', 'resume')
   try:
     # Paths first: they are checked in no time, and loading takes seconds.
-    pairs.find(*paths, **chosen('overwrite', 'format', 'samples'))
+    pairs.find(*paths, **kept)
     # A run's programs are kept beside its workdir, others where fetched files are.
     compilation_cache.use(given.workdir or hub.cache_folder() / 'inpaint')
     with activity.shown('Loading the weights'):
       settings = ('step', 'batch_size', 'max_side', 'pad_to', 'blend', 'seed', 'exact_sizes')
       large = ('strategy', 'crop_margin', 'tile')
       painter = inpainter.load(weights, **chosen(*settings, *large))
-    what = chosen('invert_mask', 'overwrite', 'format', 'pictures', 'samples')
-    report = files.inpaint_files(painter, *paths, **what)
+    what = chosen('invert_mask', 'pictures', 'frames')
+    report = files.inpaint_files(painter, *paths, **kept, **what)
   except (*files.USER_ERRORS, StoreError) as error:
     command_line.say(COMMAND, files.sentence(error))
     return 2

@@ -77,6 +77,8 @@ def inpaint_files(
   say: Say | None = None,
   pictures: str | os.PathLike | None = None,
   samples: int = 1,
+  resume: bool = False,
+  frames: bool = False,
 ) -> Report:
   """Fills one image file, or a folder of them.
 
@@ -97,6 +99,10 @@ def inpaint_files(
       written as OUTPUTSTEM.NAME.png in the same subfolders as the outputs; None: none are written.
     samples: completions of each image, of a system that draws random numbers; several are written
       as OUTPUTSTEM.1.png, OUTPUTSTEM.2.png, ...
+    resume: leave outputs that exist as they are, and write the others; an output appears only when
+      it is complete.
+    frames: the images are those of a film: a system that draws random numbers gets the same for
+      all of them, so that what it fills in flickers less.
 
   Returns:
     A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
@@ -106,7 +112,7 @@ def inpaint_files(
     FileNotFoundError, FileExistsError, InpaintError, UnreadableImage, MemoryError: all before
       anything is written.
   """
-  where = dict(overwrite=overwrite, format=format, samples=samples)
+  where = dict(overwrite=overwrite, format=format, samples=samples, resume=resume)
   pairs = pairs_lib.find(image, mask, output, **where)
   report = Report()
   if samples > 1 and not inpainter.predictor.samples:
@@ -137,13 +143,20 @@ def inpaint_files(
     names = ', '.join(p.name for p in pairs.unused[:5])
     more = ', ...' if len(pairs.unused) > 5 else ''
     warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
-  todo = [(i // samples, pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
-  # Equal sizes in a row fill whole batches, which compile once.
-  sizes = {number: _size_of(pair.image) for number, pair in todo}
+  number_of = lambda i: 0 if frames else i // samples
+  todo = [(number_of(i), pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
+  # Equal sizes in a row fill whole batches, which compile once. Those of images that are finished
+  # count, too, so that the others are padded as if none was.
+  sizes = {pair.image: _size_of(pair.image) for _, pair in todo}
   inpainter = inpainter.for_sizes(sizes.values())
-  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[0]]), str(item[1].image)))
+  finished = {pair for _, pair in todo if resume and pair.output.exists()}
+  if finished:
+    say(f'{len(finished)} of {len(todo)} outputs are there already and are left as they are')
+  todo = [(number, pair) for number, pair in todo if pair not in finished]
+  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[1].image]), str(item[1].image)))
   disable = None if progress is None else not progress
   with tqdm.tqdm(total=len(pairs.pairs), unit='img', disable=disable) as bar:
+    bar.update(len(finished))
     for pair in pairs.pairs:
       if pair.mask is None:
         fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
