@@ -268,15 +268,16 @@ class Predictor:
     return jax.tree.map(whole, (used, dict(constants)))
 
 
-def gather(sizes: Sequence[Size], multiple: int = 1) -> dict[Size, Size]:
+def gather(sizes: Sequence[Size], multiple: int = 1, few: int = FEW_SIZES) -> dict[Size, Size]:
   """Few padded sizes for many: {size: the one that pictures of this size are padded to}.
 
   Again and again the two sizes that this costs least become one, the larger of both on each side,
-  while there are more than `FEW_SIZES` and the padding costs less than a compilation.
+  while there are more than `few` and the padding costs less than a compilation.
 
   Args:
     sizes: of all pictures of a set, multiples of ...
     multiple: ... what the network takes.
+    few: so many are never gathered.
   """
   rounded = {size: size for size in sizes}
   while len(set(rounded.values())) > _MOST_SIZES:
@@ -286,7 +287,7 @@ def gather(sizes: Sequence[Size], multiple: int = 1) -> dict[Size, Size]:
   shapes = np.array(sorted(counts), np.int64).reshape(-1, 2)
   numbers = np.array([counts[h, w] for h, w in shapes.tolist()])
   groups = [[tuple(shape)] for shape in shapes.tolist()]
-  while len(shapes) > FEW_SIZES:
+  while len(shapes) > few:
     both = np.maximum(shapes[:, None], shapes)  # [n,n,2]
     pixels = numbers * shapes.prod(-1)
     added = both.prod(-1) * (numbers[:, None] + numbers) - pixels[:, None] - pixels

@@ -35,6 +35,7 @@ from jaxinpaint.inference import picture as picture_lib
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
+from jaxinpaint.inference.strategies import Plan
 from jaxinpaint.masks import spec
 from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
@@ -54,11 +55,13 @@ class Report:
     written: the outputs on disk.
     failed: (image, the reason in a sentence) for each image that could not be filled.
     warnings: the warnings, each once.
+    plans: (image, a sentence) for each image with a hole: how it was completed.
   """
 
   written: list[pathlib.Path] = dataclasses.field(default_factory=list)
   failed: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
+  plans: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
 
 
 def inpaint_files(
@@ -74,6 +77,8 @@ def inpaint_files(
   say: Say | None = None,
   pictures: str | os.PathLike | None = None,
   samples: int = 1,
+  resume: bool = False,
+  frames: bool = False,
 ) -> Report:
   """Fills one image file, or a folder of them.
 
@@ -88,11 +93,16 @@ def inpaint_files(
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' of all files in an output folder; None: as the
       image.
     progress: show a bar; None: only on a terminal.
-    say: is called with each warning and failure, a sentence; None: they go to standard error.
+    say: is called with each warning, each failure and what is done with each image that is not
+      completed whole, sentences; None: they go to standard error.
     pictures: folder for the other pictures that the system can show (see `Inpainter.pictures`),
       written as OUTPUTSTEM.NAME.png in the same subfolders as the outputs; None: none are written.
     samples: completions of each image, of a system that draws random numbers; several are written
       as OUTPUTSTEM.1.png, OUTPUTSTEM.2.png, ...
+    resume: leave outputs that exist as they are, and write the others; an output appears only when
+      it is complete.
+    frames: the images are those of a film: a system that draws random numbers gets the same for
+      all of them, so that what it fills in flickers less.
 
   Returns:
     A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
@@ -102,7 +112,7 @@ def inpaint_files(
     FileNotFoundError, FileExistsError, InpaintError, UnreadableImage, MemoryError: all before
       anything is written.
   """
-  where = dict(overwrite=overwrite, format=format, samples=samples)
+  where = dict(overwrite=overwrite, format=format, samples=samples, resume=resume)
   pairs = pairs_lib.find(image, mask, output, **where)
   report = Report()
   if samples > 1 and not inpainter.predictor.samples:
@@ -133,13 +143,20 @@ def inpaint_files(
     names = ', '.join(p.name for p in pairs.unused[:5])
     more = ', ...' if len(pairs.unused) > 5 else ''
     warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
-  todo = [(i // samples, pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
-  # Equal sizes in a row fill whole batches, which compile once.
-  sizes = {number: _size_of(pair.image) for number, pair in todo}
+  number_of = lambda i: 0 if frames else i // samples
+  todo = [(number_of(i), pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
+  # Equal sizes in a row fill whole batches, which compile once. Those of images that are finished
+  # count, too, so that the others are padded as if none was.
+  sizes = {pair.image: _size_of(pair.image) for _, pair in todo}
   inpainter = inpainter.for_sizes(sizes.values())
-  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[0]]), str(item[1].image)))
+  finished = {pair for _, pair in todo if resume and pair.output.exists()}
+  if finished:
+    say(f'{len(finished)} of {len(todo)} outputs are there already and are left as they are')
+  todo = [(number, pair) for number, pair in todo if pair not in finished]
+  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[1].image]), str(item[1].image)))
   disable = None if progress is None else not progress
   with tqdm.tqdm(total=len(pairs.pairs), unit='img', disable=disable) as bar:
+    bar.update(len(finished))
     for pair in pairs.pairs:
       if pair.mask is None:
         fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
@@ -147,12 +164,21 @@ def inpaint_files(
     changes: list[int] = []
     left_out: dict[str, list[pathlib.Path]] = {}  # {metadata: outputs without it}
     reduced = 0
+    strategy = inpainter.strategy
+
+    def planned(key: _Key, plan: Plan) -> None:
+      if key.pair.sample:
+        return
+      report.plans.append((key.pair.image, plan.sentence))
+      if plan.kind != 'original' and not strategy.completes_whole(key.parts[3].shape):
+        say(f'{key.pair.image}: {plan.sentence}')
+
     refused = lambda key, error: fail(key.pair, error)
     streams = []
     for k in range(samples):
       own = [(number, pair) for number, pair in todo if pair.sample == k]
       jobs = _jobs(own, read_mask, warn, fail)
-      streams.append(inpainter.stream(jobs, sample=k, refused=refused))
+      streams.append(inpainter.stream(jobs, sample=k, refused=refused, planned=planned))
     for key, rgb in itertools.chain.from_iterable(streams):
       pair, number, picture, hole = key
       try:
@@ -167,7 +193,8 @@ def inpaint_files(
       report.written.append(pair.output)
       if change is not None:
         changes.append(change)
-      reduced += hole.any() and max(hole.shape) > (inpainter.max_side or np.inf)
+      if hole.any() and strategy.completes_whole(hole.shape):
+        reduced += max(hole.shape) > (strategy.limit or np.inf)
       bar.update()
   for name, outputs in left_out.items():
     kinds = ' and '.join(sorted({path.suffix for path in outputs}))
@@ -182,7 +209,7 @@ def inpaint_files(
     )
   if reduced:
     warn(
-      f'{reduced} of {len(report.written)} images are longer than {inpainter.max_side} pixels: '
+      f'{reduced} of {len(report.written)} images are longer than {strategy.limit} pixels: '
       'their holes were filled at that size and enlarged; raise max_side for sharper ones'
     )
   return report
