@@ -126,7 +126,8 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     # What follows # is not sent to any server; the page reads it and takes it away.
     print(f'http://{host}:{port}/' + (f'#token={token}' if token else ''), flush=True)
 
-  return 0 if http.serve(application, given.host, given.port, started) else 1
+  good = http.serve(application, given.host, given.port, started, given.time_limit)
+  return 0 if good else 1
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,7 +6,6 @@ app = create(Models({'mesff/box': 'mesff/box'}, limits), limits)
 import asyncio
 import base64
 import contextlib
-import dataclasses
 import functools
 import importlib.resources
 import json
@@ -169,7 +168,10 @@ class _Server:
       job.enter(jobs.LOADING)
       self.models.get(self.models.default)
       return None
-    result = worker.work(self.models, job)
+    try:
+      result = worker.work(self.models, job)
+    except Exception as error:  # any: a client may ask for it several times, but it is logged once
+      raise problems.of(error) from error
     self.metrics.duration(
       'jaxinpaint_job_seconds', 'Seconds of work on a job.', result.seconds, model=result.model
     )
@@ -195,9 +197,9 @@ class _Server:
       self.queue.cancel(job)
       self.queue.forget(job)
     if request.headers.get('accept', '').strip().lower() == 'application/json':
-      image = base64.b64encode(result.data)
-      fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-      return _json(JsonAnswer(**fields | {'image': image}))
+      image = base64.b64encode(result.data).decode()
+      names = ('media_type', 'model', 'warnings', 'seconds')
+      return _json(JsonAnswer(image=image, **{name: getattr(result, name) for name in names}))
     return _picture(result)
 
   async def _wait(self, job: Job, request: Request) -> Repaired:
@@ -274,10 +276,8 @@ class _Server:
     state = 'ok'
     if self.queue.stuck:
       state = 'stuck'
-    elif self.first.state == jobs.FAILED:
-      state = 'failed'
-    elif self.first.state != jobs.DONE:
-      state = 'loading'
+    elif not self.models.loaded(self.models.default):
+      state = 'failed' if self.first.state == jobs.FAILED else 'loading'
     health = Health(status=state, version=jaxinpaint.__version__, waiting=self.queue.waiting)
     return _json(health, 200 if state == 'ok' else 503)
 
@@ -288,15 +288,21 @@ class _Server:
 
   async def show_metrics(self, request: Request) -> Response:
     """Counters and gauges in Prometheus' format."""
+    models, queue = self.models, self.queue
     now = [
-      ('jaxinpaint_queue_waiting', 'Jobs that wait.', self.queue.waiting),
-      ('jaxinpaint_queue_running', 'Jobs that run.', float(self.queue.running is not None)),
-      ('jaxinpaint_held_bytes', 'Bytes of bodies and results.', self.queue.held),
-      ('jaxinpaint_compilations', 'Programs compiled.', self.models.compilations),
-      ('jaxinpaint_compile_seconds', 'Seconds of compiling.', self.models.compile_seconds),
-      ('process_resident_memory_bytes', 'Memory now.', metrics_lib.resident_bytes()),
+      ('jaxinpaint_queue_waiting', 'gauge', 'Jobs that wait.', queue.waiting),
+      ('jaxinpaint_queue_running', 'gauge', 'Jobs that run.', queue.running is not None),
+      ('jaxinpaint_held_bytes', 'gauge', 'Bytes of bodies and results.', queue.held),
+      ('jaxinpaint_compilations_total', 'counter', 'Programs compiled.', models.compilations),
+      (
+        'jaxinpaint_compile_seconds_total',
+        'counter',
+        'Seconds of compiling.',
+        models.compile_seconds,
+      ),
+      ('process_resident_memory_bytes', 'gauge', 'Memory now.', metrics_lib.resident_bytes()),
     ]
-    return Response(self.metrics.text(now), headers={'Content-Type': metrics_lib.CONTENT_TYPE})
+    return Response(self.metrics.text(now), media_type=metrics_lib.CONTENT_TYPE)
 
 
 def _json(content: pydantic.BaseModel, status: int = 200, headers=None) -> Response:
@@ -319,5 +325,8 @@ def _picture(result: Repaired, sent=lambda: None) -> Response:
     'Jaxinpaint-Model': result.model.encode('ascii', 'backslashreplace').decode(),
   }
   if result.warnings:
-    headers[WARNINGS_HEADER] = json.dumps(result.warnings)[:_MOST_WARNINGS]
+    sentences = list(result.warnings)
+    while len(text := json.dumps(sentences)) > _MOST_WARNINGS:
+      sentences.pop()
+    headers[WARNINGS_HEADER] = text
   return StreamingResponse(pieces(), headers=headers, media_type=result.media_type)

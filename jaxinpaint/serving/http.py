@@ -72,7 +72,9 @@ class _Server(uvicorn.Server):
       self._tell(self.servers[0].sockets[0].getsockname()[1])
 
 
-def serve(app: Starlette, host: str, port: int, started: Callable[[int], object]) -> bool:
+def serve(
+  app: Starlette, host: str, port: int, started: Callable[[int], object], patience: int
+) -> bool:
   """Serves until SIGINT or SIGTERM; whether it could begin.
 
   Args:
@@ -80,6 +82,7 @@ def serve(app: Starlette, host: str, port: int, started: Callable[[int], object]
     host: an address to listen on.
     port: 0: any that is free.
     started: is called with the port when requests are taken.
+    patience: seconds that requests may take to be answered once the server is told to end.
   """
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   wanted = _CONNECTIONS + 256
@@ -97,6 +100,7 @@ def serve(app: Starlette, host: str, port: int, started: Callable[[int], object]
     log_level='warning',
     server_header=False,
     proxy_headers=False,
+    timeout_graceful_shutdown=patience,
     timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     h11_max_incomplete_event_size=_HEADER_BYTES,
   )

@@ -78,13 +78,15 @@ class Job:
   clock: Callable[[], float] = time.monotonic
 
   def __post_init__(self):
+    self._lock = threading.Lock()  # between the worker and whoever ends the job
     # So that whoever waits cannot cancel the future itself, which the worker is to set.
     self.future.set_running_or_notify_cancel()
 
   def enter(self, state: str, estimate: float | None = None) -> None:
     """Goes to another state, unless the job has ended."""
-    if self.state not in ENDS:
-      self.state, self.estimate, self.since = state, estimate, self.clock()
+    with self._lock:
+      if self.state not in ENDS:
+        self.state, self.estimate, self.since = state, estimate, self.clock()
 
 
 class Queue:

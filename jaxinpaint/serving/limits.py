@@ -2,13 +2,12 @@
 
 import dataclasses
 
-from jaxinpaint.inference.picture import FORMATS
 from jaxinpaint.pictures import decode
 
 # Pillow has more readers, some of which start other programs or are hardly tried.
 READ = ('PNG', 'JPEG', 'MPO', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # {a format's name in a request: the writer's}.
-WRITTEN = {ending.lstrip('.'): format for ending, format in FORMATS.items()}
+WRITTEN = {'png': 'PNG', 'jpg': 'JPEG', 'webp': 'WEBP', 'bmp': 'BMP', 'tif': 'TIFF'}
 MEDIA_TYPES = {
   'PNG': 'image/png',
   'JPEG': 'image/jpeg',

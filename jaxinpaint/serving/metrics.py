@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxinpaint.runtime import memory
 
-CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
+CONTENT_TYPE = 'text/plain; version=0.0.4'  # a charset is added
 _BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 Labels = Mapping[str, str]
@@ -43,11 +43,11 @@ class Metrics:
       cells[-2] += 1
       cells[-1] += seconds
 
-  def text(self, gauges: Iterable[tuple[str, str, float]]) -> str:
+  def text(self, read: Iterable[tuple[str, str, str, float]]) -> str:
     """All of it.
 
     Args:
-      gauges: (name, help, value) of what has a value now.
+      read: (name, kind, help, value) of what others keep: kind is 'gauge' or 'counter'.
     """
     lines = []
     with self._lock:
@@ -62,8 +62,8 @@ class Metrics:
             lines.append(f'{name}_bucket{_labels((*labels, ("le", bound)))} {value:g}')
           lines.append(f'{name}_sum{_labels(labels)} {cells[-1]:.6f}')
           lines.append(f'{name}_count{_labels(labels)} {cells[-2]:g}')
-    for name, help, value in gauges:
-      lines += [*_head(name, help, 'gauge'), f'{name} {value:.15g}']
+    for name, kind, help, value in read:
+      lines += [*_head(name, help, kind), f'{name} {float(value):.15g}']
     return '\n'.join(lines) + '\n'
 
 

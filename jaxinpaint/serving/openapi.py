@@ -150,7 +150,7 @@ def _operation(
     status: {'description': '; '.join(titles) + '.', 'content': content}
     for status, titles in sorted(by_status.items())
   }
-  return {'summary': summary, **more, 'responses': {**refused, **responses}}
+  return {'summary': summary, **more, 'responses': {**responses, **refused}}
 
 
 def _reference(name: str) -> dict[str, Any]:

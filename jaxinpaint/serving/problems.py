@@ -70,7 +70,7 @@ class Problem(Exception):
 
 
 def of(error: BaseException) -> Problem:
-  """The problem behind an error; of one that is a bug, the log alone gets the details."""
+  """The problem behind an error; one that is a bug is logged, and its details are not told."""
   if isinstance(error, Problem):
     return error
   if isinstance(error, TooLarge):

@@ -1,13 +1,31 @@
 """What goes over the wire, for checks and for the OpenAPI document."""
 
+import base64
+import binascii
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Base64Bytes, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from jaxinpaint.inference import blend as blend_lib
 from jaxinpaint.serving import jobs
 from jaxinpaint.serving.limits import WRITTEN
+
+
+def _decoded(text: object) -> object:
+  if not isinstance(text, str):
+    return text
+  try:
+    return base64.b64decode(text, validate=True)  # pydantic's own skips what is not base64
+  except (binascii.Error, ValueError) as error:
+    raise ValueError(f'this is not base64: {error}') from error
+
+
+Base64 = Annotated[
+  bytes,
+  BeforeValidator(_decoded),
+  WithJsonSchema({'type': 'string', 'contentEncoding': 'base64'}),
+]
 
 
 class Options(pydantic.BaseModel):
@@ -39,14 +57,17 @@ class Options(pydantic.BaseModel):
 class JsonRequest(Options):
   """Picture, mask and options as JSON."""
 
-  image: Base64Bytes = Field(description='The file of the picture in base64.')
-  mask: Base64Bytes = Field(description='The file of the mask in base64; white is the hole.')
+  image: Base64 = Field(description='The file of the picture in base64.')
+  mask: Base64 = Field(description='The file of the mask in base64; white is the hole.')
 
 
 class JsonAnswer(pydantic.BaseModel):
   """A repaired picture as JSON."""
 
-  image: Base64Bytes = Field(description='The file of the repaired picture in base64.')
+  image: str = Field(
+    description='The file of the repaired picture in base64.',
+    json_schema_extra={'contentEncoding': 'base64'},
+  )
   media_type: str
   model: str
   warnings: list[str] = Field(description='Sentences.')

@@ -76,11 +76,12 @@ function describe() {
     'aria-label',
     image ? text('stageSize', {width: image.width, height: image.height, share}) : text('stage'),
   );
-  $('undo').disabled = !stage.steps.length;
-  $('redo').disabled = !stage.undone.length;
-  for (const id of ['clear', 'invert', 'in', 'out', 'fit', 'mask', 'repair']) {
+  $('undo').disabled = !stage.steps.length || Boolean(state.job);
+  $('redo').disabled = !stage.undone.length || Boolean(state.job);
+  for (const id of ['clear', 'invert', 'mask', 'repair']) {
     $(id).disabled = !image || Boolean(state.job);
   }
+  for (const id of ['in', 'out', 'fit']) $(id).disabled = !image;
 }
 
 function percent(share) {
@@ -122,6 +123,7 @@ async function open(file) {
   if (state.job) await cancel();
   Object.assign(state, {file, name: file.name || 'pasted.png', kind: file.type, result: null});
   $('empty').hidden = true;
+  $('format').value = '';
   edit();
   stage.open(image);
   stage.setSize(Math.max(4, Math.min(image.width, image.height) / 14));
@@ -259,7 +261,8 @@ async function run(file, mask, options) {
 function showProgress(status) {
   const seconds = Math.round(status.seconds);
   const estimate = Math.max(1, Math.round(status.estimate || 0));
-  say(status.state, {seconds, estimate, position: status.position || 0});
+  const waits = status.state === 'queued' && !status.position;
+  say(waits ? 'starting' : status.state, {seconds, estimate, position: status.position});
   const bar = $('progress');
   if (status.estimate) bar.value = Math.min(0.97, status.seconds / status.estimate);
   else bar.removeAttribute('value');
@@ -372,11 +375,18 @@ async function download() {
 
 // Buttons, keys, files.
 
+// Changes the hole, which is shown again.
+function change(action) {
+  if (!stage.image || state.job) return;
+  if (stage.result) edit();
+  action();
+}
+
 const clicks = {
-  undo: () => stage.undo(),
-  redo: () => stage.redo(),
-  clear: () => stage.add({kind: 'clear'}),
-  invert: () => stage.add({kind: 'invert'}),
+  undo: () => change(() => stage.undo()),
+  redo: () => change(() => stage.redo()),
+  clear: () => change(() => stage.add({kind: 'clear'})),
+  invert: () => change(() => stage.add({kind: 'invert'})),
   in: () => stage.zoom(1.4),
   out: () => stage.zoom(1 / 1.4),
   fit: () => stage.fit(),
@@ -423,8 +433,8 @@ document.addEventListener('keydown', (event) => {
   if (typing || document.querySelector('dialog[open]')) return;
   const control = event.ctrlKey || event.metaKey;
   const lower = event.key.toLowerCase();
-  if (control && lower === 'z') (event.shiftKey ? stage.redo() : stage.undo());
-  else if (control && lower === 'y') stage.redo();
+  if (control && lower === 'z') (event.shiftKey ? clicks.redo() : clicks.undo());
+  else if (control && lower === 'y') clicks.redo();
   else if (control || event.altKey) return;
   else if (event.target === $('stage') && stage.key(event)) event.preventDefault();
   else if ('berlm'.includes(lower) && lower.length === 1) {

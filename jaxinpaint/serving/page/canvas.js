@@ -242,11 +242,12 @@ export class Stage {
     const {width, height} = this.mask;
     const mask = document.createElement('canvas');
     [mask.width, mask.height] = [width, height];
-    const out = mask.getContext('2d');
+    const out = mask.getContext('2d', {willReadFrequently: true});
+    out.drawImage(this.mask, 0, 0);
     let hole = 0;
     for (let y = 0; y < height; y += STRIP) {
       const rows = Math.min(STRIP, height - y);
-      const strip = this.paper.getImageData(0, y, width, rows);
+      const strip = out.getImageData(0, y, width, rows);
       const {data} = strip;
       for (let i = 0; i < data.length; i += 4) {
         const white = !empty && data[i + 3] > 127;
@@ -264,7 +265,7 @@ export class Stage {
     const {width, height} = this.mask;
     const mask = document.createElement('canvas');
     [mask.width, mask.height] = [width, height];
-    const c = mask.getContext('2d');
+    const c = mask.getContext('2d', {willReadFrequently: true});
     c.imageSmoothingEnabled = false;
     c.drawImage(image, 0, 0, width, height);
     const strips = (use) => {

@@ -1,7 +1,7 @@
 // All that the page says, in its languages; {x} is replaced.
 export const TEXTS = {
   en: {
-    about: 'Paint over what should go. Nothing leaves this server, and it keeps nothing.',
+    about: 'Paint over what should go. The picture is sent to this server only, which keeps nothing.',
     language: 'Language',
     skip: 'Skip to the picture',
     picture: 'Picture',
@@ -54,6 +54,7 @@ export const TEXTS = {
     use: 'Use it',
     opened: '{name}: {width} x {height} pixels. Paint over what should go.',
     sending: 'Sending the picture ...',
+    starting: 'Starting ...',
     queued: 'Waiting; {position} before this one.',
     loading: 'Loading the network ...',
     compiling: 'Compiling for this size, about {estimate} s, only once ({seconds} s so far).',
@@ -125,6 +126,7 @@ export const TEXTS = {
     use: '使用',
     opened: '{name}：{width} × {height} 像素。请涂抹想要去除的部分。',
     sending: '正在发送图片……',
+    starting: '即将开始……',
     queued: '排队中，前面还有 {position} 个。',
     loading: '正在载入网络……',
     compiling: '正在为此尺寸编译，约 {estimate} 秒，仅此一次（已用 {seconds} 秒）。',
