@@ -9,7 +9,7 @@ otherwise; then a token is needed, which is made up and printed if none is given
 variable JAXINPAINT_TOKEN, which other users of this machine do not see). There is no encryption:
 put a proxy with TLS before it where others share the network. See docs/serving.md.
 
-Exit codes: 0; 1 where the server cannot listen; 2 with a sentence where a flag is wrong.
+Exit codes, with a sentence: 0; 1 where the server cannot listen; 2 where a flag is wrong.
 """
 
 import argparse
@@ -119,15 +119,23 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     max_side=given.max_side or None,
     pad_to=given.pad_to,
   )
+  try:
+    socket = http.listen(given.host, given.port)
+  except OSError as error:
+    why = f'{given.host} port {given.port}: {error.strerror or error}'
+    command_line.say(COMMAND, f'cannot listen on {why}; give another --port or --host')
+    return 1
+  port = socket.getsockname()[1]
+  host = f'[{given.host}]' if ':' in given.host else given.host
+  # What follows # is not sent to any server; the page reads it and takes it away.
+  address = f'http://{host}:{port}/' + (f'#token={token}' if token else '')
   application = app.create(Models(places, limits), limits, token=token, hosts=hosts)
-
-  def started(port: int) -> None:
-    host = f'[{given.host}]' if ':' in given.host else given.host
-    # What follows # is not sent to any server; the page reads it and takes it away.
-    print(f'http://{host}:{port}/' + (f'#token={token}' if token else ''), flush=True)
-
-  good = http.serve(application, given.host, given.port, started, given.time_limit)
-  return 0 if good else 1
+  server = http.make(application, lambda: print(address, flush=True), given.time_limit)
+  try:
+    server.run([socket])
+  except KeyboardInterrupt:  # raised anew when all is ended
+    pass
+  return 0
 
 
 def _is_loopback(host: str) -> bool:

@@ -295,7 +295,7 @@ def header(
   Args:
     data: the content.
     path: for the error message only.
-    formats: those that are tried; None: all of Pillow's.
+    formats: those that are tried, by Pillow's names; None: all.
 
   Raises:
     UnreadableImage: there is no header of an image of these formats.
@@ -310,6 +310,8 @@ def _size_of(
   formats: Sequence[str] | None,
 ) -> tuple[str, tuple[int, int]]:
   try:
+    if formats is not None:
+      Image.init()  # else Pillow does not know all of them
     with _pillows_limits_lifted(), Image.open(source, formats=formats) as image:
       if image.format == 'TIFF':
         width, height = image.tag_v2[256], image.tag_v2[257]

@@ -125,8 +125,8 @@ class Body:
       for name, value in form.multi_items():
         where = files if isinstance(value, UploadFile) else options
         if isinstance(value, UploadFile) != (name in _FILES):
-          kind = 'a file' if name in _FILES else 'a field, not a file, or is not known'
-          raise Problem('bad-request', f'{name!r} must be {kind}')
+          must = 'must be a file' if name in _FILES else 'must not be a file'
+          raise Problem('bad-request', f'{name[:100]!r} {must}')
         if name in where:
           raise Problem('bad-request', f'{name!r} was sent twice: send it once')
         where[name] = await value.read() if isinstance(value, UploadFile) else value

@@ -115,7 +115,7 @@ class _Exchange:
       headers = MutableHeaders(scope=message)
       for name, value in _HEADERS.items():
         headers.setdefault(name, value)
-      if message['status'] >= 400:
+      if message['status'] >= 400 and message['status'] != 408:  # that one was waited for
         await self._drain()
       route = self._scope.get('jaxinpaint.route', 'other')
       status = str(message['status'])

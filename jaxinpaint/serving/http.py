@@ -5,14 +5,13 @@ uvicorn waits for the first request of a connection for ever.
 
 import asyncio
 import resource
+import socket
 from collections.abc import Callable
 
 import uvicorn
-from absl import logging
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADER_SECONDS = 15.0
 _CONNECTIONS = 4096
 _KEEP_ALIVE_SECONDS = 15
 _HEADER_BYTES = 32 << 10
@@ -21,6 +20,7 @@ _HEADER_BYTES = 32 << 10
 class Protocol(H11Protocol):
   """One connection, which is closed when headers do not arrive, or too many are open."""
 
+  header_seconds = 15.0
   _late: asyncio.TimerHandle | None = None
 
   def connection_made(self, transport):
@@ -48,7 +48,7 @@ class Protocol(H11Protocol):
 
   def _expect_headers(self) -> None:
     if self._late is None and not self._busy:
-      self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
+      self._late = self.loop.call_later(self.header_seconds, self._close_if_idle)
 
   def _expect_none(self) -> None:
     if self._late is not None:
@@ -62,26 +62,32 @@ class Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-  def __init__(self, config: uvicorn.Config, started: Callable[[int], object]):
+  def __init__(self, config: uvicorn.Config, started: Callable[[], object]):
     super().__init__(config)
     self._tell = started
 
   async def startup(self, sockets=None) -> None:
     await super().startup(sockets)
     if self.started:
-      self._tell(self.servers[0].sockets[0].getsockname()[1])
+      self._tell()
 
 
-def serve(
-  app: Starlette, host: str, port: int, started: Callable[[int], object], patience: int
-) -> bool:
-  """Serves until SIGINT or SIGTERM; whether it could begin.
+def listen(host: str, port: int) -> socket.socket:
+  """A socket at this address; port 0 is any that is free.
+
+  Raises:
+    OSError: the address is taken, or is none of this machine.
+  """
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
+  return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
+
+
+def make(app: Starlette, started: Callable[[], object], patience: float) -> uvicorn.Server:
+  """A server; `run([socket])` serves until SIGINT or SIGTERM, or until `should_exit` is set.
 
   Args:
     app: of `app.create`.
-    host: an address to listen on.
-    port: 0: any that is free.
-    started: is called with the port when requests are taken.
+    started: is called when requests are answered.
     patience: seconds that requests may take to be answered once the server is told to end.
   """
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -91,21 +97,16 @@ def serve(
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, least), hard))
   config = uvicorn.Config(
     app,
-    host=host,
-    port=port,
+    backlog=_CONNECTIONS,
     http=Protocol,
     ws='none',
     lifespan='on',
     access_log=False,  # what people repair is not written down
-    log_level='warning',
+    log_level='error',
     server_header=False,
     proxy_headers=False,
-    timeout_graceful_shutdown=patience,
+    timeout_graceful_shutdown=round(patience),
     timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     h11_max_incomplete_event_size=_HEADER_BYTES,
   )
-  server = _Server(config, started)
-  server.run()
-  if not server.started:
-    logging.error('the server could not begin to listen on %s port %d', host, port)
-  return server.started
+  return _Server(config, started)

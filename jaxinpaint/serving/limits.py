@@ -5,7 +5,7 @@ import dataclasses
 from jaxinpaint.pictures import decode
 
 # Pillow has more readers, some of which start other programs or are hardly tried.
-READ = ('PNG', 'JPEG', 'MPO', 'WEBP', 'BMP', 'TIFF', 'GIF')
+READ = ('PNG', 'JPEG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # {a format's name in a request: the writer's}.
 WRITTEN = {'png': 'PNG', 'jpg': 'JPEG', 'webp': 'WEBP', 'bmp': 'BMP', 'tif': 'TIFF'}
 MEDIA_TYPES = {
