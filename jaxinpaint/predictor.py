@@ -101,6 +101,17 @@ class Predictor:
     other._weights, other._placed = other._gather(variables, constants), {}
     return other
 
+  def padded_to(self, multiple: int) -> 'Predictor':
+    """The same system with another `pad_to`; what was compiled is shared.
+
+    A system that stretches the picture (`Inference.whole_picture`) stays as it is.
+    """
+    if self.inference.whole_picture:
+      return self
+    other = copy.copy(self)
+    other.pad_to = multiple
+    return other
+
   @property
   def samples(self) -> bool:
     """Whether the system draws random numbers, so that each sample is another completion."""
