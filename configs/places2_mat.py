@@ -14,7 +14,10 @@ the published weights are imported by `jaxinpaint weights import mat Places_512_
 from jaxinpaint.configs import _base
 
 KIMG = 50_000  # thousands of images
-MASKS = {512: 'strokes', 256: 'strokes'}
+MASKS = {
+  512: 'free_form;boxes=5;large_boxes=3;strokes=9',
+  256: 'free_form;boxes=4;large_boxes=2;strokes=8;reference=256',
+}
 
 
 def get_config(variant=''):
@@ -32,6 +35,6 @@ def get_config(variant=''):
   config.data.masks = MASKS[512]
   config.data.workers = 4  # O
   config.training.steps = KIMG * 1000 // config.data.batch_size
-  config.training.ema_decay = 0.5 ** (config.data.batch_size / 10_000)  # half in 10,000 images
+  config.training.ema_half_life = 10_000.0
   _base.measured_by(config, 'mat')
   return _base.finish(config, variant)

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinpaint import arrays
-from jaxinpaint.data import inputs
+from jaxinpaint.data import inputs, resizing
 from jaxinpaint.recipe import Constants, Inference, Variables
 
 # A batch: f32[B,H,W,C], or B arrays f32[H,W,C] whose sides may differ where they are padded to the
@@ -42,6 +42,11 @@ class Predictor:
   Sides are padded at the bottom and right by reflection to what the networks take, and the output
   is cropped back. The mask is reflected with the image: a hole that touches the rim stays a hole
   beyond it, where blank pixels would otherwise pass for known ones.
+
+  Networks of one side (`Inference.side`) see pictures of other sizes resized to their square,
+  stretched if need be: a pixel that touches the hole is hole there, and the others are means of
+  known pixels. The completion is pasted into that square before it is resized back, so that it
+  meets the known pixels at the border of the hole.
 
   Each padded size and batch size is compiled once; `for_sizes` makes few padded sizes of many. A
   batch is split over the devices, each of which holds all the weights; a batch smaller than the
@@ -103,8 +108,7 @@ class Predictor:
 
   def padded_size(self, height: int, width: int) -> tuple[int, int]:
     """(height, width) at which the networks see a picture of this size."""
-    multiple = math.lcm(self.inference.multiple, self.pad_to)
-    size = arrays.padded_size(height, width, multiple, self.inference.min_side)
+    size = self.inference.seen_size(height, width, self.pad_to)
     return self._gathered.get(size, size)
 
   def for_sizes(self, sizes: Iterable[Size]) -> 'Predictor':
@@ -115,9 +119,9 @@ class Predictor:
     what fills its hole changes: not measurably (PSNR) for the library's own weights, by some levels
     of 255 for networks that normalise, attend or dilate over the whole picture (CHANGELOG.md has
     figures). Nothing is gathered for a system that stretches the picture
-    (`Inference.whole_picture`).
+    (`Inference.whole_picture`) or has one size for all (`Inference.side`).
     """
-    if self.inference.whole_picture:
+    if self.inference.whole_picture or self.inference.side:
       return self
     other = copy.copy(self)
     other._gathered = {}
@@ -140,7 +144,7 @@ class Predictor:
     Raises:
       ValueError: the system does not fill such a hole (`Inference.check_hole`).
     """
-    outputs = self.output(image, mask, ids, sample)
+    outputs = self._run(self._output, image, mask, ids, sample, paste=True)
     paste = lambda output, image, mask: np.where(mask > 0, output, image)
     if isinstance(image, np.ndarray):
       return paste(outputs, image, mask)
@@ -169,9 +173,9 @@ class Predictor:
 
   def refuses(self, mask: np.ndarray) -> str:
     """Why the system cannot fill a hole, mask [H,W] or [H,W,1] with 1 = hole; '': it can."""
-    hole = arrays.pad(mask.reshape(*mask.shape[:2], 1), *self.padded_size(*mask.shape[:2])) > 0
+    mask = mask.reshape(*mask.shape[:2], 1)
     try:
-      self.inference.check_hole(hole[..., 0])
+      self.inference.check_hole(self._fit(mask, mask)[1][..., 0] > 0)
     except ValueError as error:
       return str(error)
     return ''
@@ -186,26 +190,51 @@ class Predictor:
     return digest.hexdigest()
 
   def _run(
-    self, program: Callable, image: Images, mask: Images, ids: np.ndarray, sample: int
+    self,
+    program: Callable,
+    image: Images,
+    mask: Images,
+    ids: np.ndarray,
+    sample: int,
+    *,
+    paste: bool = False,
   ) -> Any:
-    """What a program makes of a batch, on the host, cropped to the sizes of the images."""
-    results = program(*self._arguments(image, mask, ids, sample))
-    sizes = [x.shape[:2] for x in image]
+    """What a program makes of a batch, on the host, at the sizes of the images.
 
-    def crop(x: jax.Array) -> Any:
+    With `paste` results that are resized are pasted first into what the networks saw.
+    """
+    results = program(*self._arguments(image, mask, ids, sample))
+
+    def restored(row: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+      height, width = image.shape[:2]
+      if not self.inference.side or (height, width) == row.shape[:2]:
+        return row[:height, :width]
+      if paste:
+        seen, hole = self._fit(image, mask)
+        row = np.where(hole > 0, row, seen)
+      resized = resizing.area(row, height, width)
+      return resized.reshape(height, width, -1).clip(0, 1)
+
+    def restore(x: jax.Array) -> Any:
       # The copies that fill up the batch come last, and are left out here.
-      rows = [row[:h, :w] for row, (h, w) in zip(np.asarray(x), sizes, strict=False)]
+      rows = [restored(*row) for row in zip(np.asarray(x), image, mask, strict=False)]
       return np.stack(rows) if isinstance(image, np.ndarray) else rows
 
-    return jax.tree.map(crop, results)
+    return jax.tree.map(restore, results)
+
+  def _fit(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image [H,W,C] and its mask as the networks see them: padded, or resized to their side."""
+    size = self.padded_size(*mask.shape[:2])
+    if not self.inference.side or size == mask.shape[:2]:
+      return arrays.pad(image, *size), arrays.pad(mask, *size)
+    image, hole = resizing.known_only(image.astype(np.float32), mask[..., 0] > 0, *size)
+    return image, hole[..., None].astype(np.float32)
 
   def _arguments(self, image: Images, mask: Images, ids: np.ndarray, sample: int) -> tuple:
     """What a program takes, on the devices; raises ValueError for a hole that is not filled."""
     count = min(len(image), len(self._devices))
-    images, masks = (
-      np.stack([arrays.pad(x, *self.padded_size(*x.shape[:2])) for x in given])
-      for given in (image, mask)
-    )
+    fitted = [self._fit(*row) for row in zip(image, mask, strict=True)]
+    images, masks = (np.stack(rows) for rows in zip(*fitted, strict=True))
     for one in masks:
       self.inference.check_hole(one[..., 0] > 0)
     extra = inputs.compute(self.inference.inputs, images, masks)

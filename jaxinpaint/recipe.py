@@ -15,6 +15,7 @@ The callables are described by protocols (`Init`, `Output`, `Forward`, `Loss`, .
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
@@ -221,19 +222,6 @@ def _no_variables() -> Variables:
   return Variables({}, {})
 
 
-def _small_batch(min_side: int, multiple: int) -> dict[str, np.ndarray]:
-  side = -(-max(min_side, 64) // multiple) * multiple
-  return {
-    'image': np.zeros((1, side, side, 3), np.float32),
-    'mask': np.zeros((1, side, side, 1), np.float32),
-    'id': np.zeros(1, np.int32),
-  }
-
-
-def _shapes(init: Init, min_side: int, multiple: int) -> Variables:
-  return jax.eval_shape(init, jax.random.key(0), _small_batch(min_side, multiple))
-
-
 @dataclasses.dataclass(frozen=True)
 class Inference:
   """A published system, ready to complete images.
@@ -245,6 +233,8 @@ class Inference:
     load_constants: frozen networks that `output` reads.
     multiple: image sides must be a multiple of this number ...
     min_side: ... and at least this long.
+    side: of networks that take squares of one side alone: this side. Pictures of other sizes are
+      resized to it, and outputs back. 0: any size that `multiple` and `min_side` allow.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training they
       are made from the whole image, at inference from its known pixels.
     whole_picture: whether the networks stretch the whole picture to one shape, so that padding a
@@ -261,6 +251,7 @@ class Inference:
   load_constants: LoadConstants = _no_constants
   multiple: int = 1
   min_side: int = 1
+  side: int = 0
   inputs: tuple[str, ...] = ()
   whole_picture: bool = False
   samples: bool = False
@@ -269,12 +260,32 @@ class Inference:
 
   def shapes(self) -> Variables:
     """jax.ShapeDtypeStructs of `networks`, to check weights against."""
-    return _shapes(self.init, self.min_side, self.multiple)
+    return jax.eval_shape(self.init, jax.random.key(0), self.small_batch())
 
   def random(self, seed: int = 0) -> Variables:
     """Random variables of `networks`, as a training begins with, for what no weights matter to."""
-    batch = _small_batch(self.min_side, self.multiple)
-    return jax.jit(self.init)(jax.random.key(seed), batch)
+    return jax.jit(self.init)(jax.random.key(seed), self.small_batch())
+
+  def seen_size(self, height: int, width: int, pad_to: int = 1) -> tuple[int, int]:
+    """(height, width) at which the networks see a picture of this size.
+
+    Args:
+      height: of the picture.
+      width: likewise.
+      pad_to: a further number that padded sides are multiples of; `side` leaves it no choice.
+    """
+    if self.side:
+      return self.side, self.side
+    return arrays.padded_size(height, width, math.lcm(self.multiple, pad_to), self.min_side)
+
+  def small_batch(self) -> dict[str, np.ndarray]:
+    """A batch of one black image, as small as the networks take but 64 pixels at least."""
+    height, width = self.seen_size(64, 64)
+    return {
+      'image': np.zeros((1, height, width, 3), np.float32),
+      'mask': np.zeros((1, height, width, 1), np.float32),
+      'id': np.zeros(1, np.int32),
+    }
 
   def predict(
     self,
@@ -394,7 +405,7 @@ class Recipe:
 
   def shapes(self) -> Variables:
     """jax.ShapeDtypeStructs of all networks."""
-    return _shapes(self.init, self.inference.min_side, self.inference.multiple)
+    return jax.eval_shape(self.init, jax.random.key(0), self.inference.small_batch())
 
   @property
   def optimizers(self) -> dict[str, tuple[str, ...]]:

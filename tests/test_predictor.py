@@ -164,6 +164,46 @@ def test_networks_see_reflections_of_image_mask_and_inputs(size):
   np.testing.assert_allclose(found[..., 4], luminance, atol=1e-6)
 
 
+def test_networks_of_one_side_see_a_square_of_known_pixels():
+  seen = []
+
+  def output(variables, constants, image, mask, rng):
+    jax.debug.callback(lambda x: seen.append(np.asarray(x)), jnp.concatenate([image, mask], -1))
+    return jnp.ones_like(image)
+
+  predictor = Predictor(toy(output, side=8), NO_WEIGHTS, pad_to=3)
+  rng = np.random.default_rng(0)
+  image = rng.uniform(0.1, 0.4, (16, 4, 3)).astype(
+    np.float32
+  )  # reduced one way, enlarged the other
+  mask = np.zeros((16, 4, 1), np.float32)
+  mask[5:8, 2:] = 1
+  image *= 1 - mask
+  square = np.full((8, 8, 3), 0.25, np.float32), np.zeros((8, 8, 1), np.float32)
+  square[1][:, 4:] = 1
+  assert predictor.padded_size(16, 4) == (8, 8) == predictor.padded_size(300, 200)
+  assert predictor.for_sizes([(k, 9) for k in range(1, 99)]) is predictor
+  stretched, given = predictor(*zip((image, mask), square, strict=True), np.arange(2))
+  jax.effects_barrier()
+  first, second = sorted(np.concatenate(seen), key=lambda x: x[..., 3].mean())
+  np.testing.assert_array_equal(second, np.concatenate(square, -1))  # its own size: as it is
+  rows = image.reshape(8, 2, 4, 3).mean(1)
+  # Columns 0, 1, 2, 3 of four lie at 0.5, 2.5, 4.5, 6.5 of eight.
+  np.testing.assert_allclose(first[0, 1, :3], 0.75 * rows[0, 0] + 0.25 * rows[0, 1], atol=1e-6)
+  hole = np.zeros((8, 8), bool)
+  hole[2:4, 3:] = True  # row 2 holds a known row and one with a hole
+  np.testing.assert_array_equal(first[..., 3] > 0, hole)
+  assert not first[hole][:, :3].any() and first[~hole][:, :3].min() > 0.09
+  known = np.broadcast_to(mask == 0, image.shape)
+  np.testing.assert_array_equal(stretched[known], image[known])
+  # Pasted into the square first, the completion meets the known pixels at the rim of the hole.
+  assert stretched.shape == image.shape and 0.5 < stretched[~known].min() < 1
+  assert stretched[6, 3].min() > 0.9
+  np.testing.assert_array_equal(given, np.where(square[1] > 0, 1, square[0]))
+  whole = predictor.output([image], [mask], np.zeros(1))[0]
+  np.testing.assert_allclose(whole, 1.0, atol=1e-6)
+
+
 def uniform(variables, constants, image, mask, rng):
   return jax.random.uniform(rng, image.shape)
 

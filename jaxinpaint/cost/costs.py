@@ -263,7 +263,7 @@ def gflops(inference: Inference, weights: tuple[Variables, Constants], size: int
     weights: arrays or their shapes.
     size: before padding.
   """
-  sides = arrays.padded_size(size, size, inference.multiple, inference.min_side)
+  sides = inference.seen_size(size, size)
   shape = lambda dims: jax.ShapeDtypeStruct(dims, np.float32)
   image, mask = shape((1, *sides, 3)), shape((1, *sides, 1))
   extra = {name: shape(dims) for name, dims in inputs.shapes(inference.inputs, (1, *sides)).items()}

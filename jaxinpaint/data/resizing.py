@@ -35,6 +35,40 @@ def square(
   return KERNELS[kernel](np.ascontiguousarray(image), size, size)
 
 
+def known_only(
+  image: np.ndarray, hole: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Resizes an image without mixing known pixels with the hole.
+
+  Along an axis that gets smaller each pixel is the mean of its area, along others it lies between
+  its two neighbours.
+
+  Args:
+    image: f32[H, W, 3], 0 in the hole.
+    hole: bool[H, W].
+    height: of the result.
+    width: of the result.
+
+  Returns:
+    f32[height, width, 3], means over the known pixels alone, and bool[height, width], True where a
+    hole was touched.
+  """
+  known = _linear((~hole).astype(np.float32), height, width)
+  total = _linear(np.ascontiguousarray(image), height, width)
+  small_hole = known < 1 - 1e-4
+  small = np.where(small_hole[..., None], np.float32(0), total / np.maximum(known, 1e-6)[..., None])
+  return small.astype(np.float32), small_hole
+
+
+def _linear(x: np.ndarray, height: int, width: int) -> np.ndarray:
+  if (height - x.shape[0]) * (width - x.shape[1]) < 0:
+    # OpenCV's INTER_AREA takes no mean along either axis if one of them gets larger.
+    return _linear(_linear(x, height, x.shape[1]), height, width)
+  smaller = height * width < x.shape[0] * x.shape[1]
+  method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+  return cv2.resize(x, (width, height), interpolation=method)
+
+
 def area(image: np.ndarray, height: int, width: int) -> np.ndarray:
   """The mean over each pixel's area where the picture gets smaller, else bicubic (OpenCV's)."""
   smaller = height * width < image.shape[0] * image.shape[1]

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxinpaint import arrays
 from jaxinpaint import trained as trained_lib
+from jaxinpaint.data import resizing
 from jaxinpaint.inference import blend as blend_lib
 from jaxinpaint.masks import files as mask_files
 from jaxinpaint.predictor import Predictor
@@ -390,12 +391,7 @@ def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarr
     f32[h, w, 3], the mean over the known pixels of each area, and bool[h, w], True where the area
     touches the hole.
   """
-  size = reduced_size(*hole.shape, max_side)[::-1]
-  known = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
-  total = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
-  small_hole = known < 1 - 1e-4
-  small = np.where(small_hole[..., None], np.float32(0), total / np.maximum(known, 1e-6)[..., None])
-  return small.astype(np.float32), small_hole
+  return resizing.known_only(image, hole, *reduced_size(*hole.shape, max_side))
 
 
 def reduced_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:

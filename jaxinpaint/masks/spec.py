@@ -40,6 +40,7 @@ from jaxinpaint.masks.sampler import MaskSampler, check_area
 from jaxinpaint.masks.shapes import (
   Box,
   Center,
+  FreeForm,
   Irregular,
   Rectangles,
   Strokes,
@@ -121,6 +122,7 @@ _LAMA = {
 _FAMILIES = {
   'strokes': Strokes,
   'deepfill_v2': Strokes,
+  'free_form': FreeForm,
   'irregular': Irregular,
   'rectangles': Rectangles,
   'box': Box,

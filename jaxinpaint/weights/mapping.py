@@ -24,6 +24,7 @@ Layouts, PyTorch on the left:
   same            unchanged (biases, scales, statistics)
   rows            as 'same'; [C] is repeated to the [n, C] that the network has
   scalar          [] -> [1]
+  plane           [h, w] -> [h, w, 1]
 In these, axes of length one are dropped:
   modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
   modulated_conv_turned  the same, turned
@@ -62,6 +63,7 @@ LAYOUTS = {
   'row': ((0,), (0,)),
   'rows': (None, None),
   'scalar': ((), ()),
+  'plane': ((0, 1), (0, 1)),
 }
 # layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
 UNIT_AXES = {
@@ -74,7 +76,7 @@ UNIT_AXES = {
   'row': (0,),
 }
 # layout: axes of length one that the array here has, and PyTorch's lacks
-ADDED_AXES = {'scalar': (0,)}
+ADDED_AXES = {'scalar': (0,), 'plane': (2,)}
 
 
 class MappingError(ValueError):
@@ -269,7 +271,10 @@ def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
   shape = [n for axis, n in enumerate(array.shape) if axis not in units]
   if array.ndim != len(axes) + len(units):
     return None
-  return (*(1 for _ in ADDED_AXES.get(entry.layout, ())), *(shape[a] for a in axes))
+  after = [shape[a] for a in axes]
+  for axis in ADDED_AXES.get(entry.layout, ()):
+    after.insert(axis, 1)
+  return tuple(after)
 
 
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -383,7 +388,7 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
     array = np.expand_dims(
       array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
     )
-    state[entry.key] = np.asarray(array, order='C')  # not ascontiguousarray: [] would become [1]
+    state[entry.key] = np.array(array, order='C')
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state

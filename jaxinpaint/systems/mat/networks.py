@@ -25,14 +25,18 @@ import jax.numpy as jnp
 
 from jaxinpaint import arrays
 from jaxinpaint.layers.stylegan2 import EqualConv, EqualDense, StyledConv, ToRGB
-from jaxinpaint.layers.stylegan2_networks import MappingNetwork, channel_count, truncate
+from jaxinpaint.layers.stylegan2_networks import (
+  MappingNetwork,
+  channel_count,
+  choose_noises,
+  truncate,
+)
 from jaxinpaint.layers.windowed_attention import PartialEqualConv, WindowStage
 
 DEPTHS = (2, 3, 4, 3, 2)  # transformer blocks of stage 1's stages
 WINDOWS = (8, 16, 16, 16, 8)
 DOWN = (0, 1, 2, 1, 0)  # log2 of how much smaller a stage's map is than that of the tokens
 SQUARE = 16  # side of the picture that is made of w, and of stage 2's deepest features at `size`
-NOISES = ('const', 'random', 'none')
 AVERAGING = 0.995  # decay of the average latent
 
 
@@ -242,7 +246,7 @@ class SecondStage(nn.Module):
 class Generator(nn.Module):
   """Both stages ('stage1', 'stage2') and the mapping of z to w ('mapping').
 
-  The collection 'buffers' holds the fixed noise pictures 'noise0' ... f32[r,r] and 'w_avg'
+  The collection 'buffers' holds the fixed noise pictures 'noise0' ... f32[r,r,1] and 'w_avg'
   f32[style_dim], the average latent.
 
   Attributes:
@@ -277,7 +281,7 @@ class Generator(nn.Module):
       self.size, self.tokens, self.features, tuple(self.depths), self.heads, self.dtype
     )
     self.stage2 = SecondStage(self.size, self.channel_multiplier, self.max_channels, self.dtype)
-    draw = lambda side: jax.random.normal(self.make_rng('params'), (side, side))
+    draw = lambda side: jax.random.normal(self.make_rng('params'), (side, side, 1))
     self.stored = [
       self.variable('buffers', f'noise{i}', draw, side)
       for i, side in enumerate(noise_sides(self.size))
@@ -300,7 +304,7 @@ class Generator(nn.Module):
     image: jax.Array,
     mask: jax.Array,
     w: jax.Array,
-    noise: str = 'const',
+    noise: str = 'stored',
     keep: tuple[jax.Array, jax.Array] | None = None,
   ) -> dict[str, jax.Array]:
     """Completes pictures.
@@ -309,7 +313,7 @@ class Generator(nn.Module):
       image: f32[B,H,W,3] in [0,1], sides multiples of `size`; pixels in the hole are not read.
       mask: f32[B,H,W,1], 1 = hole.
       w: f32[B,style_dim], or f32[B,n,style_dim] with n = `latent_count(size)`.
-      noise: 'const': the stored pictures; 'random' (needs an rng called 'noise'); 'none'.
+      noise: 'stored', 'random' (needs an rng called 'noise') or 'none'.
       keep: which of the deepest features of both stages stay, f32[B,h,w,C] of 0 and 1 each. None:
         half of them, by chance (needs an rng called 'keep').
 
@@ -343,7 +347,9 @@ class Generator(nn.Module):
     out, deepest = self.stage1(jnp.concatenate([mark, known], -1), valid, w[:, -1], keep[0])
     first = paste(out)
     x = jnp.concatenate([mark, first, known], -1)
-    out, seen = self.stage2(x, w, keep[1], self._noises(noise, b, more))
+    repeated = [jnp.tile(picture.value, (*more, 1)) for picture in self.stored]
+    noises = choose_noises(self, noise, repeated, b)
+    out, seen = self.stage2(x, w, keep[1], noises)
     return {
       'out': (paste(out) + 1) / 2,
       'stage1': (first + 1) / 2,
@@ -357,13 +363,3 @@ class Generator(nn.Module):
     if self.is_initializing():
       return jnp.ones(shape)
     return jax.random.bernoulli(self.make_rng('keep'), shape=shape).astype(jnp.float32)
-
-  def _noises(self, noise: str, b: int, more: tuple[int, int]) -> list[jax.Array | None]:
-    if noise == 'none':
-      return [None] * len(self.stored)
-    if noise == 'const':
-      return [jnp.tile(x.value, more)[None, :, :, None] for x in self.stored]
-    if noise == 'random':
-      side = lambda x: (b, x.value.shape[0] * more[0], x.value.shape[1] * more[1], 1)
-      return [jax.random.normal(self.make_rng('noise'), side(x)) for x in self.stored]
-    raise ValueError(f'noise {noise!r} is not one of: {", ".join(NOISES)}')

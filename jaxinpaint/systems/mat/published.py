@@ -44,7 +44,7 @@ def _styled(
   entries.append(mapping.Entry(f'{key}.bias', 'generator', (*path, 'bias')))
   if noise is not None:
     strength = (f'{key}.noise_strength', 'generator', (*path, 'noise_weight'), 'scalar')
-    stored = (f'{key}.noise_const', 'generator', (f'noise{noise}',), 'same', 'buffers')
+    stored = (f'{key}.noise_const', 'generator', (f'noise{noise}',), 'plane', 'buffers')
     entries += [mapping.Entry(*strength), mapping.Entry(*stored)]
   return entries
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxinpaint.features import vgg
-from jaxinpaint.layers.stylegan2_networks import Discriminator
+from jaxinpaint.layers.stylegan2_networks import NOISES, Discriminator
 from jaxinpaint.losses import adversarial, perceptual
 from jaxinpaint.recipe import (
   Constants,
@@ -40,7 +40,7 @@ from jaxinpaint.recipe import (
   Update,
   Variables,
 )
-from jaxinpaint.systems._shared import checks, modules
+from jaxinpaint.systems._shared import checks, lazy_r1, modules
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.mat import networks as networks_lib
@@ -64,7 +64,7 @@ def default_config() -> ConfigDict:
     mlp_layers=8,
     max_channels=512,
     truncation=1.0,  # at inference: below 1 completions are less varied
-    noise='const',  # at inference; 'random', or 'none' as IOPaint
+    noise='stored',  # at inference; 'random', or 'none' as IOPaint
   )
   loss = dict(
     adversarial=1.0,
@@ -134,8 +134,8 @@ def make(config: ConfigDict) -> Recipe:
     judges = tuple(JUDGED)
     updates.append(Update('critics', judges, _critics_loss(loss, networks), 'critics'))
     if loss.r1:
-      penalty = _r1_loss(loss, networks)
-      updates.append(Update('r1', judges, penalty, 'critics', every=loss.r1_every))
+      when = dict(gamma=loss.r1, every=loss.r1_every, optimizer='critics')
+      updates.append(lazy_r1.update(networks, judges, _judged, **when))
   forward = _forward(config, networks)
   return Recipe(
     running,
@@ -212,12 +212,16 @@ def _forward(config: ConfigDict, networks: Networks) -> Forward:
   return forward
 
 
+def _judged(image: jax.Array, mask: jax.Array) -> jax.Array:
+  """What the critics see of a picture about [-1,1]; `mask`: 1 = hole."""
+  return jnp.concatenate([0.5 - mask, image], -1)
+
+
 def _judge(
   networks: Networks, name: str, variables: Variables, picture: jax.Array, mask: jax.Array
 ) -> jax.Array:
   """Logits f32[B,1] of pictures f32[B,H,W,3] about [0,1]."""
-  seen = jnp.concatenate([0.5 - mask, 2 * picture - 1], -1)
-  return modules.run(networks, name, variables, seen)
+  return modules.run(networks, name, variables, _judged(2 * picture - 1, mask))
 
 
 def _generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:
@@ -255,20 +259,6 @@ def _critics_loss(loss: ConfigDict, networks: Networks) -> Loss:
   return critics_loss
 
 
-def _r1_loss(loss: ConfigDict, networks: Networks) -> Loss:
-  exact = {name: networks[name].clone(dtype=jnp.float32) for name in JUDGED}
-
-  def r1_loss(variables, constants, outputs, batch, rng):
-    metrics = {}
-    for name, of in JUDGED.items():
-      judge = lambda x, name=name: _judge(exact, name, variables, (x + 1) / 2, batch['mask'])
-      penalty = adversarial.r1_penalty(judge, 2 * batch['image'] - 1)
-      metrics[of] = loss.r1_every * loss.r1 / 2 * penalty
-    return total(metrics)
-
-  return r1_loss
-
-
 def _load_constants(loss: ConfigDict) -> LoadConstants:
   def load(*, shapes_only: bool = False) -> Constants:
     if not loss.perceptual:
@@ -285,7 +275,7 @@ def _check_model(config: ConfigDict) -> None:
   model = config.model
   checks.same_fields('model', model, default_config().model)
   checks.one_of('dtype', config.dtype, modules.DTYPES)
-  checks.one_of('model.noise', model.noise, networks_lib.NOISES)
+  checks.one_of('model.noise', model.noise, NOISES)
   for name in ('size', 'tokens', 'features', 'heads', 'style_dim', 'mlp_layers', 'max_channels'):
     checks.count(f'model.{name}', model[name])
   networks_lib.check_size(model.size, model.tokens)
