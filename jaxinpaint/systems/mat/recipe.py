@@ -9,15 +9,16 @@ Both pictures are complete: the known pixels are pasted into them.
   critics   = softplus(D(out)) + softplus(-D(x)) + softplus(D1(stage 1)) + softplus(-D1(x))
   r1        = every 16 steps, times 16: r1 / 2 * (|dD/dx|^2 + |dD1/dx|^2)
 
-Critics see the mask minus 1/2 beside the picture. Every update has a pass with latents and noise of
-its own. In training latents are drawn halfway to their average, and with probability 1/2 those from
-a random layer on come from another z.
+Critics see the mask of known pixels minus 1/2 beside the picture. All follow from one pass. In
+training noise is random, latents are drawn halfway to their average, and in half of the pictures
+those from a random layer on come from another z. Logged terms include their weights.
 
 Differs from the paper: nothing that is known.
 Differs from the reference code:
   - a minibatch deviation is over `deviation_group` pictures of the whole batch. There it is over
     the four that a device has, although 8 are configured;
-  - latents are mixed at one place for the whole batch, there for each device's part of it.
+  - the critics' fakes are of the pass that trains the generator, not of a further one;
+  - each picture has its own layer at which latents are mixed; there it is one for the batch.
 """
 
 from typing import Any
@@ -141,7 +142,7 @@ def make(config: ConfigDict) -> Recipe:
     running,
     networks=tuple(networks),
     init=modules.initializer(networks, _arguments(config)),
-    phases=(Phase('joint', -1, forward, tuple(updates), share_forward=False),),
+    phases=(Phase('joint', -1, forward, tuple(updates)),),
     load_constants=_load_constants(loss),
   )
 
@@ -196,18 +197,20 @@ def _forward(config: ConfigDict, networks: Networks) -> Forward:
         f'pictures of {image.shape[1]} x {image.shape[2]} for critics of {model.size} pixels: set '
         'config.data.size and config.model.size to the same number'
       )
-    rng_z, rng_other, rng_mix, rng_at, rng_noise, rng_keep = jax.random.split(rng, 6)
-    draw = lambda key: jax.random.normal(key, (image.shape[0], model.style_dim))
-    w, changed = latents(variables, draw(rng_z), True)
+    rng_z, rng_mixing, rng_noise, rng_keep = jax.random.split(rng, 4)
+    z = jax.random.normal(rng_z, (len(image), model.style_dim))
+    w, changed = latents(variables, z, True)
     w = jnp.repeat(w[:, None], count, axis=1)
     if loss.style_mixing:
-      other, _ = latents(variables.with_stats(changed), draw(rng_other), False)
-      at = jax.random.randint(rng_at, (), 1, count)
-      at = jnp.where(jax.random.bernoulli(rng_mix, loss.style_mixing), at, count)
-      w = jnp.where(jnp.arange(count)[:, None] < at, w, other[:, None])
+      rng_z, rng_mixes, rng_layer = jax.random.split(rng_mixing, 3)
+      other, _ = latents(variables.with_stats(changed), jax.random.normal(rng_z, z.shape), False)
+      mixes = jax.random.bernoulli(rng_mixes, loss.style_mixing, (len(image), 1))
+      layer = jax.random.randint(rng_layer, (len(image), 1), 1, count)
+      first = jnp.arange(count) < jnp.where(mixes, layer, count)
+      w = jnp.where(first[..., None], w, other[:, None])
     rngs = dict(noise=rng_noise, keep=rng_keep)
     outputs = modules.run(networks, 'generator', variables, image, mask, w, 'random', rngs=rngs)
-    return {name: outputs[name] for name in ('out', 'stage1')}, changed
+    return {name: outputs[name] for name in JUDGED.values()}, changed
 
   return forward
 
