@@ -3,8 +3,9 @@
   jaxinpaint weights import mat Places_512_FullData_G.pth OUT
 
 The authors publish pickles (Places.pkl, CelebA-HQ.pkl, FFHQ.pkl, CelebA-HQ-256.pkl) of whole Python
-objects, whose code the pickle brings along; such files are not read here. The program that wrote
-them can save `G_ema.state_dict()`, a file which is.
+objects, whose code the pickle brings along; such files are not read here. Whoever trusts one can
+load it by the authors' program and save G_ema.state_dict() with torch.save: that file is read, of
+networks of 512 and of 256 pixels.
 """
 
 import math
@@ -161,16 +162,29 @@ PAPER = mapping.Paper(
   reference="authors' code",
 )
 
+_SHARED = dict(
+  entries=entries,
+  ignore=IGNORE,
+  licence=(
+    'not known to us: see https://github.com/fenglinglwb/MAT; its code builds on StyleGAN2-ADA '
+    '(Nvidia Source Code License, no commercial use)'
+  ),
+)
+
 FORMATS = {
   'mat': mapping.Format(
-    entries=entries,
-    ignore=IGNORE,
     note=(
       "Places_512_FullData_G.pth, the generator's state dict as IOPaint serves it. The authors' "
       'own files (*.pkl) are pickles of Python objects, which are not read here: save '
       'G_ema.state_dict() of one by their program'
     ),
-    licence='CC BY-NC 4.0: no commercial use',
     url='https://github.com/Sanster/models/releases/download/add_mat/Places_512_FullData_G.pth',
+    **_SHARED,
+  ),
+  'mat_256': mapping.Format(
+    note='G_ema.state_dict() of CelebA-HQ-256.pkl, saved by the program of the authors',
+    url='https://github.com/fenglinglwb/MAT',
+    model={'size': 256},
+    **_SHARED,
   ),
 }
