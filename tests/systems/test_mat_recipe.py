@@ -81,6 +81,24 @@ def test_another_key_is_another_completion(made, predict, batch):
   assert np.abs(one - other)[hole].mean() > 1e-4
 
 
+def test_pictures_of_several_sizes_and_no_others_are_taken(made):
+  inference = made[0].inference
+  assert (inference.multiple, inference.min_side) == (32, 32)
+  run = lambda *size: jax.eval_shape(
+    inference.predict,
+    made[1],
+    {},
+    jax.ShapeDtypeStruct((1, *size, 3), np.float32),
+    jax.ShapeDtypeStruct((1, *size, 1), np.float32),
+    jax.random.key(0),
+  )
+  assert run(64, 96).shape == (1, 64, 96, 3)
+  with pytest.raises(ValueError, match='width 48 must be a multiple of 32'):
+    run(32, 48)
+  published = systems.inference(systems.default_config('mat'))
+  assert (published.multiple, published.min_side) == (512, 512)
+
+
 def changed(before, after):
   """{network: paths of its parameters that differ}."""
   moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != np.asarray(b)).any()), before, after)
