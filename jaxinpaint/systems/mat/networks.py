@@ -9,11 +9,11 @@ a picture of w, so that another key gives another completion.
 
 The critics are two of layers.stylegan2_networks, of stage 1 with half of the channels.
 
-Differs from the paper: nothing that is known; the networks follow the code.
+Differs from the paper: nothing that we know of; the networks follow the code.
 Differs from the reference code:
-  - `tokens` may be smaller than 64, for pictures below 128 pixels, with fewer convolutions before
-    the style of stage 1;
-  - for pictures larger than `size` the stored noise is repeated; the code knows only one size then.
+  - `tokens` may be fewer than 64 x 64, for pictures below 128 pixels; the style of stage 1 then has
+    fewer convolutions;
+  - for pictures larger than `size` the stored noise is repeated. The code's is for one size.
 """
 
 import math
@@ -213,10 +213,8 @@ class SecondStage(nn.Module):
     channels = lambda r: channel_count(r, self.channel_multiplier, self.max_channels)
     skips, r = {}, self.size
     while r >= SQUARE:
-      first, full = dict(down=True), r == self.size
-      x = EqualConv(
-        channels(r), 1 if full else 3, name=f'encoder{r}_0', **options, **({} if full else first)
-      )(x)
+      start = dict(kernel_size=1) if r == self.size else dict(down=True)
+      x = EqualConv(channels(r), name=f'encoder{r}_0', **start, **options)(x)
       x = EqualConv(channels(r), name=f'encoder{r}_1', **options)(x)
       skips[r] = x
       r //= 2

@@ -13,7 +13,7 @@ Critics see the mask of known pixels minus 1/2 beside the picture. All follow fr
 training noise is random, latents are drawn halfway to their average, and in half of the pictures
 those from a random layer on come from another z. Logged terms include their weights.
 
-Differs from the paper: nothing that is known.
+Differs from the paper: nothing that we know of.
 Differs from the reference code:
   - a minibatch deviation is over `deviation_group` pictures of the whole batch. There it is over
     the four that a device has, although 8 are configured;
