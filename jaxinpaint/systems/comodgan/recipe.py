@@ -16,9 +16,8 @@ path length regularisation, which that code turns off.
 
 Every key gives another completion. At inference z is drawn, the noise is the stored one, and
 nothing is dropped: so runs the port whose weights can be imported. The authors' code drops
-(`model.drop_at_inference=True`), with weights of the same training; and its generator draws w
-towards its average unless told otherwise (`model.truncation=0.5`), which no measurement of theirs
-does.
+(`model.drop_at_inference=True`); and its generator draws w towards its average unless told
+otherwise (`model.truncation=0.5`), which its validation does not.
 
 Differs from the reference code:
   - the critic's fakes are of the pass that trains the generator, not of a further one;
