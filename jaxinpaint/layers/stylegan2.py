@@ -270,6 +270,7 @@ class EqualConv(nn.Module):
     features: output channels.
     kernel_size: odd.
     down: filter and halve the resolution.
+    up: double it: a transposed convolution of stride 2, then the filter.
     use_bias: adds a bias.
     activate: apply `scaled_leaky_relu`.
     dtype: of the computation.
@@ -278,17 +279,20 @@ class EqualConv(nn.Module):
   features: int
   kernel_size: int = 3
   down: bool = False
+  up: bool = False
   use_bias: bool = True
   activate: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[B,H,W,in] -> [B,H,W,features], or half of H and W."""
+    """[B,H,W,in] -> [B,H,W,features], or half or twice H and W."""
     kernel = equalised_kernel(self, self.kernel_size, x.shape[-1], self.features)
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     if self.down:
       y = conv2d(blur_before_stride(x, self.kernel_size), kernel, stride=2)
+    elif self.up:
+      y = blur_after_stride(conv_transpose2d(x, kernel, stride=2), self.kernel_size)
     else:
       y = conv2d(x, kernel, padding=self.kernel_size // 2)
     if self.use_bias:
@@ -348,12 +352,14 @@ class StyledConv(nn.Module):
     features: output channels.
     kernel_size: odd.
     up: double the resolution.
+    noisy: False: never add noise, and have no 'noise_weight'.
     dtype: of the computation.
   """
 
   features: int
   kernel_size: int = 3
   up: bool = False
+  noisy: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -364,10 +370,11 @@ class StyledConv(nn.Module):
     """
     conv = ModulatedConv(self.features, self.kernel_size, up=self.up, dtype=self.dtype, name='conv')
     y = conv(x, latent)
-    weight = self.param('noise_weight', nn.initializers.zeros, (1,))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    if noise is not None:
-      y += (weight * noise).astype(y.dtype)
+    if self.noisy:
+      weight = self.param('noise_weight', nn.initializers.zeros, (1,))
+      if noise is not None:
+        y += (weight * noise).astype(y.dtype)
     return scaled_leaky_relu(y + bias.astype(y.dtype))
 
 

@@ -19,12 +19,15 @@ Layouts, PyTorch on the left:
   dense           [out, in] -> [in, out]
   tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
                   'same'
+  conv_turned     as 'conv', and the taps are turned by 180 degrees, for codes that correlate where
+                  a transposed convolution convolves
   same            unchanged (biases, scales, statistics)
   rows            as 'same'; [C] is repeated to the [n, C] that the network has
   scalar          [] -> [1]
   plane           [h, w] -> [h, w, 1]
 In these, axes of length one are dropped:
   modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
+  modulated_conv_turned  the same, turned
   pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
   picture         [1, channels, h, w] -> [h, w, channels]
   channels        [1, channels, 1, 1] -> [channels]
@@ -46,11 +49,13 @@ _SHOWN = 12  # names listed of each kind in an error, before '... and N more'
 # layout: (axes that PyTorch's array is transposed by, axes that bring it back)
 LAYOUTS = {
   'conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
+  'conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
   'conv_transpose': ((2, 3, 0, 1), (2, 3, 0, 1)),
   'dense': ((1, 0), (1, 0)),
   'tf_conv_transpose': ((0, 1, 3, 2), (0, 1, 3, 2)),
   'same': (None, None),
   'modulated_conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
+  'modulated_conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
   'pointwise': ((1, 0), (1, 0)),
   'picture': ((1, 2, 0), (2, 0, 1)),
   'channels': ((0,), (0,)),
@@ -63,6 +68,7 @@ LAYOUTS = {
 # layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
 UNIT_AXES = {
   'modulated_conv': (0,),
+  'modulated_conv_turned': (0,),
   'pointwise': (2, 3),
   'picture': (0,),
   'channels': (0, 2, 3),
@@ -335,7 +341,7 @@ def convert(
     array = array.squeeze(units)
     if array.dtype.kind == 'f' or array.dtype.name == 'bfloat16':
       array = array.astype(np.float32)
-    array = array if axes is None else array.transpose(axes)
+    array = _turned(entry, array if axes is None else array.transpose(axes))
     _put(tree, entry.target, np.expand_dims(array, ADDED_AXES.get(entry.layout, ())))
   problems += _listed('of another rank', wrong)
   for entry in entries:
@@ -350,6 +356,11 @@ def convert(
       + '\n'.join(problems)
     )
   return tree
+
+
+def _turned(entry: Entry, kernel: np.ndarray) -> np.ndarray:
+  """The kernel [kh,kw,in,out], turned where the entry says so."""
+  return kernel[::-1, ::-1] if entry.layout.endswith('_turned') else kernel
 
 
 def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
@@ -377,7 +388,7 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
       missing.append(f'{"/".join(entry.target)} (for {entry.key})')
       continue
     axes = LAYOUTS[entry.layout][1]
-    array = np.asarray(value).squeeze(ADDED_AXES.get(entry.layout, ()))
+    array = _turned(entry, np.asarray(value)).squeeze(ADDED_AXES.get(entry.layout, ()))
     array = np.expand_dims(
       array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
     )

@@ -112,7 +112,7 @@ PROTOCOLS = {
   ),
   'edgeconnect': ('edgeconnect', 'ctsdg', 'misf', 'places2_rfr'),
   'aotgan': ('aotgan',),
-  'mat': ('places2_comodgan',),
+  'mat': ('_mat', 'places2_comodgan'),
 }
 OWN_SIZES = {'context_encoder': 128}  # measured at the size that their networks are made for
 
