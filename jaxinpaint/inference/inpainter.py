@@ -51,6 +51,7 @@ def load(
   pad_to: int = 1,
   blend: str = 'none',
   exact_sizes: bool = False,
+  refine: bool = False,
 ) -> 'Inpainter':
   """Loads a system with its weights.
 
@@ -65,16 +66,20 @@ def load(
       images of many sizes need fewer compilations, but more padding.
     blend: 'poisson' or 'none'.
     exact_sizes: see Inpainter.
+    refine: take the output that the system improves at high resolution, for systems that have one
+      (`recipe.Inference.refined`); it takes many times as long, and more memory.
 
   Raises:
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
-    InpaintError: an option is out of range.
+    InpaintError: an option is out of range, or the system has nothing to refine.
   """
   if pad_to < 1:
     raise InpaintError(f'pad_to {pad_to} must be at least 1')
   trained = trained_lib.load(path, step)
+  if refine and trained.inference.refined is None:
+    raise InpaintError(f'{trained.name} cannot refine what it completes: leave refine out')
   weights = trained.variables, trained.constants
-  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to)
+  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to, refine=refine)
   return Inpainter(
     predictor,
     name=trained.name,

@@ -1,5 +1,7 @@
 """How LaMa is trained, run and imported."""
 
+import dataclasses
+
 import drawn
 import goldens
 import jax
@@ -9,9 +11,10 @@ import pytest
 import safetensors.numpy
 
 from jaxinpaint import systems
+from jaxinpaint.inference.inpainter import InpaintError, load
 from jaxinpaint.losses import adversarial, reconstruction
 from jaxinpaint.predictor import Predictor
-from jaxinpaint.systems.lama import networks, published, recipe
+from jaxinpaint.systems.lama import networks, published, recipe, refinement
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, step
 from jaxinpaint.weights import importer, mapping, store
@@ -183,6 +186,51 @@ def test_pictures_of_any_size_keep_their_known_pixels(made):
   np.testing.assert_array_equal(out[known], image[known])
   np.testing.assert_array_equal(out, other)
   assert np.ptp(out[~known]) > 0
+  # As the authors' code pads: the last row is repeated.
+  widths = ((0, 0), (0, 3), (0, 3), (0, 0))
+  padded = [np.pad(x, widths, mode='symmetric') for x in (image, mask)]
+  whole = ready.inference.predict(variables, {}, *padded, jax.random.key(0))
+  np.testing.assert_allclose(out, whole[:, :21, :13], atol=1e-5)
+
+
+def test_large_pictures_have_more_scales():
+  sizes = [(512, 900), (724, 724), (725, 725), (1024, 3000), (2048, 2048), (4096, 4096)]
+  assert [refinement.scales(*size) for size in sizes] == [1, 1, 2, 2, 3, 3]
+  assert refinement.scales(64, 48, 32) == 2
+
+
+def test_refining_lowers_the_loss_of_each_image_and_changes_large_pictures_alone(made):
+  variables = jax.tree_util.tree_map_with_path(centred, made[1].stats['generator'])
+  variables |= {'params': made[1].params['generator']}
+  rng = np.random.default_rng(0)
+  image, mask = rng.random((2, 72, 64, 3), np.float32), np.zeros((2, 72, 64, 1), np.float32)
+  mask[0, 10:60, 8:58] = 1
+  mask[1, 30:40, 20:30] = 1
+  generator = networks.Generator(4, 1)
+  run = jax.jit(lambda v, *x: refinement.refine(generator, v, *x, min_side=32, iterations=4))
+  out, (losses,) = run(variables, image, mask)
+  assert out.shape == image.shape and losses.shape == (4, 2)
+  assert (np.diff(losses, axis=0) < 0).all()
+  plain = generator.apply(variables, image, mask)['out']
+  assert np.abs(out - plain)[np.broadcast_to(mask > 0, image.shape)].mean() > 1e-4
+  # The other image of a batch changes nothing, nor do pixels in the hole.
+  _, (alone,) = run(variables, *(np.stack([x[0], x[0]]) for x in (image, mask)))
+  np.testing.assert_allclose(losses[:, 0], alone[:, 0], rtol=1e-5)
+  hidden, _ = run(variables, np.where(mask > 0, 1 - image, image), mask)
+  np.testing.assert_array_equal(out, hidden)
+  small, none = refinement.refine(generator, variables, image, mask)
+  np.testing.assert_allclose(small, plain, atol=1e-5)
+  assert none == []
+
+
+def test_a_system_without_it_says_that_it_cannot_refine(made):
+  ready, variables = made
+  assert Predictor(ready.inference, variables, refine=True).inference.refined
+  plain = dataclasses.replace(ready.inference, refined=None)
+  with pytest.raises(ValueError, match='cannot refine what it completes'):
+    Predictor(plain, variables, refine=True)
+  with pytest.raises(InpaintError, match='mesff/box cannot refine'):
+    load('mesff/box', refine=True)
 
 
 def files(variables, prefix):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.conv import Conv, ConvTranspose, Initializer, torch_init
 from jaxinpaint.layers.fourier_conv import FFC, FFCResnetBlock
+from jaxinpaint.layers.in_turn import in_turn
 from jaxinpaint.layers.norm import batch_norm
 
 MULTIPLE = 8  # sides of the image: the blocks have an eighth of the resolution ...
@@ -57,12 +58,16 @@ class Front(nn.Module):
 
 
 class Rear(nn.Module):
-  """The features through all blocks, and back to an image; attributes as of `Generator`."""
+  """The features through all blocks, and back to an image; attributes as of `Generator`.
+
+  With `remat` the blocks are recomputed in the backward pass, where norms do not train.
+  """
 
   width: int = 64
   blocks: int = 18
   global_share: float = 0.75
   local_fourier: bool = False
+  remat: bool = False
   kernel_init: Initializer = torch_init
   dtype: Any = jnp.float32
 
@@ -70,9 +75,13 @@ class Rear(nn.Module):
   def __call__(self, features: Features, *, train: bool = False) -> dict[str, jax.Array]:
     """-> {'out': f32[B,H,W,3] in [0,1], 'middle': what the blocks give, local channels first}."""
     init = dict(kernel_init=self.kernel_init, dtype=self.dtype)
-    for i in range(self.blocks):
-      block = FFCResnetBlock(self.global_share, self.local_fourier, name=f'block{i}', **init)
-      features = block(features, train=train)
+    body = dict(global_share=self.global_share, local_fourier=self.local_fourier, **init)
+    names = [f'block{i}' for i in range(self.blocks)]
+    if self.remat and not train:
+      features = in_turn(self, FFCResnetBlock, names, features, remat=True, **body)
+    else:
+      for name in names:
+        features = FFCResnetBlock(name=name, **body)(features, train=train)
     y = middle = jnp.concatenate(features, -1)
     for i in reversed(range(LEVELS)):
       up = ConvTranspose(self.width * 2**i, 3, output_padding=1, name=f'up{i}', **init)
@@ -111,9 +120,8 @@ class Generator(nn.Module):
   def rear(self) -> Rear:
     """The part from the blocks on; its variables are those below 'rear'."""
     settings = dict(kernel_init=self.kernel_init, dtype=self.dtype)
-    return Rear(
-      self.width, self.blocks, self.global_share, self.local_fourier, parent=None, **settings
-    )
+    shape = self.width, self.blocks, self.global_share, self.local_fourier
+    return Rear(*shape, parent=None, **settings)
 
   @nn.compact
   def __call__(

@@ -44,6 +44,7 @@ from jaxinpaint.systems._shared import checks, modules
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.lama import networks as networks_lib
+from jaxinpaint.systems.lama import refinement
 
 WEIGHTS = ('known', 'hole', 'adversarial', 'feature_matching', 'perceptual')
 
@@ -78,8 +79,15 @@ def quicktest(config: ConfigDict) -> None:
 
 def inference(config: ConfigDict) -> Inference:
   """How the system of `config` is run; raises ValueError for invalid fields."""
+  generator = _generator(config)
+
+  def refined(variables, constants, image, mask, rng, /, **inputs):
+    return refinement.refine(generator, variables.of('generator'), image, mask)[0]
+
   return modules.one_generator(
-    _generator(config),
+    generator,
+    refined=refined,
+    pad_mode='symmetric',
     multiple=networks_lib.multiple(config.model.local_fourier),
     min_side=networks_lib.MIN_SIDE,
   )
