@@ -5,10 +5,13 @@ jax array out) or inside a compiled step. Outside a system's own folder an image
 [0, 1] and a mask is float32 with 1 in the hole.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+PadMode = Literal['reflect', 'symmetric']
 # Of red, green and blue over ImageNet, as torchvision's networks take them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -85,14 +88,15 @@ def pad_to_multiple(x: np.ndarray, multiple: int, min_side: int = 0) -> np.ndarr
   return pad(x, *padded_size(*x.shape[-3:-1], multiple, min_side))
 
 
-def pad(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
+def pad(x: np.ndarray, rows: int, columns: int, mode: PadMode = 'reflect') -> np.ndarray:
   """[..., H, W, C] with so many rows and columns, by reflection at the bottom and right.
 
   A side shorter than its padding is reflected several times; a side of one pixel is repeated.
+  'symmetric' repeats the last row and column in the mirror, 'reflect' does not.
   """
   height, width = x.shape[-3:-1]
   widths = [(0, 0)] * (x.ndim - 3) + [(0, rows - height), (0, columns - width), (0, 0)]
-  return np.pad(x, widths, mode='reflect')
+  return np.pad(x, widths, mode=mode)
 
 
 def middle_square(x: np.ndarray, largest: int | None = None) -> np.ndarray:

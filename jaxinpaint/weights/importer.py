@@ -171,6 +171,8 @@ def _states(
 ) -> list[tuple[set[str], dict[str, np.ndarray]]]:
   """[(networks, their state dict)] of one file, as `format.unwrap` says."""
   networks = {e.network for e in entries}
+  if format.anchors:
+    return _anchored(path, _arrays(content), format.anchors)
   nearest = lambda choices, state: _nearest(choices, state, entries, format.ignore, expected)
   if not format.unwrap:
     state = mapping.strip_module(_arrays(content))
@@ -209,6 +211,28 @@ def _states(
   shown = ', '.join(str(k) for k in top[:8]) + (', ...' if len(top) > 8 else '')
   keys = ' or '.join(repr(key) for key in choices)
   raise mapping.MappingError(f'{path.name}: wanted {keys} at the top of the file, found: {shown}')
+
+
+def _anchored(
+  path: pathlib.Path, state: Mapping[str, np.ndarray], anchors: Mapping[str, str]
+) -> list[tuple[set[str], dict[str, np.ndarray]]]:
+  """[(network, its state dict)] of a file whose keys begin as those that end in `anchors`."""
+  states = []
+  for network, anchor in anchors.items():
+    ends = [key for key in state if key == anchor or key.endswith(f'.{anchor}')]
+    if len(ends) > 1:
+      raise mapping.MappingError(
+        f'{path.name}: several keys end in {anchor!r}, so that it holds more than one {network}: '
+        + ', '.join(ends)
+      )
+    for key in ends:
+      prefix = key.removesuffix(anchor)
+      own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+      states.append(({network}, own))
+  if not states:
+    wanted = ' or '.join(map(repr, anchors.values()))
+    raise mapping.MappingError(f'{path.name}: none of its keys ends in {wanted}')
+  return states
 
 
 def _nearest(

@@ -162,6 +162,9 @@ class Format:
       no such file belongs to them.
     names: {regular expression (`re.search`) of a file's name: the network that is in it}, for
       networks whose state dicts look alike. Content decides where none fits.
+    anchors: {network: one of its keys}, in place of `unwrap`, for files that put something before
+      the keys of a network. What precedes this key in the file precedes all of the network's keys;
+      it is cut off, and keys that begin otherwise are not read.
   """
 
   entries: Callable[[Any], Iterable[Entry]]
@@ -174,6 +177,7 @@ class Format:
   partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  anchors: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 # The entries of one layer, as `conv`: (key, network, path) -> its entries.
