@@ -106,7 +106,7 @@ class Strategy:
     kind: one of `KINDS`.
     crop_margin: known pixels on each side of a hole in its window; at least half as many as the
       hole is long.
-    tile: side of the tiles.
+    tile: side of the tiles; that of the network, if it takes one size alone.
     max_side: the longest side that the network sees. With `auto` it means resize, as before there
       were others. None: `LIMIT`.
     side: of a network that takes one size alone; its windows are squares. 0: of others.
@@ -138,6 +138,11 @@ class Strategy:
     """The longest side that the network sees; None: any."""
     return None if self.kind == 'original' else self.max_side or LIMIT
 
+  @property
+  def tile_side(self) -> int:
+    """The side of the tiles."""
+    return self.side or self.tile
+
   def completes_whole(self, size: Size) -> bool:
     """Whether pictures of this size are completed whole, whatever their hole is."""
     if self.kind == 'auto':
@@ -155,7 +160,7 @@ class Strategy:
       return self._whole(hole.shape)
     if self.kind == 'tile':
       parts = tuple(self._tiles(hole, Window(0, 0, height, width), hole))
-      return Plan('tile', None, parts, f'{_count(len(parts), "tile")} of {self.tile} pixels')
+      return Plan('tile', None, parts, f'{_count(len(parts), "tile")} of {self.tile_side} pixels')
     return self._windows(hole)
 
   def _whole(self, size: Size, why: str = '') -> Plan:
@@ -169,15 +174,15 @@ class Strategy:
     """Of `crop`, and of `auto` in large pictures."""
     height, width = hole.shape
     holes = list(_holes(hole, self.crop_margin, self.limit))
-    boxes = [box for box, _ in holes]
-    sizes = gather([self._window_size(box, hole.shape) for box in boxes], few=1)
+    wanted = [self._window_size(box) for box, _ in holes]
+    # Windows that fit share a size where that costs less than a compilation.
+    sizes = gather([size for size in wanted if max(size) <= self.limit], few=1)
     parts: list[Part] = []
     reduced = tiled = 0
-    for box, own in holes:
-      rows, columns = sizes[self._window_size(box, hole.shape)]
-      window = around(box, min(rows, height), min(columns, width), hole.shape)
+    for (box, own), size in zip(holes, wanted, strict=True):
+      window = around(box, *sizes.get(size, size), hole.shape)
       if max(window.height, window.width) > self.limit and self.kind == 'auto':
-        if _half_width(own) <= self.tile * _NARROW:
+        if _half_width(own) <= self.tile_side * _NARROW:
           tiles = list(self._tiles(hole, box, own))
           parts += tiles
           tiled += len(tiles)
@@ -188,15 +193,16 @@ class Strategy:
       parts.append(Part(window, self.limit, box, own))
     said = []
     if len(parts) - tiled - reduced:
-      said.append(_count(len(parts) - tiled - reduced, 'window') + ' at full resolution')
+      how = f'resized to {self.side} x {self.side}' if self.side else 'at full resolution'
+      said.append(_count(len(parts) - tiled - reduced, 'window') + f' {how}')
     if reduced:
       said.append(_count(reduced, 'window') + f' reduced to {self.limit} pixels')
     if tiled:
-      said.append(_count(tiled, 'tile') + f' of {self.tile} pixels along narrow holes')
+      said.append(_count(tiled, 'tile') + f' of {self.tile_side} pixels along narrow holes')
     sentence = f'{width} x {height} pixels, completed in {", ".join(said)}'
     return Plan('tile' if tiled else 'crop', None, tuple(parts), sentence)
 
-  def _window_size(self, box: Window, size: Size) -> Size:
+  def _window_size(self, box: Window) -> Size:
     """(height, width) of the window around a hole, which may be longer than the picture."""
     margin = max(self.crop_margin, max(box.height, box.width) // 2)
     sides = box.height + 2 * margin, box.width + 2 * margin
@@ -210,7 +216,8 @@ class Strategy:
 
     Of what a network makes of a tile, the outer eighth is not used: there it sees one side only.
     """
-    rows, columns = (_axis(length, self.tile - 2 * (self.tile // 8)) for length in box[2:])
+    tile = self.tile_side
+    rows, columns = (_axis(length, tile - 2 * (tile // 8)) for length in box[2:])
     for top, down in rows:
       for left, across in columns:
         write = Window(top, left, len(down), len(across))
@@ -218,12 +225,12 @@ class Strategy:
         if not inside.any():
           continue
         write = Window(box.top + top, box.left + left, len(down), len(across))
-        side = self.tile
+        side = tile
         read = around(write, side, side, hole.shape)
         while hole[read.slices].mean() > 1 / 2 and max(read[2:]) < max(hole.shape):
           side *= 2
           read = around(write, side, side, hole.shape)
-        yield Part(read, self.tile, write, inside, np.outer(down, across))
+        yield Part(read, tile, write, inside, np.outer(down, across))
 
 
 def around(box: Window, height: int, width: int, size: Size) -> Window:

@@ -90,6 +90,14 @@ def test_a_long_scratch_is_tiled_and_a_wide_hole_reduced():
   assert plan.sentence.endswith('reduced to 1024 pixels: a hole of 2000 x 2000 takes most of it')
 
 
+def test_windows_that_fit_are_not_enlarged_beyond_the_limit():
+  hole = holes(2000, 2000, (300, 300, 830, 20), (1700, 1700, 20, 20))
+  parts = Strategy('crop').plan(hole).parts
+  # 830 + 2 * 415 is longer than 1024, and does not take the other window with it.
+  assert [part.read[2:] for part in parts] == [(1664, 896), (320, 320)]
+  assert [part.limit for part in parts] == [1024, 1024]
+
+
 def test_tiles_cover_all_of_a_hole_and_see_what_is_known():
   hole = holes(700, 900, (100, 100, 500, 600))
   plan = Strategy('tile', tile=128).plan(hole)
@@ -138,16 +146,18 @@ def test_windows_of_a_network_of_one_size_are_squares():
   assert part.read[2:] == (640, 640)  # 300 + 2 * 150 = 600, rounded up
   [part] = Strategy(side=1024).plan(hole).parts
   assert part.read[2:] == (1024, 1024)
+  plan = Strategy('tile', side=256).plan(hole)
+  assert {part.read[2:] for part in plan.parts} == {(256, 256)}
 
 
 def local(variables, constants, image, mask, rng):
-  """Fills each pixel with the mean of what is known within 3 pixels."""
-  pad = ((0, 0), (3, 3), (3, 3), (0, 0))
+  """Fills each pixel with the mean of what is known within 2 pixels."""
+  pad = ((0, 0), (2, 2), (2, 2), (0, 0))
   total = sum(
-    jnp.roll(jnp.pad(x, pad), (i, j), (1, 2))[:, 3:-3, 3:-3]
+    jnp.roll(jnp.pad(x, pad), (i, j), (1, 2))[:, 2:-2, 2:-2]
     for x in [jnp.concatenate([image * (1 - mask), 1 - mask], -1)]
-    for i in range(-3, 4)
-    for j in range(-3, 4)
+    for i in range(-2, 3)
+    for j in range(-2, 3)
   )
   return total[..., :3] / jnp.maximum(total[..., 3:], 1)
 
