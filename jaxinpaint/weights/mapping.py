@@ -293,6 +293,31 @@ def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
   return state
 
 
+def strip_prefix(state: Mapping[str, Any], keys: Iterable[str]) -> tuple[dict[str, Any], str]:
+  """Removes what a wrapper around a network puts before its keys, whatever it is.
+
+  Args:
+    state: {key: value}.
+    keys: of the network. Where one of them is in `state` as it is, nothing is removed.
+
+  Returns:
+    ({key without the prefix: value}, 'model.generator.'); keys without the prefix stay whole. The
+    prefix is '' where no single one has all `keys` behind it.
+
+  Raises:
+    MappingError: all keys are there behind several prefixes.
+  """
+  state, keys = dict(state), sorted(keys, key=len)
+  if not keys or any(key in state for key in keys):
+    return state, ''
+  before = [k.removesuffix(keys[-1]) for k in state if k.endswith(f'.{keys[-1]}')]
+  whole = [prefix for prefix in before if all(prefix + key in state for key in keys)]
+  if len(whole) > 1:
+    raise MappingError(f'the network is in the file several times, below {", ".join(whole)}')
+  prefix = whole[0] if whole else ''
+  return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
+
+
 def convert(
   state: Mapping[str, np.ndarray],
   entries: Iterable[Entry],

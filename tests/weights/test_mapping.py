@@ -186,3 +186,17 @@ def test_mistakes_in_a_key_map():
     mapping.convert({'c.weight': np.zeros(1), 'c.bias': np.zeros(1)}, clash)
   with pytest.raises(ValueError, match="layout 'OIHW' is not one of"):
     mapping.Entry('a', 'g', ('a',), 'OIHW')
+
+
+def test_what_a_wrapper_puts_before_keys_is_removed():
+  state = {'model.net.a.weight': 1, 'model.net.b': 2, 'model.loss.b': 3, 'other': 4}
+  got, prefix = mapping.strip_prefix(state, ['b', 'a.weight'])
+  assert prefix == 'model.net.'
+  assert got == {'a.weight': 1, 'b': 2, 'model.loss.b': 3, 'other': 4}
+  # Not where a key is missing behind it, where one stands bare, or in the middle of a name.
+  for keys in (['b', 'c'], ['other', 'b'], ['weight.b'], ['et.b', 'et.a.weight'], []):
+    assert mapping.strip_prefix(state, keys) == (state, '')
+  with pytest.raises(
+    mapping.MappingError, match=r'several times, below model\.net\., model\.loss\.'
+  ):
+    mapping.strip_prefix(state, ['b'])
