@@ -12,6 +12,12 @@ A mask without a hole copies its image, with a warning; one that is all hole is 
 there is nothing to fill from; one that looks inverted is used, with a warning. A mask of the
 image's shape but another size is resized.
 
+Images longer than 1024 pixels are filled in windows around their holes, long scratches in tiles,
+and a line says so; --strategy chooses otherwise. Known pixels stay as they are.
+
+The frames of a film are a folder, with a mask for each: `--frames`, and after an interruption
+`--resume`, which goes on.
+
 Of a system that draws random numbers (Pluralistic), `--samples 5` writes five completions of each
 image: out.1.png, out.2.png, ...
 
@@ -39,14 +45,30 @@ def _parser() -> command_line.Parser:
   add('--output', type=path, metavar='PATH', help='output file, or a folder.')
   parser.switch('invert_mask', help='black is the hole.')
   parser.switch('overwrite', help='replace outputs that exist (never an input).')
+  parser.switch('resume', help='leave outputs that exist as they are and write the others.')
+  parser.switch('frames', help='images of a film: the same random numbers for each.')
   add('--format', help='of an output folder: png, jpg, webp, bmp, tif; default as the input.')
   add('--batch_size', type=whole(), default=8, help='images of equal size at once (default 8).')
   add(
+    '--strategy',
+    choices=['auto', 'original', 'resize', 'crop', 'tile'],
+    default='auto',
+    help='images longer than 1024: the whole as it is (memory grows with its pixels), the whole '
+    'reduced, windows around holes, or tiles; auto (default) chooses and says what.',
+  )
+  add(
+    '--crop_margin',
+    '--crop-margin',
+    type=whole(0),
+    default=128,
+    help='known pixels on each side of a hole in its window (default 128).',
+  )
+  add('--tile', type=whole(64), default=512, help='side of the tiles (default 512).')
+  add(
     '--max_side',
     type=whole(),
-    default=1024,
-    help='longer images are filled at this size (default 1024) and the hole is enlarged again; '
-    'known pixels stay. 0: never (memory grows with the pixels).',
+    help='the longest side that the network sees (default 1024). Alone it means --strategy resize: '
+    'longer images are filled at this size and the hole is enlarged again. 0: --strategy original.',
   )
   add(
     '--pad_to',
@@ -72,6 +94,11 @@ def _parser() -> command_line.Parser:
     default='none',
     help='poisson: fit what fills a hole to the colours around it, for any system.',
   )
+  parser.switch(
+    'refine',
+    help='improve large pictures from small ones, for systems that do so (LaMa): many times as '
+    'slow. Give --max_side 0, too, or what is longer than 1024 is reduced first.',
+  )
   add('--seed', type=whole(), default=0, help='of systems that draw random numbers (default 0).')
   add(
     '--samples',
@@ -96,7 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   if given.step is not None and given.workdir is None:
     parser.error('--step goes with --workdir')
   command_line.setup_logging(quiet=True)
-  given.max_side = given.max_side or None
+  if given.max_side == 0:
+    if given.strategy not in ('auto', 'original'):
+      parser.error(f'--max_side 0 means --strategy original, not {given.strategy}')
+    given.strategy, given.max_side = 'original', None
   return _run(given)
 
 
@@ -112,16 +142,18 @@ def _run(given: argparse.Namespace) -> int:
     from jaxinpaint.weights import hub
     from jaxinpaint.weights.store import StoreError
 
+  kept = chosen('overwrite', 'format', 'samples', 'resume')
   try:
     # Paths first: they are checked in no time, and loading takes seconds.
-    pairs.find(*paths, **chosen('overwrite', 'format', 'samples'))
+    pairs.find(*paths, **kept)
     # A run's programs are kept beside its workdir, others where fetched files are.
     compilation_cache.use(given.workdir or hub.cache_folder() / 'inpaint')
     with activity.shown('Loading the weights'):
       settings = ('step', 'batch_size', 'max_side', 'pad_to', 'blend', 'seed', 'exact_sizes')
-      painter = inpainter.load(weights, **chosen(*settings))
-    what = chosen('invert_mask', 'overwrite', 'format', 'pictures', 'samples')
-    report = files.inpaint_files(painter, *paths, **what)
+      large = ('strategy', 'crop_margin', 'tile', 'refine')
+      painter = inpainter.load(weights, **chosen(*settings, *large))
+    what = chosen('invert_mask', 'pictures', 'frames')
+    report = files.inpaint_files(painter, *paths, **kept, **what)
   except (*files.USER_ERRORS, StoreError) as error:
     command_line.say(COMMAND, files.sentence(error))
     return 2

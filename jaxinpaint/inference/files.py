@@ -29,12 +29,13 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from jaxinpaint import arrays
 from jaxinpaint.inference import pairs as pairs_lib
 from jaxinpaint.inference import picture as picture_lib
+from jaxinpaint.inference import repair
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
+from jaxinpaint.inference.strategies import Plan
 from jaxinpaint.masks import spec
 from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
@@ -54,11 +55,13 @@ class Report:
     written: the outputs on disk.
     failed: (image, the reason in a sentence) for each image that could not be filled.
     warnings: the warnings, each once.
+    plans: (image, a sentence) for each image with a hole: how it was completed.
   """
 
   written: list[pathlib.Path] = dataclasses.field(default_factory=list)
   failed: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
+  plans: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
 
 
 def inpaint_files(
@@ -74,6 +77,8 @@ def inpaint_files(
   say: Say | None = None,
   pictures: str | os.PathLike | None = None,
   samples: int = 1,
+  resume: bool = False,
+  frames: bool = False,
 ) -> Report:
   """Fills one image file, or a folder of them.
 
@@ -88,11 +93,16 @@ def inpaint_files(
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' of all files in an output folder; None: as the
       image.
     progress: show a bar; None: only on a terminal.
-    say: is called with each warning and failure, a sentence; None: they go to standard error.
+    say: is called with each warning, each failure and what is done with each image that is not
+      completed whole, sentences; None: they go to standard error.
     pictures: folder for the other pictures that the system can show (see `Inpainter.pictures`),
       written as OUTPUTSTEM.NAME.png in the same subfolders as the outputs; None: none are written.
     samples: completions of each image, of a system that draws random numbers; several are written
       as OUTPUTSTEM.1.png, OUTPUTSTEM.2.png, ...
+    resume: leave outputs that exist as they are, and write the others; an output appears only when
+      it is complete.
+    frames: the images are those of a film: a system that draws random numbers gets the same for
+      all of them, so that what it fills in flickers less.
 
   Returns:
     A Report. In a folder a bad pair is reported and the others are filled; a single file's error is
@@ -102,7 +112,7 @@ def inpaint_files(
     FileNotFoundError, FileExistsError, InpaintError, UnreadableImage, MemoryError: all before
       anything is written.
   """
-  where = dict(overwrite=overwrite, format=format, samples=samples)
+  where = dict(overwrite=overwrite, format=format, samples=samples, resume=resume)
   pairs = pairs_lib.find(image, mask, output, **where)
   report = Report()
   if samples > 1 and not inpainter.predictor.samples:
@@ -133,13 +143,20 @@ def inpaint_files(
     names = ', '.join(p.name for p in pairs.unused[:5])
     more = ', ...' if len(pairs.unused) > 5 else ''
     warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
-  todo = [(i // samples, pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
-  # Equal sizes in a row fill whole batches, which compile once.
-  sizes = {number: _size_of(pair.image) for number, pair in todo}
+  number_of = lambda i: 0 if frames else i // samples
+  todo = [(number_of(i), pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
+  # Equal sizes in a row fill whole batches, which compile once. Those of images that are finished
+  # count, too, so that the others are padded as if none was.
+  sizes = {pair.image: _size_of(pair.image) for _, pair in todo}
   inpainter = inpainter.for_sizes(sizes.values())
-  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[0]]), str(item[1].image)))
+  finished = {pair for _, pair in todo if resume and pair.output.exists()}
+  if finished:
+    say(f'{len(finished)} of {len(todo)} outputs are there already and are left as they are')
+  todo = [(number, pair) for number, pair in todo if pair not in finished]
+  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[1].image]), str(item[1].image)))
   disable = None if progress is None else not progress
   with tqdm.tqdm(total=len(pairs.pairs), unit='img', disable=disable) as bar:
+    bar.update(len(finished))
     for pair in pairs.pairs:
       if pair.mask is None:
         fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
@@ -147,12 +164,21 @@ def inpaint_files(
     changes: list[int] = []
     left_out: dict[str, list[pathlib.Path]] = {}  # {metadata: outputs without it}
     reduced = 0
+    strategy = inpainter.strategy
+
+    def planned(key: _Key, plan: Plan) -> None:
+      if key.pair.sample:
+        return
+      report.plans.append((key.pair.image, plan.sentence))
+      if plan.kind != 'original' and not strategy.completes_whole(key.parts[3].shape):
+        say(f'{key.pair.image}: {plan.sentence}')
+
     refused = lambda key, error: fail(key.pair, error)
     streams = []
     for k in range(samples):
       own = [(number, pair) for number, pair in todo if pair.sample == k]
       jobs = _jobs(own, read_mask, warn, fail)
-      streams.append(inpainter.stream(jobs, sample=k, refused=refused))
+      streams.append(inpainter.stream(jobs, sample=k, refused=refused, planned=planned))
     for key, rgb in itertools.chain.from_iterable(streams):
       pair, number, picture, hole = key
       try:
@@ -167,24 +193,15 @@ def inpaint_files(
       report.written.append(pair.output)
       if change is not None:
         changes.append(change)
-      reduced += hole.any() and max(hole.shape) > (inpainter.max_side or np.inf)
+      reduced += hole.any() and strategy.reduces(hole.shape)
       bar.update()
+  total = len(report.written)
   for name, outputs in left_out.items():
-    kinds = ' and '.join(sorted({path.suffix for path in outputs}))
-    warn(
-      f'{name} that a {kinds} file cannot hold was left out of {len(outputs)} of '
-      f'{len(report.written)} images, first {outputs[0]}; PNG and TIFF hold more'
-    )
+    warn(repair.left_out_sentence(name, outputs, total))
   if changes:
-    warn(
-      f'JPEG stores known pixels again with loss: in {len(changes)} of {len(report.written)} '
-      f'images by {max(changes)} of 255 at most; choose PNG to keep them exact'
-    )
+    warn(repair.jpeg_sentence(changes, total))
   if reduced:
-    warn(
-      f'{reduced} of {len(report.written)} images are longer than {inpainter.max_side} pixels: '
-      'their holes were filled at that size and enlarged; raise max_side for sharper ones'
-    )
+    warn(repair.reduced_sentence(reduced, total, strategy.limit))
   return report
 
 
@@ -207,7 +224,7 @@ def _jobs(
       picture = picture_lib.read(pair.image)
       picture.check_holdable(pair.format)
       hole = read_mask(pair.mask, picture)
-      _warn_of_hidden_hole(picture, hole, warn)
+      repair.warn_of_hidden_hole(picture, hole, warn)
     except USER_ERRORS as error:
       fail(pair, error)
       continue
@@ -230,45 +247,7 @@ class _MaskReader:
       self._path, self._mask = path, mask
       for sentence in sentences if not mask.all() else ():  # a full one is an error, told below
         self._warn(sentence)
-    mask = self._mask
-    if mask.all():
-      raise InpaintError(
-        f'{path}: every pixel is hole, so {picture.path} has nothing to fill it from; white is the '
-        'hole: paint what is to be kept black, or switch --invert_mask'
-      )
-    return self._fitted(mask, path, picture)
-
-  def _fitted(self, mask: np.ndarray, path: pathlib.Path, picture: Picture) -> np.ndarray:
-    height, width = picture.size
-    if mask.shape == (height, width):
-      return mask
-    sizes = (
-      f'the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), the image '
-      f'{picture.path} {width} x {height}'
-    )
-    if mask.shape == picture.stored_size:
-      self._warn(f'{sizes}, which its EXIF turns; the mask was turned with it')
-      return decode.turn(mask, picture.orientation)
-    # Equal but for the rounding of one side.
-    scale = mask.shape[0] / height
-    if abs(mask.shape[1] - width * scale) > max(1.0, scale):
-      raise InpaintError(
-        f'{sizes}: their shapes differ, so make the mask {width} x {height} (by nearest neighbour)'
-      )
-    self._warn(f'{sizes}; the mask was resized (nearest neighbour)')
-    return np.asarray(arrays.resize_nearest(mask[..., None], height, width))[..., 0]
-
-
-def _warn_of_hidden_hole(picture: Picture, hole: np.ndarray, warn: Say) -> None:
-  alpha = picture.alpha
-  if alpha is None or not hole.any():
-    return
-  hidden = float((alpha[hole] < 0.5).mean())
-  if hidden > 0.01:
-    warn(
-      f'{picture.path}: {100 * hidden:.0f} % of the hole is transparent, and alpha is kept, so the '
-      'filling does not show there; remove the alpha channel to see it'
-    )
+    return repair.fit_mask(self._mask, path, picture, self._warn)
 
 
 def _write(
@@ -282,13 +261,7 @@ def _write(
 
   Metadata that the output cannot hold is added to `left_out`.
   """
-  change, lost = None, []
-  if not hole.any() and picture.format == pair.format:
-    data = picture.data
-  else:
-    data = picture.fill(rgb, hole).encode(pair.format, lost.append)
-    if pair.format == 'JPEG':
-      change = _jpeg_change(picture.path, rgb, hole, data)
+  data, change, lost = repair.encode(picture, pair.format, rgb, hole)
   pair.output.parent.mkdir(parents=True, exist_ok=True)
   atomic.write(pair.output, data)
   for name in lost:
@@ -305,15 +278,6 @@ def _write_pictures(pictures: dict[str, np.ndarray], place: pathlib.Path, overwr
     Image.fromarray(drawn[..., 0] if drawn.shape[-1] == 1 else drawn).save(data, format='PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, data.getvalue())
-
-
-def _jpeg_change(path: pathlib.Path, rgb: np.ndarray, hole: np.ndarray, data: bytes) -> int:
-  """By how many levels at most the known pixels of `rgb` differ in the JPEG file `data`."""
-  change = picture_lib.decode_picture(data, path).rgb()
-  change -= rgb
-  np.abs(change, out=change)
-  change[hole] = 0
-  return round(float(change.max(initial=0)) * 255)
 
 
 def _size_of(path: pathlib.Path) -> tuple[int, int]:

@@ -21,6 +21,8 @@ from jaxinpaint import arrays
 from jaxinpaint import trained as trained_lib
 from jaxinpaint.data import resizing
 from jaxinpaint.inference import blend as blend_lib
+from jaxinpaint.inference import strategies
+from jaxinpaint.inference.strategies import Part, Plan, Strategy
 from jaxinpaint.masks import files as mask_files
 from jaxinpaint.predictor import Predictor
 
@@ -39,6 +41,8 @@ class InpaintError(ValueError):
 
 # Is told which image cannot be filled, and why.
 Refused = Callable[[Hashable, InpaintError], object]
+# Is told how an image is completed.
+Planned = Callable[[Hashable, Plan], object]
 
 
 def load(
@@ -51,6 +55,10 @@ def load(
   pad_to: int = 1,
   blend: str = 'none',
   exact_sizes: bool = False,
+  strategy: str = 'auto',
+  crop_margin: int = strategies.CROP_MARGIN,
+  tile: int = strategies.TILE,
+  refine: bool = False,
 ) -> 'Inpainter':
   """Loads a system with its weights.
 
@@ -60,21 +68,29 @@ def load(
     step: of the checkpoint of a run; None: its result.
     batch_size: see Inpainter.
     seed: for systems that draw random numbers.
-    max_side: longer images are completed at reduced size.
+    max_side: the longest side that the network sees; see Inpainter.
     pad_to: sides are padded to a multiple of it (and of the network's own). With a larger one,
       images of many sizes need fewer compilations, but more padding.
     blend: 'poisson' or 'none'.
     exact_sizes: see Inpainter.
+    strategy: for large images: 'auto', 'original', 'resize', 'crop' or 'tile'; see
+      `inference.strategies`.
+    crop_margin: known pixels on each side of a hole in its window.
+    tile: side of tiles.
+    refine: take the output that the system improves at high resolution, for systems that have one
+      (`recipe.Inference.refined`); it takes many times as long, and more memory.
 
   Raises:
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
-    InpaintError: an option is out of range.
+    InpaintError: an option is out of range, or the system has nothing to refine.
   """
   if pad_to < 1:
     raise InpaintError(f'pad_to {pad_to} must be at least 1')
   trained = trained_lib.load(path, step)
+  if refine and trained.inference.refined is None:
+    raise InpaintError(f'{trained.name} cannot refine what it completes: leave refine out')
   weights = trained.variables, trained.constants
-  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to)
+  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to, refine=refine)
   return Inpainter(
     predictor,
     name=trained.name,
@@ -82,6 +98,9 @@ def load(
     max_side=max_side,
     blend=blend,
     exact_sizes=exact_sizes,
+    strategy=strategy,
+    crop_margin=crop_margin,
+    tile=tile,
   )
 
 
@@ -92,10 +111,12 @@ class Inpainter:
     predictor: the system with its weights.
     name: of the system and its weights, for messages.
     batch_size: number of images of up to 512 x 512 that run at once; fewer if they are larger.
-    max_side: longer images are completed at reduced size (long side `max_side`). Only the hole,
-      enlarged again, is pasted into the full image, so it is less sharp. None: never reduced.
-      Published networks are trained at 256 pixels, so holes much larger than that look better when
-      reduced. Also, memory grows with the pixels.
+    max_side: the longest side that the network sees. Alone it means the strategy 'resize': longer
+      images are completed at that size, and only the hole, enlarged again, is pasted into the full
+      image, so it is less sharp. None: 1024, or any with the strategy 'original'.
+    strategy: in which parts large images are completed (`inference.strategies`). With 'auto' images
+      of up to 1024 pixels are completed whole, and larger ones in windows around their holes, so
+      that memory does not grow with the image.
     blend: 'poisson' fits completions to the level of their surroundings (`inference.blend`); it
       works for any system and takes seconds on the CPU for a large hole. 'none' pastes them
       unchanged.
@@ -112,11 +133,14 @@ class Inpainter:
     max_side: int | None = None,
     blend: str = 'none',
     exact_sizes: bool = False,
+    strategy: str = 'auto',
+    crop_margin: int = strategies.CROP_MARGIN,
+    tile: int = strategies.TILE,
   ):
-    """See the class.
+    """See the class, and `load` for the strategy's numbers.
 
     Raises:
-      InpaintError: batch_size or max_side is out of range, or blend unknown.
+      InpaintError: a number is out of range, or blend or strategy unknown.
     """
     if batch_size < 1:
       raise InpaintError(f'batch_size {batch_size} must be at least 1')
@@ -127,6 +151,11 @@ class Inpainter:
       raise InpaintError(f'blend {blend!r} must be one of: {", ".join(blend_lib.KINDS)}')
     self.predictor, self.name, self.blend = predictor, name, blend
     self.batch_size, self.max_side, self.exact_sizes = batch_size, max_side, exact_sizes
+    side, whole = predictor.inference.side, predictor.inference.whole_picture
+    try:
+      self.strategy = Strategy(strategy, crop_margin, tile, max_side, side, whole)
+    except ValueError as error:
+      raise InpaintError(str(error)) from error
 
   def for_sizes(self, sizes: Iterable[tuple[int, int]]) -> 'Inpainter':
     """The same for a set of images of these (height, width); see `Predictor.for_sizes`.
@@ -136,15 +165,19 @@ class Inpainter:
     if self.exact_sizes:
       return self
     other = copy.copy(self)
-    other.predictor = self.predictor.for_sizes(reduced_size(*s, self.max_side) for s in sizes)
+    limit = self.strategy.limit
+    # Of larger ones parts are completed, whose sizes the holes decide.
+    whole = [s for s in sizes if self.strategy.completes_whole(s)]
+    other.predictor = self.predictor.for_sizes(reduced_size(*s, limit) for s in whole)
     return other
 
   def padded_size(self, height: int, width: int) -> tuple[int, int]:
     """(height, width) at which the networks see an image of this size."""
-    return self.predictor.padded_size(*reduced_size(height, width, self.max_side))
+    return self.predictor.padded_size(*reduced_size(height, width, self.strategy.limit))
 
   def __repr__(self) -> str:
-    return f'Inpainter({self.name!r}, batch_size={self.batch_size}, max_side={self.max_side})'
+    options = f'batch_size={self.batch_size}, max_side={self.max_side}'
+    return f'Inpainter({self.name!r}, {options}, strategy={self.strategy.kind!r})'
 
   def __call__(
     self,
@@ -204,8 +237,8 @@ class Inpainter:
       number: as in `stream`.
 
     Returns:
-      {name: uint8[h, w, 1 or 3]} with the image's size, or reduced to `max_side`; {} for a system
-      without such pictures.
+      {name: uint8[h, w, 1 or 3]} of the whole image, reduced to the longest side that the network
+      sees; {} for a system without such pictures.
 
     Raises:
       InpaintError: as in a call.
@@ -213,7 +246,8 @@ class Inpainter:
     image = check_image(image)
     hole = check_mask(mask, image.shape[:2])
     _check_range(image, hole)
-    drawn = self._call(self.predictor.pictures, [self._job(None, number, image, hole)])
+    job = self._job(None, number, image, hole, self.strategy.limit)
+    drawn = self._call(self.predictor.pictures, [job])
     return {name: arrays.to_uint8(pictures[0]) for name, pictures in drawn.items()}
 
   def stream(
@@ -222,11 +256,13 @@ class Inpainter:
     *,
     sample: int = 0,
     refused: Refused | None = None,
+    planned: Planned | None = None,
   ) -> Iterator[tuple[Hashable, np.ndarray]]:
     """Fills many, in batches of equal padded size, holding only a few in memory.
 
     Images wait for others of their padded size: at most 4 batches of them, and at most 32
-    megapixels of images as they were given, or one image that is larger.
+    megapixels of images as they were given, or one image that is larger. An image that is completed
+    in parts waits for no other, and its parts run one by one.
 
     Args:
       items: (key, number, image, mask); image and mask are as for one image in `__call__`. The
@@ -235,6 +271,7 @@ class Inpainter:
       sample: number of the completion, of such a system.
       refused: is called with the key and the error of each image that cannot be filled, and the
         others are filled; None: the error is raised.
+      planned: is called with the key of each image that has a hole, and how it is completed.
 
     Yields:
       (key, completed image) in the order in which batches fill up.
@@ -266,14 +303,23 @@ class Inpainter:
       if not hole.any():
         yield key, image.copy()
         continue
+      plan = self.strategy.plan(hole)
+      if planned:
+        planned(key, plan)
       try:
-        job = self._job(key, number, image, hole)
+        job = None if plan.parts else self._job(key, number, image, hole, plan.limit)
       except InpaintError as error:
         refused(key, error)
         continue
       while waiting and hole.size + sum(map(_pixels, waiting.values())) > _WAITING_PIXELS:
         largest = max(waiting, key=lambda s: _pixels(waiting[s]))
         yield from self._flush(output, waiting, largest, ran, refused)
+      if job is None:
+        try:
+          yield key, self._in_parts(output, number, image, hole, plan.parts)
+        except InpaintError as error:
+          refused(key, error)
+        continue
       shape = self.predictor.padded_size(*job.small_hole.shape)
       waiting.setdefault(shape, []).append(job)
       if len(waiting[shape]) >= self._batch(shape):
@@ -284,9 +330,11 @@ class Inpainter:
     for shape in list(waiting):
       yield from self._flush(output, waiting, shape, ran, refused)
 
-  def _job(self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray) -> '_Job':
+  def _job(
+    self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray, limit: int | None
+  ) -> '_Job':
     """Raises InpaintError for a hole that the system does not fill."""
-    job = _Job(key, number, image, hole, self.max_side)
+    job = _Job(key, number, image, hole, limit)
     if why := self.predictor.refuses(job.small_hole):
       raise InpaintError(why)
     return job
@@ -315,14 +363,53 @@ class Inpainter:
         refused(job.key, error)
       return
     for job, completed in zip(jobs, outputs, strict=False):
-      if np.isfinite(completed[job.small_hole]).all():
-        yield job.key, job.paste(completed, self.blend)
+      try:
+        filling = self._filling(job, completed)[job.hole]
+      except InpaintError as error:
+        refused(job.key, error)
         continue
-      error = InpaintError(
-        f'{self.name} gave values that are not finite at {shape[0]} x {shape[1]}: its weights '
+      # Of the hole alone: whole copies of a picture of 50 megapixels take 600 MB each.
+      result = job.image.copy()
+      result[job.hole] = _stored(filling, result.dtype)
+      yield job.key, result
+
+  def _in_parts(
+    self,
+    output: Callable,
+    number: int,
+    image: np.ndarray,
+    hole: np.ndarray,
+    parts: Sequence[Part],
+  ) -> np.ndarray:
+    """The completed image, one part after another; raises InpaintError."""
+    result = image.copy()
+    # The memory of zeros is taken where something is added to them, so only around blended parts.
+    blended = np.zeros(image.shape, np.float32)
+    is_blended = np.zeros(hole.shape, bool)
+    for part in parts:
+      read = part.read.slices
+      job = self._job(None, number, image[read], hole[read], part.limit)
+      [completed] = self._call(output, [job])
+      inside = part.write.within(part.read).slices
+      filling = self._filling(job, completed)[inside][part.own]
+      write = part.write.slices
+      if part.weights is None:
+        result[write][part.own] = _stored(filling, result.dtype)
+      else:
+        blended[write][part.own] += part.weights[part.own][:, None] * np.clip(filling, 0, 1)
+        is_blended[write] |= part.own
+    result[is_blended] = _stored(blended[is_blended], result.dtype)
+    return result
+
+  def _filling(self, job: '_Job', completed: np.ndarray) -> np.ndarray:
+    """f32[H,W,3] at the job's own size of the network's output; raises InpaintError."""
+    if not np.isfinite(completed[job.small_hole]).all():
+      height, width = self.predictor.padded_size(*job.small_hole.shape)
+      raise InpaintError(
+        f'{self.name} gave values that are not finite at {height} x {width}: its weights '
         'are damaged or of a run that diverged; use others'
       )
-      refused(job.key, error)
+    return job.filling(completed, self.blend)
 
   def _call(self, function: Callable, jobs: Sequence['_Job']) -> Any:
     """The result of a predictor's method for these jobs, which all have the same padded size."""
@@ -355,7 +442,8 @@ class _Job:
     if max_side is not None and max(hole.shape) > max_side:
       self.small, self.small_hole = shrink(blank, hole, max_side)
 
-  def paste(self, output: np.ndarray, blend: str) -> np.ndarray:
+  def filling(self, output: np.ndarray, blend: str) -> np.ndarray:
+    """The network's output at the image's size, of which the hole matters."""
     if self.small_hole.shape != self.hole.shape:
       # Outside the hole `output` is the network's input, so that enlarging mixes the completion
       # with known pixels along the border.
@@ -364,11 +452,12 @@ class _Job:
     if blend == 'poisson':
       output = np.clip(output, 0.0, 1.0)
       output = blend_lib.poisson(arrays.to_float(self.image), output, self.hole)
-    # Of the hole alone: whole copies of a picture of 50 megapixels take 600 MB each.
-    filling = np.clip(output[self.hole], 0.0, 1.0)
-    result = self.image.copy()
-    result[self.hole] = arrays.to_uint8(filling) if result.dtype == np.uint8 else filling
-    return result
+    return output
+
+
+def _stored(filling: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  filling = np.clip(filling, 0.0, 1.0)
+  return arrays.to_uint8(filling) if dtype == np.uint8 else filling
 
 
 def _pixels(jobs: Sequence[_Job]) -> int:

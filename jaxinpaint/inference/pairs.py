@@ -63,6 +63,7 @@ def find(
   overwrite: bool = False,
   format: str | None = None,
   samples: int = 1,
+  resume: bool = False,
 ) -> Pairs:
   """Pairs images, masks and outputs; changes nothing on disk.
 
@@ -73,6 +74,7 @@ def find(
     overwrite: outputs that exist may be replaced; inputs never are.
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' for all outputs in a folder; None: as the image.
     samples: completions of each image. Several are OUTPUTSTEM.1, OUTPUTSTEM.2, ... with the ending.
+    resume: outputs that exist stay.
 
   Raises:
     FileNotFoundError: no such image or mask.
@@ -94,7 +96,9 @@ def find(
     pairs = dataclasses.replace(
       pairs, pairs=tuple(_numbered(p, k) for p in pairs.pairs for k in range(samples))
     )
-  _protect(pairs, overwrite)
+  if resume and overwrite:
+    raise InpaintError('resume keeps outputs that exist and overwrite replaces them: choose one')
+  _protect(pairs, overwrite or resume)
   return pairs
 
 

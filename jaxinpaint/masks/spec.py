@@ -149,6 +149,10 @@ def make(spec: 'str | collections.abc.Mapping[str, Any] | MaskSampler') -> MaskS
   Raises:
     ValueError: unknown family or option, area range not within [0, 1] or reversed, empty folder.
     FileNotFoundError: no such folder of masks.
+
+  >>> hole = make('center:0.25')(np.random.default_rng(0), 64, 64)
+  >>> hole.shape, float(hole.mean())
+  ((64, 64), 0.25)
   """
   if isinstance(spec, MaskSampler):
     return spec

@@ -158,7 +158,8 @@ def validate(config: ConfigDict) -> None:
   if config.init_from and not trained.locate(config.init_from)[0].exists():
     raise ValueError(
       f'config.init_from {config.init_from!r} does not exist: give a weights file, the workdir of '
-      f'a run, or the name of weights that come with the library: {", ".join(names.FILES)}'
+      'a run, or the name of weights: of published ones (`jaxinpaint weights list`), or of those '
+      f'that come with the library: {", ".join(names.FILES)}'
     )
 
 

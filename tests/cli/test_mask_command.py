@@ -246,3 +246,49 @@ def test_inspect_verifies_a_frozen_set(tmp_path, capsys):
   (tmp_path / 'set' / '20-40' / '00002.png').unlink()
   assert mask_command.main(['inspect', str(tmp_path / 'set')]) == 1
   assert 'FAILED' in capsys.readouterr().out
+
+
+def make(tmp_path, *flags):
+  image = np.full((40, 60, 3), 90, np.uint8)
+  image[5:9, 10:20] = 255
+  Image.fromarray(image).save(tmp_path / 'a.png')
+  paths = ['--image', str(tmp_path / 'a.png'), '--output', str(tmp_path / 'hole.png')]
+  return mask_command.main(['make', *paths, *flags])
+
+
+def test_make_unites_dilates_and_subtracts(tmp_path, capsys):
+  flags = ['--colour', 'white', '--box', '30,20,40,30', '--dilate', '1']
+  shown = str(tmp_path / 'shown.png')
+  assert make(tmp_path, *flags, '--subtract_box', '0,0,60,10', '--preview', shown) == 0
+  assert 'of 60 x 40 pixels is hole' in capsys.readouterr().out
+  want = np.zeros((40, 60), np.uint8)
+  want[20:30, 30:40] = 255
+  want = cv2.dilate(want, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+  want[:10] = 0
+  np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'hole.png')), want)
+  assert Image.open(shown).size == (60, 40)
+  assert make(tmp_path, *flags) == 1  # the mask exists
+  assert 'hole.png exists' in capsys.readouterr().err
+  assert make(tmp_path, '--mask', str(tmp_path / 'hole.png'), '--overwrite') == 0
+
+
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    ([], 'give --box, --colour'),
+    (['--colour', 'red'], 'no pixel is hole'),
+    (['--box', '0,0,60,40'], 'every pixel is hole'),
+    (['--box', '1,1,5,5', '--preview', 'a.jpg'], '--preview a.jpg must end in .png'),
+    (['--text', 'none.csv'], 'none.csv'),
+  ],
+)
+def test_make_refuses_what_gives_no_mask(tmp_path, capsys, flags, words):
+  assert make(tmp_path, *flags) == 1
+  assert words in capsys.readouterr().err
+  assert not (tmp_path / 'hole.png').exists()
+
+
+def test_make_refuses_a_box_that_is_none(tmp_path, capsys):
+  with pytest.raises(SystemExit) as exit:
+    make(tmp_path, '--box', '1,2,3')
+  assert exit.value.code == 2 and 'four numbers x0,y0,x1,y1' in capsys.readouterr().err

@@ -264,6 +264,60 @@ def test_long_images_are_reduced_and_it_is_said(tmp_path):
   assert (out[~hole] == image[~hole]).all() and any('longer than 32 pixels' in s for s in said)
 
 
+def test_how_a_large_picture_is_completed_is_said_and_reported(tmp_path):
+  image = save(tmp_path / 'a.png', 60, 1100)
+  hole = np.zeros((60, 1100), np.uint8)
+  hole[20:30, 500:520] = 255
+  toy_system.save_mask(tmp_path / 'm.png', hole)
+  said = []
+  paths = tmp_path / 'a.png', tmp_path / 'm.png', tmp_path / 'o.png'
+  report = inpaint_files(toy_system.inpainter(), *paths, say=said.append)
+  sentence = '1100 x 60 pixels, completed in 1 window at full resolution'
+  assert report.plans == [(paths[0], sentence)] and said == [f'{paths[0]}: {sentence}']
+  out = np.asarray(Image.open(tmp_path / 'o.png'))
+  assert (out[hole == 0] == image[hole == 0]).all() and (out[hole > 0] != 0).any()
+
+
+def test_an_interrupted_folder_goes_on_where_it_was(tmp_path):
+  for name in 'abc':
+    save(tmp_path / 'in' / f'{name}.png')
+    save_mask(tmp_path / 'masks' / f'{name}.png')
+  places = tmp_path / 'in', tmp_path / 'masks', tmp_path / 'out'
+  run(*places)
+  whole = contents(tmp_path / 'out')
+  (tmp_path / 'out' / 'b.png').write_bytes(b'kept')
+  (tmp_path / 'out' / 'c.png').unlink()
+  report, said = run(*places, resume=True)
+  assert report.written == [tmp_path / 'out' / 'c.png']
+  assert said == ['2 of 3 outputs are there already and are left as they are']
+  again = contents(tmp_path / 'out')
+  assert again == whole | {tmp_path / 'out' / 'b.png': b'kept'}
+  with pytest.raises(InpaintError, match='choose one'):
+    run(*places, resume=True, overwrite=True)
+  with pytest.raises(InpaintError, match='is the input'):
+    run(places[0], places[1], places[0], resume=True)
+
+
+def test_resuming_and_frames_decide_the_random_numbers(tmp_path):
+  def random_colour(variables, constants, image, mask, rng):
+    return jnp.broadcast_to(jax.random.uniform(rng, (3,)), image.shape)
+
+  for name in 'abc':
+    save(tmp_path / 'in' / f'{name}.png')
+  save_mask(tmp_path / 'm.png')
+  painter = toy_system.inpainter(random_colour, samples=True)
+
+  def colours(output, **options):
+    inpaint_files(painter, tmp_path / 'in', tmp_path / 'm.png', output, say=print, **options)
+    return [tuple(np.asarray(Image.open(output / f'{name}.png'))[-1, -1]) for name in 'abc']
+
+  straight = colours(tmp_path / 'out')
+  assert len(set(straight)) == 3
+  (tmp_path / 'out' / 'c.png').unlink()  # an image keeps its number, whatever is left to do
+  assert colours(tmp_path / 'out', resume=True) == straight
+  assert set(colours(tmp_path / 'film', frames=True)) == {straight[0]}
+
+
 MISTAKES = {
   'no image': (('none.png', 'm.png', 'o.png'), FileNotFoundError, r'no image .*none\.png'),
   'no mask': (('a.png', 'none.png', 'o.png'), FileNotFoundError, r'no mask .*none\.png'),

@@ -146,6 +146,25 @@ def test_the_penalty_is_of_the_images_alone_and_weighs_what_it_replaces(batch, m
   assert set(aux['metrics']) == {'critic', 'total'} and update.every == 8
 
 
+def test_path_lengths_are_optional_and_follow_their_average(batch):
+  ready = systems.make_recipe(small(path_length=2.0, r1=0.0))
+  updates = [(u.name, u.optimizer, u.every) for u in ready.phases[0].updates]
+  assert updates[1] == ('path', 'generator', 4) and len(updates) == 3
+  variables = normal(jax.eval_shape(ready.init, jax.random.key(0), batch))
+  length = jnp.float32(0.5)
+  variables = variables.with_stats({'path': {'buffers': {'length': length}}})
+  take = step.make_train_step(
+    ready, txs := optimizers.make_optimizers(small().optimizers, ready.optimizers)
+  )
+  state = drawn.state(ready, txs, variables)
+  after, metrics = take(state, {}, batch, jax.random.key(1), ready.plan(0))
+  mean = metrics['path/length']
+  average = after.stats['path']['buffers']['length']
+  assert metrics['finite'] and mean > 0
+  np.testing.assert_allclose(average, length + 0.01 * (mean - length), rtol=1e-5)
+  assert metrics['path/penalty'] >= 4 * 2 * (mean - average) ** 2 * 0.999  # Jensen
+
+
 def test_losses_by_hand(batch, monkeypatch):
   raw = jnp.asarray(np.random.default_rng(2).normal(size=batch['image'].shape), jnp.float32)
   real = 2 * batch['image'] - 1

@@ -44,6 +44,7 @@ OTHERS = (
   'gmcnn',
   'jpgnet',
   'lfr',
+  'mat',
   'misf',
   'pconv',
   'pennet',

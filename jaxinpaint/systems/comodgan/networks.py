@@ -205,6 +205,18 @@ class Generator(nn.Module):
       layers = jnp.arange(w.shape[1])
       later = layers >= other[1][:, None]
       w = jnp.where(later[..., None], self.mapping(other[0], psi=psi), w)
+    return self.complete(image, mask, w, noise=noise, drop=drop)
+
+  def complete(
+    self,
+    image: jax.Array,
+    mask: jax.Array,
+    w: jax.Array,
+    *,
+    noise: Noise = 'stored',
+    drop: bool = False,
+  ) -> dict[str, Any]:
+    """As a call, from latents w f32[B,n,style_dim]."""
     vector, maps = self.encoder(seen(image, mask), drop=drop)
     noises = choose_noises(self, noise, self.stored, len(image))
     images = self.synthesis(w, vector, maps, noises)

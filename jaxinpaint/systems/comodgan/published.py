@@ -83,7 +83,7 @@ PAPER = mapping.Paper(
 _FACTS = dict(
   entries=entries,
   ignore=IGNORE,
-  licence='MIT (code of MI-GAN); the authors of Co-Mod-GAN: no commercial use',
+  licence='that of the repository of MI-GAN; not checked here',
   url='https://github.com/Picsart-AI-Research/MI-GAN',
 )
 

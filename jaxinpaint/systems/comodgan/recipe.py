@@ -7,36 +7,43 @@ the authors' code.
   generator  mean softplus(-D(fake)) + l1 * mean |fake - image|
   critic     mean softplus(D(fake)) + mean softplus(-D(image))
   r1         r1_every * r1 / 2 * mean |gradient of D(image)|^2, in every 16th step alone
+  path       path_every * path_length * mean (length - average length)^2, in every 4th step; off
 
 Images are in [-1, 1]; `fake` is the output in the hole and the image elsewhere, and D sees the
 mask, too. All follow from one pass, with one z (and in half of the images another one for the later
 layers: style mixing), random noise, and dropout of the encoder's vector. Logged terms include their
-weights. There is no augmentation of what the critic sees (ADA), as in the authors' code, and no
-path length regularisation, which that code turns off.
+weights. There is no augmentation of what the critic sees (ADA), as in the authors' code.
+StyleGAN2's path length regularisation, which that code turns off, is an option:
+`loss.path_length=2` with the generator's optimizer of `configs._base.lazily_regularised_adam`, of 4
+steps. Its lengths are of half of the batch, and their average follows by 1 % each time.
 
 Every key gives another completion. At inference z is drawn, the noise is the stored one, and
 nothing is dropped: so runs the port whose weights can be imported. The authors' code drops
-(`model.drop_at_inference=True`), with weights of the same training; and its generator draws w
-towards its average unless told otherwise (`model.truncation=0.5`), which no measurement of theirs
-does.
+(`model.drop_at_inference=True`); and its generator draws w towards its average unless told
+otherwise (`model.truncation=0.5`), which its validation does not.
 
 Differs from the reference code:
   - the critic's fakes are of the pass that trains the generator, not of a further one;
   - each image has its own layer of style mixing; there it is one for the batch.
 """
 
+import functools
+
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxinpaint.layers.stylegan2 import upsample2
 from jaxinpaint.layers.stylegan2_networks import NOISES, Discriminator, latent_count
-from jaxinpaint.losses import reconstruction
-from jaxinpaint.recipe import Forward, Inference, Loss, Phase, Recipe, Update
+from jaxinpaint.losses import reconstruction, regularisers
+from jaxinpaint.recipe import Forward, Inference, Init, Loss, Phase, Recipe, Update
 from jaxinpaint.systems._shared import checks, lazy_r1, modules, non_saturating
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.teacher import Teach
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.comodgan import networks as networks_lib
+
+LENGTH_RATE = 0.01  # StyleGAN2's, of the average path length
 
 
 def default_config() -> ConfigDict:
@@ -58,6 +65,8 @@ def default_config() -> ConfigDict:
     r1=10.0,
     r1_every=16,
     style_mixing=0.5,  # probability
+    path_length=0.0,  # StyleGAN2: 2
+    path_every=4,
   )
   return ConfigDict(dict(system='comodgan', dtype='float32', model=model, loss=loss))
 
@@ -94,6 +103,9 @@ def make(config: ConfigDict) -> Recipe:
   model, loss = config.model, config.loss
   networks = {'generator': _generator(config)}
   updates = [Update('generator', ('generator',), generator_loss(loss, networks), 'generator')]
+  if loss.path_length:
+    penalty = path_loss(config, networks)
+    updates.append(Update('path', ('generator',), penalty, 'generator', every=loss.path_every))
   if loss.adversarial:
     networks['critic'] = Discriminator(
       model.size, max_channels=model.max_channels, dtype=modules.DTYPES[config.dtype]
@@ -102,10 +114,11 @@ def make(config: ConfigDict) -> Recipe:
     if loss.r1:
       how = dict(gamma=loss.r1, every=loss.r1_every, optimizer='critic')
       updates.append(lazy_r1.update(networks, ('critic',), networks_lib.judged, **how))
+  init = modules.initializer(networks, _arguments(model))
   return Recipe(
     running,
     networks=tuple(networks),
-    init=modules.initializer(networks, _arguments(model)),
+    init=_with_length(init) if loss.path_length else init,
     phases=(Phase('joint', -1, _forward(config, networks), tuple(updates)),),
   )
 
@@ -188,7 +201,7 @@ def _mixed(
   rng_z, rng_mixes, rng_layer = jax.random.split(rng, 3)
   mixes = jax.random.uniform(rng_mixes, (count,)) < probability
   layer = jax.random.randint(rng_layer, (count,), 1, layers)
-  return jax.random.normal(rng_z, (count, features)), jax.numpy.where(mixes, layer, layers)
+  return jax.random.normal(rng_z, (count, features)), jnp.where(mixes, layer, layers)
 
 
 def generator_loss(loss: ConfigDict, networks: Networks) -> Loss:
@@ -205,6 +218,36 @@ def generator_loss(loss: ConfigDict, networks: Networks) -> Loss:
     return total(metrics)
 
   return loss_of
+
+
+def path_loss(config: ConfigDict, networks: Networks) -> Loss:
+  """The update 'path' of the generator; the average length is a statistic beside the networks."""
+  model, loss = config.model, config.loss
+
+  def loss_of(variables, constants, outputs, batch, rng):
+    image, mask = (batch[name][: max(1, len(batch[name]) // 2)] for name in ('image', 'mask'))
+    rng_draw, rng_noise = jax.random.split(rng)
+    z, rngs = _draw(rng_draw, len(image), model.style_dim)
+    run = functools.partial(modules.run, networks, 'generator', variables)
+
+    def draw(w):
+      return run(image, mask, w, noise='random', drop=True, rngs=rngs, method='complete')['raw']
+
+    lengths = regularisers.path_lengths(draw, run(z, method='mapping'), rng_noise)
+    average = variables.stats['path']['buffers']['length']
+    average += LENGTH_RATE * (jax.lax.stop_gradient(lengths).mean() - average)
+    penalty = loss.path_every * loss.path_length * jnp.square(lengths - average).mean()
+    changed = {'path': {'buffers': {'length': average}}}
+    return total({'penalty': penalty}, changed, shown={'length': lengths.mean()})
+
+  return loss_of
+
+
+def _with_length(init: Init) -> Init:
+  def with_length(rng, batch):
+    return init(rng, batch).with_stats({'path': {'buffers': {'length': jnp.zeros(())}}})
+
+  return with_length
 
 
 def _check_model(config: ConfigDict) -> None:
@@ -224,7 +267,8 @@ def _check_loss(loss: ConfigDict) -> None:
   """Raises ValueError for settings that would fail later or train nothing useful."""
   checks.same_fields('loss', loss, default_config().loss)
   checks.weights(loss, ('adversarial', 'l1'))
-  checks.weights(loss, ('r1',), needed=False)
-  checks.count('loss.r1_every', loss.r1_every)
+  checks.weights(loss, ('r1', 'path_length'), needed=False)
+  for name in ('r1_every', 'path_every'):
+    checks.count(f'loss.{name}', loss[name])
   if not 0 <= loss.style_mixing <= 1:
     raise ValueError(f'config.loss.style_mixing {loss.style_mixing!r} must be a probability')

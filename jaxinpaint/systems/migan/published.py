@@ -1,7 +1,7 @@
 """The published MI-GAN weights, which are of the merged form.
 
   jaxinpaint weights import migan migan_512_places2.pt OUT
-  jaxinpaint weights import migan migan_256_ffhq.pt OUT
+  jaxinpaint weights import migan migan_traced.pt OUT
 
 A file is the state dict of a generator (encoder.*, synthesis.*); critics are not published.
 Resampling filters are arrays of it and constants here; an import checks that
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxinpaint.systems.migan.networks import sides
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 
 def _filter(total: float) -> Callable[[tuple[int, ...]], np.ndarray]:
@@ -82,17 +82,31 @@ PAPER = mapping.Paper(
 _FACTS = dict(
   entries=entries,
   constants=CONSTANTS,
-  licence='MIT (code of MI-GAN)',
+  licence='that of the repository of MI-GAN; not checked here',
   url='https://github.com/Picsart-AI-Research/MI-GAN',
 )
 
 FORMATS = {
   'migan': mapping.Format(
-    note='migan_512_places2.pt, which its README links', model={'form': 'merged'}, **_FACTS
+    note='migan_512_places2.pt, linked in its README; migan_traced.pt of IOPaint (TorchScript)',
+    model={'form': 'merged'},
+    **_FACTS,
   ),
   'migan_256': mapping.Format(
     note='migan_256_places2.pt and migan_256_ffhq.pt, linked there',
     model={'size': 256, 'form': 'merged'},
     **_FACTS,
   ),
+}
+
+_TRACED = hub.File(
+  'generator',
+  'https://github.com/Sanster/models/releases/download/migan/migan_traced.pt',
+  md5='76eb3b1a71c400ee3290524f7a11b89c',
+)
+NAMES = {'places2-512': hub.Named('migan', (_TRACED,))} | {
+  f'{data}-256': hub.Named(
+    'migan_256', (hub.by_hand(f'migan_256_{data}.pt', f'migan_256_{data}.pt'),)
+  )
+  for data in ('places2', 'ffhq')
 }
