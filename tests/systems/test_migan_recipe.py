@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from jaxinpaint import systems
 from jaxinpaint.predictor import Predictor
@@ -19,7 +18,7 @@ from jaxinpaint.systems._shared import lazy_r1, non_saturating
 from jaxinpaint.systems.migan import networks, published, recipe
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, step
-from jaxinpaint.weights import importer, mapping, store
+from jaxinpaint.weights import store
 
 SIZE = 8
 
@@ -283,30 +282,6 @@ def test_the_published_keys_are_those_of_the_files():
     (case,) = (c for c in goldens.all_cases() if c.name == name)
     known = [k for k, _ in case.manifest()['state']]
     assert sorted(e.key for e in published.entries({'size': size})) == sorted(known)
-
-
-def test_a_published_file_is_imported(tmp_path):
-  config = small(dict(form='merged'))
-  ready = systems.make_recipe(config)
-  variables = drawn.variables(ready, batch_of(1))
-  state = mapping.export(variables._asdict(), published.entries(config.model))
-  assert state['synthesis.b8.conv1.noise_const'].shape == (8, 8)
-  taps = np.array([1, 3, 3, 1], np.float32)
-  state['encoder.b8.conv2.downsample.filter.weight'] = np.tile(
-    np.outer(taps, taps) / 64, (4, 1, 1, 1)
-  )
-  safetensors.numpy.save_file(state, tmp_path / 'file.safetensors')
-  formats = {'migan': published.FORMATS['migan']}
-  narrow = importer.Published('migan', formats, small, systems.make_recipe)
-  out = importer.import_file(narrow, tmp_path / 'file.safetensors', tmp_path / 'out')
-  stored, own = store.load(out), variables.pick(('generator',))
-  assert stored.config.model.form == 'merged'
-  for got, want in ((stored.params, own.params), (stored.stats, own.stats)):
-    jax.tree.map(np.testing.assert_array_equal, got, dict(want))
-  state['encoder.b8.conv2.downsample.filter.weight'] *= 2
-  safetensors.numpy.save_file(state, tmp_path / 'file.safetensors')
-  with pytest.raises(mapping.MappingError, match=r'(?s)another in the file.*b8\.conv2\.downsample'):
-    importer.import_file(narrow, tmp_path / 'file.safetensors', tmp_path / 'other')
 
 
 def test_the_files_constants_are_those_of_the_manifest():
