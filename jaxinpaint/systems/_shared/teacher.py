@@ -8,13 +8,14 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Protocol
 
 import jax
 from ml_collections import ConfigDict
 
 from jaxinpaint import migrations, systems
-from jaxinpaint.recipe import Constants, Variables
+from jaxinpaint.recipe import Constants, Inference, Variables
 from jaxinpaint.weights import mapping, store
 
 NAME = 'teacher'  # of the constants
@@ -61,25 +62,30 @@ class Teacher:
       ValueError: its system does not teach, it takes pictures of another side, or its weights do
         not fit it.
     """
-    if not (shapes_only or self._path):
+    if shapes_only:
+      return {NAME: self._inference().shapes()}
+    path = self._path
+    if path is None:
       given = f'{self.file!r} is no file' if self.file else 'is not set'
       raise FileNotFoundError(f'config.loss.teacher {given}: {self.hint}')
-    inference = systems.inference(self._config)
+    inference = self._inference()
+    variables = _read(path)[1].pick(inference.networks)
+    if problems := mapping.compare(variables._asdict(), inference.shapes()._asdict()):
+      raise ValueError('\n'.join([f'config.loss.teacher {self.file!r} does not fit:', *problems]))
+    return {NAME: variables}
+
+  def _inference(self) -> Inference:
+    """How the teacher is run; raises ValueError where it cannot teach this student."""
     if not hasattr(self._recipe, 'rgb_by_side'):
       raise ValueError(f'config.loss.teacher: {self._config.system} cannot teach: {self.hint}')
+    inference = systems.inference(self._config)
     seen, _ = inference.seen_size(self.size, self.size)
     if seen != self.size:
       raise ValueError(
         f'config.loss.teacher completes pictures of {seen} pixels, its student of {self.size}: '
         f'{self.hint}'
       )
-    shapes = inference.shapes()
-    if shapes_only:
-      return {NAME: shapes}
-    variables = _read(self._path)[1].pick(inference.networks)
-    if problems := mapping.compare(variables._asdict(), shapes._asdict()):
-      raise ValueError('\n'.join([f'config.loss.teacher {self.file!r} does not fit:', *problems]))
-    return {NAME: variables}
+    return inference
 
   def rgb_by_side(self, constants: Constants, *args: jax.Array) -> Mapping[int, jax.Array]:
     """What the teacher shows; arguments are those of `Teach` after the variables."""
@@ -88,14 +94,15 @@ class Teacher:
   @property
   def _path(self) -> pathlib.Path | None:
     path = pathlib.Path(self.file).expanduser()
-    return path if path.is_file() else None
+    return path if path.is_file() else None  # '' is the current folder
 
   @property
   def _config(self) -> ConfigDict:
-    return _read(self._path)[0] if self._path else self.usual
+    path = self._path
+    return self.usual if path is None else _read(path)[0]
 
   @property
-  def _recipe(self):
+  def _recipe(self) -> ModuleType:
     return systems.module(self._config.system, 'recipe')
 
 

@@ -80,7 +80,7 @@ PAPER = mapping.Paper(
   reference='port (the one that comes with MI-GAN)',
 )
 
-_FACTS = dict(
+_FACTS: dict[str, Any] = dict(
   entries=entries,
   ignore=IGNORE,
   licence='that of the repository of MI-GAN; not checked here',

@@ -45,7 +45,7 @@ def unit_kernel(kernels: jax.Array) -> jax.Array:
 
 def merge(params: Mapping[str, Any]) -> dict[str, Any]:
   """The parameters of a generator's training form -> those of the merged one, which draws as it."""
-  merged = {}
+  merged: dict[str, Any] = {}
   for name, value in params.items():
     if name == 'kernels':
       merged['kernel'] = unit_kernel(value)
@@ -179,14 +179,14 @@ class Encoder(nn.Module):
   def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
     """f32[B,size,size,4] -> ([B,4,4,C], {side: [B,side,side,C]})."""
     channels = lambda r: channel_count(r, max_channels=self.max_channels)
-    options = dict(tensors=self.tensors, dtype=self.dtype)
+    options: dict[str, Any] = dict(tensors=self.tensors, dtype=self.dtype)
     # Its kernel is never a sum, but it is normalised.
     first = PointConv(channels(self.size), min(self.tensors, 1), name='from_rgb')
     y, maps = activate(first(x.astype(self.dtype))), {}
     for r in reversed(sides(self.size)):
       maps[r] = SeparableConv(channels(r), name=f'conv{r}_1', **options)(y)
-      down = dict(features=channels(r // 2), down=True) if r > 4 else dict(features=channels(4))
-      y = SeparableConv(name=f'conv{r}_2', **down, **options)(maps[r])
+      second = SeparableConv(channels(max(r // 2, 4)), down=r > 4, name=f'conv{r}_2', **options)
+      y = second(maps[r])
     return y, maps
 
 
@@ -207,15 +207,14 @@ class Synthesis(nn.Module):
     Arguments are of `Encoder` and `SeparableConv`.
     """
     channels = lambda r: channel_count(r, max_channels=self.max_channels)
-    options = dict(tensors=self.tensors, dtype=self.dtype)
-    image, rgb = 0.0, {}
+    options: dict[str, Any] = dict(tensors=self.tensors, dtype=self.dtype)
+    rgb: dict[int, jax.Array] = {}
+    image = jnp.zeros(())
     for r in sides(self.size):
-      up = dict(up=True, noise_side=r) if r > 4 else {}
-      x = SeparableConv(channels(r), name=f'conv{r}_1', **up, **options)(x, noise) + maps[r]
-      second = SeparableConv(
-        channels(r), noise_side=r if r > 4 else 0, name=f'conv{r}_2', **options
-      )
-      x = second(x, noise)
+      noisy: dict[str, Any] = dict(noise_side=r if r > 4 else 0, **options)
+      first = SeparableConv(channels(r), up=r > 4, name=f'conv{r}_1', **noisy)
+      x = first(x, noise) + maps[r]
+      x = SeparableConv(channels(r), name=f'conv{r}_2', **noisy)(x, noise)
       rgb[r] = PointConv(3, self.tensors, name=f'rgb{r}')(x).astype(jnp.float32)
       image = rgb[r] if r == 4 else upsample2(image) + rgb[r]
     return image, rgb

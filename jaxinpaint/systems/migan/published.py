@@ -79,7 +79,7 @@ PAPER = mapping.Paper(
   reference="authors' code",
 )
 
-_FACTS = dict(
+_FACTS: dict[str, Any] = dict(
   entries=entries,
   constants=CONSTANTS,
   licence='that of the repository of MI-GAN; not checked here',

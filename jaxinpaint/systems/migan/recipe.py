@@ -32,6 +32,10 @@ Differs from the reference code: the critic's fakes are of the pass that trains 
 of a further one.
 """
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -99,7 +103,7 @@ def make(config: ConfigDict) -> Recipe:
   running = inference(config)
   _check_loss(config.loss)
   model, loss = config.model, config.loss
-  networks = {'generator': _generator(config)}
+  networks: dict[str, Any] = {'generator': _generator(config)}
   teacher = _teacher(config) if loss.distillation else None
   if teacher and model.size < LEAST_SIDE:
     raise ValueError(
@@ -118,13 +122,15 @@ def make(config: ConfigDict) -> Recipe:
       how = dict(gamma=loss.r1, every=loss.r1_every, optimizer='critic')
       whole = loss.r1_of == 'input'
       updates.append(lazy_r1.update(networks, ('critic',), networks_lib.judged, whole=whole, **how))
-  return Recipe(
+  recipe = Recipe(
     running,
     networks=tuple(networks),
     init=modules.initializer(networks, _arguments(model)),
     phases=(Phase('joint', -1, _forward(networks), tuple(updates)),),
-    **(dict(load_constants=teacher.load_constants) if teacher else {}),
   )
+  if teacher:
+    return dataclasses.replace(recipe, load_constants=teacher.load_constants)
+  return recipe
 
 
 def merged(config: ConfigDict, variables: Variables) -> tuple[ConfigDict, Variables]:
@@ -206,7 +212,9 @@ def _loss(loss: ConfigDict, networks: Networks, teacher: Teacher | None) -> Loss
   return loss_of
 
 
-def distance(student: dict[int, jax.Array], teacher: dict[int, jax.Array], mask: jax.Array):
+def distance(
+  student: Mapping[int, jax.Array], teacher: Mapping[int, jax.Array], mask: jax.Array
+) -> jax.Array:
   """The sum over sides of at least 32 of the mean |difference| within the hole, over all pixels.
 
   Args:
@@ -220,7 +228,7 @@ def distance(student: dict[int, jax.Array], teacher: dict[int, jax.Array], mask:
       step = mask.shape[1] // side
       apart = jnp.abs(rgb - jax.lax.stop_gradient(teacher[side]))
       terms.append((apart * mask[:, ::step, ::step]).mean())
-  return sum(terms)
+  return jnp.stack(terms).sum()
 
 
 def _check_model(config: ConfigDict) -> None:
