@@ -11,8 +11,9 @@ blocks of queries, of the contextual and ID-MRF losses, of the attention between
 of a map to itself, all scores at once; of PEN-Net's attention transfer, its definition as
 convolutions, and in blocks all scores at once; of coherent attention, its matrix, made row by row
 from all scores; of the shift layer, all cosines at once and a matrix of zeros and ones times the
-features; of StyleGAN2's resampling filter, one depthwise convolution. Rows `fir ..., gradient` are
-of its gradient, and their backward pass is the second derivative, which R1 needs.
+features; of StyleGAN2's resampling filter, one depthwise convolution; of a depthwise convolution,
+XLA's grouped one. Rows `fir ..., gradient` are of the filter's gradient, and their backward pass is
+the second derivative, which R1 needs.
 """
 
 import contextlib
@@ -287,6 +288,12 @@ def cases(dtype):
 
     return (slope(ours), slope(plain), args) if first_order else (ours, plain, args)
 
+  def depthwise(side, channels):
+    # MI-GAN's layers at 256 and 512 pixels.
+    args = (random(0, 1, side, side, channels), random(1, 3, 3, 1, channels))
+    make = lambda form: lambda x, k: conv.depthwise_conv2d(x, k, form=form)
+    return make(None), make('plain'), args
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -322,6 +329,9 @@ def cases(dtype):
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),
     'id_mrf 1x64x64x256': lambda: mrf_loss(64),
     'id_mrf 1x128x128x256': lambda: mrf_loss(128),
+    'depthwise 3x3, 256x256x128': lambda: depthwise(256, 128),
+    'depthwise 3x3, 512x512x64': lambda: depthwise(512, 64),
+    'depthwise 3x3, 64x64x512': lambda: depthwise(64, 512),
     # StyleGAN2's last layers of 256 and 512 pixels, and the upsampling of its pictures.
     'fir blur, 257x257x128': lambda: resampling(257, 128, 'blur'),
     'fir blur, 257x257x128, gradient': lambda: resampling(257, 128, 'blur', first_order=True),

@@ -31,6 +31,7 @@ def export(
   notes: Sequence[str] = (),
   results: Path | None = None,
   row: str = '',
+  merge: bool = False,
   overwrite: bool = False,
 ) -> pathlib.Path:
   """Writes the networks of a run that inference needs, averages where it keeps them, as one file.
@@ -43,13 +44,15 @@ def export(
     notes: sentences for the card: what the data were, what the weights cannot do.
     results: folder of an evaluation's report; the means of the run's row go into the card.
     row: its name in the report; '': the only system that was evaluated.
+    merge: write the form of the networks that is only run, of systems that are trained in another
+      one (`merged` of their recipe).
     overwrite: replace `out`.
 
   Returns:
     Path of the file.
 
   Raises:
-    ValueError: `run` is a weights file, or the report has no row of it.
+    ValueError: `run` is a weights file, the report has no row of it, or there is nothing to merge.
     weights.store.StoreError, FileExistsError, report.files.ReportError: as their names say.
   """
   from jaxinpaint.weights import checkpoints  # imports orbax: only where a run is read
@@ -62,11 +65,17 @@ def export(
   about: dict[str, Any] = {'licence': licence, 'notes': list(notes)}
   if results is not None:
     about['results'] = _means(results, row, trained.step)
+  config, variables = trained.config, trained.variables
+  if merge:
+    recipe = systems.module(config.system, 'recipe')
+    if not hasattr(recipe, 'merged'):
+      raise ValueError(f'{config.system} has one form only: leave out --merge')
+    config, variables = recipe.merged(config, variables)
   return store.save(
     out,
-    trained.config.system,
-    trained.config,
-    *trained.variables,
+    config.system,
+    config,
+    *variables,
     source=_training(meta),
     about=about,
     dtype=dtype,

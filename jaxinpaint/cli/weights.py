@@ -3,7 +3,7 @@
   jaxinpaint weights list
   jaxinpaint weights show NAME | FILE
   jaxinpaint weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
-  jaxinpaint weights export WORKDIR[@STEP] OUT [--dtype float16] [--licence TEXT] [--note TEXT]
+  jaxinpaint weights export WORKDIR[@STEP] OUT [--dtype float16] [--merge] [--licence TEXT]
   jaxinpaint weights inspect FILE
   jaxinpaint weights fetch misf/places2 | fid-inception | --list [--from FILE]
 
@@ -65,6 +65,7 @@ def _export_command(argv: Sequence[str]) -> int:
   add('run', type=path, metavar='WORKDIR[@STEP]', help='a training run; default its result.')
   add('out', type=path, metavar='OUT', help='the file to write.')
   add('--dtype', choices=['float32', 'float16'], default='float32', help='float16: half the size.')
+  parser.switch('merge', help='of kernels that are trained as sums: the sums (MI-GAN).')
   add('--licence', default='', metavar='TEXT', help='of the weights.')
   add('--note', action='append', default=[], metavar='TEXT', help='for the card; several times.')
   add('--results', type=path, metavar='FOLDER', help="of an evaluation's report, for the card.")
@@ -166,6 +167,7 @@ def _export(given: argparse.Namespace) -> None:
     notes=given.note,
     results=given.results,
     row=given.row,
+    merge=given.merge,
     overwrite=given.overwrite,
   )
   print(f'wrote {path} ({path.stat().st_size / 1e6:.1f} MB)')

@@ -105,6 +105,25 @@ def conv2d(
   return placement.pinned(plain, x, reach=dilation * (kernel.shape[0] - 1) + 1)
 
 
+def depthwise_conv2d(x: jax.Array, kernel: jax.Array, *, form: Form | None = None) -> jax.Array:
+  """Cross-correlation of each channel of [B,H,W,C] with its own kernel of [k,k,1,C].
+
+  k is odd, and zeros around the input keep its size. `form` is as in `conv2d`.
+  """
+  k = kernel.shape[0]
+  if _checked(form) == 'cpu':
+    return conv_cpu.depthwise(x, kernel[:, :, 0])
+  plain = lambda x: lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1),
+    [(k // 2, k // 2)] * 2,
+    dimension_numbers=DIMENSIONS,
+    feature_group_count=x.shape[-1],
+  )
+  return placement.pinned(plain, x, reach=k)
+
+
 def conv_transpose2d(
   x: jax.Array,
   kernel: jax.Array,

@@ -39,6 +39,26 @@ def latent_count(size: int) -> int:
   return 2 * int(math.log2(size)) - 2
 
 
+def sides(size: int) -> list[int]:
+  """4, 8, ... size."""
+  return [4 << i for i in range(latent_count(size) // 2)]
+
+
+def seen(image: jax.Array, mask: jax.Array) -> jax.Array:
+  """f32[B,H,W,4], what generators that inpaint see: 1/2 where known, -1/2 in the hole; the image.
+
+  Args:
+    image: f32[B,H,W,3] in [0,1].
+    mask: f32[B,H,W,1], 1 = hole; there the image is 0, the grey of [-1,1].
+  """
+  return judged(jnp.where(mask > 0, 0.0, 2 * image - 1), mask)
+
+
+def judged(image: jax.Array, mask: jax.Array) -> jax.Array:
+  """f32[B,H,W,4], what their critics see: as `seen`, with a whole image in [-1,1]."""
+  return jnp.concatenate([0.5 - mask.astype(jnp.float32), image], -1)
+
+
 def channel_count(resolution: int, multiplier: int = 2, max_channels: int = 512) -> int:
   """Channels at a resolution: 512 up to 32 pixels, then 16384 * multiplier / resolution."""
   if resolution <= 32:

@@ -147,7 +147,9 @@ def _convert(
       prefixes += [prefix] if prefix else []
       mine = [e for e in entries if e.network in networks]
       try:
-        part = mapping.convert(state, mine, format.ignore, expected=expected)
+        part = mapping.convert(
+          state, mine, format.ignore, expected=expected, constants=format.constants
+        )
       except mapping.MappingError as error:
         raise mapping.MappingError(f'{path.name}: {error}') from error
       for network in part['params'].keys() | part['stats'].keys():
@@ -179,7 +181,8 @@ def _states(
   networks = {e.network for e in entries}
   if format.anchors:
     return _anchored(path, _arrays(content), format.anchors)
-  nearest = lambda choices, state: _nearest(choices, state, entries, format.ignore, expected)
+  ignore = (*format.ignore, *format.constants)
+  nearest = lambda choices, state: _nearest(choices, state, entries, ignore, expected)
   if not format.unwrap:
     state, prefix = _bare(content, entries)
     named = [{n} for pattern, n in format.names.items() if re.search(pattern, path.name)]

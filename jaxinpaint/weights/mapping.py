@@ -46,6 +46,8 @@ import numpy as np
 ALWAYS_IGNORED = (r'(^|\.)num_batches_tracked$',)
 _SHOWN = 12  # names listed of each kind in an error, before '... and N more'
 
+Constants = Mapping[str, Callable[[tuple[int, ...]], np.ndarray]]  # see `Format.constants`
+
 # layout: (axes that PyTorch's array is transposed by, axes that bring it back)
 LAYOUTS = {
   'conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
@@ -151,6 +153,8 @@ class Format:
       tell whose state dict it is. An empty KEY (':NETWORK') stands for a file that has none of the
       others. (): the file itself is the state dict of all networks, or of one of them.
     ignore: regular expressions (`re.search`) of keys that nothing here uses.
+    constants: {regular expression (`re.search`) of keys: (shape) -> the array that it must be}, for
+      arrays of the file that are constants of the networks here.
     note: which files these are and how to get them.
     licence: of the published weights.
     url: where they are published.
@@ -170,6 +174,7 @@ class Format:
   entries: Callable[[Any], Iterable[Entry]]
   unwrap: tuple[str, ...] = ()
   ignore: tuple[str, ...] = ()
+  constants: Constants = dataclasses.field(default_factory=dict)
   note: str = ''
   licence: str = ''
   url: str = ''
@@ -324,6 +329,7 @@ def convert(
   ignore: Iterable[str] = (),
   *,
   expected: Mapping[str, Any] | None = None,
+  constants: Constants | None = None,
 ) -> dict[str, dict]:
   """A reference's state dict as this library's trees.
 
@@ -333,6 +339,7 @@ def convert(
     ignore: regular expressions (`re.search`) of keys of `state` to leave out.
     expected: {'params': {network: tree}, 'stats': {network: tree}} of arrays or shape structs, as
       `jax.eval_shape(recipe.init, ...)` gives, to hold the result against.
+    constants: of `Format`; a key that is one is left out when it is as it must be.
 
   Returns:
     {'params': {network: tree}, 'stats': {network: {collection: tree}}}, floating-point arrays in
@@ -342,7 +349,8 @@ def convert(
     MappingError: keys are left over or missing on either side, or shapes differ; lists them.
   """
   state, entries = strip_module(state), tuple(entries)
-  skip = [re.compile(pattern) for pattern in (*ignore, *ALWAYS_IGNORED)]
+  constants = constants or {}
+  skip = [re.compile(pattern) for pattern in (*ignore, *ALWAYS_IGNORED, *constants)]
   wanted: dict[str, Entry] = {}
   for entry in entries:
     if entry.key in wanted:
@@ -352,6 +360,14 @@ def convert(
   missing = [k for k in wanted if k not in state]
   problems = _listed('in the file, but nothing here takes it', unused)
   problems += _listed('wanted here, but not in the file', missing)
+
+  other = [
+    key
+    for pattern, wanted_array in constants.items()
+    for key, array in state.items()
+    if re.search(pattern, key) and not np.allclose(array, wanted_array(np.shape(array)), atol=1e-6)
+  ]
+  problems += _listed('constant here, but another in the file', other)
 
   tree: dict[str, dict] = {'params': {}, 'stats': {}}
   wrong = []

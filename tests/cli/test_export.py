@@ -121,6 +121,7 @@ def test_mistakes_are_sentences_and_write_nothing(run, tmp_path, capsys):
     (('export', f'{run}@4', tmp_path / 'y'), 'no checkpoint of step 4'),
     (('export', tmp_path / 'none', tmp_path / 'y'), 'no weights at'),
     (('export', run, tmp_path / 'y', '--results', tmp_path), 'holds no report'),
+    (('export', run, tmp_path / 'y', '--merge'), 'misf has one form only: leave out --merge'),
     (('show', run), 'is a folder'),
     (('show', 'mesff/none'), 'come with the library: mesff/box'),
   ):
@@ -128,3 +129,24 @@ def test_mistakes_are_sentences_and_write_nothing(run, tmp_path, capsys):
     assert (status, out) == (1, '') and why in error, arguments
   assert [p.name for p in tmp_path.iterdir()] == ['x.safetensors']
   assert (tmp_path / 'x.safetensors').read_bytes() == b'mine'
+
+
+def test_kernels_that_are_trained_as_sums_are_exported_as_one(tmp_path, capsys):
+  config = config_lib.base('migan').unlock()
+  config.model.update(dict(size=8, max_channels=2))
+  shapes = systems.inference(config).shapes()
+  params, stats = jax.tree.map(lambda x: jnp.full(x.shape, 0.5, x.dtype), shapes)
+  saver = Checkpoints(tmp_path / 'run')
+  saver.save(
+    TrainState(jnp.int32(1), params, stats, {}, {}), config, {'batch_size': 8, 'length': 40}
+  )
+  saver.close()
+  sizes = {}
+  for flags in ((), ('--merge',)):
+    status, _, _ = call(capsys, 'export', tmp_path / 'run', tmp_path / 'x', '--overwrite', *flags)
+    found = trained.load(tmp_path / 'x')
+    kernels = found.variables.params['generator']['synthesis']['rgb8']
+    sizes[found.config.model.form] = sum(x.size for x in jax.tree.leaves(found.variables.params))
+    assert status == 0 and set(kernels) == {'bias', 'kernel' if flags else 'kernels'}
+  assert sizes['merged'] < sizes['training'] / 3
+  np.testing.assert_allclose(kernels['kernel'], 2**-0.5, rtol=1e-5)  # two channels, norm 1

@@ -105,6 +105,25 @@ def test_both_forms_of_convolution_agree_to_the_second_derivative(
       np.testing.assert_allclose(g / scale, r / scale, atol=1e-5)
 
 
+@pytest.mark.parametrize('k', [3, 5])
+def test_both_forms_of_depthwise_convolution_agree_to_the_second_derivative(k):
+  x, w = draw(2, 7, 6, 5), np.float32(0.3) * draw(k, k, 1, 5, seed=1)
+  value = lambda form, x, w: jnp.tanh(conv.depthwise_conv2d(x, w, form=form))
+
+  def penalty(form, x, w):
+    of_input, of_kernel = jax.grad(lambda *a: value(form, *a).sum(), (0, 1))(x, w)
+    return jnp.square(of_input).sum() + jnp.square(of_kernel).sum()
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def found(form, x, w):
+    return value(form, x, w), jax.grad(penalty, (1, 2))(form, x, w)
+
+  got, want = (found(form, x, w) for form in ('cpu', 'plain'))
+  assert got[0].shape == x.shape and np.abs(want[1][1]).max() > 0.1
+  for g, r in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(g, r, rtol=1e-4, atol=1e-4)
+
+
 def test_weight_gradient_blocks_cover_the_batch():
   assert conv_cpu._block(8, 16, 100, 4000) == (2, 16)
   assert conv_cpu._block(8, 16, 100, 900) == (1, 8)

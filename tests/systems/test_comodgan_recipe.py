@@ -15,7 +15,7 @@ from jaxinpaint.layers import operations
 from jaxinpaint.layers.stylegan2_networks import NOISES
 from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Variables
-from jaxinpaint.systems._shared import lazy_r1
+from jaxinpaint.systems._shared import lazy_r1, non_saturating
 from jaxinpaint.systems.comodgan import networks, published, recipe
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, program, sharding, step
@@ -176,7 +176,7 @@ def test_losses_by_hand(batch, monkeypatch):
     assert of_real or np.allclose(x[..., 1:], fake, atol=1e-6)
     return jnp.full((4, 1), 2.0 if of_real else -0.5)
 
-  monkeypatch.setattr(recipe.modules, 'run', judge)
+  monkeypatch.setattr(non_saturating.modules, 'run', judge)
   ready = systems.make_recipe(small(l1=4.0, adversarial=0.5))
   results = {
     u.name: u.loss(Variables({}, {}), {}, {'raw': raw}, batch, None)[1]['metrics']

@@ -54,7 +54,7 @@ def test_a_system_runs_by_what_a_weights_file_keeps(system):
 
 
 def test_an_unknown_system_is_named_with_those_there_are():
-  with pytest.raises(ValueError, match=r'unknown system .*mesff, misf'):
+  with pytest.raises(ValueError, match=r'unknown system .*mesff, migan, misf'):
     systems.default_config('resnet')
 
 

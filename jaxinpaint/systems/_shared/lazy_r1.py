@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.losses import adversarial
-from jaxinpaint.recipe import Loss, Update, Variables
+from jaxinpaint.recipe import Loss, Update
 from jaxinpaint.systems._shared import modules
 from jaxinpaint.systems._shared.modules import Networks
 from jaxinpaint.systems._shared.terms import total
@@ -29,6 +29,7 @@ def update(
   gamma: float,
   every: int,
   optimizer: str,
+  whole: bool = False,
 ) -> Update:
   """The update 'r1' of the critics: gamma / 2 * every * the sum of their penalties.
 
@@ -41,15 +42,20 @@ def update(
     gamma: weight of the penalty.
     every: n.
     optimizer: of the critics' own update.
+    whole: gradients are with respect to all that the critics are called with, the mask included.
   """
   exact = {name: networks[name].clone(dtype=jnp.float32) for name in critics}
-  return Update('r1', critics, _loss(exact, judged, gamma / 2 * every), optimizer, every=every)
+  loss = _loss(exact, judged, gamma / 2 * every, whole)
+  return Update('r1', critics, loss, optimizer, every=every)
 
 
-def _loss(critics: Networks, judged: Judged, weight: float) -> Loss:
+def _loss(critics: Networks, judged: Judged, weight: float, whole: bool) -> Loss:
   def loss_of(variables, constants, outputs, batch, rng):
-    judge = functools.partial(_judge, critics, judged, variables, batch['mask'])
-    real = 2 * batch['image'] - 1
+    real, mask = 2 * batch['image'] - 1, batch['mask']
+    of = functools.partial(judged, mask=mask)
+    if whole:
+      real, of = of(real), lambda x: x
+    judge = lambda name, x: modules.run(critics, name, variables, of(x))
     penalties = {
       name: weight * adversarial.r1_penalty(functools.partial(judge, name), real)
       for name in critics
@@ -57,14 +63,3 @@ def _loss(critics: Networks, judged: Judged, weight: float) -> Loss:
     return total(penalties)
 
   return loss_of
-
-
-def _judge(
-  critics: Networks,
-  judged: Judged,
-  variables: Variables,
-  mask: jax.Array,
-  name: str,
-  image: jax.Array,
-) -> jax.Array:
-  return modules.run(critics, name, variables, judged(image, mask))

@@ -23,32 +23,16 @@ from jaxinpaint.layers.stylegan2_networks import (
   Noise,
   channel_count,
   choose_noises,
+  judged,
   latent_count,
+  seen,
+  sides,
   stored_noises,
   truncate,
 )
 
+__all__ = ['AVERAGE_DECAY', 'Encoder', 'Generator', 'Synthesis', 'judged', 'seen', 'sides']
 AVERAGE_DECAY = 0.995  # of the average w, for each batch: StyleGAN's
-
-
-def seen(image: jax.Array, mask: jax.Array) -> jax.Array:
-  """f32[B,H,W,4], what the encoder sees: 1/2 where a pixel is known, -1/2 in the hole; the image.
-
-  Args:
-    image: f32[B,H,W,3] in [0,1].
-    mask: f32[B,H,W,1], 1 = hole; there the image is 0, the grey of [-1,1].
-  """
-  return judged(jnp.where(mask > 0, 0.0, 2 * image - 1), mask)
-
-
-def judged(image: jax.Array, mask: jax.Array) -> jax.Array:
-  """f32[B,H,W,4], what the critic sees: as `seen`, with a whole image in [-1,1]."""
-  return jnp.concatenate([0.5 - mask.astype(jnp.float32), image], -1)
-
-
-def sides(size: int) -> list[int]:
-  """4, 8, ... size."""
-  return [4 << i for i in range(latent_count(size) // 2)]
 
 
 class Encoder(nn.Module):

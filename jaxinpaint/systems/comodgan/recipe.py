@@ -33,12 +33,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxinpaint import arrays
+from jaxinpaint.layers.stylegan2 import upsample2
 from jaxinpaint.layers.stylegan2_networks import NOISES, Discriminator, latent_count
-from jaxinpaint.losses import adversarial, reconstruction, regularisers
-from jaxinpaint.recipe import Batch, Forward, Inference, Init, Loss, Outputs, Phase, Recipe, Update
-from jaxinpaint.systems._shared import checks, lazy_r1, modules
+from jaxinpaint.losses import reconstruction, regularisers
+from jaxinpaint.recipe import Forward, Inference, Init, Loss, Phase, Recipe, Update
+from jaxinpaint.systems._shared import checks, lazy_r1, modules, non_saturating
 from jaxinpaint.systems._shared.modules import Networks
+from jaxinpaint.systems._shared.teacher import Teach
 from jaxinpaint.systems._shared.terms import total
 from jaxinpaint.systems.comodgan import networks as networks_lib
 
@@ -109,7 +110,7 @@ def make(config: ConfigDict) -> Recipe:
     networks['critic'] = Discriminator(
       model.size, max_channels=model.max_channels, dtype=modules.DTYPES[config.dtype]
     )
-    updates.append(Update('critic', ('critic',), critic_loss(networks), 'critic'))
+    updates.append(Update('critic', ('critic',), non_saturating.critic_loss(networks), 'critic'))
     if loss.r1:
       how = dict(gamma=loss.r1, every=loss.r1_every, optimizer='critic')
       updates.append(lazy_r1.update(networks, ('critic',), networks_lib.judged, **how))
@@ -120,6 +121,19 @@ def make(config: ConfigDict) -> Recipe:
     init=_with_length(init) if loss.path_length else init,
     phases=(Phase('joint', -1, _forward(config, networks), tuple(updates)),),
   )
+
+
+def rgb_by_side(config: ConfigDict) -> Teach:
+  """What a generator of this config shows a student."""
+  model, networks = config.model, {'generator': _generator(config)}
+
+  def teach(variables, image, mask, rng, /):
+    z, _ = _draw(rng, len(image), model.style_dim)
+    images = modules.run(networks, 'generator', variables, image, mask, z)['images']
+    below = lambda side: upsample2(images[side // 2]) if side > 4 else 0.0
+    return {side: picture - below(side) for side, picture in images.items()}
+
+  return teach
 
 
 def _generator(config: ConfigDict) -> networks_lib.Generator:
@@ -190,37 +204,18 @@ def _mixed(
   return jax.random.normal(rng_z, (count, features)), jnp.where(mixes, layer, layers)
 
 
-def _fake(outputs: Outputs, batch: Batch) -> jax.Array:
-  """The completed image in [-1,1]."""
-  return arrays.compose(outputs['raw'], 2 * batch['image'] - 1, batch['mask'])
-
-
 def generator_loss(loss: ConfigDict, networks: Networks) -> Loss:
   """The update of the generator; `networks` may get its critic later."""
 
   def loss_of(variables, constants, outputs, batch, rng):
-    fake, metrics = _fake(outputs, batch), {}
+    metrics = {}
     if loss.adversarial:
-      logits = modules.run(networks, 'critic', variables, networks_lib.judged(fake, batch['mask']))
-      metrics['adversarial'] = loss.adversarial * adversarial.non_saturating.generator(logits)
+      term = non_saturating.generator_term(networks, variables, outputs, batch)
+      metrics['adversarial'] = loss.adversarial * term
     if loss.l1:
+      fake = non_saturating.fake(outputs, batch)
       metrics['l1'] = loss.l1 * reconstruction.l1(fake, 2 * batch['image'] - 1)
     return total(metrics)
-
-  return loss_of
-
-
-def critic_loss(networks: Networks) -> Loss:
-  """The update of the critic."""
-
-  def loss_of(variables, constants, outputs, batch, rng):
-    judge = lambda image: modules.run(
-      networks, 'critic', variables, networks_lib.judged(image, batch['mask'])
-    )
-    fake = jax.lax.stop_gradient(_fake(outputs, batch))
-    # Two calls, not one with a double batch: deviations are within groups of one kind.
-    terms = adversarial.non_saturating.discriminator(judge(2 * batch['image'] - 1), judge(fake))
-    return total(dict(zip(('real', 'fake'), terms, strict=True)))
 
   return loss_of
 
