@@ -11,7 +11,8 @@ blocks of queries, of the contextual and ID-MRF losses, of the attention between
 of a map to itself, all scores at once; of PEN-Net's attention transfer, its definition as
 convolutions, and in blocks all scores at once; of coherent attention, its matrix, made row by row
 from all scores; of the shift layer, all cosines at once and a matrix of zeros and ones times the
-features.
+features; of StyleGAN2's resampling filter, one depthwise convolution. Rows `fir ..., gradient` are
+of its gradient, and their backward pass is the second derivative, which R1 needs.
 """
 
 import contextlib
@@ -22,11 +23,12 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 from jax import lax
 
 from benchmarks import measure
-from jaxinpaint.layers import conv
+from jaxinpaint.layers import conv, stylegan2
 from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.coherent_attention import coherent_attention
@@ -161,6 +163,21 @@ def plain_shift(former, latter, hole):
   return (copies @ latter.reshape(h * w, c)).reshape(latter.shape)
 
 
+def plain_upfirdn2d(x, up, down, pad, gain):
+  """One depthwise convolution with the outer product of the taps, which are symmetric."""
+  taps = stylegan2.fir_taps(gain=gain)
+  kernel = jnp.asarray(np.outer(taps, taps), x.dtype)[..., None, None]
+  return lax.conv_general_dilated(
+    x,
+    jnp.broadcast_to(kernel, (*kernel.shape[:3], x.shape[-1])),
+    (down, down),
+    [(pad[0], pad[1] + up - 1)] * 2,
+    lhs_dilation=(up, up),
+    dimension_numbers=conv.DIMENSIONS,
+    feature_group_count=x.shape[-1],
+  )
+
+
 def of_module(module, shape, dtype):
   """(ours, the same with unfolded convolutions, arguments)."""
   x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -257,6 +274,19 @@ def cases(dtype):
     make = lambda form: lambda x, _: id_mrf(x, y, form=form)
     return make(None), make('plain'), (random(0, 1, side, side, 256), 0.0)
 
+  def resampling(side, channels, what, first_order=False):
+    up, down, pad, gain = dict(up=(2, 1, (2, 1), 4.0), blur=(1, 1, (1, 1), 4.0))[what]
+    taps = stylegan2.fir_taps(gain=gain)
+    ours = lambda x, _: stylegan2.upfirdn2d(x, taps, up=up, down=down, pad=pad)
+    plain = lambda x, _: plain_upfirdn2d(x, up, down, pad, gain)
+    args = (random(0, 1, side, side, channels), random(1, channels))
+
+    def slope(form):
+      value = lambda x, w: jnp.square(form(x, w) * w).astype(jnp.float32).sum()
+      return lambda x, w: jnp.square(jax.grad(value)(x, w))
+
+    return (slope(ours), slope(plain), args) if first_order else (ours, plain, args)
+
   block = dict(dtype=dtype)
   return {
     'filter 3x3, 256x256x3': lambda: filtering(256, 3, 3),
@@ -292,6 +322,15 @@ def cases(dtype):
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),
     'id_mrf 1x64x64x256': lambda: mrf_loss(64),
     'id_mrf 1x128x128x256': lambda: mrf_loss(128),
+    # StyleGAN2's last layers of 256 and 512 pixels, and the upsampling of its pictures.
+    'fir blur, 257x257x128': lambda: resampling(257, 128, 'blur'),
+    'fir blur, 257x257x128, gradient': lambda: resampling(257, 128, 'blur', first_order=True),
+    'fir blur, 513x513x64': lambda: resampling(513, 64, 'blur'),
+    'fir blur, 513x513x64, gradient': lambda: resampling(513, 64, 'blur', first_order=True),
+    'fir up 2, 128x128x3': lambda: resampling(128, 3, 'up'),
+    'fir up 2, 128x128x3, gradient': lambda: resampling(128, 3, 'up', first_order=True),
+    'fir up 2, 256x256x3': lambda: resampling(256, 3, 'up'),
+    'fir up 2, 256x256x3, gradient': lambda: resampling(256, 3, 'up', first_order=True),
   }
 
 

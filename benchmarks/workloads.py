@@ -110,7 +110,8 @@ def _fit(config: ConfigDict, size: int) -> None:
 
   Discriminators with a local branch are built for `size`, and their window keeps its share of the
   image, down to a multiple of 32, which all of them take. Networks that scale every image to one
-  size are trained on images of that size.
+  size are trained on images of that size. Networks of one side alone (`Inference.side`), or of
+  larger ones than `size`, are built for `size`, their config.model.size.
   """
   config.data.size = size
   model = config.model
@@ -123,6 +124,9 @@ def _fit(config: ConfigDict, size: int) -> None:
       model[field] = size
     else:
       config.data.size = built_for
+  ready = systems.inference(config)
+  if ready.side or (ready.min_side > size and 'size' in model):
+    model.size = size
 
 
 def last_plan(recipe: Recipe) -> Plan:

@@ -90,6 +90,18 @@ def adam(learning_rate: float, b1: float, b2: float, **others: Any) -> ConfigDic
   return ConfigDict(entry | others)
 
 
+def lazily_regularised_adam(
+  learning_rate: float, b1: float, b2: float, every: int, **others: Any
+) -> ConfigDict:
+  """An Adam entry for a network whose regulariser is a step of its own, after `every` others.
+
+  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, appendix B:
+  with c = every / (every + 1) the rate is multiplied by c, and betas are raised to the power of c.
+  """
+  c = every / (every + 1)
+  return adam(c * learning_rate, b1**c, b2**c, **others)
+
+
 def adadelta(learning_rate: float, rho: float, eps: float, **others: Any) -> ConfigDict:
   """An Adadelta entry of `config.optimizers`; optax's and PyTorch's take the same steps."""
   entry = dict(name='adadelta', learning_rate=learning_rate, rho=rho, eps=eps)

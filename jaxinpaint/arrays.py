@@ -5,10 +5,13 @@ jax array out) or inside a compiled step. Outside a system's own folder an image
 [0, 1] and a mask is float32 with 1 in the hole.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+PadMode = Literal['reflect', 'symmetric']
 # Of red, green and blue over ImageNet, as torchvision's networks take them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,6 +36,11 @@ def to_uint8(image: np.ndarray, rounding: str = 'nearest') -> np.ndarray:
     image: any shape.
     rounding: 'nearest', or 'truncate': to the next lower level, as codes that cast do. A value
       within a thousandth of a level counts as that level, so that `to_float` is undone by both.
+
+  >>> to_uint8(np.array([-0.1, 0.5, 1.2])).tolist()
+  [0, 128, 255]
+  >>> to_uint8(np.array([0.5]), 'truncate').tolist()
+  [127]
   """
   offset = {'nearest': 0.5, 'truncate': 1e-3}[rounding]
   return (np.clip(np.asarray(image, np.float32), 0.0, 1.0) * 255.0 + offset).astype(np.uint8)
@@ -49,12 +57,22 @@ def compose(pred: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
   Returns:
     f32[..., H, W, C] that equals `image` to the bit wherever mask is 0. A mask between 0 and 1
     blends.
+
+  >>> known, filled = np.full((1, 2, 1), 0.25), np.ones((1, 2, 1))
+  >>> compose(filled, known, np.array([[[0], [1]]])).ravel().tolist()
+  [0.25, 1.0]
   """
   return jnp.where(mask == 0, image, pred * mask + image * (1 - mask))
 
 
 def padded_size(height: int, width: int, multiple: int, min_side: int = 0) -> tuple[int, int]:
-  """The smallest multiples of `multiple` that are not below these sides or `min_side`."""
+  """The smallest multiples of `multiple` that are not below these sides or `min_side`.
+
+  >>> padded_size(100, 128, 32)
+  (128, 128)
+  >>> padded_size(20, 30, 8, min_side=64)
+  (64, 64)
+  """
   up = lambda n: -(-max(n, min_side, 1) // multiple) * multiple
   return up(height), up(width)
 
@@ -70,14 +88,15 @@ def pad_to_multiple(x: np.ndarray, multiple: int, min_side: int = 0) -> np.ndarr
   return pad(x, *padded_size(*x.shape[-3:-1], multiple, min_side))
 
 
-def pad(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
+def pad(x: np.ndarray, rows: int, columns: int, mode: PadMode = 'reflect') -> np.ndarray:
   """[..., H, W, C] with so many rows and columns, by reflection at the bottom and right.
 
   A side shorter than its padding is reflected several times; a side of one pixel is repeated.
+  'symmetric' repeats the last row and column in the mirror, 'reflect' does not.
   """
   height, width = x.shape[-3:-1]
   widths = [(0, 0)] * (x.ndim - 3) + [(0, rows - height), (0, columns - width), (0, 0)]
-  return np.pad(x, widths, mode='reflect')
+  return np.pad(x, widths, mode=mode)
 
 
 def middle_square(x: np.ndarray, largest: int | None = None) -> np.ndarray:

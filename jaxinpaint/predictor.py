@@ -73,6 +73,7 @@ class Predictor:
     *,
     seed: int = 0,
     pad_to: int = 1,
+    refine: bool = False,
     devices: Sequence[jax.Device] | None = None,
   ):
     """Nothing is compiled or copied to a device before the first picture.
@@ -84,21 +85,38 @@ class Predictor:
       constants: of `inference.load_constants`.
       seed: of the random numbers of systems that draw any.
       pad_to: see the class.
+      refine: run `Inference.refined` in place of `Inference.output`.
       devices: that run it; None: all of this process.
+
+    Raises:
+      ValueError: the system has no refined output.
     """
+    if refine and inference.refined is None:
+      raise ValueError('this system cannot refine what it completes: run it without refine')
     self.inference, self.seed, self.pad_to = inference, seed, pad_to
     self._gathered: Mapping[Size, Size] = {}
     self._devices = list(jax.local_devices() if devices is None else devices)
     self._weights = self._gather(variables, constants or {})
     self._placed: dict[int, Any] = {}
     program = lambda f: jax.jit(_with_keys(f, seed, inference.samples))
-    self._output = program(inference.output)
+    self._output = program(inference.refined if refine else inference.output)
     self._pictures = program(inference.pictures) if inference.pictures else None
 
   def with_weights(self, variables: Variables, constants: Constants) -> 'Predictor':
     """The same system with other weights; what was compiled is shared."""
     other = copy.copy(self)
     other._weights, other._placed = other._gather(variables, constants), {}
+    return other
+
+  def padded_to(self, multiple: int) -> 'Predictor':
+    """The same system with another `pad_to`; what was compiled is shared.
+
+    A system that stretches the picture (`Inference.whole_picture`) stays as it is.
+    """
+    if self.inference.whole_picture:
+      return self
+    other = copy.copy(self)
+    other.pad_to = multiple
     return other
 
   @property
@@ -226,7 +244,7 @@ class Predictor:
     """An image [H,W,C] and its mask as the networks see them: padded, or resized to their side."""
     size = self.padded_size(*mask.shape[:2])
     if not self.inference.side or size == mask.shape[:2]:
-      return arrays.pad(image, *size), arrays.pad(mask, *size)
+      return tuple(arrays.pad(x, *size, self.inference.pad_mode) for x in (image, mask))
     image, hole = resizing.known_only(image.astype(np.float32), mask[..., 0] > 0, *size)
     return image, hole[..., None].astype(np.float32)
 

@@ -233,6 +233,7 @@ class Inference:
     load_constants: frozen networks that `output` reads.
     multiple: image sides must be a multiple of this number ...
     min_side: ... and at least this long.
+    pad_mode: how smaller pictures are padded at the bottom and right, see `arrays.pad`.
     side: of networks that take squares of one side alone: this side. Pictures of other sizes are
       resized to it, and outputs back. 0: any size that `multiple` and `min_side` allow.
     inputs: what the system reads beside image and mask, as specs of `data.inputs`. In training they
@@ -241,6 +242,8 @@ class Inference:
       picture more than it needs would change what they see of all of it.
     samples: whether `output` depends on rng, and gives another completion for each key.
     pictures: what else is worth seeing; None: nothing.
+    refined: an output that takes much longer and looks better at high resolution; None: the system
+      has none.
     check_hole: refuses holes that the system cannot fill; by default it fills any. `output` is not
       asked: what it makes of such a hole is undefined.
   """
@@ -251,11 +254,13 @@ class Inference:
   load_constants: LoadConstants = _no_constants
   multiple: int = 1
   min_side: int = 1
+  pad_mode: arrays.PadMode = 'reflect'
   side: int = 0
   inputs: tuple[str, ...] = ()
   whole_picture: bool = False
   samples: bool = False
   pictures: Pictures | None = None
+  refined: Output | None = None
   check_hole: CheckHole = _any_hole
 
   def shapes(self) -> Variables:

@@ -1,6 +1,7 @@
 """A system with its trained weights, found and checked: the one way in for files and runs.
 
   trained = load('mesff/box')                # weights that come with the library (weights.names)
+  trained = load('misf/places2')             # published ones, fetched and converted at first use
   trained = load('runs/mesff')               # a run's result: its newest or best checkpoint
   trained = load('runs/mesff@100000')        # the checkpoint of a step
   trained = load('~/misf.safetensors')       # a weights file
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxinpaint import migrations, systems
 from jaxinpaint.recipe import Constants, Inference, Variables
-from jaxinpaint.weights import mapping, names, store
+from jaxinpaint.weights import fetching, hub, mapping, names, store
 from jaxinpaint.weights.store import MissingWeights, StoreError
 
 # Files that hold weights, but not as this library stores them.
@@ -83,8 +84,8 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
   """Loads a system with its weights and checks that they fit.
 
   Args:
-    path: WORKDIR or WORKDIR@STEP of a run, a weights file, or a name of `weights.names`; a leading
-      ~ is the home folder. None: the default weights.
+    path: WORKDIR or WORKDIR@STEP of a run, a weights file, or a name (see `find`); a leading ~ is
+      the home folder. None: the default weights.
     step: of the checkpoint of a run, where the path does not name it; None: its result.
 
   Raises:
@@ -103,7 +104,7 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
     ) from error
   variables = opened.read(inference.networks)
   # It traces the networks, a fifth of the time of a start. The tests check what ships.
-  if not names.name_of(opened.path):
+  if not names.ships(opened.path):
     _check_fit(opened.path, inference, variables)
   constants = inference.load_constants()
   return Trained(opened.path, opened.step, opened.config, inference, variables, constants)
@@ -119,7 +120,7 @@ def open_weights(path: str | os.PathLike | None = None, step: int | None = None)
   Raises:
     weights.store.StoreError, OSError: as `load`, but for what concerns the networks.
   """
-  path, step = (names.find(path), step) if path is None else locate(path, step)
+  path, step = (find(path), step) if path is None else locate(path, step)
   if path.is_dir():
     step, config, read = _open_run(path, step)
   else:
@@ -148,13 +149,35 @@ def is_run(path: str | os.PathLike) -> bool:
   return (pathlib.Path(path).expanduser() / 'checkpoints').is_dir()
 
 
+def find(path: str | os.PathLike | None) -> pathlib.Path:
+  """The path of weights that a person named: `names.find`, and published weights by name.
+
+  Args:
+    path: any path, which need not exist; a name of weights that come with the library, or of
+      published ones (`jaxinpaint weights list`), which are fetched and converted at first use. A
+      file or folder at this path comes before a name.
+
+  Raises:
+    weights.store.StoreError: a name's weights cannot be had (MissingWeights), or are not what was
+      published.
+  """
+  found = names.find(path)
+  named = None if path is None or found.exists() else systems.named(path)
+  if named is None:
+    return found
+  try:
+    return fetching.require(*named)
+  except hub.DownloadError as error:
+    raise MissingWeights(str(error)) from error
+
+
 def locate(path: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Path, int | None]:
   """(the path of weights that a person named, which need not exist; the step behind its '@').
 
   Raises:
     weights.store.StoreError: what follows '@' is no step, or another than `step`.
   """
-  whole = names.find(path)
+  whole = find(path)
   folder, at, named = str(path).rpartition('@')
   if not at or whole.exists():
     return whole, step
@@ -162,7 +185,7 @@ def locate(path: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Pa
     raise StoreError(f'{path}: what follows @ must be the step of a checkpoint, not {named!r}')
   if step is not None and step != int(named):
     raise StoreError(f'{path} names step {named}, but step {step} was given too: leave one out')
-  return names.find(folder), int(named)
+  return find(folder), int(named)
 
 
 def _open_run(
@@ -196,7 +219,8 @@ def check_file(path: pathlib.Path) -> None:
     hint = f'{near} holds {", ".join(inside[:8])}' if inside else f'the path exists up to {near}'
     raise MissingWeights(
       f'there are no weights at {path} ({hint}): give the workdir of a run, WORKDIR@STEP, a '
-      f'weights file, or the name of weights that come with the library: {", ".join(names.FILES)}'
+      'weights file, the name of published weights (`jaxinpaint weights list`), or of those that '
+      f'come with the library: {", ".join(names.FILES)}'
     )
   if path.exists() and path.suffix not in ('.safetensors', '.json', ''):
     raise StoreError(

@@ -78,12 +78,12 @@ def describe(path: Path) -> list[str]:
   """The card of weights, in lines for a reader.
 
   Args:
-    path: a weights file, or a name of `weights.names`.
+    path: a weights file, or a name of weights.
 
   Raises:
     weights.store.StoreError, ValueError: there are none, or they cannot be read.
   """
-  file = names.find(path)
+  file = trained_lib.find(path)
   if file.is_dir():
     raise ValueError(f'{file} is a folder: show a file; `weights export` makes one of a run')
   trained_lib.check_file(file)
@@ -101,7 +101,7 @@ def describe(path: Path) -> list[str]:
   ]
   if 'step' in source:
     rows.append(('trained', _training_shown(source)))
-  rows += [(key, source[key]) for key in ('format', 'url', 'note') if source.get(key)]
+  rows += [(key, source[key]) for key in ('format', 'prefix', 'url', 'note') if source.get(key)]
   rows += [('file', f'{f["name"]}, SHA-256 {f["sha256"]}') for f in source.get('files', ())]
   rows += [('note', note) for note in meta.get('notes', ())]
   rows += _results_shown(meta['results']) if 'results' in meta else []
@@ -128,9 +128,16 @@ def _training(meta: dict[str, Any]) -> dict[str, Any]:
     'batch_size': data['batch_size'],
     'size': config['data']['size'],
     'data': {'kind': sources.kind(config['data']['source']), 'count': data['length']},
-    'started_from': (start if start in names.FILES else 'other weights') if start else '',
+    'started_from': _start_shown(start),
     'jaxinpaint': meta['version'],
   }
+
+
+def _start_shown(start: str) -> str:
+  """What a run began with: a name is told, a path is not."""
+  if not start:
+    return ''
+  return start if start in names.FILES or systems.named(start) else 'other weights'
 
 
 def _training_shown(source: dict[str, Any]) -> str:

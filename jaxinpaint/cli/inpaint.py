@@ -94,6 +94,11 @@ def _parser() -> command_line.Parser:
     default='none',
     help='poisson: fit what fills a hole to the colours around it, for any system.',
   )
+  parser.switch(
+    'refine',
+    help='improve large pictures from small ones, for systems that do so (LaMa): many times as '
+    'slow. Give --max_side 0, too, or what is longer than 1024 is reduced first.',
+  )
   add('--seed', type=whole(), default=0, help='of systems that draw random numbers (default 0).')
   add(
     '--samples',
@@ -145,7 +150,7 @@ def _run(given: argparse.Namespace) -> int:
     compilation_cache.use(given.workdir or hub.cache_folder() / 'inpaint')
     with activity.shown('Loading the weights'):
       settings = ('step', 'batch_size', 'max_side', 'pad_to', 'blend', 'seed', 'exact_sizes')
-      large = ('strategy', 'crop_margin', 'tile')
+      large = ('strategy', 'crop_margin', 'tile', 'refine')
       painter = inpainter.load(weights, **chosen(*settings, *large))
     what = chosen('invert_mask', 'pictures', 'frames')
     report = files.inpaint_files(painter, *paths, **kept, **what)

@@ -5,7 +5,7 @@
   jaxinpaint weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
   jaxinpaint weights export WORKDIR[@STEP] OUT [--dtype float16] [--licence TEXT] [--note TEXT]
   jaxinpaint weights inspect FILE
-  jaxinpaint weights fetch fid-inception | --list [--from FILE]
+  jaxinpaint weights fetch misf/places2 | fid-inception | --list [--from FILE]
 
 FILE may be the prefix, or the folder, of a TensorFlow checkpoint. `python -m jaxinpaint.weights` is
 the same command.
@@ -28,7 +28,7 @@ _FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.tar')
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit code."""
   commands = {
-    'list': ('weights in the library and published ones: addresses, licences', _list_command),
+    'list': ('weights by name, in the library and published: places, licences', _list_command),
     'show': ('the card of weights: training, results, licence, limits', _show_command),
     'import': ('published checkpoint files -> OUT.safetensors', _import_command),
     'export': (
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       _export_command,
     ),
     'inspect': ('keys, shapes and types in a weight file', _inspect_command),
-    'fetch': ("networks that metrics and losses need -> this library's cache", _fetch_command),
+    'fetch': ("published weights by name -> this library's cache", _fetch_command),
   }
   return command_line.choose('jaxinpaint weights', __doc__, commands, argv)
 
@@ -91,7 +91,7 @@ def _inspect_command(argv: Sequence[str]) -> int:
 def _list_command(argv: Sequence[str]) -> int:
   parser = command_line.Parser(
     'jaxinpaint weights list',
-    'Weights that come with the library; systems, their published weights and licences.',
+    'Weights by name (in the library, here, fetched at first use, by hand), and importable files.',
     '',
   )
   return _run(parser, _list, argv)
@@ -100,11 +100,11 @@ def _list_command(argv: Sequence[str]) -> int:
 def _fetch_command(argv: Sequence[str]) -> int:
   parser = command_line.Parser(
     'jaxinpaint weights fetch',
-    "Networks that metrics and losses need -> this library's cache, checked.",
+    "Published weights, and networks that metrics and losses need -> this library's cache.",
     '[NAME] [flags]',
   )
   add = parser.add_argument
-  add('name', metavar='NAME', nargs='?', help='of the network; see --list.')
+  add('name', metavar='NAME', nargs='?', help='of the weights; see --list.')
   parser.switch('list', help='names, places and addresses.')
   add(
     '--from',
@@ -149,9 +149,10 @@ def _import(given: argparse.Namespace) -> None:
   print(f'wrote {path}')
   for network, count in meta['networks'].items():
     print(f'  {network}: {count["parameters"]:,} parameters in {count["arrays"]} arrays')
-  print(
-    f'  format {meta["source"]["format"]}, licence: {meta["source"]["licence"] or "not stated"}'
-  )
+  source = meta['source']
+  print(f'  format {source["format"]}, licence: {source["licence"] or "not stated"}')
+  if 'prefix' in source:
+    print(f'  its keys begin with {source["prefix"]}, which was removed')
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -179,9 +180,10 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _inspect(given: argparse.Namespace) -> None:
-  from jaxinpaint.weights import names, reader
+  from jaxinpaint import trained
+  from jaxinpaint.weights import reader
 
-  file = names.find(given.file)
+  file = trained.find(given.file)
   rows = [(k, 'x'.join(map(str, shape)), dtype) for k, shape, dtype in reader.describe(file)]
   if not rows:
     print(f'{given.file} is empty')
@@ -192,26 +194,54 @@ def _inspect(given: argparse.Namespace) -> None:
 
 
 def _fetch(given: argparse.Namespace) -> None:
+  from jaxinpaint import systems
   from jaxinpaint.features import published
-  from jaxinpaint.weights import hub
+  from jaxinpaint.weights import fetching, hub
 
   if given.list:
-    print('\n'.join(hub.listing(published.FILES)))
+    print('\n'.join(hub.listing(published.FILES) + _published()))
     return
   if not given.name:
     raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
+  if named := systems.named(given.name):
+    print(f'{given.name}: {fetching.require(*named, given.sources)}')
+    return
   for path in hub.fetch(given.name, published.FILES, given.sources):
     print(f'{given.name}: {path}')
 
 
+def _published() -> list[str]:
+  """A line for each name of published weights: where they are, size, licence."""
+  from jaxinpaint import systems
+  from jaxinpaint.weights import fetching, hub
+
+  lines = []
+  for system in map(systems.published, systems.list_systems()):
+    for name in system.names:
+      files = fetching.files(system, name)
+      size = hub.megabytes(sum(file.size for file in files))
+      licence = files[0].licence or 'not stated'
+      whole, state = f'{system.name}/{name}', fetching.state(system, name)
+      lines.append(f'{whole:<28} {state:<20} {size:<15} licence: {licence}')
+  return lines
+
+
 def _list(given: argparse.Namespace) -> None:
   from jaxinpaint import systems
-  from jaxinpaint.weights import names
+  from jaxinpaint.features import published
+  from jaxinpaint.weights import hub, names
 
   for name, file in names.FILES.items():
     there = 'in the library' if (names.FOLDER / file).exists() else 'missing in this installation'
     default = ', used where none are given' if name == names.DEFAULT else ''
     print(f'{name}: {there}{default}; `jaxinpaint weights show {name}`')
+  print(
+    '\nPublished weights (`jaxinpaint weights fetch NAME` fetches, or says what to get by hand):'
+  )
+  print('\n'.join(_published()))
+  print('\nNetworks that metrics and losses need:')
+  print('\n'.join(hub.listing(published.FILES)))
+  print('\nFiles that can be imported:')
   for system in systems.list_systems():
     known = systems.published(system).formats
     if not known:

@@ -3,7 +3,7 @@
 hub.fetch('fid-inception', published.FILES)
 """
 
-from jaxinpaint.features import arcface, inception, lpips, vgg
+from jaxinpaint.features import arcface, inception, lpips, resnet_dilated, vgg
 from jaxinpaint.weights import hub
 
 
@@ -31,6 +31,16 @@ FILES: dict[str, tuple[hub.File, ...]] = {
       arcface.load,
       name=arcface.FILE,
       by_hand='it lies on a drive that offers no checksum',
+    ),
+  ),
+  'resnet50-dilated': (
+    hub.File(
+      'dilated ResNet-50 of ADE20K',
+      resnet_dilated.ADDRESS,
+      '',
+      resnet_dilated.load,
+      folder=resnet_dilated.FOLDER,
+      by_hand='no checksum of it is published',
     ),
   ),
 }

@@ -8,7 +8,7 @@ Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Reco
   features = vgg.apply(params, images, ('relu1_1', 'relu5_4'), depth=19)
 
 Layers are named as in the paper's tables: relu1_1 ... relu5_4 after each activation, pool1 ...
-pool5 after each 2x2 max pooling.
+pool5 after each 2x2 max pooling; conv1_1 ... conv5_4 are before the activations.
 """
 
 import pathlib
@@ -46,6 +46,16 @@ def layer_names(depth: int) -> tuple[str, ...]:
   return tuple(names)
 
 
+def _conv(name: str) -> str:
+  """The convolution before an activation: 'relu1_1' -> 'conv1_1'."""
+  return name.replace('relu', 'conv')
+
+
+def _stage(layer: str) -> str:
+  """The name of `layer_names` at which a layer's features are complete."""
+  return layer.replace('conv', 'relu')
+
+
 class VGG(nn.Module):
   """The convolutional part, up to the deepest layer asked for.
 
@@ -63,10 +73,10 @@ class VGG(nn.Module):
   def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
     """f32[B,H,W,3], normalised as the weights want it -> {layer: f32[B,h,w,c]}."""
     names = layer_names(self.depth)
-    unknown = [layer for layer in self.layers if layer not in names]
+    unknown = [layer for layer in self.layers if _stage(layer) not in names]
     if unknown or not self.layers:
       raise ValueError(f'VGG{self.depth} has no layers {unknown}; choose of: {", ".join(names)}')
-    last = max(names.index(layer) for layer in self.layers)
+    last = max(names.index(_stage(layer)) for layer in self.layers)
     outputs = {}
     for name in names[: last + 1]:
       if name.startswith('pool'):
@@ -78,8 +88,10 @@ class VGG(nn.Module):
           (3, 3),
           padding=((1, 1), (1, 1)),
           dtype=self.dtype,
-          name=name.replace('relu', 'conv'),
+          name=_conv(name),
         )(x)
+        if _conv(name) in self.layers:
+          outputs[_conv(name)] = x.astype(jnp.float32)
         x = nn.relu(x)
       if name in self.layers:
         outputs[name] = x.astype(jnp.float32)
@@ -161,7 +173,7 @@ def load(
   if shapes_only:
     return shapes['params']
   path = require(depth, file)
-  convolutions = [n.replace('relu', 'conv') for n in layer_names(depth) if n.startswith('relu')]
+  convolutions = [_conv(n) for n in layer_names(depth) if n.startswith('relu')]
   state = reader.read(path, only=lambda key: 'classifier.' not in key)
   state = mapping.flatten(state, separator='.')
   converted = {f'{name}/{leaf}' for name in convolutions for leaf in ('kernel', 'bias')}
@@ -182,16 +194,14 @@ def load_down_to(
 ) -> dict[str, dict[str, np.ndarray]]:
   """The parameters that the deepest of `layers` needs; arguments and errors as `load`."""
   names = layer_names(depth)
-  used = names[: max(map(names.index, layers)) + 1]
+  used = names[: max(names.index(_stage(layer)) for layer in layers) + 1]
   params = load(depth, file, shapes_only=shapes_only)
-  return {
-    conv: params[conv] for conv in (n.replace('relu', 'conv') for n in used) if conv in params
-  }
+  return {conv: params[conv] for conv in map(_conv, used) if conv in params}
 
 
 def torchvision_entries(depth: int, network: str = 'vgg') -> list[mapping.Entry]:
   """Where the keys of torchvision's convolutions go, below `network`."""
-  names = [n.replace('relu', 'conv') for n in layer_names(depth) if n.startswith('relu')]
+  names = [_conv(n) for n in layer_names(depth) if n.startswith('relu')]
   return [
     entry
     for index, name in zip(_torchvision_indices(depth), names, strict=True)

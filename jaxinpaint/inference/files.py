@@ -29,9 +29,9 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from jaxinpaint import arrays
 from jaxinpaint.inference import pairs as pairs_lib
 from jaxinpaint.inference import picture as picture_lib
+from jaxinpaint.inference import repair
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
@@ -193,25 +193,15 @@ def inpaint_files(
       report.written.append(pair.output)
       if change is not None:
         changes.append(change)
-      if hole.any() and strategy.completes_whole(hole.shape):
-        reduced += max(hole.shape) > (strategy.limit or np.inf)
+      reduced += hole.any() and strategy.reduces(hole.shape)
       bar.update()
+  total = len(report.written)
   for name, outputs in left_out.items():
-    kinds = ' and '.join(sorted({path.suffix for path in outputs}))
-    warn(
-      f'{name} that a {kinds} file cannot hold was left out of {len(outputs)} of '
-      f'{len(report.written)} images, first {outputs[0]}; PNG and TIFF hold more'
-    )
+    warn(repair.left_out_sentence(name, outputs, total))
   if changes:
-    warn(
-      f'JPEG stores known pixels again with loss: in {len(changes)} of {len(report.written)} '
-      f'images by {max(changes)} of 255 at most; choose PNG to keep them exact'
-    )
+    warn(repair.jpeg_sentence(changes, total))
   if reduced:
-    warn(
-      f'{reduced} of {len(report.written)} images are longer than {strategy.limit} pixels: '
-      'their holes were filled at that size and enlarged; raise max_side for sharper ones'
-    )
+    warn(repair.reduced_sentence(reduced, total, strategy.limit))
   return report
 
 
@@ -234,7 +224,7 @@ def _jobs(
       picture = picture_lib.read(pair.image)
       picture.check_holdable(pair.format)
       hole = read_mask(pair.mask, picture)
-      _warn_of_hidden_hole(picture, hole, warn)
+      repair.warn_of_hidden_hole(picture, hole, warn)
     except USER_ERRORS as error:
       fail(pair, error)
       continue
@@ -257,45 +247,7 @@ class _MaskReader:
       self._path, self._mask = path, mask
       for sentence in sentences if not mask.all() else ():  # a full one is an error, told below
         self._warn(sentence)
-    mask = self._mask
-    if mask.all():
-      raise InpaintError(
-        f'{path}: every pixel is hole, so {picture.path} has nothing to fill it from; white is the '
-        'hole: paint what is to be kept black, or switch --invert_mask'
-      )
-    return self._fitted(mask, path, picture)
-
-  def _fitted(self, mask: np.ndarray, path: pathlib.Path, picture: Picture) -> np.ndarray:
-    height, width = picture.size
-    if mask.shape == (height, width):
-      return mask
-    sizes = (
-      f'the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), the image '
-      f'{picture.path} {width} x {height}'
-    )
-    if mask.shape == picture.stored_size:
-      self._warn(f'{sizes}, which its EXIF turns; the mask was turned with it')
-      return decode.turn(mask, picture.orientation)
-    # Equal but for the rounding of one side.
-    scale = mask.shape[0] / height
-    if abs(mask.shape[1] - width * scale) > max(1.0, scale):
-      raise InpaintError(
-        f'{sizes}: their shapes differ, so make the mask {width} x {height} (by nearest neighbour)'
-      )
-    self._warn(f'{sizes}; the mask was resized (nearest neighbour)')
-    return np.asarray(arrays.resize_nearest(mask[..., None], height, width))[..., 0]
-
-
-def _warn_of_hidden_hole(picture: Picture, hole: np.ndarray, warn: Say) -> None:
-  alpha = picture.alpha
-  if alpha is None or not hole.any():
-    return
-  hidden = float((alpha[hole] < 0.5).mean())
-  if hidden > 0.01:
-    warn(
-      f'{picture.path}: {100 * hidden:.0f} % of the hole is transparent, and alpha is kept, so the '
-      'filling does not show there; remove the alpha channel to see it'
-    )
+    return repair.fit_mask(self._mask, path, picture, self._warn)
 
 
 def _write(
@@ -309,13 +261,7 @@ def _write(
 
   Metadata that the output cannot hold is added to `left_out`.
   """
-  change, lost = None, []
-  if not hole.any() and picture.format == pair.format:
-    data = picture.data
-  else:
-    data = picture.fill(rgb, hole).encode(pair.format, lost.append)
-    if pair.format == 'JPEG':
-      change = _jpeg_change(picture.path, rgb, hole, data)
+  data, change, lost = repair.encode(picture, pair.format, rgb, hole)
   pair.output.parent.mkdir(parents=True, exist_ok=True)
   atomic.write(pair.output, data)
   for name in lost:
@@ -332,15 +278,6 @@ def _write_pictures(pictures: dict[str, np.ndarray], place: pathlib.Path, overwr
     Image.fromarray(drawn[..., 0] if drawn.shape[-1] == 1 else drawn).save(data, format='PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, data.getvalue())
-
-
-def _jpeg_change(path: pathlib.Path, rgb: np.ndarray, hole: np.ndarray, data: bytes) -> int:
-  """By how many levels at most the known pixels of `rgb` differ in the JPEG file `data`."""
-  change = picture_lib.decode_picture(data, path).rgb()
-  change -= rgb
-  np.abs(change, out=change)
-  change[hole] = 0
-  return round(float(change.max(initial=0)) * 255)
 
 
 def _size_of(path: pathlib.Path) -> tuple[int, int]:

@@ -58,6 +58,7 @@ def load(
   strategy: str = 'auto',
   crop_margin: int = strategies.CROP_MARGIN,
   tile: int = strategies.TILE,
+  refine: bool = False,
 ) -> 'Inpainter':
   """Loads a system with its weights.
 
@@ -76,16 +77,20 @@ def load(
       `inference.strategies`.
     crop_margin: known pixels on each side of a hole in its window.
     tile: side of tiles.
+    refine: take the output that the system improves at high resolution, for systems that have one
+      (`recipe.Inference.refined`); it takes many times as long, and more memory.
 
   Raises:
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
-    InpaintError: an option is out of range.
+    InpaintError: an option is out of range, or the system has nothing to refine.
   """
   if pad_to < 1:
     raise InpaintError(f'pad_to {pad_to} must be at least 1')
   trained = trained_lib.load(path, step)
+  if refine and trained.inference.refined is None:
+    raise InpaintError(f'{trained.name} cannot refine what it completes: leave refine out')
   weights = trained.variables, trained.constants
-  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to)
+  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to, refine=refine)
   return Inpainter(
     predictor,
     name=trained.name,

@@ -155,6 +155,10 @@ class Strategy:
       return self.max_side is not None or self.whole_picture or max(size) <= LIMIT
     return self.kind in ('original', 'resize')
 
+  def reduces(self, size: Size) -> bool:
+    """Whether pictures of this size are reduced as a whole, whatever their hole is."""
+    return self.completes_whole(size) and self.limit is not None and max(size) > self.limit
+
   def plan(self, hole: np.ndarray) -> Plan:
     """The plan for a picture with this hole, bool[H,W], of which some is hole and some is not."""
     height, width = hole.shape

@@ -1,6 +1,6 @@
 """Equal blocks one after another, recomputed in the backward pass where memory is short."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -9,16 +9,18 @@ from jax import lax
 
 from jaxinpaint.layers.conv import default_form
 
+T = TypeVar('T')
+
 
 def in_turn(
   parent: nn.Module,
   kind: type[nn.Module],
   names: list[str],
-  x: jax.Array,
+  x: T,
   *,
   remat: bool = False,
   **settings: Any,
-) -> jax.Array:
+) -> T:
   """`x` through the blocks `kind(**settings, name=name)` of a compact module.
 
   Their parameters are those of separate blocks, whatever the form of the program. With `remat`, on
@@ -28,9 +30,9 @@ def in_turn(
 
   Args:
     parent: whose children the blocks are.
-    kind: of a block that has parameters only, and gives what it takes in type and shape.
+    kind: of a block that gives what it takes in type and shape, and changes none of its variables.
     names: of the blocks, in order.
-    x: the input of the first.
+    x: the input of the first, an array or a tree of them.
     remat: recompute each block in the backward pass instead of storing its results.
     **settings: of every block.
   """
@@ -41,7 +43,7 @@ def in_turn(
       x = each(**settings, name=name)(x)
     return x
   block = kind(**settings, parent=None)
-  params = parent.variables['params']
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[params[name] for name in names])
-  run = lambda y, own: (block.apply({'params': own}, y), None)
+  own = [{k: v[name] for k, v in parent.variables.items() if name in v} for name in names]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+  run = lambda y, variables: (block.apply(variables, y), None)
   return lax.scan(jax.checkpoint(run, prevent_cse=False), x, stacked)[0]

@@ -12,6 +12,7 @@ Differs from the reference code:
     product with fewer multiplications.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -58,27 +59,64 @@ def upfirdn2d(
     [B,H',W',C] in x's dtype, H' = (H * up + pad[0] + pad[1] - kh) // down + 1.
   """
   taps = np.asarray(taps)
-  rows, columns = (taps.shape[0], taps.shape[-1])
-  low, high = pad
-  spread = (low, high + up - 1, up - 1)
-  flat = (0, 0, 0)
-  zero = jnp.zeros((), x.dtype)
-  if taps.ndim == 2:
-    x = lax.pad(x, zero, (flat, spread, spread, flat))
-    flipped = taps[::-1, ::-1]
-    terms = [
-      flipped[i, j].astype(x.dtype) * _window(_window(x, 1, i, rows, down), 2, j, columns, down)
-      for i in range(rows)
-      for j in range(columns)
-    ]
-    return sum(terms[1:], terms[0])
+  if taps.ndim == 1:
+    return _fir(x, tuple(taps.tolist()), up, down, (pad, pad))
+  rows, columns = taps.shape
+  x = _spread(x, up, (pad, pad))
+  flipped = taps[::-1, ::-1]
+  terms = [
+    flipped[i, j].astype(x.dtype) * _window(_window(x, 1, i, rows, down), 2, j, columns, down)
+    for i in range(rows)
+    for j in range(columns)
+  ]
+  return sum(terms[1:], terms[0])
+
+
+Pads = tuple[tuple[int, int], tuple[int, int]]  # of rows and of columns, each before and after
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _fir(x: jax.Array, taps: tuple[float, ...], up: int, down: int, pads: Pads) -> jax.Array:
+  """`upfirdn2d` by one row of taps; its gradients, of any order, are filters of the same kind.
+
+  What jax derives from slices (their transposes, padded and summed) takes up to twice the time and
+  memory: benchmarks.layers, 'fir'.
+  """
+  x = _spread(x, up, pads)
   for axis in (1, 2):
-    x = lax.pad(x, zero, [spread if i == axis else flat for i in range(4)])
     terms = [
-      tap.astype(x.dtype) * _window(x, axis, i, rows, down) for i, tap in enumerate(taps[::-1])
+      np.asarray(tap, x.dtype) * _window(x, axis, i, len(taps), down)
+      for i, tap in enumerate(taps[::-1])
     ]
     x = sum(terms[1:], terms[0])
   return x
+
+
+def _fir_forward(
+  x: jax.Array, taps: tuple[float, ...], up: int, down: int, pads: Pads
+) -> tuple[jax.Array, jax.Array]:
+  # An empty array keeps the sides of x.
+  return _fir(x, taps, up, down, pads), jnp.zeros((0, *x.shape[1:3]))
+
+
+def _fir_backward(
+  taps: tuple[float, ...], up: int, down: int, pads: Pads, sides: jax.Array, y: jax.Array
+) -> tuple[jax.Array]:
+  """The transpose: flipped taps, up and down exchanged, padded to the sides of x."""
+  turned = tuple(
+    (len(taps) - 1 - low, n * up - m * down + low - up + 1)
+    for n, m, (low, _) in zip(sides.shape[1:], y.shape[1:3], pads, strict=True)
+  )
+  return (_fir(y, taps[::-1], down, up, turned),)
+
+
+_fir.defvjp(_fir_forward, _fir_backward)
+
+
+def _spread(x: jax.Array, up: int, pads: Pads) -> jax.Array:
+  """Inserts up - 1 zeros after each sample, and pads."""
+  rows, columns = ((low, high + up - 1, up - 1) for low, high in pads)
+  return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
 def _window(x: jax.Array, axis: int, start: int, taps: int, stride: int) -> jax.Array:
@@ -232,6 +270,7 @@ class EqualConv(nn.Module):
     features: output channels.
     kernel_size: odd.
     down: filter and halve the resolution.
+    up: double it: a transposed convolution of stride 2, then the filter.
     use_bias: adds a bias.
     activate: apply `scaled_leaky_relu`.
     dtype: of the computation.
@@ -240,17 +279,20 @@ class EqualConv(nn.Module):
   features: int
   kernel_size: int = 3
   down: bool = False
+  up: bool = False
   use_bias: bool = True
   activate: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[B,H,W,in] -> [B,H,W,features], or half of H and W."""
+    """[B,H,W,in] -> [B,H,W,features], or half or twice H and W."""
     kernel = equalised_kernel(self, self.kernel_size, x.shape[-1], self.features)
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     if self.down:
       y = conv2d(blur_before_stride(x, self.kernel_size), kernel, stride=2)
+    elif self.up:
+      y = blur_after_stride(conv_transpose2d(x, kernel, stride=2), self.kernel_size)
     else:
       y = conv2d(x, kernel, padding=self.kernel_size // 2)
     if self.use_bias:
@@ -310,12 +352,14 @@ class StyledConv(nn.Module):
     features: output channels.
     kernel_size: odd.
     up: double the resolution.
+    noisy: False: never add noise, and have no 'noise_weight'.
     dtype: of the computation.
   """
 
   features: int
   kernel_size: int = 3
   up: bool = False
+  noisy: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -326,10 +370,11 @@ class StyledConv(nn.Module):
     """
     conv = ModulatedConv(self.features, self.kernel_size, up=self.up, dtype=self.dtype, name='conv')
     y = conv(x, latent)
-    weight = self.param('noise_weight', nn.initializers.zeros, (1,))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    if noise is not None:
-      y += (weight * noise).astype(y.dtype)
+    if self.noisy:
+      weight = self.param('noise_weight', nn.initializers.zeros, (1,))
+      if noise is not None:
+        y += (weight * noise).astype(y.dtype)
     return scaled_leaky_relu(y + bias.astype(y.dtype))
 
 

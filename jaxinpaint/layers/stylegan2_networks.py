@@ -51,6 +51,48 @@ def truncate(latents: jax.Array, average: jax.Array, psi: float) -> jax.Array:
   return average + psi * (latents - average)
 
 
+def stored_noises(module: nn.Module, size: int) -> list[jax.Array]:
+  """The fixed noise pictures 'noise0' ... f32[r,r,1] of `module`, in the collection 'buffers'.
+
+  There is one for the layer of 4 pixels and two for each side above it, up to `size`.
+  """
+  sides = [4] + [4 << i for i in range(1, latent_count(size) // 2) for _ in range(2)]
+  draw = lambda shape: jax.random.normal(module.make_rng('params'), shape)
+  return [
+    module.variable('buffers', f'noise{i}', draw, (side, side, 1)).value
+    for i, side in enumerate(sides)
+  ]
+
+
+def choose_noises(
+  module: nn.Module, noise: Noise, stored: Sequence[jax.Array], count: int
+) -> list[jax.Array | None]:
+  """What each layer adds, f32[B or 1,r,r,1].
+
+  Args:
+    module: its rng 'noise' is drawn from.
+    noise: 'stored', 'random' (each of `count` samples its own), 'none', or a list.
+    stored: of `stored_noises`.
+    count: of the samples.
+
+  Raises:
+    ValueError: an unknown noise, or a list of another length.
+  """
+  if not isinstance(noise, str):
+    noises = list(noise)
+  elif noise == 'stored':
+    noises = [x[None] for x in stored]
+  elif noise == 'random':
+    noises = [jax.random.normal(module.make_rng('noise'), (count, *x.shape)) for x in stored]
+  elif noise == 'none':
+    noises = [None] * len(stored)
+  else:
+    raise ValueError(f'noise {noise!r} is not one of {", ".join(NOISES)}')
+  if len(noises) != len(stored):
+    raise ValueError(f'{len(noises)} noise pictures given, {len(stored)} wanted')
+  return noises
+
+
 class MappingNetwork(nn.Module):
   """z to w: pixel norm, then dense layers whose learning rate is a hundredth.
 
@@ -132,15 +174,8 @@ class Generator(nn.Module):
     self.synthesis = Synthesis(
       self.size, self.channel_multiplier, self.max_channels, self.out_channels, self.dtype
     )
-    sides = [4] + [4 << i for i in range(1, count // 2) for _ in range(2)]
-    self.stored = [
-      self.variable('buffers', f'noise{i}', self._draw, (side, side, 1))
-      for i, side in enumerate(sides)
-    ]
+    self.stored = stored_noises(self, self.size)
     self.latent_avg = self.variable('buffers', 'latent_avg', jnp.zeros, (count, self.style_dim))
-
-  def _draw(self, shape: tuple[int, ...], stream: str = 'params') -> jax.Array:
-    return jax.random.normal(self.make_rng(stream), shape)
 
   def mapping(self, z: jax.Array) -> jax.Array:
     """f32[B,style_dim], normal -> w f32[B,style_dim]."""
@@ -168,19 +203,7 @@ class Generator(nn.Module):
         f'latents of shape {w.shape} for a generator of {self.size} pixels, which takes '
         f'({b}, {count}, {self.style_dim})'
       )
-    buffers = [v.value for v in self.stored]
-    if not isinstance(noise, str):
-      noises = list(noise)
-    elif noise == 'stored':
-      noises = [x[None] for x in buffers]
-    elif noise == 'random':
-      noises = [self._draw((b, *x.shape), 'noise') for x in buffers]
-    elif noise == 'none':
-      noises = [None] * len(buffers)
-    else:
-      raise ValueError(f'noise {noise!r} is not one of {", ".join(NOISES)}')
-    if len(noises) != len(buffers):
-      raise ValueError(f'{len(noises)} noise pictures given, {len(buffers)} wanted')
+    noises = choose_noises(self, noise, self.stored, b)
     if self.is_initializing():
       self.style(jnp.zeros((1, self.style_dim)))
     return self.synthesis(w, noises)

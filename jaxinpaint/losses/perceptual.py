@@ -26,6 +26,9 @@ def gram_matrix(features: jax.Array) -> jax.Array:
 
   Returns:
     f32[B,C,C].
+
+  >>> gram_matrix(jnp.ones((1, 4, 4, 2))).tolist()
+  [[[0.5, 0.5], [0.5, 0.5]]]
   """
   b, h, w, c = features.shape
   x = features.astype(jnp.float32).reshape(b, h * w, c)

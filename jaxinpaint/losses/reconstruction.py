@@ -35,6 +35,10 @@ def l1(pred: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> j
     pred: [B,H,W,C].
     target: [B,H,W,C].
     weight: broadcastable to them, e.g. a mask [B,H,W,1] or a discount [H,W,1].
+
+  >>> truth, mask = jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2, 1)).at[:, 0, 0].set(1)
+  >>> float(l1(truth + 1, truth)), float(l1(truth + 1, truth, mask))
+  (1.0, 0.25)
   """
   error = absolute_difference(pred, target)
   if weight is not None:

@@ -1,4 +1,6 @@
-"""Terms that look at the prediction alone."""
+"""Terms that look at the prediction alone, or at the generator that makes it."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,10 @@ def total_variation(image: jax.Array, hole: jax.Array | None = None) -> jax.Arra
       f32[B,H,W,1], 1 = hole: pairs count only where both pixels lie in the hole dilated by one
       pixel (3x3), the paper's region P; the sum over those pairs is divided by the number of
       elements of `image` (N_comp).
+
+  >>> steps = jnp.array([[0.0, 1.0], [0.0, 1.0]])
+  >>> float(total_variation(steps[None, :, :, None]))
+  1.0
   """
   across = absolute_difference(image[:, :, 1:], image[:, :, :-1])
   down = absolute_difference(image[:, 1:], image[:, :-1])
@@ -58,3 +64,27 @@ def squared_total_variation(image: jax.Array) -> jax.Array:
   x = image.astype(jnp.float32)
   across, down = jnp.square(x[:, :, 1:] - x[:, :, :-1]), jnp.square(x[:, 1:] - x[:, :-1])
   return 2 * (across.mean() + down.mean())
+
+
+def path_lengths(draw: Callable[[jax.Array], jax.Array], w: jax.Array, rng: jax.Array) -> jax.Array:
+  """How fast images change with their latents, in a random direction of images; f32[B].
+
+  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020, eq. 4: the
+  2-norm of the transposed Jacobian times normal noise, which is divided by sqrt(H * W); with
+  several latents of an image, the root of the mean of their squares.
+
+  Args:
+    draw: w -> images [B,H,W,C]; samples must not influence each other.
+    w: f32[B,n,D].
+    rng: key of the noise.
+  """
+
+  def against_noise(w):
+    images = draw(w).astype(jnp.float32)
+    height, width = images.shape[1:3]
+    return (images * jax.random.normal(rng, images.shape)).sum() / (height * width) ** 0.5
+
+  squares = jnp.square(jax.grad(against_noise)(w)).sum(-1).mean(-1)
+  # The root's derivative at 0 has no bound.
+  positive = squares > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)

@@ -48,7 +48,21 @@ def read_mask(
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
-  grey, hidden = read_grey(path)
+  given = dict(invert=invert, warn=warn)
+  return decode_mask(decode.read_bytes(path), path, height, width, **given)
+
+
+def decode_mask(
+  data: bytes,
+  path: str | os.PathLike,
+  height: int | None = None,
+  width: int | None = None,
+  *,
+  invert: bool = False,
+  warn: Warn | None = logging.warning,
+) -> np.ndarray:
+  """`read_mask` from the file's content; `path` is for messages only."""
+  grey, hidden = decode_grey(data, path)
   file_size = grey.shape
   size = (height or grey.shape[0], width or grey.shape[1])
   if grey.shape != size:
@@ -75,7 +89,12 @@ def read_grey(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
-  content = decode.stored(decode.read_bytes(path), path)
+  return decode_grey(decode.read_bytes(path), path)
+
+
+def decode_grey(data: bytes, path: str | os.PathLike) -> tuple[np.ndarray, bool]:
+  """`read_grey` from the file's content; `path` is for messages only."""
+  content = decode.stored(data, path)
   alpha = content.samples[..., -1] if content.mode in ('LA', 'RGBA', 'RGBA;16') else None
   colours = content.samples if alpha is None else content.samples[..., :-1]
   hole = None if content.mode == 'CMYK' else two_levels(colours.reshape(*colours.shape[:2], -1))

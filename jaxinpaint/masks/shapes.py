@@ -64,18 +64,23 @@ class Strokes(MaskSampler):
 
   def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """See MaskSampler."""
+    count = int(rng.integers(self.min_strokes, self.max_strokes, endpoint=True))
+    mask = self.strokes(rng, height, width, count)
+    if self.box:
+      _deepfill_box(rng, mask)
+    return mask
+
+  def strokes(self, rng: np.random.Generator, height: int, width: int, count: int) -> np.ndarray:
+    """uint8[H, W] in {0, 1} of `count` strokes."""
     canvas = Image.new('L', (width, height), 0)
     pen = ImageDraw.Draw(canvas)
-    for _ in range(rng.integers(self.min_strokes, self.max_strokes, endpoint=True)):
+    for _ in range(count):
       points, thickness = self.stroke(rng, height, width)
       pen.line(points, width=thickness, fill=1)
       half = thickness // 2
       for x, y in points:
         pen.ellipse((x - half, y - half, x + half, y + half), fill=1)
-    mask = np.array(canvas, np.uint8)
-    if self.box:
-      _deepfill_box(rng, mask)
-    return mask
+    return np.array(canvas, np.uint8)
 
   def stroke(
     self, rng: np.random.Generator, height: int, width: int
@@ -109,6 +114,60 @@ def _deepfill_box(rng: np.random.Generator, mask: np.ndarray) -> None:
     shrink = int(rng.integers(0, max(1, side // 8)))
     spans.append(slice(start + shrink, start + side - shrink))
   mask[spans[0], spans[1]] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FreeForm(MaskSampler):
+  """Free forms of Co-Mod-GAN, which MI-GAN and MAT take, too: rectangles and strokes.
+
+  There are fewer than `boxes` rectangles with sides below half of the picture's, fewer than
+  `large_boxes` with sides below the whole, and fewer than `strokes` strokes of DeepFill's brush,
+  with 4 to 17 vertices and widths U(12, 48); the strokes are mirrored along each axis with
+  probability 1/2. With an area range (lo, hi) the three numbers are multiplied by lo + hi, if that
+  is less than 1. A mask of only hole or only known pixels is drawn again. MAT has boxes=5,
+  large_boxes=3, strokes=9 at 512 pixels, and 4, 2, 8 at 256.
+  """
+
+  boxes: int = 10
+  large_boxes: int = 5
+  strokes: int = 20
+  reference: int = 512
+
+  def __post_init__(self):
+    super().__post_init__()
+    if min(self.boxes, self.large_boxes, self.strokes) < 1:
+      raise ValueError(
+        f'free_form masks: boxes {self.boxes}, large_boxes {self.large_boxes} and strokes '
+        f'{self.strokes} are above what is drawn, so at least 1'
+      )
+
+  @property
+  def kind(self) -> str:
+    """See MaskSampler."""
+    return 'free_form'
+
+  def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """See MaskSampler."""
+    share = min(sum(self.area), 1.0) if self.area else 1.0
+    fewer = lambda limit: int(rng.integers(max(1, int(share * limit))))
+    brush = Strokes(min_vertices=4, max_vertices=17, max_width=48, reference=self.reference)
+    while True:
+      mask = np.zeros((height, width), np.uint8)
+      for limit, part in ((self.boxes, 2), (self.large_boxes, 1)):
+        for _ in range(fewer(limit)):
+          spans = [_reaching_out(rng, n, n // part) for n in (height, width)]
+          mask[spans[0], spans[1]] = 1
+      strokes = brush.strokes(rng, height, width, fewer(self.strokes))
+      mask |= strokes[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+      if 0 < mask.sum() < mask.size:
+        return mask
+
+
+def _reaching_out(rng: np.random.Generator, n: int, limit: int) -> slice:
+  """One axis of a rectangle of 0 to limit - 1 pixels, of which up to a half may lie outside."""
+  side = int(rng.integers(limit))
+  start = int(rng.integers(-side // 2, n - side + side // 2))
+  return slice(max(start, 0), min(start + side, n))
 
 
 @dataclasses.dataclass(frozen=True)

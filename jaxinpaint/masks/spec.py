@@ -40,6 +40,7 @@ from jaxinpaint.masks.sampler import MaskSampler, check_area
 from jaxinpaint.masks.shapes import (
   Box,
   Center,
+  FreeForm,
   Irregular,
   Rectangles,
   Strokes,
@@ -121,6 +122,7 @@ _LAMA = {
 _FAMILIES = {
   'strokes': Strokes,
   'deepfill_v2': Strokes,
+  'free_form': FreeForm,
   'irregular': Irregular,
   'rectangles': Rectangles,
   'box': Box,
@@ -147,6 +149,10 @@ def make(spec: 'str | collections.abc.Mapping[str, Any] | MaskSampler') -> MaskS
   Raises:
     ValueError: unknown family or option, area range not within [0, 1] or reversed, empty folder.
     FileNotFoundError: no such folder of masks.
+
+  >>> hole = make('center:0.25')(np.random.default_rng(0), 64, 64)
+  >>> hole.shape, float(hole.mean())
+  ((64, 64), 0.25)
   """
   if isinstance(spec, MaskSampler):
     return spec

@@ -46,6 +46,10 @@ def psnr(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255) -> f
   """Peak signal-to-noise ratio in dB, 10 log10(data_range^2 / mse), mse over all pixels, channels.
 
   Identical images give inf. `evaluate` leaves infinite values out of a mean and counts them.
+
+  >>> black = np.zeros((8, 8, 3), np.uint8)
+  >>> round(psnr(black, black + np.uint8(1)), 2)
+  48.13
   """
   a, b = _pair(truth, output)
   return _psnr(np.square(a - b).mean(), data_range)
@@ -101,7 +105,13 @@ def l1_percent(truth: np.ndarray, output: np.ndarray, *, data_range: float = 255
 def l1_percent_hole(
   truth: np.ndarray, output: np.ndarray, hole: np.ndarray, *, data_range: float = 255
 ) -> float:
-  """`l1_percent` over the pixels of the hole only."""
+  """`l1_percent` over the pixels of the hole only.
+
+  >>> truth = np.zeros((4, 4, 3))
+  >>> hole = np.arange(16).reshape(4, 4) < 4
+  >>> round(l1_percent_hole(truth, truth + 0.1, hole, data_range=1), 6)
+  10.0
+  """
   a, b = _pair(truth, output)
   return float(100 * _hole_mean(np.abs(a - b), hole) / data_range)
 

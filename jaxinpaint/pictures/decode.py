@@ -20,7 +20,8 @@ import io
 import os
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -283,19 +284,46 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
   Raises:
     UnreadableImage: the file has no header of an image.
   """
+  return _size_of(path, path, lambda: read_bytes(path), None)[1]
+
+
+def header(
+  data: bytes, path: str | os.PathLike, formats: Sequence[str] | None = None
+) -> tuple[str, tuple[int, int]]:
+  """(Pillow's name of the format, size as of `size_of`) from a file's content; no pixel is decoded.
+
+  Args:
+    data: the content.
+    path: for the error message only.
+    formats: those that are tried, by Pillow's names; None: all.
+
+  Raises:
+    UnreadableImage: there is no header of an image of these formats.
+  """
+  return _size_of(io.BytesIO(data), path, lambda: data, formats)
+
+
+def _size_of(
+  source: str | os.PathLike | BinaryIO,
+  path: str | os.PathLike,
+  content: Callable[[], bytes],
+  formats: Sequence[str] | None,
+) -> tuple[str, tuple[int, int]]:
   try:
-    with _pillows_limits_lifted(), Image.open(path) as image:
+    if formats is not None:
+      Image.init()  # else Pillow does not know all of them
+    with _pillows_limits_lifted(), Image.open(source, formats=formats) as image:
       if image.format == 'TIFF':
         width, height = image.tag_v2[256], image.tag_v2[257]
       else:
         width, height = image.size
       if image.format == 'PNG' and 'exif' not in image.info:  # it may follow the pixels
-        chunks = metadata.png_chunks(read_bytes(path))
-        image.info['exif'] = next((content for kind, content in chunks if kind == b'eXIf'), b'')
+        chunks = metadata.png_chunks(content())
+        image.info['exif'] = next((c for kind, c in chunks if kind == b'eXIf'), b'')
       turned = _orientation(image) > 4
+      return image.format or '', (width, height) if turned else (height, width)
   except Exception as error:  # Pillow raises many kinds of errors for damaged files
     raise UnreadableImage(path, _why(error)) from error
-  return (width, height) if turned else (height, width)
 
 
 def turn(x: np.ndarray, orientation: int) -> np.ndarray:

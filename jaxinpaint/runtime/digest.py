@@ -1,4 +1,4 @@
-"""SHA-256 in hex, of files and of what is in memory."""
+"""Digests in hex, of files and of what is in memory: SHA-256, or what a file was published with."""
 
 import hashlib
 import os
@@ -6,10 +6,10 @@ import os
 import numpy as np
 
 
-def of_file(path: str | os.PathLike) -> str:
-  """SHA-256 of a file, which is read in pieces."""
+def of_file(path: str | os.PathLike, kind: str = 'sha256') -> str:
+  """SHA-256 (or 'md5') of a file, which is read in pieces."""
   with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+    return hashlib.file_digest(file, kind).hexdigest()
 
 
 def of(*parts: bytes | np.ndarray) -> str:

@@ -1,13 +1,15 @@
 """The published systems, one folder each, found by name.
 
 A folder holds `networks.py` (flax modules), `recipe.py` (`default_config()`, `inference(config)`,
-`make(config)`) and `published.py` (the key map of the published checkpoints). Nothing else in the
+`make(config)`) and `published.py` (the key map of the published checkpoints, and the names of those
+that can be loaded by name). Nothing else in the
 library names a system. May import features, data and the floors below.
 """
 
 import functools
 import importlib
 import importlib.util
+import os
 import pathlib
 from types import ModuleType
 
@@ -69,5 +71,20 @@ def published(system: str) -> importer.Published:
   """
   name = f'jaxinpaint.systems.{system}.published'
   lacking = system in list_systems() and importlib.util.find_spec(name) is None
-  formats = {} if lacking else dict(module(system, 'published').FORMATS)
-  return importer.Published(system, formats, functools.partial(default_config, system), make_recipe)
+  facts = None if lacking else module(system, 'published')
+  return importer.Published(
+    system,
+    dict(facts.FORMATS) if facts else {},
+    functools.partial(default_config, system),
+    make_recipe,
+    dict(getattr(facts, 'NAMES', {})),
+  )
+
+
+def named(path: str | os.PathLike) -> tuple[importer.Published, str] | None:
+  """(the system, the name) of published weights 'SYSTEM/NAME'; None: it is no such name."""
+  system, _, name = str(path).partition('/')
+  if not name or system not in list_systems():
+    return None
+  known = published(system)
+  return (known, name) if name in known.names else None

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 import jaxinpaint
 from jaxinpaint import migrations
 from jaxinpaint.runtime.faults import StorageError, of_the_runtime
+from jaxinpaint.training import averages
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training.state import TrainState
 from jaxinpaint.weights import checksums
@@ -345,8 +346,8 @@ def _check_same_run(meta: dict[str, Any], config: ConfigDict, path: pathlib.Path
     if line.startswith(('system:', 'model.', 'training.accumulate', 'training.ema_networks'))
     or (line.startswith('optimizers.') and '.name:' in line)
     or (
-      line.startswith('training.ema_decay')
-      and not all(c['training']['ema_decay'] for c in (old, new))
+      line.startswith(('training.ema_decay', 'training.ema_half_life'))
+      and not all(averages.networks(c['training']) for c in (old, new))
     )
   ]
   if changed:

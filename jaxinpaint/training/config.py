@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxinpaint import migrations, systems, trained
+from jaxinpaint.training import averages
 from jaxinpaint.weights import names
 
 
@@ -45,7 +46,11 @@ def base(system: str) -> ConfigDict:
     config.training = ConfigDict(
       dict(
         steps=350_000,
-        ema_decay=0.0,  # 0: no averages
+        ema_decay=0.0,  # 0: no averages, unless there is an ema_half_life
+        # In its place: images after which half of an average is new, and the share of all images so
+        # far that it is at most, for a fast start (0: no limit). See training/averages.py.
+        ema_half_life=0.0,
+        ema_rampup=0.0,
         ema_networks=('generator',),
         accumulate=1,  # steps averaged into one optimizer step
         nan='stop',  # 'skip': drop the step and go on; 'rollback': go back, use other batches
@@ -144,8 +149,7 @@ def validate(config: ConfigDict) -> None:
   for name in ('sample_every', 'evaluate_every'):
     if config.training[name] < 0:
       raise ValueError(f'config.training.{name} {config.training[name]} must be >= 0 (0: never)')
-  if not 0 <= config.training.ema_decay < 1:
-    raise ValueError(f'config.training.ema_decay {config.training.ema_decay} must be in [0, 1)')
+  averages.check(config.training)
   policies = ('stop', 'skip', 'rollback')
   if config.training.nan not in policies:
     raise ValueError(
@@ -154,7 +158,8 @@ def validate(config: ConfigDict) -> None:
   if config.init_from and not trained.locate(config.init_from)[0].exists():
     raise ValueError(
       f'config.init_from {config.init_from!r} does not exist: give a weights file, the workdir of '
-      f'a run, or the name of weights that come with the library: {", ".join(names.FILES)}'
+      'a run, or the name of weights: of published ones (`jaxinpaint weights list`), or of those '
+      f'that come with the library: {", ".join(names.FILES)}'
     )
 
 

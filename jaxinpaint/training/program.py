@@ -13,7 +13,7 @@ from jaxinpaint import systems
 from jaxinpaint.data import inputs
 from jaxinpaint.masks import spec
 from jaxinpaint.recipe import Inference, Plan, Recipe
-from jaxinpaint.training import optimizers, sharding, state, step
+from jaxinpaint.training import averages, optimizers, sharding, state, step
 from jaxinpaint.training.state import TrainState
 
 
@@ -80,7 +80,7 @@ class Program:
     txs = optimizers.make_optimizers(
       config.optimizers, recipe.optimizers, accumulate=config.training.accumulate
     )
-    ema = tuple(config.training.ema_networks) if config.training.ema_decay else ()
+    ema = averages.networks(config.training)
     absent = [n for n in ema if n not in recipe.networks]
     if absent:
       raise ValueError(f'config.training.ema_networks {absent} are not among {recipe.networks}')
@@ -102,7 +102,7 @@ class Program:
     train_step = step.make_train_step(
       recipe,
       txs,
-      ema_decay=config.training.ema_decay,
+      ema_decay=averages.decay(config.training, config.data.batch_size),
       accumulate=config.training.accumulate,
       state_sharding=placed,
       constants_sharding=replicated,

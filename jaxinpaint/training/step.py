@@ -28,6 +28,7 @@ from jaxinpaint.recipe import (
   Update,
   Variables,
 )
+from jaxinpaint.training import averages
 from jaxinpaint.training.state import TrainState
 
 
@@ -112,7 +113,7 @@ def make_train_step(
   recipe: Recipe,
   optimizers: Mapping[str, optax.GradientTransformation],
   *,
-  ema_decay: float = 0.0,
+  ema_decay: averages.Decay = 0.0,
   accumulate: int = 1,
   state_sharding: Any = None,
   constants_sharding: Any = None,
@@ -133,7 +134,8 @@ def make_train_step(
   Args:
     recipe: how the system is trained.
     optimizers: {name: optax transformation} for `recipe.optimizers`.
-    ema_decay: of the averages in `state.ema`; each is updated with its network's optimizer step.
+    ema_decay: of the averages in `state.ema`; each is updated with its network's optimizer step. A
+      number, or a function of the step.
     accumulate: steps for each optimizer step.
     state_sharding: tree of shardings for the state (None: jax decides, for one device).
     constants_sharding: for the constants.
@@ -165,12 +167,13 @@ def make_train_step(
       new, metrics = _run_phase(state, phase, plan.updates, constants, batch, optimizers, rng)
     active = [u for u in phase.updates if u.name in plan.updates]
     ema = dict(state.ema)
+    decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
     for network in ema:
       of = [u.optimizer for u in active if network in u.trains]
       if of:
         # While gradients are accumulated the parameters rest, and so does their average.
         moves = new.opt[of[-1]].mini_step == 0 if accumulate > 1 else True
-        ema[network] = _average(ema[network], new.params[network], ema_decay, moves)
+        ema[network] = _average(ema[network], new.params[network], decay, moves)
     new = new.replace(step=state.step + 1, ema=ema)
     # Parameters are watched through the optimizers' changes; statistics have no such term.
     watched = [*metrics.values(), *_floats(new.stats)]
@@ -182,7 +185,7 @@ def make_train_step(
   return train_step
 
 
-def _average(average: Params, params: Params, decay: float, moves: Any) -> Params:
+def _average(average: Params, params: Params, decay: Any, moves: Any) -> Params:
   kept = jnp.where(moves, decay, 1.0)
   return jax.tree.map(lambda e, p: (kept * e + (1 - kept) * p).astype(e.dtype), average, params)
 

@@ -1,11 +1,13 @@
-"""Published files, by address or by name: fetched once into the cache, and checked by SHA-256.
+"""Published files, by address or by name: fetched once into the cache, and checked by their digest.
 
   path = hub.download('https://download.pytorch.org/models/vgg16-397923af.pth', '397923af')
   paths = hub.fetch('vgg16', published.FILES)
 
-The cache is $JAXINPAINT_CACHE, else $XDG_CACHE_HOME/jaxinpaint, else ~/.cache/jaxinpaint. Only a
-file with the published digest takes its place in it. A transfer that breaks off stays beside it as
-NAME.part, and the next one continues it. Proxies are those of the environment (https_proxy).
+The cache is $JAXINPAINT_CACHE, else $XDG_CACHE_HOME/jaxinpaint, else ~/.cache/jaxinpaint. A file
+whose digest was published takes its place in it only with this digest. A transfer that breaks off
+stays beside it as NAME.part, and the next one continues it; a file without a published digest is
+fetched from its beginning again. Before the first byte, address, size and licence are shown.
+Proxies are those of the environment (https_proxy). With JAXINPAINT_OFFLINE=1 nothing is fetched.
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ import math
 import os
 import pathlib
 import shutil
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,9 +25,13 @@ from collections.abc import Callable, Mapping, Sequence
 from tqdm import tqdm
 
 from jaxinpaint.runtime import atomic, digest, locks
+from jaxinpaint.weights import reader
 
+# Why most of the older systems' files cannot be fetched.
+LINKED = 'its page links it, and no address of the file itself is known here'
 _PIECE = 1 << 20
 _TIMEOUT_SECONDS = 30
+_KINDS = {'sha256': 'SHA-256', 'md5': 'MD5'}
 
 
 class DownloadError(OSError):
@@ -37,29 +44,66 @@ class File:
 
   Attributes:
     what: is in it.
-    url: where it is published.
-    sha256: hex digest, or its first digits; '': none was published, so it is never fetched.
+    url: where it is published, or the page that links it.
+    sha256: hex digest, or its first digits; '': none was published.
     read: takes a path; raises ValueError when the content is something else.
     folder: below the cache.
     name: in that folder; '': the last part of `url`.
     by_hand: why it cannot be fetched, where it cannot.
+    md5: whole hex digest, where this is what was published.
+    size: in bytes, where it is known; 0: the server says it.
+    licence: of the content, where it is known.
   """
 
   what: str
   url: str
-  sha256: str
-  read: Callable[[pathlib.Path], object]
+  sha256: str = ''
+  read: Callable[[pathlib.Path], object] = reader.describe
   folder: str = ''
   name: str = ''
   by_hand: str = ''
+  md5: str = ''
+  size: int = 0
+  licence: str = ''
 
   @property
   def path(self) -> pathlib.Path:
     """Its place in the cache."""
     return cache_folder() / self.folder / (self.name or _last_part(self.url))
 
+  @property
+  def pin(self) -> tuple[str, str] | None:
+    """(kind of digest, digits) that the content must have; None: none was published."""
+    if self.sha256:
+      return 'sha256', self.sha256.lower()
+    return ('md5', self.md5.lower()) if self.md5 else None
+
+  def fits(self, path: pathlib.Path) -> bool:
+    """Whether a file has the published digest, if there is one."""
+    return self.pin is None or digest.of_file(path, self.pin[0]).startswith(self.pin[1])
+
 
 Table = Mapping[str, tuple[File, ...]]  # {name: the files of that network}
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+  """Published weights of a system that have a name.
+
+  Attributes:
+    format: one of the system's FORMATS. Files without an address or a licence have that of it.
+    files: those that completing an image needs.
+  """
+
+  format: str
+  files: tuple[File, ...]
+
+
+def by_hand(
+  what: str, name: str, *, read: Callable[[pathlib.Path], object] = reader.describe
+) -> File:
+  """A file (or folder) that a person must fetch; `name` is what it is called in the cache."""
+  return File(what, '', read=read, name=name, by_hand=LINKED)
 
 
 def cache_folder() -> pathlib.Path:
@@ -86,50 +130,83 @@ def download(
     progress: show a bar.
 
   Raises:
-    DownloadError: it is not there and cannot be fetched, or its digest is another; the message
-      gives the address and the folder to put the file in.
+    DownloadError: as `get`.
   """
   if len(sha256) < 8:
     raise ValueError(f'the SHA-256 {sha256!r} is too short to check a file: give at least 8 digits')
-  folder = pathlib.Path(folder).expanduser() if folder is not None else cache_folder()
-  name = _last_part(url)
-  path, part = folder / name, folder / f'{name}.part'
-  by_hand = (
-    f'Fetch {url} by hand (SHA-256 begins with {sha256[:8]}) and put it at {path} '
+  place = '' if folder is None else str(pathlib.Path(folder).expanduser().absolute())
+  return get(File(_last_part(url), url, sha256, folder=place), progress=progress)
+
+
+def get(file: File, *, progress: bool = True) -> pathlib.Path:
+  """Path of a file in the cache, which is fetched at its first use.
+
+  Args:
+    file: that has an address.
+    progress: show address, size, licence and a bar.
+
+  Raises:
+    DownloadError: it is not there and cannot be fetched, or its digest is another; the message
+      gives the address and the folder to put the file in.
+  """
+  path = file.path
+  name, part = path.name, path.with_name(f'{path.name}.part')
+  begins = f' ({_KINDS[file.pin[0]]} begins with {file.pin[1][:8]})' if file.pin else ''
+  manual = (
+    f'Fetch {file.url} by hand{begins} and put it at {path} '
     '(JAXINPAINT_CACHE chooses another folder).'
   )
   if path.exists():
-    got = digest.of_file(path)
-    if got.startswith(sha256.lower()):
+    if file.fits(path):
       return path
     raise DownloadError(
-      f'{path} has the SHA-256 {got}, not {sha256}...: it is damaged or another file. '
-      f'Remove it, and it will be fetched again. {by_hand}'
+      f'{path} has the {_other(path, file)}: it is damaged or another file. '
+      f'Remove it, and it will be fetched again. {manual}'
+    )
+  if os.environ.get('JAXINPAINT_OFFLINE', '0') not in ('', '0'):
+    raise DownloadError(
+      f'{name} is not here, and JAXINPAINT_OFFLINE is set, so nothing is fetched. {manual}'
     )
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    with locks.hold(folder / f'.{name}.lock', f'the download of {name}', math.inf):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locks.hold(path.with_name(f'.{name}.lock'), f'the download of {name}', math.inf):
       if not path.exists():  # else another process fetched it while this one waited
-        _transfer(url, part, progress)
-        _accept(part, path, sha256, url, by_hand)
+        if file.pin is None:
+          part.unlink(missing_ok=True)  # nothing would tell whether its two halves belong together
+        _transfer(file, part, progress)
+        if not file.fits(part):
+          other = _other(part, file)
+          part.unlink()
+          raise DownloadError(
+            f'what {file.url} gave has the {other}: it was removed. Try again; if it comes out the '
+            f'same, the file has changed at its source. {manual}'
+          )
+        os.replace(part, path)
   except DownloadError:
     raise
   except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
     kept = ''
-    if part.exists() and part.stat().st_size:
+    if file.pin and part.exists() and part.stat().st_size:
       kept = f' The part that came is kept in {part} and continued next time.'
     else:
       part.unlink(missing_ok=True)
     reason = getattr(error, 'reason', None) or error
-    raise DownloadError(f'{name} could not be fetched: {reason}.{kept} {by_hand}') from error
+    raise DownloadError(f'{name} could not be fetched: {reason}.{kept} {manual}') from error
   return path
 
 
-def _transfer(url: str, part: pathlib.Path, progress: bool) -> None:
+def _other(path: pathlib.Path, file: File) -> str:
+  """'SHA-256 12ab, not 34cd...', of a file that is not the published one."""
+  kind, wanted = file.pin or ('sha256', '')
+  return f'{_KINDS[kind]} {digest.of_file(path, kind)}, not {wanted}...'
+
+
+def _transfer(source: File, part: pathlib.Path, progress: bool) -> None:
   """Appends to `part` what it lacks; raises OSError when the connection breaks off."""
+  name = source.path.name
   with open(part, 'ab') as file:
     have = file.tell()
-    request = urllib.request.Request(url, headers={'User-Agent': 'jaxinpaint'})
+    request = urllib.request.Request(source.url, headers={'User-Agent': 'jaxinpaint'})
     if have:
       request.add_header('Range', f'bytes={have}-')
     try:
@@ -144,7 +221,11 @@ def _transfer(url: str, part: pathlib.Path, progress: bool) -> None:
         have = 0
       length = response.headers.get('Content-Length')
       total = have + int(length) if length else None
-      options = dict(unit='B', unit_scale=True, desc=_last_part(url), disable=not progress)
+      if progress:
+        about = [source.url, megabytes(total or source.size)]
+        about += [f'licence: {source.licence}'] if source.licence else []
+        print(f'{name}: {", ".join(about)}', file=sys.stderr)
+      options = dict(unit='B', unit_scale=True, desc=name, disable=not progress)
       with tqdm(total=total, initial=have, **options) as bar:
         while piece := response.read(_PIECE):
           file.write(piece)
@@ -154,16 +235,9 @@ def _transfer(url: str, part: pathlib.Path, progress: bool) -> None:
     raise OSError(f'the connection broke off after {got} of {total} bytes')
 
 
-def _accept(part: pathlib.Path, path: pathlib.Path, sha256: str, url: str, by_hand: str) -> None:
-  """Renames a whole transfer, or removes it when its digest is another."""
-  got = digest.of_file(part)
-  if not got.startswith(sha256.lower()):
-    part.unlink()
-    raise DownloadError(
-      f'what {url} gave has the SHA-256 {got}, not {sha256}...: it was removed. Try again; if it '
-      f'comes out the same, the file has changed at its source. {by_hand}'
-    )
-  os.replace(part, path)
+def megabytes(size: int) -> str:
+  """'205.7 MB', for a person."""
+  return f'{size / 1e6:.1f} MB' if size else 'size not stated'
 
 
 def files(name: str, table: Table) -> tuple[File, ...]:
@@ -194,10 +268,10 @@ def find(
   wanted = files(name, table)
   needed = [f for f, yes in zip(wanted, need or [True] * len(wanted), strict=True) if yes]
   for file in needed:
-    if not file.path.is_file():
+    if not file.path.exists():
       return None
-    if file.sha256:
-      download(file.url, file.sha256, folder=file.path.parent)  # it is there: only checked
+    if file.pin:
+      get(file)  # it is there: only checked
   return tuple(file.path for file in wanted)
 
 
@@ -225,19 +299,21 @@ def fetch(
       raise ValueError(f'{given[file]} and {path} are both {file.what}: give one')
     given[file] = path
   command = f'`jaxinpaint weights fetch {name} --from FILE`'
+  for file in given:
+    _copy(given[file], file.path)
+  lacking = [file for file in wanted if file.by_hand and not file.path.exists()]
+  if lacking:
+    what = '; '.join(f'{file.what}, to be {file.path}' for file in lacking)
+    raise DownloadError(
+      f'{name} cannot be fetched: {lacking[0].by_hand}. Open {lacking[0].url} in a browser and get '
+      f'{what}. Put it there, or run {command}, which does so'
+    )
   for file in wanted:
-    if file in given:
-      _copy(given[file], file.path)
-    elif file.sha256:
+    if not file.by_hand:
       try:
-        download(file.url, file.sha256, folder=file.path.parent)
+        get(file)
       except DownloadError as error:
         raise DownloadError(f'{error} {command} copies it there.') from error
-    elif not file.path.is_file():
-      raise DownloadError(
-        f'{file.what} cannot be fetched: {file.by_hand}. Get {file.url} in a browser, then run '
-        f'{command}, which puts it at {file.path}'
-      )
   return tuple(file.path for file in wanted)
 
 
@@ -246,24 +322,29 @@ def listing(table: Table) -> list[str]:
   lines = []
   for name, wanted in table.items():
     for file in wanted:
-      here = 'here' if file.path.is_file() else 'not here'
+      here = 'here' if file.path.exists() else 'by hand' if file.by_hand else 'not here'
       lines.append(f'{name:<14} {here:<9} {file.path}')
       lines.append(f'{"":<14} {file.what}, {file.url}')
   return lines
 
 
 def _recognise(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
-  """Which of the files this is, by digest and content."""
-  if not path.is_file():
+  """Which of the files this is, by digest and content; by its name where neither tells."""
+  if not path.exists():
     raise FileNotFoundError(f'--from {path}: no such file')
-  got = digest.of_file(path)
-  for file in wanted:
-    if not file.sha256 or got.startswith(file.sha256):
-      file.read(path)
-      return file
-  known = ', '.join(f'{f.path.name} {f.sha256[:8]}...' for f in wanted)
+  fitting = [file for file in wanted if file.pin and path.is_file() and file.fits(path)]
+  fitting = fitting or [file for file in wanted if not file.pin]
+  if len(fitting) > 1:
+    fitting = [file for file in fitting if file.path.name == path.name]
+  if fitting:
+    fitting[0].read(path)
+    return fitting[0]
+  known = ', '.join(
+    f'{f.path.name} {f.pin[1][:8]}...' if f.pin else f'{f.path.name} (call it so)' for f in wanted
+  )
+  got = f'SHA-256 is {digest.of_file(path)}' if path.is_file() else 'name is another'
   raise ValueError(
-    f'{path} is none of the published files of {name}: its SHA-256 is {got}, wanted {known}. '
+    f'{path} is none of the published files of {name}: its {got}, wanted {known}. '
     'Weights of your own are given where they are used, not put in the cache'
   )
 
@@ -272,6 +353,10 @@ def _copy(source: pathlib.Path, path: pathlib.Path) -> None:
   if path.exists() and source.samefile(path):
     return
   path.parent.mkdir(parents=True, exist_ok=True)
+  if source.is_dir():
+    with atomic.folder(path) as new:
+      shutil.copytree(source, new, dirs_exist_ok=True)
+    return
   with open(source, 'rb') as content:
     atomic.write(path, lambda file: shutil.copyfileobj(content, file))
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxinpaint.recipe import Recipe
 from jaxinpaint.runtime import digest
-from jaxinpaint.weights import mapping, reader, store
+from jaxinpaint.weights import hub, mapping, reader, store
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -34,12 +34,14 @@ class Published:
     formats: how its published files look, by name; {} where none are published.
     default_config: () -> its configuration.
     make_recipe: config -> its recipe.
+    names: published weights that can be loaded by name, {'places2': ...} for 'SYSTEM/places2'.
   """
 
   name: str
   formats: Mapping[str, mapping.Format]
   default_config: Callable[[], ConfigDict]
   make_recipe: Callable[[ConfigDict], Recipe]
+  names: Mapping[str, hub.Named] = dataclasses.field(default_factory=dict)
 
 
 def import_file(
@@ -88,7 +90,7 @@ def import_file(
     try:
       with config.unlocked():
         config.model.update(_settings(beside, known[name]))
-      tree = _convert(files, known[name], config, system.make_recipe(config))
+      tree, prefixes = _convert(files, known[name], config, system.make_recipe(config))
     except mapping.MappingError as error:
       errors.append(f'format {name!r}: {error}')
       continue
@@ -100,6 +102,7 @@ def import_file(
       'note': known[name].note,
       'url': known[name].url,
       'licence': known[name].licence,
+      **({'prefix': ', '.join(prefixes)} if prefixes else {}),
     }
     return store.save(
       out,
@@ -132,13 +135,16 @@ def _settings(beside: Sequence[pathlib.Path], format: mapping.Format) -> dict[st
 
 def _convert(
   files: Mapping[pathlib.Path, Any], format: mapping.Format, config: ConfigDict, recipe: Recipe
-) -> dict[str, dict]:
+) -> tuple[dict[str, dict], list[str]]:
+  """(the trees, what stood before the keys of networks in wrappers)."""
   entries = tuple(format.entries(config.model))
   expected = recipe.shapes()._asdict()
   tree: dict[str, dict] = {'params': {}, 'stats': {}}
   owner: dict[str, pathlib.Path] = {}
+  prefixes: list[str] = []
   for path, content in files.items():
-    for networks, state in _states(path, content, format, entries, expected):
+    for networks, state, prefix in _states(path, content, format, entries, expected):
+      prefixes += [prefix] if prefix else []
       mine = [e for e in entries if e.network in networks]
       try:
         part = mapping.convert(state, mine, format.ignore, expected=expected)
@@ -159,7 +165,7 @@ def _convert(
       f'the files hold {", ".join(sorted(owner)) or "no network"}, but not the '
       f'{", ".join(lacking)}, without which no image can be completed: give its file too'
     )
-  return tree
+  return tree, prefixes
 
 
 def _states(
@@ -168,17 +174,19 @@ def _states(
   format: mapping.Format,
   entries: Sequence[mapping.Entry],
   expected: Mapping[str, Any],
-) -> list[tuple[set[str], dict[str, np.ndarray]]]:
-  """[(networks, their state dict)] of one file, as `format.unwrap` says."""
+) -> list[tuple[set[str], dict[str, np.ndarray], str]]:
+  """[(networks, their state dict, the prefix it had)] of one file, as `format.unwrap` says."""
   networks = {e.network for e in entries}
+  if format.anchors:
+    return _anchored(path, _arrays(content), format.anchors)
   nearest = lambda choices, state: _nearest(choices, state, entries, format.ignore, expected)
   if not format.unwrap:
-    state = mapping.strip_module(_arrays(content))
+    state, prefix = _bare(content, entries)
     named = [{n} for pattern, n in format.names.items() if re.search(pattern, path.name)]
     single = [{n} for n in sorted(networks)]
     if len({e.key for e in entries}) == len(entries):  # else no file can hold them all
       single.insert(0, networks)
-    return [(nearest(named or single, state), state)]
+    return [(nearest(named or single, state), state, prefix)]
   choices: dict[str, list[set[str]]] = {}
   for item in format.unwrap:
     key, _, network = item.partition(':')
@@ -192,23 +200,45 @@ def _states(
       inner = inner.get(name) if isinstance(inner, Mapping) else None
     # The whole file is the state dict only if no other key is there.
     if isinstance(inner, Mapping) and (key or len(choices) == 1):
-      state = _arrays(inner)
-      states.append((nearest(wanted, mapping.strip_module(state)), state))
+      state, prefix = _bare(inner, entries)
+      states.append((nearest(wanted, state), state, prefix))
   if states:
     return states
   # The file may be the state dict of one network without its wrapping.
-  state = mapping.strip_module(_arrays(content))
+  state, prefix = _bare(content, entries)
   alone = [
     {network}
     for network in sorted(networks)
     if {e.key for e in entries if e.network == network} <= state.keys()
   ]
   if alone or '' in choices:
-    return [(nearest(alone or choices[''], state), state)]
+    return [(nearest(alone or choices[''], state), state, prefix)]
   top = list(content) if isinstance(content, Mapping) else [type(content).__name__]
   shown = ', '.join(str(k) for k in top[:8]) + (', ...' if len(top) > 8 else '')
   keys = ' or '.join(repr(key) for key in choices)
   raise mapping.MappingError(f'{path.name}: wanted {keys} at the top of the file, found: {shown}')
+
+
+def _anchored(
+  path: pathlib.Path, state: Mapping[str, np.ndarray], anchors: Mapping[str, str]
+) -> list[tuple[set[str], dict[str, np.ndarray], str]]:
+  """[(network, its state dict, its prefix)] of a file, by the keys that end in `anchors`."""
+  states = []
+  for network, anchor in anchors.items():
+    ends = [key for key in state if key == anchor or key.endswith(f'.{anchor}')]
+    if len(ends) > 1:
+      raise mapping.MappingError(
+        f'{path.name}: several keys end in {anchor!r}, so that it holds more than one {network}: '
+        + ', '.join(ends)
+      )
+    for key in ends:
+      prefix = key.removesuffix(anchor)
+      own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+      states.append(({network}, own, prefix))
+  if not states:
+    wanted = ' or '.join(map(repr, anchors.values()))
+    raise mapping.MappingError(f'{path.name}: none of its keys ends in {wanted}')
+  return states
 
 
 def _nearest(
@@ -241,6 +271,19 @@ def _nearest(
     return problems
 
   return min(choices, key=left_over)
+
+
+def _bare(content: Any, entries: Sequence[mapping.Entry]) -> tuple[dict[str, np.ndarray], str]:
+  """(the arrays of a nested dict by the networks' keys, what a wrapper had put before them)."""
+  state = mapping.strip_module(_arrays(content))
+  keys: dict[str, set[str]] = {}
+  for entry in entries:
+    keys.setdefault(entry.network, set()).add(entry.key)
+  for wanted in (set().union(*keys.values()), *keys.values()):
+    stripped, prefix = mapping.strip_prefix(state, wanted)
+    if prefix:
+      return stripped, prefix
+  return state, ''
 
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:

@@ -19,10 +19,15 @@ Layouts, PyTorch on the left:
   dense           [out, in] -> [in, out]
   tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
                   'same'
+  conv_turned     as 'conv', and the taps are turned by 180 degrees, for codes that correlate where
+                  a transposed convolution convolves
   same            unchanged (biases, scales, statistics)
   rows            as 'same'; [C] is repeated to the [n, C] that the network has
+  scalar          [] -> [1]
+  plane           [h, w] -> [h, w, 1]
 In these, axes of length one are dropped:
   modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
+  modulated_conv_turned  the same, turned
   pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
   picture         [1, channels, h, w] -> [h, w, channels]
   channels        [1, channels, 1, 1] -> [channels]
@@ -44,27 +49,34 @@ _SHOWN = 12  # names listed of each kind in an error, before '... and N more'
 # layout: (axes that PyTorch's array is transposed by, axes that bring it back)
 LAYOUTS = {
   'conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
+  'conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
   'conv_transpose': ((2, 3, 0, 1), (2, 3, 0, 1)),
   'dense': ((1, 0), (1, 0)),
   'tf_conv_transpose': ((0, 1, 3, 2), (0, 1, 3, 2)),
   'same': (None, None),
   'modulated_conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
+  'modulated_conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
   'pointwise': ((1, 0), (1, 0)),
   'picture': ((1, 2, 0), (2, 0, 1)),
   'channels': ((0,), (0,)),
   'column': ((0,), (0,)),
   'row': ((0,), (0,)),
   'rows': (None, None),
+  'scalar': ((), ()),
+  'plane': ((0, 1), (0, 1)),
 }
 # layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
 UNIT_AXES = {
   'modulated_conv': (0,),
+  'modulated_conv_turned': (0,),
   'pointwise': (2, 3),
   'picture': (0,),
   'channels': (0, 2, 3),
   'column': (1,),
   'row': (0,),
 }
+# layout: axes of length one that the array here has, and PyTorch's lacks
+ADDED_AXES = {'scalar': (0,), 'plane': (2,)}
 
 
 class MappingError(ValueError):
@@ -150,6 +162,9 @@ class Format:
       no such file belongs to them.
     names: {regular expression (`re.search`) of a file's name: the network that is in it}, for
       networks whose state dicts look alike. Content decides where none fits.
+    anchors: {network: one of its keys}, in place of `unwrap`, for files that put something before
+      the keys of a network. What precedes this key in the file precedes all of the network's keys;
+      it is cut off, and keys that begin otherwise are not read.
   """
 
   entries: Callable[[Any], Iterable[Entry]]
@@ -162,6 +177,7 @@ class Format:
   partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  anchors: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 # The entries of one layer, as `conv`: (key, network, path) -> its entries.
@@ -238,7 +254,11 @@ def norm(
 
 
 def flatten(tree: Any, prefix: str = '', separator: str = '.') -> dict[str, Any]:
-  """{'a': {'b': x}} -> {'a.b': x}; lists count by index; scalars and strings stay leaves."""
+  """{'a': {'b': x}} -> {'a.b': x}; lists count by index; scalars and strings stay leaves.
+
+  >>> flatten({'encoder': [{'bias': 1}, {'bias': 2}]})
+  {'encoder.0.bias': 1, 'encoder.1.bias': 2}
+  """
   if isinstance(tree, Mapping):
     items = tree.items()
   elif isinstance(tree, (list, tuple)):
@@ -257,7 +277,12 @@ def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
   if axes is None:
     return array.shape
   shape = [n for axis, n in enumerate(array.shape) if axis not in units]
-  return tuple(shape[a] for a in axes) if array.ndim == len(axes) + len(units) else None
+  if array.ndim != len(axes) + len(units):
+    return None
+  after = [shape[a] for a in axes]
+  for axis in ADDED_AXES.get(entry.layout, ()):
+    after.insert(axis, 1)
+  return tuple(after)
 
 
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,6 +291,31 @@ def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
   while state and all(key.startswith('module.') for key in state):
     state = {key.removeprefix('module.'): value for key, value in state.items()}
   return state
+
+
+def strip_prefix(state: Mapping[str, Any], keys: Iterable[str]) -> tuple[dict[str, Any], str]:
+  """Removes what a wrapper around a network puts before its keys, whatever it is.
+
+  Args:
+    state: {key: value}.
+    keys: of the network. Where one of them is in `state` as it is, nothing is removed.
+
+  Returns:
+    ({key without the prefix: value}, 'model.generator.'); keys without the prefix stay whole. The
+    prefix is '' where no single one has all `keys` behind it.
+
+  Raises:
+    MappingError: all keys are there behind several prefixes.
+  """
+  state, keys = dict(state), sorted(keys, key=len)
+  if not keys or any(key in state for key in keys):
+    return state, ''
+  before = [k.removesuffix(keys[-1]) for k in state if k.endswith(f'.{keys[-1]}')]
+  whole = [prefix for prefix in before if all(prefix + key in state for key in keys)]
+  if len(whole) > 1:
+    raise MappingError(f'the network is in the file several times, below {", ".join(whole)}')
+  prefix = whole[0] if whole else ''
+  return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
 
 
 def convert(
@@ -320,7 +370,8 @@ def convert(
     array = array.squeeze(units)
     if array.dtype.kind == 'f' or array.dtype.name == 'bfloat16':
       array = array.astype(np.float32)
-    _put(tree, entry.target, array if axes is None else array.transpose(axes))
+    array = _turned(entry, array if axes is None else array.transpose(axes))
+    _put(tree, entry.target, np.expand_dims(array, ADDED_AXES.get(entry.layout, ())))
   problems += _listed('of another rank', wrong)
   for entry in entries:
     if entry.layout == 'rows' and expected is not None and not missing:
@@ -334,6 +385,11 @@ def convert(
       + '\n'.join(problems)
     )
   return tree
+
+
+def _turned(entry: Entry, kernel: np.ndarray) -> np.ndarray:
+  """The kernel [kh,kw,in,out], turned where the entry says so."""
+  return kernel[::-1, ::-1] if entry.layout.endswith('_turned') else kernel
 
 
 def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
@@ -361,11 +417,11 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
       missing.append(f'{"/".join(entry.target)} (for {entry.key})')
       continue
     axes = LAYOUTS[entry.layout][1]
-    array = np.asarray(value)
+    array = _turned(entry, np.asarray(value)).squeeze(ADDED_AXES.get(entry.layout, ()))
     array = np.expand_dims(
       array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
     )
-    state[entry.key] = np.ascontiguousarray(array)
+    state[entry.key] = np.array(array, order='C')
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state

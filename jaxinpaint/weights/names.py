@@ -7,11 +7,14 @@
 `find` is called wherever a person gives the path of weights, so a name can stand there everywhere.
 A file or folder at this path comes before a name, so that commands with a workdir of that spelling
 still do what they did. The default is always the package's file, whatever the current folder holds.
+
+Published weights that are fetched by name (`fetching`) lie in the cache; `converted` says where.
 """
 
 import os
 import pathlib
 
+from jaxinpaint.weights import hub
 from jaxinpaint.weights.store import MissingWeights
 
 FOLDER = pathlib.Path(__file__).with_name('shipped')
@@ -44,6 +47,20 @@ def find(path: str | os.PathLike | None) -> pathlib.Path:
   return file
 
 
+def ships(path: pathlib.Path) -> bool:
+  """Whether it is a file of the package."""
+  return any(path == FOLDER / file for file in FILES.values())
+
+
+def converted(system: str, name: str) -> pathlib.Path:
+  """Where the published weights SYSTEM/NAME are, once they were fetched and converted."""
+  return hub.cache_folder() / 'weights' / system / f'{system}_{name}.safetensors'
+
+
 def name_of(path: pathlib.Path) -> str:
-  """The name of a file that `find` found, else ''."""
-  return next((name for name, file in FILES.items() if path == FOLDER / file), '')
+  """The name of weights of the package, or of fetched ones, at this path; else ''."""
+  for name, file in FILES.items():
+    if path == FOLDER / file:
+      return name
+  system, name = path.parent.name, path.stem.removeprefix(f'{path.parent.name}_')
+  return f'{system}/{name}' if path == converted(system, name) else ''

@@ -2,9 +2,11 @@
 
   state = reader.read('vgg16-397923af.pth', only=lambda key: key.startswith('features.'))
 
-Four kinds are read: the zip archives and the older streams of `torch.save`, safetensors, and
-TensorFlow's checkpoints. A PyTorch file may hold tensors, dicts, lists, tuples, text, bytes,
-numbers and None; with anything else in it, the whole file is refused and the message names it.
+Five kinds are read: the zip archives and the older streams of `torch.save`, the TorchScript
+archives of `torch.jit.save`, safetensors, and TensorFlow's checkpoints. A PyTorch file may hold
+tensors, dicts, lists, tuples, text, bytes, numbers and None; with anything else in it, the whole
+file is refused and the message names it. A TorchScript archive also holds objects of its own
+classes, which are read as dicts of their attributes; its code is not looked at.
 See `pickle_machine` for how, and `tensorflow_checkpoint` for TensorFlow's checkpoints, which are
 several files under one prefix.
 """
@@ -23,7 +25,7 @@ from jaxinpaint.weights.formats import (
   tensorflow_checkpoint,
   torch_files,
 )
-from jaxinpaint.weights.formats.pickle_machine import Global
+from jaxinpaint.weights.formats.pickle_machine import Global, Object
 from jaxinpaint.weights.formats.tensors import DTYPES, LazyTensor, UnsafeFileError
 
 __all__ = ['UnsafeFileError', 'describe', 'files', 'read']
@@ -50,15 +52,16 @@ def read(path: str | os.PathLike, only: Callable[[str], bool] | None = None) -> 
   """What a weight file holds.
 
   Args:
-    path: a file of torch.save (either kind) or safetensors; or a TensorFlow checkpoint: its
-      prefix, one of its files, or a folder with the text file `checkpoint`.
+    path: a file of torch.save (either kind), torch.jit.save or safetensors; or a TensorFlow
+      checkpoint: its prefix, one of its files, or a folder with the text file `checkpoint`.
     only: (dotted key, e.g. 'generator.encoder0.1.weight') -> whether to read that tensor; others
       are left out of their dict (None in a list) without being read.
 
   Returns:
     Nested dicts, lists and tuples of numpy arrays (bfloat16 as ml_dtypes.bfloat16) and plain
-    scalars, as in the file; attributes of dicts are dropped. For TensorFlow: {variable's name:
-    array}.
+    scalars, as in the file; attributes of dicts are dropped. For TorchScript: the attributes of the
+    module and of all below it, so that dotted keys are those of its state dict. For TensorFlow:
+    {variable's name: array}.
 
   Raises:
     FileNotFoundError: no such file.
@@ -193,6 +196,8 @@ def _walk(
     raise UnsafeFileError(
       f'its containers are nested over {_MAX_DEPTH} deep or hold over {_MAX_VALUES} values'
     )
+  if isinstance(value, Object):
+    value = value.attributes or {}
   below = lambda name, item: _walk(
     item, leaf, only, f'{key}.{name}' if key else str(name), depth + 1, count
   )

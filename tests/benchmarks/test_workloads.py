@@ -31,6 +31,12 @@ def test_local_windows_keep_their_share_of_the_image():
   assert config_of('deepfillv1', size=512).model.local_size == 256
 
 
+@pytest.mark.parametrize('system', ['comodgan', 'mat'])
+def test_networks_of_larger_pictures_are_built_for_the_size_that_is_asked_for(system):
+  assert systems.default_config(system).model.size == 512
+  assert config_of(system).model.size == 256
+
+
 @pytest.mark.parametrize('system', systems.list_systems())
 def test_the_steps_plan_is_of_the_last_phase_and_runs_all_its_updates(system):
   recipe = systems.make_recipe(config_of(system, size=0, quick=True))

@@ -78,6 +78,18 @@ def test_first_layer_by_hand(params16, state16):
     np.testing.assert_allclose(got[0, 1, 2], want, atol=1e-5)
 
 
+def test_features_before_an_activation(params16, file16):
+  image = jnp.asarray(np.random.default_rng(3).random((1, 8, 8, 3)), jnp.float32)
+  found = vgg.apply(params16, image, ('relu1_2', 'conv2_1', 'relu2_1'), depth=16)
+  assert sorted(found) == ['conv2_1', 'relu1_2', 'relu2_1'] and (found['conv2_1'] < 0).any()
+  np.testing.assert_array_equal(np.maximum(found['conv2_1'], 0), found['relu2_1'])
+  used = vgg.load_down_to(('relu1_1', 'conv2_1'), 16, file16)
+  assert list(used) == ['conv1_1', 'conv1_2', 'conv2_1']
+  np.testing.assert_array_equal(
+    vgg.apply(used, image, ('conv2_1',), depth=16)['conv2_1'], found['conv2_1']
+  )
+
+
 def test_nothing_deeper_than_asked_is_computed(params16):
   shallow = {k: params16[k] for k in ('conv1_1', 'conv1_2')}
   image = jnp.ones((1, 8, 8, 3))

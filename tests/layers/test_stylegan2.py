@@ -1,10 +1,13 @@
 """StyleGAN2's blocks against the reference outputs, and what a wrong one would break."""
 
+import functools
+
 import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from jaxinpaint.layers import stylegan2
 from jaxinpaint.weights import mapping
@@ -35,6 +38,42 @@ def test_upfirdn2d(case):
     )(x)
     for name, got in found.items():
       goldens.assert_close(goldens.nchw(got), data[name], what=name)
+
+
+@pytest.mark.parametrize(
+  'options', [dict(up=2, pad=(2, 1)), dict(down=2, pad=(1, 1)), dict(pad=(2, 2)), dict(pad=(-1, 2))]
+)
+def test_second_derivatives_of_upfirdn2d_are_those_of_a_depthwise_convolution(options):
+  """As R1 needs them: the derivative of the gradient's squared length."""
+  taps = np.array([0.5, -1.0, 2.0, 0.25], np.float32)  # not symmetric
+  up, down, (low, high) = options.get('up', 1), options.get('down', 1), options['pad']
+
+  def plain(x):
+    kernel = jnp.broadcast_to(np.outer(taps, taps)[::-1, ::-1, None, None], (4, 4, 1, 3))
+    padding = [(low, high + up - 1)] * 2
+    return lax.conv_general_dilated(
+      x,
+      kernel,
+      (down, down),
+      padding,
+      lhs_dilation=(up, up),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=3,
+      precision='highest',
+    )
+
+  def penalty(form, x, w):
+    value = lambda x: jnp.tanh(form(jnp.sin(x) * w)).sum()
+    return jnp.square(jax.grad(value)(x)).sum()
+
+  x, w = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate(((2, 7, 6, 3), (3,))))
+  ours = lambda x: stylegan2.upfirdn2d(x, taps, **options)
+  found, want = (
+    jax.jit(jax.value_and_grad(functools.partial(penalty, form), argnums=(0, 1)))(x, w)
+    for form in (ours, plain)
+  )
+  assert float(want[0]) > 1
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, want)
 
 
 def modulated_entries(key, path):

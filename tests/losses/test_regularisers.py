@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxinpaint.losses import regularisers
@@ -32,3 +33,18 @@ def test_a_flat_image_has_no_gradient():
 def test_total_variation_is_float32():
   image = jnp.full((1, 4, 4, 1), 0.3, jnp.bfloat16)
   assert regularisers.total_variation(image).dtype == jnp.float32
+
+
+def test_path_lengths_of_a_linear_generator():
+  """Images J_n w_n summed over latents n: each latent's length is |J_n^T noise| / sqrt(H W)."""
+  rng = np.random.default_rng(0)
+  matrices = rng.normal(size=(2, 5, 3 * 4 * 1)).astype(np.float32)
+  draw = lambda w: jnp.einsum('bnd,ndp->bp', w, matrices).reshape(-1, 3, 4, 1)
+  w, key = jnp.asarray(rng.normal(size=(6, 2, 5)), jnp.float32), jax.random.key(3)
+  noise = np.asarray(jax.random.normal(key, (6, 3, 4, 1))).reshape(6, 12) / np.sqrt(12)
+  squares = np.square(np.einsum('ndp,bp->bnd', matrices, noise)).sum(-1).mean(-1)
+  np.testing.assert_allclose(regularisers.path_lengths(draw, w, key), np.sqrt(squares), rtol=1e-4)
+  flat = lambda w: jax.grad(
+    lambda w: regularisers.path_lengths(lambda v: 0 * draw(v), w, key).sum()
+  )(w)
+  np.testing.assert_array_equal(flat(w), 0)  # and not NaN

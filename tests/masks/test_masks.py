@@ -8,15 +8,15 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from jaxinpaint.masks import files
+from jaxinpaint.masks import files, shapes
 from jaxinpaint.masks import sampler as mask_sampler
 from jaxinpaint.masks import spec as masks
 from jaxinpaint.pictures.decode import UnreadableImage
 
 DRAWN = (
-  'strokes', 'deepfill_v2', 'irregular', 'rectangles', 'box', 'center', 'lama', 'lama_small',
-  'lama_thin_256', 'lama_medium_256', 'lama_thick_256', 'lama_thin_512', 'lama_medium_512',
-  'lama_thick_512', 'mixture: 0.5*strokes + 0.5*rectangles',
+  'strokes', 'deepfill_v2', 'free_form', 'irregular', 'rectangles', 'box', 'center', 'lama',
+  'lama_small', 'lama_thin_256', 'lama_medium_256', 'lama_thick_256', 'lama_thin_512',
+  'lama_medium_512', 'lama_thick_512', 'mixture: 0.5*strokes + 0.5*rectangles',
 )  # fmt: skip
 
 
@@ -142,6 +142,51 @@ def test_deepfill_box_is_united():
     both = draw('deepfill_v2', seed, 256, 256)
     assert (both >= strokes).all()
     assert both.sum() >= (128 - 2 * 15) ** 2
+
+
+def test_free_forms_follow_co_mod_gan(monkeypatch):
+  """Counts of what is drawn and the rectangles' places, with strokes recorded instead of drawn."""
+  counts, spans = [], []
+  blank = lambda self, rng, height, width, count: (
+    counts.append((self, count)) or np.zeros((height, width), np.uint8)
+  )
+  monkeypatch.setattr(shapes.Strokes, 'strokes', blank)
+  reach = shapes._reaching_out
+  recorded = lambda rng, n, limit: spans.append((limit, found := reach(rng, n, limit))) or found
+  monkeypatch.setattr(shapes, '_reaching_out', recorded)
+  rectangles = []
+  for seed in range(600):
+    spans.clear()
+    mask = draw('free_form', seed, 64, 64)
+    assert 0 < mask.mean() < 1  # no stroke: what has no rectangle is drawn again
+    if len(counts) > len(rectangles):  # the last draw's
+      rectangles.append([limit for limit, _ in spans])
+    assert all(0 <= s.start and s.stop <= 64 and s.stop - s.start < limit for limit, s in spans)
+  brush = counts[0][0]
+  assert (brush.min_vertices, brush.max_vertices) == (4, 17)
+  assert (brush.min_width, brush.max_width, brush.reference) == (12, 48, 512)
+  assert {count for _, count in counts} == set(range(20))
+  assert {limits.count(64) // 2 for limits in rectangles if limits} >= set(range(5))
+  counts.clear()
+  for seed in range(300):
+    draw('free_form:0.2-0.4', seed, 64, 64)  # 0.6 of 20, and of 10 and 5 rectangles
+  assert {count for _, count in counts} == set(range(12))
+  counts.clear()
+  for seed in range(100):
+    draw('free_form;boxes=4;large_boxes=2;strokes=8', seed, 64, 64)
+  assert {count for _, count in counts} == set(range(8))
+  with pytest.raises(ValueError, match='at least 1'):
+    masks.make('free_form;strokes=0')
+
+
+def test_strokes_of_free_forms_are_mirrored_along_each_axis(monkeypatch):
+  corner = np.zeros((16, 16), np.uint8)
+  corner[0, 0] = 1
+  monkeypatch.setattr(shapes.Strokes, 'strokes', lambda *arguments: corner)
+  found = [draw('free_form;boxes=1;large_boxes=1', seed, 16, 16) for seed in range(80)]
+  places = [tuple(np.argwhere(mask)[0]) for mask in found]
+  counts = [places.count(p) for p in ((0, 0), (0, 15), (15, 0), (15, 15))]
+  assert sum(counts) == 80 and min(counts) > 8
 
 
 def test_irregular_follows_lama(monkeypatch):

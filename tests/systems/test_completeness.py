@@ -112,8 +112,11 @@ PROTOCOLS = {
   ),
   'edgeconnect': ('edgeconnect', 'ctsdg', 'misf', 'places2_rfr'),
   'aotgan': ('aotgan',),
+  'mat': ('_mat', 'places2_comodgan'),
+  'lama': ('places2_lama',),
 }
-OWN_SIZES = {'context_encoder': 128}  # measured at the size that their networks are made for
+# Measured at the size that their networks are made for, or trained at.
+OWN_SIZES = {'context_encoder': 128, 'lama': 256}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)

@@ -19,7 +19,7 @@ import optax
 import pytest
 
 from benchmarks import scaling
-from jaxinpaint.layers import norm
+from jaxinpaint.layers import norm, stylegan2
 from jaxinpaint.recipe import Inference, Phase, Recipe, Update, Variables
 from jaxinpaint.runtime import distributed
 from jaxinpaint.training import collectives, preparation, sharding, state, step
@@ -34,6 +34,7 @@ MESHES = (
 THREE = ('mesff', 'deepfillv1', 'glcic')
 OTHERS = (
   'aotgan',
+  'comodgan',
   'context_encoder',
   'csa',
   'ctsdg',
@@ -43,6 +44,7 @@ OTHERS = (
   'gmcnn',
   'jpgnet',
   'lfr',
+  'mat',
   'misf',
   'pconv',
   'pennet',
@@ -218,6 +220,30 @@ def test_batch_norm_is_of_the_global_batch():
   one, _ = after_a_step(sharding.make_mesh(data=1))
   for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(new.params), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_groups_of_the_batch_deviation_are_of_the_global_batch():
+  """Images of other contrast on each device: groups of its own two would have other deviations."""
+  contrast = np.arange(16, dtype=np.float32).reshape(16, 1, 1, 1)
+  noise = np.random.default_rng(0).normal(size=(16, 4, 4, 3)).astype(np.float32)
+  x, weights = contrast * noise, np.random.default_rng(1).normal(size=(16, 4, 4, 4))
+
+  def loss(x):
+    y = stylegan2.minibatch_stddev(x)
+    return (y * weights.astype(np.float32)).sum(), y
+
+  def run(mesh):
+    split = sharding.batch_sharding(mesh, 4)
+    function = jax.jit(jax.value_and_grad(loss, has_aux=True), in_shardings=split)
+    return jax.tree.map(np.asarray, function(jax.device_put(x, split)))
+
+  (_, one), one_gradient = run(sharding.make_mesh(data=1))
+  (_, many), many_gradient = run(sharding.make_mesh(data=8))
+  np.testing.assert_allclose(many, one, rtol=1e-5)
+  np.testing.assert_allclose(many_gradient, one_gradient, rtol=1e-4, atol=1e-5)
+  # Groups 0, 4, 8, 12 and so on, by hand.
+  want = x.reshape(4, 4, 4, 4, 3).std(0).mean((1, 2, 3))
+  np.testing.assert_allclose(many[:, 0, 0, 3], np.tile(want, 4), rtol=1e-4)
 
 
 def test_a_gradient_that_is_a_hundredth_wrong_is_seen():

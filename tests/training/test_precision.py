@@ -25,6 +25,7 @@ SYSTEMS = (
   ('pluralistic', 'exp'),
   ('gmcnn', 'sqrt'),
   ('rfr', 'exp'),
+  ('mat', 'exp'),
 )
 
 

@@ -13,7 +13,7 @@ from jaxinpaint.recipe import (
   Recipe,
   Update,
 )
-from jaxinpaint.training import sharding, state, step
+from jaxinpaint.training import averages, sharding, state, step
 
 SGD = {'generator': optax.sgd(0.1), 'critic': optax.sgd(0.1)}
 
@@ -139,6 +139,39 @@ def test_the_average_follows_the_parameters():
     lambda a, b: decay * a + (1 - decay) * b, begin.params['generator'], first.params['generator']
   )
   assert_trees_equal(want, first.ema['generator'], atol=1e-7)
+
+
+def test_an_average_with_a_half_life_forgets_by_images_and_ramps_up():
+  settings = dict(ema_decay=0.0, ema_half_life=100.0, ema_rampup=0.0, accumulate=1)
+  assert averages.decay(settings, 25) ** 4 == pytest.approx(0.5)
+  assert averages.decay(settings | dict(accumulate=2), 25) ** 2 == pytest.approx(0.5)
+  assert averages.decay(settings | dict(ema_decay=0.9, ema_half_life=0.0), 25) == 0.9
+  ramped = averages.decay(settings | dict(ema_rampup=0.5), 20)
+  # Half-lives of 0, 10, 20, ... 100 images; a step has 20.
+  lives = np.minimum(10.0 * np.arange(13), 100)[1:]
+  got = np.array([ramped(jnp.int32(i)) for i in range(13)])
+  np.testing.assert_allclose(got, [0, *0.5 ** (20 / lives)], rtol=1e-6)
+  after, _ = run(toy.recipe(), 1, ema=('generator',), ema_decay=ramped)
+  assert_trees_equal(after.params['generator'], after.ema['generator'])  # nothing of the start
+  later, _ = run(toy.recipe(), 2, ema=('generator',), ema_decay=ramped)
+  want = jax.tree.map(
+    lambda a, b: a / 4 + 3 * b / 4, after.params['generator'], later.params['generator']
+  )
+  assert_trees_equal(want, later.ema['generator'], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+  'settings, match',
+  [
+    (dict(ema_half_life=100.0, ema_decay=0.5), 'takes the place of'),
+    (dict(ema_rampup=0.05), 'limits config.training.ema_half_life, which is 0'),
+    (dict(ema_half_life=-1.0), r'ema_half_life -1.0 must be >= 0'),
+    (dict(ema_decay=1.0), r'ema_decay 1.0 must be in \[0, 1\)'),
+  ],
+)
+def test_settings_of_averages_that_mean_nothing_are_refused(settings, match):
+  with pytest.raises(ValueError, match=match):
+    averages.check(dict(ema_decay=0.0, ema_half_life=0.0, ema_rampup=0.0) | settings)
 
 
 def test_accumulating_k_batches_equals_one_of_k_times_the_size():

@@ -2,49 +2,24 @@
 
 import concurrent.futures
 import hashlib
-import http.server
-import threading
 
 import pytest
+from file_server import Server
 
 from jaxinpaint.weights import hub
 from jaxinpaint.weights.hub import DownloadError
 
 CONTENT = bytes(range(256)) * 40
+MD5 = hashlib.md5(CONTENT).hexdigest()
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-  def do_GET(self):
-    server = self.server
-    asked = self.headers.get('Range')
-    server.asked.append(asked)
-    start = int(asked.removeprefix('bytes=').removesuffix('-')) if asked and server.ranges else 0
-    if self.path != '/models/w.pth':
-      self.send_error(404)
-      return
-    if start >= len(CONTENT):
-      self.send_error(416)
-      return
-    self.send_response(206 if start else 200)
-    self.send_header('Content-Length', str(len(CONTENT) - start))
-    self.end_headers()
-    stop = server.stops.pop(0) if server.stops else len(CONTENT)
-    self.wfile.write(CONTENT[start:stop])
-
-  def log_message(self, *_):
-    pass
-
-
 @pytest.fixture
-def server():
-  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Handler)
-  server.asked, server.stops, server.ranges = [], [], True
-  server.url = f'http://127.0.0.1:{server.server_port}/models/w.pth'
-  threading.Thread(target=server.serve_forever, daemon=True).start()
-  yield server
-  server.shutdown()
-  server.server_close()
+def server(monkeypatch):
+  monkeypatch.setenv('no_proxy', '*')
+  with Server({'/models/w.pth': CONTENT}) as server:
+    server.url = f'{server.address}/models/w.pth'
+    yield server
 
 
 def test_fetched_once(server, tmp_path):
@@ -128,6 +103,85 @@ def test_the_cache_folder(monkeypatch, tmp_path):
   monkeypatch.delenv('XDG_CACHE_HOME')
   monkeypatch.setenv('HOME', str(tmp_path))
   assert hub.cache_folder() == tmp_path / '.cache' / 'jaxinpaint'
+
+
+def _file(server, **facts):
+  return hub.File('weights', server.url, licence='CC0', **facts)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('JAXINPAINT_CACHE', str(tmp_path))
+  return tmp_path
+
+
+@pytest.mark.parametrize('pin', [{'sha256': SHA.upper()}, {'md5': MD5}, {}])
+def test_address_size_and_licence_are_shown_first(pin, server, cache, capsys):
+  assert hub.get(_file(server, **pin)).read_bytes() == CONTENT
+  shown = capsys.readouterr().err
+  assert shown.startswith(f'w.pth: {server.url}, 0.0 MB, licence: CC0\n') and '100%' in shown
+  hub.get(_file(server, **pin))
+  assert capsys.readouterr().err == '' and server.asked == [None]
+
+
+def test_another_md5_is_refused_and_removed(server, cache):
+  with pytest.raises(DownloadError, match=f'MD5 {MD5}, not {"0" * 32}.*MD5 begins with 00000000'):
+    hub.get(_file(server, md5='0' * 32))
+  assert not list(cache.iterdir())
+  (cache / 'w.pth').write_bytes(b'other')
+  with pytest.raises(DownloadError, match='it is damaged or another file'):
+    hub.get(_file(server, md5=MD5))
+
+
+def test_without_a_digest_a_transfer_is_not_continued(server, cache):
+  server.stops = [3000]
+  with pytest.raises(DownloadError, match='broke off after 3000') as error:
+    hub.get(_file(server))
+  assert 'continued' not in str(error.value) and not list(cache.iterdir())
+  (cache / 'w.pth.part').write_bytes(b'x' * 100)
+  assert hub.get(_file(server)).read_bytes() == CONTENT
+  assert server.asked == [None, None]
+
+
+def test_redirects_are_followed_and_continued(server, cache):
+  server.redirects = {'/moved/w.pth': '/models/w.pth'}
+  file = hub.File('weights', f'{server.address}/moved/w.pth', md5=MD5)
+  server.stops = [3000]
+  with pytest.raises(DownloadError, match='continued next time'):
+    hub.get(file)
+  assert hub.get(file).read_bytes() == CONTENT
+  assert server.asked == [None, None, 'bytes=3000-', 'bytes=3000-']
+
+
+@pytest.mark.parametrize(('status', 'why'), [(500, 'Internal Server Error'), (403, 'Forbidden')])
+def test_a_server_that_fails(status, why, server, cache):
+  server.status = status
+  (cache / 'w.pth.part').write_bytes(CONTENT[:500])
+  with pytest.raises(DownloadError, match=f'could not be fetched: {why}.*continued next time'):
+    hub.get(_file(server, md5=MD5))
+  server.status = 0
+  assert hub.get(_file(server, md5=MD5)).read_bytes() == CONTENT
+  assert server.asked == ['bytes=500-'] * 2
+
+
+def test_a_server_that_starts_slowly(server, cache, monkeypatch):
+  server.delay = 0.4
+  monkeypatch.setattr(hub, '_TIMEOUT_SECONDS', 0.1)
+  with pytest.raises(DownloadError, match='timed out'):
+    hub.get(_file(server, md5=MD5))
+  monkeypatch.setattr(hub, '_TIMEOUT_SECONDS', 30)
+  assert hub.get(_file(server, md5=MD5)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(('value', 'offline'), [('1', True), ('0', False), ('', False)])
+def test_offline_nothing_is_asked(value, offline, server, cache, monkeypatch):
+  monkeypatch.setenv('JAXINPAINT_OFFLINE', value)
+  if offline:
+    with pytest.raises(DownloadError, match=f'JAXINPAINT_OFFLINE is set.*{server.url} by hand'):
+      hub.get(_file(server, md5=MD5))
+    assert not server.asked and not list(cache.iterdir())
+    (cache / 'w.pth').write_bytes(CONTENT)
+  assert hub.get(_file(server, md5=MD5)).read_bytes() == CONTENT
 
 
 def test_too_short_a_digest():

@@ -60,6 +60,7 @@ def test_layouts():
 
 UNIT_LAYOUTS = {
   # layout: (PyTorch's shape, ours, the place of one element in each)
+  'modulated_conv_turned': ((1, 5, 2, 3, 4), (3, 4, 2, 5), (0, 4, 1, 2, 3), (0, 0, 1, 4)),
   'modulated_conv': ((1, 5, 2, 3, 4), (3, 4, 2, 5), (0, 4, 1, 2, 3), (2, 3, 1, 4)),
   'pointwise': ((5, 2, 1, 1), (2, 5), (4, 0, 0, 0), (0, 4)),
   'picture': ((1, 2, 3, 4), (3, 4, 2), (0, 1, 0, 3), (0, 3, 1)),
@@ -83,6 +84,15 @@ def test_axes_of_length_one_are_dropped_and_come_back(layout):
     mapping.convert({'a': np.repeat(array, 2, axis)}, entries)
   with pytest.raises(MappingError, match=f'a {layout} kernel has {len(theirs)} axes'):
     mapping.convert({'a': array[0]}, entries)
+
+
+def test_turned_kernels_come_back():
+  array = np.arange(120, dtype=np.float32).reshape(5, 2, 3, 4)
+  entries = (mapping.Entry('a', 'n', ('a',), 'conv_turned'),)
+  tree = mapping.convert({'a': array}, entries)
+  got = tree['params']['n']['a']
+  assert got.shape == (3, 4, 2, 5) and got[0, 2, 1, 4] == array[4, 1, 2, 1]
+  np.testing.assert_array_equal(mapping.export(tree, entries)['a'], array, strict=True)
 
 
 def test_export_is_the_inverse():
@@ -176,3 +186,17 @@ def test_mistakes_in_a_key_map():
     mapping.convert({'c.weight': np.zeros(1), 'c.bias': np.zeros(1)}, clash)
   with pytest.raises(ValueError, match="layout 'OIHW' is not one of"):
     mapping.Entry('a', 'g', ('a',), 'OIHW')
+
+
+def test_what_a_wrapper_puts_before_keys_is_removed():
+  state = {'model.net.a.weight': 1, 'model.net.b': 2, 'model.loss.b': 3, 'other': 4}
+  got, prefix = mapping.strip_prefix(state, ['b', 'a.weight'])
+  assert prefix == 'model.net.'
+  assert got == {'a.weight': 1, 'b': 2, 'model.loss.b': 3, 'other': 4}
+  # Not where a key is missing behind it, where one stands bare, or in the middle of a name.
+  for keys in (['b', 'c'], ['other', 'b'], ['weight.b'], ['et.b', 'et.a.weight'], []):
+    assert mapping.strip_prefix(state, keys) == (state, '')
+  with pytest.raises(
+    mapping.MappingError, match=r'several times, below model\.net\., model\.loss\.'
+  ):
+    mapping.strip_prefix(state, ['b'])

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from torch_bytes import Raw, call, emit, name, tensor, write_stream, write_zip
+from torch_bytes import Raw, call, emit, name, tensor, write_script, write_stream, write_zip
 
 from jaxinpaint.weights import reader
 from jaxinpaint.weights.formats.tensors import LazyTensor
@@ -16,7 +16,7 @@ from jaxinpaint.weights.reader import UnsafeFileError
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 SIX = np.arange(6, dtype='<f4').tobytes()
-WRITERS = [write_zip, write_stream]
+WRITERS = [write_zip, write_stream, write_script]
 
 
 @pytest.mark.parametrize('file', ['torch_zip.pth', 'torch_stream.pth'])

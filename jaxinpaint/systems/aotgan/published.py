@@ -6,7 +6,7 @@ them; O0000000.pt holds optimizer states and is not read.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 PAPER = mapping.Paper(
   title='Aggregated Contextual Transformations for High-Resolution Image Inpainting',
@@ -70,4 +70,9 @@ FORMATS = {
     licence='Apache-2.0 (the repository; nothing is said of the weights apart from it)',
     url='https://github.com/researchmm/AOT-GAN-for-Inpainting',
   ),
+}
+
+NAMES = {
+  'celebahq': hub.Named('aotgan', (hub.by_hand('G0000000.pt of CELEBA-HQ', 'G0000000.pt'),)),
+  'places2': hub.Named('aotgan', (hub.by_hand('G0000000.pt of Places2', 'G0000000.pt'),)),
 }

@@ -7,7 +7,7 @@ is the bottleneck's convolution.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 
 def _add(
@@ -69,5 +69,11 @@ FORMATS = {
     ),
     licence='none stated',
     url='https://github.com/BoyuanJiang/context_encoder_pytorch',
+  ),
+}
+
+NAMES = {
+  'streetview': hub.Named(
+    'streetview', (hub.by_hand('netG_streetview.pth', 'netG_streetview.pth'),)
   ),
 }

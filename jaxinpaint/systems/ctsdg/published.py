@@ -6,7 +6,7 @@ state dict has the first layer of each branch a second time, under features.0, a
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 IGNORE = (r'(^|\.)(texture|structure)_branch\.features\.',)
 
@@ -121,4 +121,9 @@ FORMATS = {
     url='https://github.com/Xiefan-Guo/CTSDG',
     model={'wrapped_gray': True},
   ),
+}
+
+NAMES = {
+  name: hub.Named('ctsdg', (hub.by_hand(f'ITERATION.pt of {data}', 'generator.pt'),))
+  for name, data in (('celeba', 'CelebA'), ('paris', 'Paris StreetView'), ('places2', 'Places2'))
 }

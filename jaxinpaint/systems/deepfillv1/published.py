@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from jaxinpaint.systems._shared import coarse_to_fine_files as files
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 TF_IGNORE = files.TF_IGNORE
 
@@ -108,4 +108,17 @@ FORMATS = {
     url=_PORT_URL,
     model=dict(channel_order='bgr'),
   ),
+}
+
+NAMES = {
+  **{
+    name: hub.Named('tensorflow', (hub.by_hand(f'the folder {folder}', folder),))
+    for name, folder in (
+      ('places2', 'release_places2_256'),
+      ('celeba', 'release_celeba_256'),
+      ('celebahq', 'release_celeba_hq_256'),
+      ('imagenet', 'release_imagenet_256'),
+    )
+  },
+  'converted': hub.Named('pytorch_converted', (hub.by_hand('torch_model.p', 'torch_model.p'),)),
 }

@@ -9,7 +9,7 @@ file is, its keys tell.
 from typing import Any
 
 from jaxinpaint.systems._shared import coarse_to_fine_files as files
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 
 def tf_entries(model: Any) -> tuple[mapping.Entry, ...]:
@@ -130,4 +130,21 @@ FORMATS = {
     url=_PORT_URL,
     model=PORT,
   ),
+}
+
+NAMES = {
+  **{
+    name: hub.Named('tensorflow', (hub.by_hand(f'the folder {folder}', folder),))
+    for name, folder in (('places2', 'release_places2_256'), ('celebahq', 'release_celeba_hq_256'))
+  },
+  **{
+    f'{data}-{kind}': hub.Named(
+      format, (hub.by_hand(f'{prefix}_{data}.pth', f'{prefix}_{data}.pth'),)
+    )
+    for kind, format, prefix in (
+      ('converted', 'pytorch_converted', 'states_tf'),
+      ('port', 'pytorch', 'states_pt'),
+    )
+    for data in ('places2', 'celebahq')
+  },
 }

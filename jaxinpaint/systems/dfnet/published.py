@@ -6,7 +6,7 @@ decoder's.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 
 def fusion_entries(prefix: str, path: tuple[str, ...]) -> tuple[mapping.Entry, ...]:
@@ -53,4 +53,9 @@ FORMATS = {
     url='https://github.com/hughplay/DFNet',
     model={'channel_order': 'bgr'},
   ),
+}
+
+NAMES = {
+  data: hub.Named('dfnet', (hub.by_hand(f'model_{data}.pth', f'model_{data}.pth'),))
+  for data in ('places2', 'celeba')
 }

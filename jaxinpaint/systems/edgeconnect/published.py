@@ -4,7 +4,7 @@
 """
 
 from jaxinpaint.systems._shared import edge_guided_files
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 PAPER = mapping.Paper(
   title='EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning',
@@ -27,4 +27,15 @@ FORMATS = {
     licence='CC BY-NC 4.0 (the repository)',
     url='https://github.com/knazeri/edge-connect',
   ),
+}
+
+NAMES = {
+  folder: hub.Named(
+    'edgeconnect',
+    tuple(
+      hub.by_hand(f'{file} of the folder {folder}', file)
+      for file in ('EdgeModel_gen.pth', 'InpaintingModel_gen.pth')
+    ),
+  )
+  for folder in ('places2', 'celeba', 'psv')
 }

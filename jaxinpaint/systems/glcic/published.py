@@ -9,12 +9,13 @@ holes in training, becomes config.model.mpv. Give all three to the import:
 No checkpoint of the TensorFlow variant is published; its format reads what its code saves.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 TF_IGNORE = (
   r'^completion_net/conv(_bn)?6/',  # in every file, discarded by its code
@@ -161,5 +162,15 @@ FORMATS = {
     licence='none stated',
     url='https://github.com/shinseung428/GlobalLocalImageCompletion_TF',
     model=dict(variant='tf', separate_heads=True, image_size=512, local_size=128),
+  ),
+}
+
+NAMES = {
+  'celeba': hub.Named(
+    'celeba',
+    (
+      hub.by_hand('model_cn', 'model_cn'),
+      hub.by_hand('config.json', 'config.json', read=lambda path: json.loads(path.read_text())),
+    ),
   ),
 }

@@ -8,7 +8,7 @@ TensorFlow checkpoints of other names, which are not read.
 from typing import Any
 
 from jaxinpaint.systems.gmcnn import networks
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 # Convolutions of the columns with kernels of 7, 5 and 3, by their place in the code's lists. What
 # is between them is upsampling.
@@ -58,4 +58,8 @@ FORMATS = {
     licence='none stated',
     url='https://github.com/shepnerd/inpainting_gmcnn',
   ),
+}
+
+NAMES = {
+  'celebahq': hub.Named('pytorch', (hub.by_hand('N_net_GM.pth of CelebA-HQ', 'net_GM.pth'),)),
 }

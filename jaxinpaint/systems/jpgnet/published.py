@@ -8,7 +8,7 @@ which is which. The generative part's files are EdgeConnect's (`_shared.edge_gui
 from typing import Any
 
 from jaxinpaint.systems._shared import edge_guided_files
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 PAPER = mapping.Paper(
   title='JPGNet: Joint Predictive Filtering and Generative Network for Image Inpainting',
@@ -74,4 +74,17 @@ FORMATS = {
     licence='none stated by the authors: ask them before using the weights commercially',
     url='https://github.com/tsingqguo/jpgnet',
   ),
+}
+
+NAMES = {
+  name: hub.Named(
+    'jpgnet',
+    (
+      hub.by_hand(f'NUMBER_KPN_bs_BATCH.pth of the filtering, {data}', 'filtering_KPN.pth'),
+      hub.by_hand(f'NUMBER_KPN_bs_BATCH.pth of the fusion, {data}', 'fusion_KPN.pth'),
+      hub.by_hand(f'EdgeModel_gen.pth, {data}', 'EdgeModel_gen.pth'),
+      hub.by_hand(f'InpaintingModel_gen.pth, {data}', 'InpaintingModel_gen.pth'),
+    ),
+  )
+  for name, data in (('celeba', 'CelebA'), ('places2', 'Places2'), ('dunhuang', 'Dunhuang'))
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxinpaint.layers.irse import DEPTHS
 from jaxinpaint.systems.lfr import published_parts as parts
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 
 def texture_entries() -> tuple[mapping.Entry, ...]:
@@ -79,5 +79,13 @@ FORMATS = {
     url='https://github.com/rosinality/stylegan2-pytorch',
     model={'stylegan_file': 'init_from'},
     partial=True,
+  ),
+}
+
+# Starts for training: config.init_from takes them.
+NAMES = {
+  'psp': hub.Named('psp', (hub.by_hand('psp_ffhq_encode.pt', 'psp_ffhq_encode.pt'),)),
+  'stylegan2': hub.Named(
+    'stylegan2', (hub.by_hand('stylegan2-ffhq-config-f.pt', 'stylegan2-ffhq-config-f.pt'),)
   ),
 }

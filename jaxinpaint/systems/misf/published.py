@@ -7,7 +7,7 @@ features.*, an alias of the same module.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 # Names in the kernel branch: the reference's, then those of layers.kernel_prediction, which follow
 # the paper's levels.
@@ -84,5 +84,16 @@ FORMATS = {
     ),
     licence='none stated by the authors: ask them before using the weights commercially',
     url='https://github.com/tsingqguo/misf',
+  ),
+}
+
+_ADDRESS = 'https://github.com/tsingqguo/misf/raw/main/checkpoints/'
+NAMES = {
+  'places2': hub.Named(
+    'misf', (hub.File('generator', _ADDRESS + 'places2_InpaintingModel_gen.pth'),)
+  ),
+  'celeba': hub.Named('misf', (hub.by_hand('celebA_InpaintingModel_gen.pth', 'generator.pth'),)),
+  'dunhuang': hub.Named(
+    'misf', (hub.by_hand('Dunhuang_InpaintingModel_gen.pth', 'generator.pth'),)
   ),
 }

@@ -7,7 +7,7 @@ mask_conv.weight, which counts known values: ones, never trained. These weights 
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 IGNORE = (r'(^|\.)mask_conv\.weight$',)
 
@@ -46,4 +46,8 @@ FORMATS = {
     url='https://github.com/naoto0804/pytorch-inpainting-with-partial-conv',
     model={'renorm': 'mean'},
   ),
+}
+
+NAMES = {
+  'release': hub.Named('pconv', (hub.by_hand('the file of release v0.0.0', 'release.pth'),)),
 }

@@ -6,7 +6,7 @@ A folder pennet_DATA_MASKS holds gen_00033.pth, {'netG': state dict}, and dis_00
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 PAPER = mapping.Paper(
   title='Learning Pyramid-Context Encoder Network for High-Quality Image Inpainting',
@@ -68,4 +68,17 @@ FORMATS = {
     licence='MIT (of the repository; nothing is said of the weights by themselves)',
     url='https://github.com/researchmm/PEN-Net-for-Inpainting',
   ),
+}
+
+NAMES = {
+  f'{name}-{holes}': hub.Named(
+    'pennet', (hub.by_hand(f'gen_00033.pth of {data}, {holes} holes', 'gen_00033.pth'),)
+  )
+  for name, data in (
+    ('celebahq', 'CelebA-HQ'),
+    ('places2', 'Places2'),
+    ('facade', 'Facade'),
+    ('dtd', 'DTD'),
+  )
+  for holes in ('square', 'irregular')
 }

@@ -12,7 +12,7 @@ in the block (model.N, shortcut.N). The reference loads them in order, so the se
 from typing import Any
 
 from jaxinpaint.systems.pluralistic.networks import MEMORY, SCALES
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 IGNORE = (
   r'\.(conv1|conv2|bypass)\.module\.',  # the same arrays as model.N and shortcut.N
@@ -133,4 +133,21 @@ FORMATS = {
       r'net_D_rec\.': 'discriminator_rec',
     },
   ),
+}
+
+NAMES = {
+  f'{name}-{masks}': hub.Named(
+    'pluralistic',
+    tuple(
+      hub.by_hand(f'latest_net_{part}.pth of {data}, {masks} masks', f'latest_net_{part}.pth')
+      for part in 'EG'
+    ),
+  )
+  for name, data in (
+    ('celebahq', 'CelebA-HQ'),
+    ('paris', 'Paris'),
+    ('places2', 'Places2'),
+    ('imagenet', 'ImageNet'),
+  )
+  for masks in ('center', 'random')
 }

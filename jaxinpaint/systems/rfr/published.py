@@ -7,7 +7,7 @@ which it is.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 PAPER = mapping.Paper(
   title='Recurrent Feature Reasoning for Image Inpainting',
@@ -82,4 +82,9 @@ FORMATS = {
     model={'smaller_hole': True},
     **_FILES,
   ),
+}
+
+NAMES = {
+  name: hub.Named('rfr', (hub.by_hand(f'g_N.pth of {data}', 'generator.pth'),))
+  for name, data in (('paris', 'Paris StreetView'), ('celeba', 'CelebA'))
 }

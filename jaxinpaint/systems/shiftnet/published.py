@@ -6,7 +6,7 @@ its blocks do: each block is a Sequential with the next deeper one in it.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 
 def generator_entries(model: Any) -> tuple[mapping.Entry, ...]:
@@ -101,4 +101,15 @@ FORMATS = {
     url=_URL,
     model=dict(variant='face', mirror='released'),
   ),
+}
+
+NAMES = {
+  'face-center': hub.Named('unet', (hub.by_hand('face_center_mask.pth', 'face_center_mask.pth'),)),
+  'paris-center': hub.Named(
+    'unet', (hub.by_hand('the file for centre holes of Paris StreetView', 'paris_center.pth'),)
+  ),
+  'paris-random': hub.Named(
+    'unet', (hub.by_hand('paris_random_mask_20_30.pth', 'paris_random_mask_20_30.pth'),)
+  ),
+  'face': hub.Named('face', (hub.by_hand('face_flip_random.pth', 'face_flip_random.pth'),)),
 }

@@ -4,6 +4,9 @@ Python's unpickler calls whatever a file names. This one has no import and no ca
 name looked up in a short table, and applying it runs one of the few functions below on plain
 values. A name that is not in the table is refused before anything is built from it.
 Opcodes are decoded by `pickletools.genops`, which only reads.
+
+A TorchScript archive also holds objects whose classes it defines itself (`__torch__.*`). They
+become `Object`s: names with values, without a class and without code.
 """
 
 import pickletools
@@ -22,6 +25,11 @@ from jaxinpaint.weights.formats.tensors import (
 
 Persistent = Callable[[Any], Any]
 _PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
+_SCRIPT_CLASSES = '__torch__.'
+_BUILDS_OBJECTS = (
+  'the file uses the pickle opcode {}, which builds arbitrary objects; only tensors and plain '
+  'containers are read'
+)
 _NUMPY_CODES = frozenset('f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1'.split())
 
 
@@ -30,6 +38,29 @@ class Global:
 
   def __init__(self, name: str):
     self.name = name
+
+
+class Object:
+  """An object of a class that a TorchScript archive defines: nothing but named attributes."""
+
+  def __init__(self, name: str):
+    self.name = name
+    self.attributes: dict[str, Any] | None = None  # None: none were set yet
+
+  def set(self, state: Any) -> None:
+    """Takes a dict as the attributes, once; raises UnsafeFileError for anything else."""
+    if type(state) is not dict:
+      raise UnsafeFileError(
+        f'an object of {self.name[:200]!r} keeps its state in a form of its own '
+        f'({type(state).__name__}), not as attributes'
+      )
+    if self.attributes is not None:
+      raise UnsafeFileError(f'the attributes of an object of {self.name[:200]!r} are set twice')
+    # PyTorch allows no other names; with a dot one could stand for an attribute of another object.
+    for key in state:
+      if type(key) is not str or not key or '.' in key:
+        raise UnsafeFileError(f'an object has an attribute of the name {str(key)[:80]!r}')
+    self.attributes = dict(state)
 
 
 class _NumpyDtype:
@@ -45,30 +76,28 @@ class _NumpyDtype:
     return np.frombuffer(data, dtype)[0].item()
 
 
-def run(file: Any, persistent: Persistent | None = None) -> Any:
+def run(file: Any, persistent: Persistent | None = None, *, script: bool = False) -> Any:
   """Interprets one pickle from the file's position; the file then stands after its STOP.
 
   Args:
     file: binary file whose read and readline never return more than is there (BytesIO, mmap).
     persistent: (persistent id) -> value; None: persistent ids are refused.
+    script: it is of a TorchScript archive, which may hold `Object`s.
 
   Returns:
-    dict, list, tuple, str, bytes, numbers, None, and `LazyTensor`s.
+    dict, list, tuple, str, bytes, numbers, None, `LazyTensor`s and `Object`s.
 
   Raises:
     UnsafeFileError: the pickle asks for anything else, or is damaged.
   """
-  machine = _Machine(persistent)
+  machine = _Machine(persistent, script)
   try:
     for opcode, argument, _ in pickletools.genops(file):
       if opcode.name == 'STOP':
         return machine.result()
       step = _OPCODES.get(opcode.name)
       if step is None:
-        raise UnsafeFileError(
-          f'the file uses the pickle opcode {opcode.name}, which builds arbitrary objects; only '
-          'tensors and plain containers are read'
-        )
+        raise UnsafeFileError(_BUILDS_OBJECTS.format(opcode.name))
       step(machine, argument)
   except UnsafeFileError:
     raise
@@ -78,11 +107,13 @@ def run(file: Any, persistent: Persistent | None = None) -> Any:
 
 
 class _Machine:
-  def __init__(self, persistent: Persistent | None):
+  def __init__(self, persistent: Persistent | None, script: bool):
     self.stack: list = []
     self.marked: list[list] = []
     self.memo: dict[int, Any] = {}
     self.persistent = persistent
+    self.script = script
+    self.functions = _APPLY | _SCRIPT_APPLY if script else _APPLY
 
   def push(self, value: Any) -> None:
     self.stack.append(value)
@@ -119,7 +150,8 @@ class _Machine:
     self.stack[-1].update(_pairs(items))
 
   def find(self, name: str) -> None:
-    if name not in _APPLY and name not in STORAGES and name not in DTYPES:
+    known = name in self.functions or name in STORAGES or name in DTYPES
+    if not known and not (self.script and name.startswith(_SCRIPT_CLASSES)):
       raise UnsafeFileError(
         f'the file asks for {name[:200]!r}; only tensors and plain containers are read, and no '
         'code of a file is ever run. Save the bare state_dict with PyTorch, or use safetensors.'
@@ -134,18 +166,30 @@ class _Machine:
 
   def apply(self) -> None:
     arguments, function = self.stack.pop(), self.stack.pop()
-    if not isinstance(function, Global) or function.name not in _APPLY:
+    if not isinstance(function, Global) or function.name not in self.functions:
       raise UnsafeFileError('the file calls something that is not a constructor of tensors')
     if type(arguments) is not tuple:
       raise UnsafeFileError(f'the file calls {function.name} with no proper arguments')
     try:
-      self.push(_APPLY[function.name](*arguments))
+      self.push(self.functions[function.name](*arguments))
     except TypeError as error:  # a wrong number of arguments
       raise UnsafeFileError(f'the file calls {function.name} wrongly: {error}') from error
 
+  def new(self) -> None:
+    if not self.script:
+      raise UnsafeFileError(_BUILDS_OBJECTS.format('NEWOBJ'))
+    arguments, kind = self.stack.pop(), self.stack.pop()
+    if not isinstance(kind, Global) or not kind.name.startswith(_SCRIPT_CLASSES):
+      raise UnsafeFileError('the file makes an object (NEWOBJ) of what is no class of its own')
+    if arguments != ():
+      raise UnsafeFileError(f'the file makes an object of {kind.name[:200]!r} with arguments')
+    self.push(Object(kind.name))
+
   def build(self) -> None:
     state, target = self.stack.pop(), self.stack[-1]
-    if isinstance(target, _NumpyDtype):
+    if isinstance(target, Object):
+      target.set(state)
+    elif isinstance(target, _NumpyDtype):
       if type(state) is not tuple or len(state) < 2 or state[1] not in ('<', '>', '=', '|'):
         raise UnsafeFileError('a numpy dtype has no proper byte order')
       target.order = state[1]
@@ -240,6 +284,29 @@ _APPLY: dict[str, Callable[..., Any]] = {
 }
 
 
+def _typed(value, kind) -> Any:
+  """A list or dict with the type of its items, which is dropped."""
+  if type(value) not in (list, dict) or type(kind) is not str:
+    raise UnsafeFileError('the file gives a type to what is no list and no dict')
+  return value
+
+
+def _list(values) -> list:
+  if type(values) is not list:
+    raise UnsafeFileError('a list of one type is made of no list')
+  return values
+
+
+# What a TorchScript archive calls besides.
+_SCRIPT_APPLY: dict[str, Callable[..., Any]] = {
+  'torch.jit._pickle.restore_type_tag': _typed,
+  'torch.jit._pickle.build_intlist': _list,
+  'torch.jit._pickle.build_doublelist': _list,
+  'torch.jit._pickle.build_boollist': _list,
+  'torch.jit._pickle.build_tensorlist': _list,
+}
+
+
 def _python2_text(machine: _Machine, text: str) -> None:
   """Byte strings of Python 2 are its names and text; pickletools gives them as Latin-1."""
   machine.push(text.encode('latin-1').decode('utf-8'))
@@ -308,6 +375,7 @@ _OPCODES: dict[str, Callable[[_Machine, Any], None]] = {
   'GLOBAL': lambda m, name: m.find(name.replace(' ', '.', 1)),
   'STACK_GLOBAL': lambda m, _: m.find_on_stack(),
   'REDUCE': lambda m, _: m.apply(),
+  'NEWOBJ': lambda m, _: m.new(),
   'BUILD': lambda m, _: m.build(),
   'BINPERSID': lambda m, _: m.recall(),
 }

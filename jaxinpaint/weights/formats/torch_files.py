@@ -1,6 +1,8 @@
-"""The two containers of `torch.save`: the zip archive (since 1.6) and the stream before it.
+"""PyTorch's containers: zip archives (`torch.save` since 1.6, `torch.jit.save`), older streams.
 
 Zip: a folder NAME/ with data.pkl, whose tensors name storages kept as NAME/data/KEY, uncompressed.
+A TorchScript archive also has constants.pkl and code/, neither of which is read. Its data.pkl is
+one object, the module, with its parameters, buffers and submodules as attributes.
 Stream: five pickles in a row (magic number, protocol version, system, the object, the list of
 storage keys), then for each key its number of elements as int64 and the elements, little-endian.
 torchvision's VGG files are of the second kind.
@@ -10,6 +12,7 @@ import functools
 import io
 import mmap
 import pathlib
+import re
 import struct
 import zipfile
 from typing import Any
@@ -19,13 +22,16 @@ from jaxinpaint.weights.formats.tensors import STORAGES, Storage, UnsafeFileErro
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+# Records of torch.jit.save before 1.4, and of archives whose module is not in data.pkl.
+_OLDER_SCRIPT = re.compile(r'[^/]+/(model\.json|attributes\.pkl|constants\.pkl|(tensors|code)/.+)')
 
 
 def read_zip(path: pathlib.Path) -> Any:
-  """The object of a zip archive, its tensors lazy.
+  """The object of a zip archive, its tensors lazy; of TorchScript the module, as nested `Object`s.
 
   Raises:
-    UnsafeFileError: not an archive of `torch.save`, damaged, or more than tensors inside.
+    UnsafeFileError: not an archive of `torch.save` or `torch.jit.save`, damaged, or more than
+      tensors inside.
   """
   try:
     archive = zipfile.ZipFile(path)
@@ -36,20 +42,31 @@ def read_zip(path: pathlib.Path) -> Any:
   if len(held_names) != len(names):
     raise UnsafeFileError('the zip archive holds two records of the same name')
   pickles = [n for n in names if n.count('/') == 1 and n.endswith('/data.pkl')]
+  if not pickles and any(_OLDER_SCRIPT.fullmatch(n) for n in names):
+    raise UnsafeFileError(
+      'it is a TorchScript archive of the older layout (attributes.pkl or constants.pkl beside '
+      'tensors/, without data.pkl): load it with PyTorch and save it again with torch.jit.save'
+    )
   if len(pickles) != 1:
     raise UnsafeFileError(
       'the zip archive has no single data.pkl, so it was not written by torch.save '
       f'(its records: {", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
     )
   folder = pickles[0].removesuffix('data.pkl')
-  if f'{folder}constants.pkl' in names:
-    raise UnsafeFileError('this is a TorchScript program, not a state dict: save its state_dict()')
+  script = f'{folder}constants.pkl' in held_names or any(
+    n.startswith(f'{folder}code/') for n in names
+  )
   big_endian = False
   if f'{folder}byteorder' in names:
     order = _record(archive, f'{folder}byteorder')
     if order not in (b'little', b'big'):
       raise UnsafeFileError(f'the byte order {order[:20]!r} is neither little nor big')
     big_endian = order == b'big'
+  if script and big_endian:
+    raise UnsafeFileError(
+      'it is a TorchScript archive of a big-endian machine, which is not read: save its '
+      'state_dict() there with torch.save'
+    )
 
   # Tensors that share a storage, or follow each other in it, read it once.
   @functools.lru_cache(maxsize=4)
@@ -69,7 +86,7 @@ def read_zip(path: pathlib.Path) -> Any:
       )
     return Storage(key, dtype, size, lambda: load(name), big_endian=big_endian)
 
-  return pickle_machine.run(io.BytesIO(_record(archive, pickles[0])), persistent)
+  return pickle_machine.run(io.BytesIO(_record(archive, pickles[0])), persistent, script=script)
 
 
 def _record(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -1,0 +1,145 @@
+"""A page to repair photographs on, and an HTTP API, in a browser near you.
+
+  jaxinpaint serve
+  jaxinpaint serve --weights mesff/box --weights mine=runs/mesff
+  jaxinpaint serve --host 0.0.0.0 --token SECRET --allow_host pictures.example.org
+
+Needs `pip install 'jaxinpaint[serve]'`. Only this machine can reach the server, unless --host says
+otherwise; then a token is needed, which is made up and printed if none is given (--token, or the
+variable JAXINPAINT_TOKEN, which other users of this machine do not see). There is no encryption:
+put a proxy with TLS before it where others share the network. See docs/serving.md.
+
+Exit codes, with a sentence: 0; 1 where the server cannot listen; 2 where a flag is wrong.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import ipaddress
+import os
+import secrets
+from collections.abc import Sequence
+
+from jaxinpaint.cli import command_line
+from jaxinpaint.runtime import activity
+
+COMMAND = 'jaxinpaint serve'
+_TOKEN = 'JAXINPAINT_TOKEN'
+_NEEDED = ('starlette', 'uvicorn', 'pydantic', 'python_multipart')
+
+
+def _parser() -> command_line.Parser:
+  parser = command_line.Parser(COMMAND, __doc__)
+  add, path, whole = parser.add_argument, command_line.path, command_line.whole
+  add(
+    '--weights',
+    type=path,
+    action='append',
+    default=[],
+    metavar='[NAME=]WEIGHTS',
+    help='a name as mesff/box, a weights file or a workdir; several times: the first is the '
+    'default, requests name the others.',
+  )
+  add('--host', default='127.0.0.1', metavar='ADDRESS', help='to listen on (default 127.0.0.1).')
+  add('--port', type=whole(0), default=8000, metavar='N', help='default 8000; 0: any free one.')
+  add('--token', default='', help='that requests have to bring.')
+  add(
+    '--allow_host',
+    action='append',
+    default=[],
+    metavar='NAME',
+    help='a name by which browsers reach the server, besides its address; several times.',
+  )
+  add('--max_megabytes', type=whole(1), default=64, metavar='N', help='of a request (default 64).')
+  add('--max_megapixels', type=whole(1), default=50, metavar='N', help='of a picture (default 50).')
+  add(
+    '--max_side',
+    type=whole(0),
+    default=1024,
+    help='longer pictures are filled at this size (default 1024). 0: never.',
+  )
+  add(
+    '--pad_to',
+    type=whole(1),
+    default=64,
+    help='the page pads sides to a multiple of it, so that few sizes are compiled (default 64).',
+  )
+  add('--queue', type=whole(1), default=32, metavar='N', help='jobs that may wait (default 32).')
+  add('--time_limit', type=whole(1), default=300, metavar='S', help='of a job (default 300 s).')
+  return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns its exit code."""
+  parser = _parser()
+  given = parser.parse_args(argv)
+  missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+  if missing:
+    parser.error(f"{', '.join(missing)} is not installed: pip install 'jaxinpaint[serve]'")
+  try:
+    places = _places(given.weights)
+  except ValueError as error:
+    parser.error(str(error))
+  command_line.setup_logging(quiet=True)
+  return _run(given, places)
+
+
+def _places(weights: Sequence[str]) -> dict[str, str]:
+  """{name in requests: path or name of weights}; raises ValueError for a name given twice."""
+  places: dict[str, str] = {}
+  for text in weights or ['mesff/box']:
+    name, equals, place = text.partition('=')
+    name, place = (name, place) if equals else (os.path.basename(text.rstrip('/')), text)
+    name = text if not equals and not os.path.exists(text) else name
+    if name in places or not name or not place:
+      raise ValueError(f'--weights {text}: give each its own name, NAME=WEIGHTS')
+    places[name] = place
+  return places
+
+
+def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
+  token = given.token or os.environ.get(_TOKEN, '')
+  if not _is_loopback(given.host) and not token:
+    token = secrets.token_urlsafe(24)
+  hosts = {'localhost', '127.0.0.1', '::1', given.host, *given.allow_host}
+  with activity.shown('Loading jax and the library'):
+    from jaxinpaint.runtime import compilation_cache
+    from jaxinpaint.serving import app, http
+    from jaxinpaint.serving.limits import Limits
+    from jaxinpaint.serving.models import Models
+    from jaxinpaint.weights import hub
+
+  compilation_cache.use(hub.cache_folder() / 'inpaint')
+  limits = dataclasses.replace(
+    Limits(),
+    bytes=given.max_megabytes << 20,
+    megapixels=given.max_megapixels,
+    waiting=given.queue,
+    job_seconds=given.time_limit,
+    max_side=given.max_side or None,
+    pad_to=given.pad_to,
+  )
+  try:
+    socket = http.listen(given.host, given.port)
+  except OSError as error:
+    why = f'{given.host} port {given.port}: {error.strerror or error}'
+    command_line.say(COMMAND, f'cannot listen on {why}; give another --port or --host')
+    return 1
+  port = socket.getsockname()[1]
+  host = f'[{given.host}]' if ':' in given.host else given.host
+  # What follows # is not sent to any server; the page reads it and takes it away.
+  address = f'http://{host}:{port}/' + (f'#token={token}' if token else '')
+  application = app.create(Models(places, limits), limits, token=token, hosts=hosts)
+  server = http.make(application, lambda: print(address, flush=True), given.time_limit)
+  try:
+    server.run([socket])
+  except KeyboardInterrupt:  # raised anew when all is ended
+    pass
+  return 0
+
+
+def _is_loopback(host: str) -> bool:
+  try:
+    return ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return host == 'localhost'

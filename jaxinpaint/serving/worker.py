@@ -1,0 +1,62 @@
+"""What the one worker does with a job: read, load, compile, run, write."""
+
+import dataclasses
+import time
+
+from jaxinpaint.inference import repair
+from jaxinpaint.serving import jobs
+from jaxinpaint.serving.forms import Asked
+from jaxinpaint.serving.jobs import Job
+from jaxinpaint.serving.limits import MEDIA_TYPES
+from jaxinpaint.serving.models import Models
+
+
+@dataclasses.dataclass(frozen=True)
+class Repaired:
+  """The result of a job.
+
+  Attributes:
+    data: the content of the repaired file.
+    media_type: of it.
+    model: the name of the one that was used.
+    warnings: sentences, each once.
+    seconds: that it took, without waiting.
+  """
+
+  data: bytes
+  media_type: str
+  model: str
+  warnings: tuple[str, ...]
+  seconds: float
+
+
+def work(models: Models, job: Job) -> Repaired:
+  """Repairs a picture.
+
+  Raises:
+    InpaintError, UnreadableImage, MemoryError: the picture cannot be repaired.
+    ModelFault: the model cannot be loaded.
+  """
+  begun, asked = time.monotonic(), job.request
+  assert isinstance(asked, Asked)
+  options = asked.options
+  name = models.check(options.model)
+  warnings: dict[str, None] = {}
+  how = dict(invert_mask=options.invert_mask, format=asked.format)
+  task = repair.read(asked.image, asked.mask, **how, warn=lambda s: warnings.setdefault(s))
+  if not models.loaded(name):
+    job.enter(jobs.LOADING)
+  chosen = dict(max_side=options.max_side, blend=options.blend, exact_size=options.exact_size)
+  painter = models.painter(name, **chosen)
+  if task.hole.any():
+    size = painter.padded_size(*task.hole.shape)
+    estimate = models.compile_estimate(name, size)
+    job.enter(jobs.RUNNING if estimate is None else jobs.COMPILING, estimate)
+    with models.watch(name, size, lambda: job.enter(jobs.RUNNING)):
+      rgb = task.complete(painter, options.sample)
+  else:
+    rgb = task.complete(painter)
+  job.enter(jobs.WRITING)
+  data = task.encode(rgb)
+  kind = MEDIA_TYPES[task.format]
+  return Repaired(data, kind, name, tuple(warnings), time.monotonic() - begun)

@@ -1,0 +1,190 @@
+"""The page: complete in its languages, no strangers, readable; and driven in a browser, if any."""
+
+import contextlib
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import threading
+
+import pytest
+import server_cases as cases
+from test_http import running
+
+PAGE = pathlib.Path(cases.app.__file__).with_name('page')
+HTML = (PAGE / 'index.html').read_text('utf-8')
+SCRIPTS = {p.name: p.read_text('utf-8') for p in PAGE.glob('*.js')}
+CSS = (PAGE / 'style.css').read_text('utf-8')
+
+
+class Elements(html.parser.HTMLParser):
+  def __init__(self):
+    super().__init__()
+    self.all = []
+
+  def handle_starttag(self, tag, attributes):
+    self.all.append((tag, dict(attributes)))
+
+
+@pytest.fixture(scope='module')
+def elements():
+  parser = Elements()
+  parser.feed(HTML)
+  return parser.all
+
+
+def languages():
+  """{language: {key: text}} of texts.js."""
+  whole = SCRIPTS['texts.js']
+  parts = re.findall(r'^  (\w+): \{\n(.*?)^  \},$', whole, re.M | re.S)
+  texts = {}
+  for name, part in parts:
+    entries = re.findall(r"^    (\w+):\s*((?:'[^']*'[\s+]*)+),$", part, re.M)
+    texts[name] = {key: ''.join(re.findall(r"'([^']*)'", text)) for key, text in entries}
+  return texts
+
+
+def test_both_languages_say_the_same_things(elements):
+  texts = languages()
+  assert set(texts) == {'en', 'zh'} and len(texts['en']) > 50
+  assert list(texts['en']) == list(texts['zh'])
+  used = {a[name] for _, a in elements for name in ('data-text', 'data-label') if name in a}
+  used |= set(re.findall(r"\b(?:text|say)\('(\w+)'", SCRIPTS['app.js']))
+  assert used <= set(texts['en']), used - set(texts['en'])
+  states = set(cases.jobs.STATES) - set(cases.jobs.ENDS)
+  assert states | {'cancelled'} <= set(texts['en']), 'each state of a job has its words'
+  for key, english in texts['en'].items():
+    fields = lambda text: sorted(re.findall(r'\{(\w+)\}', text))
+    assert fields(english) == fields(texts['zh'][key]), key
+    assert re.search('[\u4e00-\u9fff]', texts['zh'][key]), key
+  for tag, attributes in elements:
+    label = attributes.get('data-label')
+    assert label is None or attributes['aria-label'] == texts['en'][label], (tag, label)
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_nothing_inline(elements):
+  for name, text in [('index.html', HTML), ('style.css', CSS), *SCRIPTS.items()]:
+    addresses = [a for a in re.findall(r'https?://[^\s"\')]+', text) if 'w3.org' not in a]
+    assert not addresses, (name, addresses)
+  for tag, attributes in elements:
+    assert not [a for a in attributes if a.startswith('on') or a == 'style'], (tag, attributes)
+    assert tag != 'script' or attributes.get('src') in SCRIPTS
+  assert not re.search(r'innerHTML|document\.write|eval\(|\.style\b', ''.join(SCRIPTS.values()))
+
+
+def test_every_control_has_a_name_and_every_id_is_there(elements):
+  ids = [a['id'] for _, a in elements if 'id' in a]
+  assert len(ids) == len(set(ids))
+  named = set(re.findall(r"\$\('([\w-]+)'\)", SCRIPTS['app.js']))
+  assert named <= set(ids), named - set(ids)
+  labelled = re.findall(r'<label[^>]*>(.*?)</label>', HTML, re.S)
+  for tag, a in elements:
+    if tag in ('input', 'select') and a.get('type') != 'file':
+      own = f'id="{a["id"]}"' if 'id' in a else f'value="{a["value"]}"'
+      inside = [text for text in labelled if own in text]
+      assert len(inside) == 1 and 'data-text' in inside[0], (tag, a)
+    if tag == 'button':
+      assert 'data-text' in a or 'aria-label' in a, a
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_words_have_enough_contrast(scheme):
+  """WCAG 2.2, 1.4.3 (4.5 for text) and 1.4.11 (3 for the borders of controls)."""
+  blocks = re.findall(r':root \{(.*?)\}', CSS, re.S)
+  colours = dict(re.findall(r'--([\w-]+): (#\w+);', blocks[0]))
+  if scheme == 'dark':
+    colours |= dict(re.findall(r'--([\w-]+): (#\w+);', blocks[1]))
+
+  def luminance(name):
+    channels = [int(colours[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+  def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+  for ink, paper in [
+    *(('ink', paper) for paper in ('paper', 'raised', 'warn', 'board')),
+    *(('soft', 'paper'), ('accent', 'paper'), ('on-accent', 'accent')),
+  ]:
+    assert contrast(ink, paper) >= 4.5, (ink, paper)
+  for line in ('rule', 'accent', 'warn-rule'):
+    assert contrast(line, 'paper') >= 3, line
+
+
+@pytest.fixture(scope='module')
+def browser():
+  playwright = pytest.importorskip(
+    'playwright.sync_api', reason='no browser here: pip install playwright, and Chromium'
+  )
+  path = shutil.which('chromium') or shutil.which('google-chrome')
+  if path is None:
+    pytest.skip('no browser here: Chromium is not installed')
+  with playwright.sync_playwright() as driver:
+    opened = driver.chromium.launch(executable_path=path, args=['--no-sandbox'])
+    yield opened
+    opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'width, scheme, language', [(1300, 'light', 'en-GB'), (400, 'dark', 'zh-CN')]
+)
+def test_a_person_brushes_repairs_goes_on_and_downloads(browser, tmp_path, width, scheme, language):
+  photo = cases.photo(90, 120)
+  exif = cases.Image.Exif()
+  exif[0x010F] = 'a maker'
+  data = cases.encoded(photo, 'JPEG', exif=exif, quality=95)
+  gate = threading.Event()
+  with running(painter=cases.Slow(gate)) as port, contextlib.ExitStack() as at_the_end:
+    at_the_end.callback(gate.set)
+    context = browser.new_context(
+      viewport={'width': width, 'height': 860}, color_scheme=scheme, locale=language
+    )
+    page = context.new_page()
+    said = []
+    page.on('console', lambda m: said.append(m.text) if m.type in ('error', 'warning') else None)
+    page.on('pageerror', lambda error: said.append(str(error)))
+    page.goto(f'http://127.0.0.1:{port}/')
+    assert page.locator('html').get_attribute('lang') == {'en-GB': 'en', 'zh-CN': 'zh-CN'}[language]
+    file = {'name': 'my.photo.jpg', 'mimeType': 'image/jpeg', 'buffer': data}
+    page.set_input_files('#image-file', file)
+    shows = lambda text: page.locator('#status', has_text=text).wait_for()
+    shows('120')
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    page.click('#repair')
+    assert page.locator('#error').is_visible(), 'nothing is painted yet'
+    box = page.locator('#stage').bounding_box()
+    middle = (box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 40, middle[1] + 10, steps=4)
+    page.mouse.up()
+    page.mouse.wheel(0, -100)  # another size
+    page.keyboard.press('Shift+ArrowLeft')
+    page.keyboard.press('Control+z')
+    assert page.locator('#redo').is_enabled() and page.locator('#undo').is_enabled()
+    page.keyboard.press('Control+y')
+    page.click('#repair')
+    page.wait_for_selector('#progress:not([hidden])')
+    compiling = {'en-GB': 'Compiling', 'zh-CN': '编译'}[language]
+    shows(compiling)
+    gate.set()
+    page.wait_for_selector('#done:not([hidden])')
+    with page.expect_download() as download:
+      page.click('#download')
+    name = download.value.suggested_filename
+    download.value.save_as(tmp_path / name)
+    assert name == 'my.photo-repaired.jpg'
+    repaired = cases.Image.open(tmp_path / name)
+    assert repaired.getexif()[0x010F] == 'a maker' and repaired.size == (120, 90)
+    assert abs(cases.np.asarray(repaired)[45, 60].astype(int) - [51, 153, 204]).max() < 12
+    page.click('#again')
+    page.wait_for_selector('#done', state='hidden')
+    page.set_input_files('#image-file', {'name': 'x.txt', 'mimeType': 'text/plain', 'buffer': b'x'})
+    page.wait_for_selector('#error:not([hidden])')
+    assert 'x.txt' in page.locator('#error').text_content()
+    assert not said, json.dumps(said)
+    context.close()
