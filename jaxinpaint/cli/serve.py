@@ -18,6 +18,7 @@ import importlib.util
 import ipaddress
 import os
 import secrets
+import socket
 from collections.abc import Sequence
 
 from jaxinpaint.cli import command_line
@@ -101,7 +102,7 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   token = given.token or os.environ.get(_TOKEN, '')
   if not _is_loopback(given.host) and not token:
     token = secrets.token_urlsafe(24)
-  hosts = {'localhost', '127.0.0.1', '::1', given.host, *given.allow_host}
+  hosts = {'localhost', '127.0.0.1', '::1', given.host, socket.gethostname(), *given.allow_host}
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.runtime import compilation_cache
     from jaxinpaint.serving import app, http
@@ -120,19 +121,20 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     pad_to=given.pad_to,
   )
   try:
-    socket = http.listen(given.host, given.port)
+    listening = http.listen(given.host, given.port)
   except OSError as error:
     why = f'{given.host} port {given.port}: {error.strerror or error}'
     command_line.say(COMMAND, f'cannot listen on {why}; give another --port or --host')
     return 1
-  port = socket.getsockname()[1]
-  host = f'[{given.host}]' if ':' in given.host else given.host
+  port = listening.getsockname()[1]
+  host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(given.host, given.host)
+  host = f'[{host}]' if ':' in host and not host.startswith('[') else host
   # What follows # is not sent to any server; the page reads it and takes it away.
   address = f'http://{host}:{port}/' + (f'#token={token}' if token else '')
   application = app.create(Models(places, limits), limits, token=token, hosts=hosts)
   server = http.make(application, lambda: print(address, flush=True), given.time_limit)
   try:
-    server.run([socket])
+    server.run([listening])
   except KeyboardInterrupt:  # raised anew when all is ended
     pass
   return 0
