@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _places(weights: Sequence[str]) -> dict[str, str]:
   """{name in requests: path or name of weights}; raises ValueError for a name given twice."""
   places: dict[str, str] = {}
-  for text in weights or ['mesff/box']:
+  for text in weights:
     name, equals, place = text.partition('=')
     name, place = (name, place) if equals else (os.path.basename(text.rstrip('/')), text)
     name = text if not equals and not os.path.exists(text) else name
@@ -104,12 +104,23 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     token = secrets.token_urlsafe(24)
   hosts = {'localhost', '127.0.0.1', '::1', given.host, socket.gethostname(), *given.allow_host}
   with activity.shown('Loading jax and the library'):
+    from jaxinpaint import trained
     from jaxinpaint.runtime import compilation_cache
     from jaxinpaint.serving import app, http
     from jaxinpaint.serving.limits import Limits
     from jaxinpaint.serving.models import Models
-    from jaxinpaint.weights import hub
+    from jaxinpaint.weights import hub, names
+    from jaxinpaint.weights.store import StoreError
 
+  places = places or {names.DEFAULT: names.DEFAULT}
+  try:
+    for place in places.values():  # all are loaded later, but what is not there is told now
+      path, _ = trained.locate(place)
+      if not path.is_dir():
+        trained.check_file(path)
+  except (StoreError, OSError) as error:
+    command_line.say(COMMAND, command_line.sentence(error))
+    return 2
   compilation_cache.use(hub.cache_folder() / 'inpaint')
   limits = dataclasses.replace(
     Limits(),
