@@ -158,7 +158,12 @@ def test_a_refused_client_sees_the_answer_while_it_is_still_sending():
   with running(Limits(held_bytes=1000)) as port:
     size = 3_000_000
     lines = ('Content-Type: application/json', f'Content-Length: {size}')
-    assert b' 429 ' in ask(port, head(port, *lines) + b'x' * size)[:30]
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as connection:
+      connection.sendall(head(port, *lines) + b'x' * 100_000)
+      for _ in range(29):
+        time.sleep(0.02)
+        connection.sendall(b'x' * 100_000)  # to a connection that was closed, it would be an error
+      assert until_closed(connection).startswith(b'HTTP/1.1 429')
     waits = head(port, *lines, 'Expect: 100-continue')
     with socket.create_connection(('127.0.0.1', port), timeout=20) as connection:
       connection.sendall(waits.replace(str(size).encode(), b'999999999'))
