@@ -121,7 +121,6 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   except (StoreError, OSError) as error:
     command_line.say(COMMAND, command_line.sentence(error))
     return 2
-  compilation_cache.use(hub.cache_folder() / 'inpaint')
   limits = dataclasses.replace(
     Limits(),
     bytes=given.max_megabytes << 20,
@@ -137,6 +136,7 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     why = f'{given.host} port {given.port}: {error.strerror or error}'
     command_line.say(COMMAND, f'cannot listen on {why}; give another --port or --host')
     return 1
+  compilation_cache.use(hub.cache_folder() / 'inpaint')
   port = listening.getsockname()[1]
   host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(given.host, given.host)
   host = f'[{host}]' if ':' in host and not host.startswith('[') else host

@@ -3,6 +3,7 @@
 import pytest
 
 from jaxinpaint.cli import serve
+from jaxinpaint.runtime import compilation_cache
 from jaxinpaint.serving import app, http
 
 
@@ -33,6 +34,7 @@ def begun(monkeypatch):
     seen.update(say=say, patience=patience)
     return Server()
 
+  monkeypatch.setattr(compilation_cache, 'use', lambda folder: None)
   monkeypatch.setattr(app, 'create', create)
   monkeypatch.setattr(http, 'make', make)
   monkeypatch.delenv('JAXINPAINT_TOKEN', raising=False)
