@@ -24,6 +24,19 @@ def _migan(x):
   return (x[..., 1:] + 1) / 2, 0.5 - x[..., :1]
 
 
+def _constants(case):
+  """Filters that the archive holds beside the weights; the manifest says their formulas."""
+  taps = np.outer([1, 3, 3, 1], [1, 3, 3, 1])
+  made = {}
+  for key, shape, formula in case.manifest().get('constants', ()):
+    if formula.startswith('outer'):
+      array = taps / (64 if '/64' in formula else 16)
+    else:
+      array = np.tile([[1.0, 0.0], [0.0, 0.0]], (shape[2] // 2, shape[3] // 2))
+    made[key] = np.broadcast_to(array, shape).astype(np.float32)
+  return made
+
+
 # golden: (name, what a wrapper puts before the keys, network's input -> image and mask, reference's
 # output -> in [0, 1])
 ARCHIVES = {
@@ -38,10 +51,7 @@ def test_an_archive_is_fetched_converted_and_run(case, tmp_path, monkeypatch, ca
   name, prefix, split, unit = ARCHIVES[case.name]
   monkeypatch.setenv('JAXINPAINT_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setenv('no_proxy', '*')
-  constants = {
-    key: np.ones(shape, np.float32) for key, shape, *_ in case.manifest().get('constants', ())
-  }
-  state = {f'{prefix}{key}': value for key, value in (case.state() | constants).items()}
+  state = {f'{prefix}{key}': value for key, value in (case.state() | _constants(case)).items()}
   tensors, storages = of_arrays(state)
   content = write_script(tmp_path / 'w.pt', modules(tensors), storages).read_bytes()
   system, short = systems.named(name)
