@@ -25,7 +25,7 @@ from skimage import data
 
 from jaxinpaint.inference import inpainter, repair
 
-_LOOP_SECONDS = 10.0
+_LOOP_SECONDS = 10.0  # for each figure
 
 
 def pictures(size: int) -> tuple[bytes, bytes]:
