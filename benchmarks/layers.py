@@ -12,8 +12,9 @@ of a map to itself, all scores at once; of PEN-Net's attention transfer, its def
 convolutions, and in blocks all scores at once; of coherent attention, its matrix, made row by row
 from all scores; of the shift layer, all cosines at once and a matrix of zeros and ones times the
 features; of StyleGAN2's resampling filter, one depthwise convolution; of a depthwise convolution,
-XLA's grouped one. Rows `fir ..., gradient` are of the filter's gradient, and their backward pass is
-the second derivative, which R1 needs.
+XLA's grouped one; of a spectrum, products with Fourier's matrices (a fast transform has no share of
+the peak: it multiplies no matrices). Rows `fir ..., gradient` are of the filter's gradient, and
+their backward pass is the second derivative, which R1 needs.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from absl import app, flags
 from jax import lax
 
 from benchmarks import measure
-from jaxinpaint.layers import conv, stylegan2
+from jaxinpaint.layers import conv, fourier_conv, stylegan2
 from jaxinpaint.layers.aot import AOTBlock
 from jaxinpaint.layers.attention import ExternalSpatialAttention
 from jaxinpaint.layers.coherent_attention import coherent_attention
@@ -179,6 +180,24 @@ def plain_upfirdn2d(x, up, down, pad, gain):
   )
 
 
+def fourier_matrices(n, count):
+  """Real and imaginary part [n,count] of the orthonormal transform's first frequencies."""
+  turns = 2 * np.pi * np.outer(np.arange(n), np.arange(count)) / n
+  return np.cos(turns) / n**0.5, -np.sin(turns) / n**0.5
+
+
+def plain_spectrum(x):
+  """As fourier_conv.spectrum, of a square: the columns' transform, then the rows'."""
+  side, count = x.shape[1], x.shape[2] // 2 + 1
+  real, imaginary = fourier_matrices(side, count)
+  columns = jnp.asarray(np.stack([real, imaginary]), jnp.float32)
+  re, im = jnp.einsum('swk,bhwc->sbkhc', columns, x, precision='highest')
+  real, imaginary = (jnp.asarray(m, jnp.float32) for m in fourier_matrices(side, side))
+  rows = lambda m, z: jnp.einsum('hn,bkhc->bnkc', m, z, precision='highest')
+  both = rows(real, re) - rows(imaginary, im), rows(real, im) + rows(imaginary, re)
+  return jnp.stack(both, -1).reshape(*both[0].shape[:-1], -1)
+
+
 def of_module(module, shape, dtype):
   """(ours, the same with unfolded convolutions, arguments)."""
   x = jax.random.normal(jax.random.key(0), shape, dtype)
@@ -257,6 +276,12 @@ def cases(dtype):
       (x, y),
     )
 
+  def spectra(side):
+    # Of Big LaMa's blocks, of an image of 8 * side pixels; squared, as the gradient of what is
+    # linear needs no input.
+    squared = lambda f: lambda x: jnp.square(f(x))
+    return squared(fourier_conv.spectrum), squared(plain_spectrum), (random(0, 1, side, side, 192),)
+
   def cx_loss(batch, side, channels):
     # Of the output's features only: the target's have no gradient in training.
     y = random(1, batch, side, side, channels)
@@ -332,6 +357,9 @@ def cases(dtype):
     'depthwise 3x3, 256x256x128': lambda: depthwise(256, 128),
     'depthwise 3x3, 512x512x64': lambda: depthwise(512, 64),
     'depthwise 3x3, 64x64x512': lambda: depthwise(64, 512),
+    'spectrum 32x32x192': lambda: spectra(32),
+    'spectrum 64x64x192': lambda: spectra(64),
+    'spectrum 128x128x192': lambda: spectra(128),
     # StyleGAN2's last layers of 256 and 512 pixels, and the upsampling of its pictures.
     'fir blur, 257x257x128': lambda: resampling(257, 128, 'blur'),
     'fir blur, 257x257x128, gradient': lambda: resampling(257, 128, 'blur', first_order=True),
@@ -346,9 +374,11 @@ def cases(dtype):
 
 def gradient(function):
   """The gradient of the summed result with respect to every argument."""
-  return jax.grad(
-    lambda *a: function(*a).astype(jnp.float32).sum(), argnums=tuple(range(2)), allow_int=True
-  )
+
+  def summed(*a):
+    return function(*a).astype(jnp.float32).sum()
+
+  return lambda *a: jax.grad(summed, argnums=tuple(range(min(2, len(a)))), allow_int=True)(*a)
 
 
 def main(argv):

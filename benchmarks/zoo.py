@@ -15,13 +15,11 @@ import json
 import pathlib
 import re
 
-import jax
-import numpy as np
 from clu import parameter_overview
 
-from benchmarks import measure, readme
+from benchmarks import readme
 from jaxinpaint import systems
-from jaxinpaint.data import inputs
+from jaxinpaint.cost import costs
 from jaxinpaint.recipe import Recipe
 from jaxinpaint.weights import mapping, names, store
 
@@ -34,7 +32,7 @@ Made by `python -m benchmarks.zoo` of the code and of `docs/zoo.json`; do not ed
 - *Parameters*: of the published configuration, in millions: the networks that fill a hole, then
   those that only training needs.
 - *GFLOPs*: of one image of {side} x {side} on its way through `predict`, a multiply-add counted as
-  two; convolutions and matrix products only.
+  two; convolutions and matrix products only. Networks of one size: at that size.
 - *Reference*: what made the stored outputs that the tests compare with. *authors' code*: the code
   that the authors published; *port*: somebody else's reimplementation; *transcribed from the
   paper*: written here from the paper, as no code is published, so agreement says that this library
@@ -72,23 +70,9 @@ def networks_of(system: str) -> tuple[dict[str, int], tuple[str, ...]]:
 
 
 def gflops_of(system: str) -> float:
-  """Of `predict` on one image of 256 x 256."""
+  """Of one image of 256 x 256, or of the one size that the networks take."""
   inference = recipe_of(system).inference
-  shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
-  extra = inputs.shapes(inference.inputs, (1, SIDE, SIDE))
-  predict = lambda variables, image, mask, extra: inference.predict(
-    variables, {}, image, mask, jax.random.key(0), **extra
-  )
-  return (
-    measure.useful_flops(
-      predict,
-      inference.shapes(),
-      shape(1, SIDE, SIDE, 3),
-      shape(1, SIDE, SIDE, 1),
-      {name: shape(*s) for name, s in extra.items()},
-    )
-    / 1e9
-  )
+  return costs.gflops(inference, (inference.shapes(), {}), SIDE)
 
 
 def golden_errors(file: pathlib.Path) -> dict[str, float]:

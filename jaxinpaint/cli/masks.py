@@ -89,6 +89,7 @@ def _make_command(argv: Sequence[str]) -> int:
   add('--tolerance', type=float, default=12, help='how like, in CIELAB (default 12).')
   add('--lines', choices=make.LINES, help='scratches, narrower than --line_width.')
   add('--line_width', type=whole(2), default=9, metavar='N', help='in pixels (default 9).')
+  add('--line_length', type=whole(1), default=25, metavar='N', help='at least (default 25).')
   add('--text', type=path, metavar='FILE', help='boxes or corners, CSV or JSON; see docs/data.md.')
   add('--difference', type=path, metavar='FILE', help='where this picture of the scene differs.')
   add('--threshold', type=float, help='of --lines (default 10) and --difference (default 6).')
@@ -188,7 +189,7 @@ def _make(args: argparse.Namespace) -> int:
     given.append(make.boxes(args.box, *size))
   least = {} if args.threshold is None else {'threshold': args.threshold}
   if args.lines:
-    given.append(make.lines(image, args.lines, args.line_width, **least))
+    given.append(make.lines(image, args.lines, args.line_width, length=args.line_length, **least))
   if args.text:
     given.append(make.quads(make.read_regions(args.text), *size))
   if args.difference:

@@ -18,6 +18,7 @@ import importlib.util
 import ipaddress
 import os
 import secrets
+import socket
 from collections.abc import Sequence
 
 from jaxinpaint.cli import command_line
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _places(weights: Sequence[str]) -> dict[str, str]:
   """{name in requests: path or name of weights}; raises ValueError for a name given twice."""
   places: dict[str, str] = {}
-  for text in weights or ['mesff/box']:
+  for text in weights:
     name, equals, place = text.partition('=')
     name, place = (name, place) if equals else (os.path.basename(text.rstrip('/')), text)
     name = text if not equals and not os.path.exists(text) else name
@@ -101,15 +102,25 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   token = given.token or os.environ.get(_TOKEN, '')
   if not _is_loopback(given.host) and not token:
     token = secrets.token_urlsafe(24)
-  hosts = {'localhost', '127.0.0.1', '::1', given.host, *given.allow_host}
+  hosts = {'localhost', '127.0.0.1', '::1', given.host, socket.gethostname(), *given.allow_host}
   with activity.shown('Loading jax and the library'):
+    from jaxinpaint import trained
     from jaxinpaint.runtime import compilation_cache
     from jaxinpaint.serving import app, http
     from jaxinpaint.serving.limits import Limits
     from jaxinpaint.serving.models import Models
-    from jaxinpaint.weights import hub
+    from jaxinpaint.weights import hub, names
+    from jaxinpaint.weights.store import StoreError
 
-  compilation_cache.use(hub.cache_folder() / 'inpaint')
+  places = places or {names.DEFAULT: names.DEFAULT}
+  try:
+    for place in places.values():  # all are loaded later, but what is not there is told now
+      path, _ = trained.locate(place)
+      if not path.is_dir():
+        trained.check_file(path)
+  except (StoreError, OSError) as error:
+    command_line.say(COMMAND, command_line.sentence(error))
+    return 2
   limits = dataclasses.replace(
     Limits(),
     bytes=given.max_megabytes << 20,
@@ -120,19 +131,21 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     pad_to=given.pad_to,
   )
   try:
-    socket = http.listen(given.host, given.port)
+    listening = http.listen(given.host, given.port)
   except OSError as error:
     why = f'{given.host} port {given.port}: {error.strerror or error}'
     command_line.say(COMMAND, f'cannot listen on {why}; give another --port or --host')
     return 1
-  port = socket.getsockname()[1]
-  host = f'[{given.host}]' if ':' in given.host else given.host
+  compilation_cache.use(hub.cache_folder() / 'inpaint')
+  port = listening.getsockname()[1]
+  host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(given.host, given.host)
+  host = f'[{host}]' if ':' in host and not host.startswith('[') else host
   # What follows # is not sent to any server; the page reads it and takes it away.
   address = f'http://{host}:{port}/' + (f'#token={token}' if token else '')
   application = app.create(Models(places, limits), limits, token=token, hosts=hosts)
   server = http.make(application, lambda: print(address, flush=True), given.time_limit)
   try:
-    server.run([socket])
+    server.run([listening])
   except KeyboardInterrupt:  # raised anew when all is ended
     pass
   return 0

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import importlib.resources
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import pydantic
 from starlette.applications import Starlette
@@ -233,7 +233,13 @@ class _Server:
     job = self._find(request)
     if job.state not in jobs.ENDS:
       raise Problem('not-done', f'the job is {job.state}: ask for its state until it is done')
-    return _picture(job.future.result(), sent=lambda: self.queue.forget(job))
+
+    async def sent() -> None:
+      # Pieces for a client that has gone are dropped without an error.
+      if not await request.is_disconnected():
+        self.queue.forget(job)
+
+    return _picture(job.future.result(), sent)
 
   def _find(self, request: Request) -> Job:
     job = self.queue.find(request.path_params['id'])
@@ -309,14 +315,15 @@ def _json(content: pydantic.BaseModel, status: int = 200, headers=None) -> Respo
   return Response(content.model_dump_json(), status, headers, media_type='application/json')
 
 
-def _picture(result: Repaired, sent=lambda: None) -> Response:
-  """The file; `sent` is called when the client has taken all of it."""
+def _picture(result: Repaired, sent: Callable[[], Awaitable] | None = None) -> Response:
+  """The file; `sent` is called when all of it was handed to the connection."""
 
   async def pieces() -> AsyncIterator[bytes]:
     view = memoryview(result.data)
     for at in range(0, len(view), _PIECE):
       yield bytes(view[at : at + _PIECE])
-    sent()
+    if sent is not None:
+      await sent()
 
   ending = result.media_type.partition('/')[2]
   headers = {

@@ -1,4 +1,4 @@
-"""Around every request: who may ask, what an answer says to browsers, how slow a client may be.
+"""Around every request: who may ask, and what an answer says to browsers.
 
 No CORS headers are sent, so that a browser shows no page of another site an answer. A request that
 such a page sends all the same is refused by its Origin; one that reaches the server under a foreign
@@ -122,8 +122,7 @@ class _Exchange:
       self._metrics.count(
         'jaxinpaint_requests_total', 'Requests answered.', route=route, status=status
       )
-    async with asyncio.timeout(self._limits.send_seconds):
-      await self._send(message)
+    await self._send(message)
 
   async def _drain(self) -> None:
     """Reads what is left of a body that is refused, and drops it.

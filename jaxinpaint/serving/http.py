@@ -1,6 +1,6 @@
-"""The HTTP server: uvicorn, whose clients have to send their headers in time.
+"""The HTTP server: uvicorn, whose clients have to send headers, and to take answers, in time.
 
-uvicorn waits for the first request of a connection for ever.
+uvicorn itself waits for both for ever.
 """
 
 import asyncio
@@ -21,7 +21,9 @@ class Protocol(H11Protocol):
   """One connection, which is closed when headers do not arrive, or too many are open."""
 
   header_seconds = 15.0
+  send_seconds = 30.0  # in which a client has to take 48 KiB of an answer, asyncio's buffer
   _late: asyncio.TimerHandle | None = None
+  _stalled: asyncio.TimerHandle | None = None
 
   def connection_made(self, transport):
     """asyncio's."""
@@ -33,7 +35,23 @@ class Protocol(H11Protocol):
   def connection_lost(self, exc):
     """asyncio's."""
     self._expect_none()
+    self._stop_waiting()
     super().connection_lost(exc)
+
+  def pause_writing(self):
+    """asyncio's: the client does not read."""
+    super().pause_writing()
+    self._stalled = self.loop.call_later(self.send_seconds, self.transport.abort)
+
+  def resume_writing(self):
+    """asyncio's: it does."""
+    super().resume_writing()
+    self._stop_waiting()
+
+  def _stop_waiting(self) -> None:
+    if self._stalled is not None:
+      self._stalled.cancel()
+      self._stalled = None
 
   def data_received(self, data):
     """asyncio's."""

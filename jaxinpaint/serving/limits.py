@@ -28,7 +28,6 @@ class Limits:
     held_bytes: bodies that are being received or wait, and results that were not fetched, together.
     job_seconds: that a job may run, with its compilation.
     body_seconds: in which a body has to arrive.
-    send_seconds: in which a client has to take each piece of an answer.
     keep_seconds: that a result waits to be fetched.
     max_side: longer pictures are filled at this size, as `inpaint --max_side`; None: never.
     pad_to: sizes are padded to multiples of it where a request allows it.
@@ -41,7 +40,6 @@ class Limits:
   held_bytes: int = 512 << 20
   job_seconds: float = 300.0
   body_seconds: float = 60.0
-  send_seconds: float = 30.0
   keep_seconds: float = 300.0
   max_side: int | None = 1024
   pad_to: int = 64

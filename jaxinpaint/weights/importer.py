@@ -224,8 +224,8 @@ def _states(
 
 def _anchored(
   path: pathlib.Path, state: Mapping[str, np.ndarray], anchors: Mapping[str, str]
-) -> list[tuple[set[str], dict[str, np.ndarray]]]:
-  """[(network, its state dict)] of a file whose keys begin as those that end in `anchors`."""
+) -> list[tuple[set[str], dict[str, np.ndarray], str]]:
+  """[(network, its state dict, its prefix)] of a file, by the keys that end in `anchors`."""
   states = []
   for network, anchor in anchors.items():
     ends = [key for key in state if key == anchor or key.endswith(f'.{anchor}')]
@@ -237,7 +237,7 @@ def _anchored(
     for key in ends:
       prefix = key.removesuffix(anchor)
       own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-      states.append(({network}, own))
+      states.append(({network}, own, prefix))
   if not states:
     wanted = ' or '.join(map(repr, anchors.values()))
     raise mapping.MappingError(f'{path.name}: none of its keys ends in {wanted}')

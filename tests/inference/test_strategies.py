@@ -81,8 +81,12 @@ def test_a_long_scratch_is_tiled_and_a_wide_hole_reduced():
   wide = holes(3000, 6000, (1000, 1000, 900, 1200))
   plan = Strategy().plan(wide)
   [part] = plan.parts
-  assert plan.kind == 'crop' and part.limit == 1024
-  assert plan.sentence == '6000 x 3000 pixels, completed in 1 window reduced to 1024 pixels'
+  # A window of 2100 x 2400 pixels, rounded up; its hole of 900 x 1200 is to be 256 wide:
+  # 2432 * 256 / 900 = 692, rounded up.
+  assert plan.kind == 'crop' and part.read[2:] == (2112, 2432) and part.limit == 704
+  assert plan.sentence == '6000 x 3000 pixels, completed in 1 window around wide holes, reduced'
+  [part] = Strategy('crop').plan(wide).parts
+  assert part.limit == 1024
   check(plan, wide)
   most = holes(3000, 3000, (500, 500, 2000, 2000))
   plan = Strategy().plan(most)

@@ -46,6 +46,9 @@ def test_scratches_are_found_and_wide_regions_are_not(kind, value):
   got = make.lines(image, kind, 9, 10)
   assert got[:, 20:23].mean() > 0.95
   assert got[12:38, 42:68].sum() == 0 and got[:, :18].sum() == 0
+  image[5:8, 60:63] = value  # a speck
+  assert make.lines(image, kind)[5:8, 60:63].sum() == 0
+  assert make.lines(image, kind, length=2)[5:8, 60:63].mean() > 0.8  # all but a corner
   other = 'black' if kind == 'white' else 'white'
   assert make.lines(image, other, 9, 10)[:, 20:23].sum() == 0
 

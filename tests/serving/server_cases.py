@@ -32,7 +32,7 @@ def decoded(data: bytes) -> np.ndarray:
   return np.asarray(Image.open(io.BytesIO(data)))
 
 
-__all__ = ['Image', 'app', 'jobs', 'np']
+__all__ = ['Image', 'app', 'jobs', 'np', 'toy_system']
 
 LIMITS = Limits()
 

@@ -102,6 +102,12 @@ def test_json_says_the_same_as_a_form(client):
   assert raw.content == form.content
 
 
+def test_black_may_be_the_hole(client):
+  black = cases.encoded(255 - toy_system.hole(20, 24))
+  inverted = client.post(URL, files=cases.files(mask=black), data={'invert_mask': 'true'})
+  assert inverted.content == client.post(URL, files=cases.files()).content
+
+
 def test_warnings_are_said(client):
   mask = cases.encoded(255 - 255 * (toy_system.hole(20, 24)[::-1, ::-1] > 0).astype(np.uint8))
   answer = client.post(URL, files=cases.files(mask=mask), data={'format': 'jpg'})
@@ -207,12 +213,13 @@ def test_a_gif_with_frames_is_refused(client):
 
 
 def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
+  other = cases.encoded(cases.photo(), 'PPM')
   monkeypatch.setattr(Image.Image, 'load', lambda self: pytest.fail('decoded'))
   with pytest.raises(TooLarge, match='900 megapixels'):
     limits.check_header(png_of_nothing(30000, 30000), 'image', Limits())
   assert limits.check_header(png_of_nothing(30, 20), 'image', Limits()) == (20, 30)
   with pytest.raises(UnreadableImage):
-    limits.check_header(b'%!PS-Adobe-3.0\n', 'image', Limits())
+    limits.check_header(other, 'image', Limits())
 
 
 @pytest.mark.parametrize(
@@ -391,6 +398,19 @@ def test_errors_of_the_worker_end_one_request_only(error, status, words):
     detail = problem(own.post(URL, files=cases.files()), status)
     assert words in detail and 'secret' not in detail
     assert own.post(URL, files=cases.files()).status_code == 200
+
+
+def test_a_bug_is_logged_once_however_often_the_job_is_asked_for(caplog):
+  def fail():
+    raise RuntimeError('a bug')
+
+  with cases.client(painter=cases.Slow(before=fail)) as own:
+    place = own.post('/api/v1/jobs', files=cases.files()).headers['location']
+    until(lambda: own.get(place).json()['state'] == 'failed')
+    for _ in range(3):
+      assert own.get(place).json()['problem']['status'] == 500
+    problem(own.get(place + '/result'), 500, 'failure')
+  assert len([r for r in caplog.records if 'a request failed' in r.message]) == 1
 
 
 def test_weights_that_cannot_be_loaded_do_not_show_paths():

@@ -136,6 +136,32 @@ def test_a_client_that_breaks_off_leaves_nothing_behind():
     assert is_alive(port)
 
 
+def test_a_client_that_does_not_take_its_answer_is_cut_off(monkeypatch):
+  monkeypatch.setattr(http.Protocol, 'send_seconds', 0.3)
+  big = cases.files(cases.encoded(cases.photo(1800, 1800), compress_level=0))
+  big['mask'] = ('mask', cases.encoded(cases.toy_system.hole(1800, 1800)))
+  request = httpx.Request('POST', 'http://x/api/v1/jobs', files=big)
+  with running() as port:
+    url = f'http://127.0.0.1:{port}/api/v1/jobs'
+    kind = request.headers['content-type']
+    answer = httpx.post(url, content=request.read(), headers={'Content-Type': kind}, timeout=60)
+    job = answer.headers['location']
+    end = time.monotonic() + 60
+    while httpx.get(f'http://127.0.0.1:{port}{job}', timeout=60).json()['state'] != 'done':
+      assert time.monotonic() < end
+      time.sleep(0.1)
+    with socket.socket() as connection:
+      connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+      connection.settimeout(20)
+      connection.connect(('127.0.0.1', port))
+      connection.sendall(head(port, method='GET', path=f'{job}/result'))
+      time.sleep(1.5)
+      taken = until_closed(connection)
+    assert 0 < len(taken) < 6_000_000, 'a part of the answer'
+    again = httpx.get(f'http://127.0.0.1:{port}{job}/result', timeout=60)
+    assert len(again.content) > 6_000_000, 'what was not taken can be fetched again'
+
+
 @pytest.mark.parametrize(
   'data',
   [
@@ -158,7 +184,12 @@ def test_a_refused_client_sees_the_answer_while_it_is_still_sending():
   with running(Limits(held_bytes=1000)) as port:
     size = 3_000_000
     lines = ('Content-Type: application/json', f'Content-Length: {size}')
-    assert b' 429 ' in ask(port, head(port, *lines) + b'x' * size)[:30]
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as connection:
+      connection.sendall(head(port, *lines) + b'x' * 100_000)
+      for _ in range(29):
+        time.sleep(0.02)
+        connection.sendall(b'x' * 100_000)  # to a connection that was closed, it would be an error
+      assert until_closed(connection).startswith(b'HTTP/1.1 429')
     waits = head(port, *lines, 'Expect: 100-continue')
     with socket.create_connection(('127.0.0.1', port), timeout=20) as connection:
       connection.sendall(waits.replace(str(size).encode(), b'999999999'))

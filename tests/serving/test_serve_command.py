@@ -3,6 +3,7 @@
 import pytest
 
 from jaxinpaint.cli import serve
+from jaxinpaint.runtime import compilation_cache
 from jaxinpaint.serving import app, http
 
 
@@ -11,7 +12,6 @@ def test_weights_get_their_names(tmp_path):
   run.mkdir(parents=True)
   places = serve._places(['mesff/box', str(run), f'other={run}'])
   assert places == {'mesff/box': 'mesff/box', 'mine': str(run), 'other': str(run)}
-  assert serve._places([]) == {'mesff/box': 'mesff/box'}
   for wrong in (['a=x', 'a=y'], ['=x'], ['a=']):
     with pytest.raises(ValueError, match='its own name'):
       serve._places(wrong)
@@ -34,6 +34,7 @@ def begun(monkeypatch):
     seen.update(say=say, patience=patience)
     return Server()
 
+  monkeypatch.setattr(compilation_cache, 'use', lambda folder: None)
   monkeypatch.setattr(app, 'create', create)
   monkeypatch.setattr(http, 'make', make)
   monkeypatch.delenv('JAXINPAINT_TOKEN', raising=False)
@@ -47,6 +48,14 @@ def test_this_machine_alone_needs_no_token(begun, capsys):
   limits = begun['limits']
   assert (limits.bytes, limits.max_side, limits.job_seconds) == (5 << 20, None, 9)
   assert capsys.readouterr().out.startswith('http://127.0.0.1:')
+
+
+def test_the_default_weights_are_the_librarys_and_missing_ones_are_told(begun, capsys):
+  assert serve.main(['--port', '0']) == 0
+  assert begun['models'].names == ('mesff/box',)
+  assert serve.main(['--port', '0', '--weights', 'no/such.safetensors']) == 2
+  said = capsys.readouterr().err
+  assert 'jaxinpaint serve: there are no weights at no/such.safetensors' in said
 
 
 def test_other_machines_need_one(begun, capsys, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from file_server import Server
 from safetensors.numpy import save
 from tensorflow_bytes import write as write_tensorflow
-from torch_bytes import emit, module, tensor, write_script, write_stream, write_zip
+from torch_bytes import emit, modules, of_arrays, write_script, write_stream, write_zip
 
 import jaxinpaint
 from jaxinpaint import systems, trained
@@ -35,37 +35,15 @@ def _state():
   return mapping.export({'params': params, 'stats': stats}, MISF.generator_entries(config.model))
 
 
-def _pickled(state):
-  """({key: tensor}, {storage: bytes})."""
-  tensors, storages = {}, {}
-  for i, (key, array) in enumerate(state.items()):
-    stride = tuple(s // 4 for s in array.strides)
-    tensors[key] = tensor(str(i), array.size, array.shape, stride)
-    storages[str(i)] = array.astype('<f4').tobytes()
-  return tensors, storages
-
-
-def _nested(tensors):
-  """{'a.b': x} as the objects of an archive."""
-  tree = {}
-  for key, value in tensors.items():
-    *above, last = key.split('.')
-    at = tree
-    for name in above:
-      at = at.setdefault(name, {})
-    at[last] = value
-  build = lambda node: module({k: build(v) if isinstance(v, dict) else v for k, v in node.items()})
-  return build({'model': {'generator': tree, 'training': False}})
-
-
 def _written(kind, path):
   """The bytes of the state dict as a file of this kind."""
   state = _state()
   if kind == 'safetensors':
     return save({f'generator.{key}': value for key, value in state.items()})
-  tensors, storages = _pickled(state)
+  tensors, storages = of_arrays(state)
   if kind == 'torchscript':
-    return write_script(path, _nested(tensors), storages).read_bytes()
+    wrapped = {f'model.generator.{key}': value for key, value in tensors.items()}
+    return write_script(path, modules(wrapped), storages).read_bytes()
   write = {'zip': write_zip, 'stream': write_stream}[kind]
   return write(path, emit({'iteration': 3, 'generator': tensors}), storages).read_bytes()
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from torch_bytes import emit, module, tensor, write_script, write_zip
+from torch_bytes import emit, modules, of_arrays, write_script, write_zip
 
 from jaxinpaint import systems
 from jaxinpaint.systems.migan import published, recipe
@@ -42,23 +42,10 @@ def state_of(trees):
 
 
 def write(path, state, script=False):
-  tensors, storages = {}, {}
-  for i, (key, array) in enumerate(state.items()):
-    array = np.array(array, np.float32, order='C')
-    stride = tuple(s // 4 for s in array.strides)
-    tensors[key] = tensor(str(i), array.size, array.shape, stride)
-    storages[str(i)] = array.tobytes()
+  tensors, storages = of_arrays(state)
   if not script:
     return write_zip(path, emit(tensors), storages)
-  tree = {}
-  for key, value in tensors.items():
-    *above, last = key.split('.')
-    at = tree
-    for name in above:
-      at = at.setdefault(name, {})
-    at[last] = value
-  build = lambda node: module({k: build(v) if isinstance(v, dict) else v for k, v in node.items()})
-  return write_script(path, build(tree | {'training': False}), storages)
+  return write_script(path, modules(tensors), storages)
 
 
 def imported(path, out):

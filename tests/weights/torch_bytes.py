@@ -1,6 +1,7 @@
 """Writes the two containers of torch.save, opcode by opcode, so that tests can forge any of it."""
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -84,6 +85,30 @@ def write_script(path, body: bytes, storages=None, **options):
 def module(attributes, kind='__torch__.Network') -> Raw:
   """An object of an archive's own class, with these attributes."""
   return Raw(name(kind) + b')\x81' + emit(attributes) + b'b')
+
+
+def of_arrays(state) -> tuple[dict[str, Raw], dict[str, bytes]]:
+  """({key: tensor}, {storage: bytes}) of {key: array}; floats become float32, integers int64."""
+  tensors, storages = {}, {}
+  for i, (key, array) in enumerate(state.items()):
+    kind, dtype = ('Long', '<i8') if array.dtype.kind == 'i' else ('Float', '<f4')
+    stride = tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
+    tensors[key] = tensor(str(i), array.size, array.shape, stride, kind=f'torch.{kind}Storage')
+    storages[str(i)] = array.astype(dtype).tobytes()
+  return tensors, storages
+
+
+def modules(tensors) -> Raw:
+  """{'a.b.weight': tensor} as an archive's objects, one below the other."""
+  tree: dict = {}
+  for key, value in tensors.items():
+    *above, last = key.split('.')
+    at = tree
+    for part in above:
+      at = at.setdefault(part, {'training': False})
+    at[last] = value
+  build = lambda node: module({k: build(v) if isinstance(v, dict) else v for k, v in node.items()})
+  return build(tree)
 
 
 def write_stream(path, body: bytes, storages=None, itemsize=4):

@@ -12,7 +12,7 @@ them with the authors' code to the names that are listed here.
 from typing import Any
 
 from jaxinpaint.systems.comodgan.networks import sides
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 NETWORK = 'generator'
 # The files hold the resampling filters as buffers; here they are constants.
@@ -96,4 +96,12 @@ FORMATS = {
     model={'size': 256},
     **_FACTS,
   ),
+}
+
+NAMES = {
+  f'{data}-{size}': hub.Named(
+    'comodgan' if size == 512 else 'comodgan_256',
+    (hub.by_hand(f'comodgan_{size}_{data}.pt', f'comodgan_{size}_{data}.pt'),),
+  )
+  for data, size in (('places2', 512), ('places2', 256), ('ffhq', 256))
 }

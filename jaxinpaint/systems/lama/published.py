@@ -8,7 +8,7 @@ to neither network is not read.
 
 from typing import Any
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 PAPER = mapping.Paper(
   title='Resolution-robust Large Mask Inpainting with Fourier Convolutions',
@@ -139,4 +139,25 @@ FORMATS = {
     note='best.ckpt of lama-fourier, for Places2 or CelebA-HQ, in lama-models.zip',
     **_COMMON,
   ),
+}
+
+_MODELS = 'https://github.com/Sanster/models/releases/download/'
+_BIG = hub.File(
+  'traced generator', _MODELS + 'add_big_lama/big-lama.pt', md5='e3aa4aaa15225a33ec84f9f4bc47e500'
+)
+_ANIME = hub.File(
+  'traced generator',
+  _MODELS + 'AnimeMangaInpainting/anime-manga-big-lama.pt',
+  md5='29f284f36a0a510bcacf39ecf4c4d54f',
+)
+NAMES = {
+  'big': hub.Named('big', (_BIG,)),
+  'anime-manga': hub.Named('big', (_ANIME,)),
+  'big-original': hub.Named('big', (hub.by_hand('models/best.ckpt of big-lama.zip', 'best.ckpt'),)),
+  **{
+    f'fourier-{name}': hub.Named(
+      'fourier', (hub.by_hand(f'best.ckpt of lama-fourier, {data}', 'best.ckpt'),)
+    )
+    for name, data in (('places2', 'Places2'), ('celebahq', 'CelebA-HQ'))
+  },
 }

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from jaxinpaint.systems.mat.networks import DEPTHS, SQUARE
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import hub, mapping
 
 # The masks of shifted windows and the resampling filters, constants here.
 IGNORE = (r'\.attn_mask$', r'\.resample_filter$')
@@ -187,4 +187,10 @@ FORMATS = {
     model={'size': 256},
     **_SHARED,
   ),
+}
+
+_G = hub.File('generator', FORMATS['mat'].url, md5='8ca927835fa3f5e21d65ffcb165377ed')
+NAMES = {
+  'places2-512': hub.Named('mat', (_G,)),
+  'celebahq-256': hub.Named('mat_256', (hub.by_hand('G_ema.state_dict()', 'generator.pth'),)),
 }
