@@ -244,7 +244,8 @@ class Predictor:
     """An image [H,W,C] and its mask as the networks see them: padded, or resized to their side."""
     size = self.padded_size(*mask.shape[:2])
     if not self.inference.side or size == mask.shape[:2]:
-      return tuple(arrays.pad(x, *size, self.inference.pad_mode) for x in (image, mask))
+      mode = self.inference.pad_mode
+      return arrays.pad(image, *size, mode), arrays.pad(mask, *size, mode)
     image, hole = resizing.known_only(image.astype(np.float32), mask[..., 0] > 0, *size)
     return image, hole[..., None].astype(np.float32)
 

@@ -57,7 +57,8 @@ def _parser() -> command_line.Parser:
     '--max_side',
     type=whole(0),
     default=1024,
-    help='longer pictures are filled at this size (default 1024). 0: never.',
+    help='the longest side that a network sees (default 1024): longer pictures are filled in '
+    'windows around their holes. 0: any, they are filled whole.',
   )
   add(
     '--pad_to',

@@ -175,6 +175,12 @@ class Inpainter:
     """(height, width) at which the networks see an image of this size."""
     return self.predictor.padded_size(*reduced_size(height, width, self.strategy.limit))
 
+  def seen_sizes(self, hole: np.ndarray) -> set[tuple[int, int]]:
+    """(height, width) of all that the networks see of an image with this hole, bool[H, W]."""
+    plan = self.strategy.plan(hole)
+    seen = [(part.read[2:], part.limit) for part in plan.parts] or [(hole.shape, plan.limit)]
+    return {self.predictor.padded_size(*reduced_size(*size, limit)) for size, limit in seen}
+
   def __repr__(self) -> str:
     options = f'batch_size={self.batch_size}, max_side={self.max_side}'
     return f'Inpainter({self.name!r}, {options}, strategy={self.strategy.kind!r})'

@@ -29,7 +29,9 @@ class Limits:
     job_seconds: that a job may run, with its compilation.
     body_seconds: in which a body has to arrive.
     keep_seconds: that a result waits to be fetched.
-    max_side: longer pictures are filled at this size, as `inpaint --max_side`; None: never.
+    max_side: the longest side that a network sees. Longer pictures are filled in windows around
+      their holes (`inference.strategies`), or reduced to it where it is less than those take; None:
+      they are filled whole.
     pad_to: sizes are padded to multiples of it where a request allows it.
     sizes: programs that are kept compiled.
   """

@@ -3,13 +3,15 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 from absl import logging
 
 from jaxinpaint.inference import inpainter as inpainter_lib
+from jaxinpaint.inference import strategies
 from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.predictor import Size
 from jaxinpaint.serving.limits import Limits
 from jaxinpaint.weights.store import StoreError
 
@@ -112,22 +114,25 @@ class Models:
     """
     base = self.get(name)
     most = self._limits.max_side
-    if most is not None:
-      max_side = most if max_side is None else max_side
-      if max_side > most:
-        raise InpaintError(f'max_side {max_side} must be at most {most} on this server')
+    if max_side is not None and most is not None and max_side > most:
+      raise InpaintError(f'max_side {max_side} must be at most {most} on this server')
+    if max_side is None and most is not None and most < strategies.LIMIT:
+      max_side = most
+    strategy = 'original' if max_side is None and most is None else 'auto'
     predictor = base.predictor if exact_size else base.predictor.padded_to(self._limits.pad_to)
-    return Inpainter(predictor, name=base.name, batch_size=1, max_side=max_side, blend=blend)
+    how = dict(max_side=max_side, blend=blend, strategy=strategy)
+    return Inpainter(predictor, name=base.name, batch_size=1, **how)
 
-  def compile_estimate(self, name: str, size: tuple[int, int]) -> float | None:
-    """Seconds that a padded size will take to compile; None: its program is there."""
-    return None if (name, size) in self._compiled else self._models[name].compile_seconds
+  def compile_estimate(self, name: str, sizes: Collection[Size]) -> float | None:
+    """Seconds that padded sizes will take to compile; None: their programs are there."""
+    new = sum((name, size) not in self._compiled for size in sizes)
+    return new * self._models[name].compile_seconds or None
 
-  def watch(self, name: str, size: tuple[int, int], compiled: Callable[[], object]) -> '_Watch':
+  def watch(self, name: str, sizes: Collection[Size], compiled: Callable[[], object]) -> '_Watch':
     """Around a completion: notes what is compiled, and calls `compiled` when it is."""
-    return _Watch(self, name, size, compiled)
+    return _Watch(self, name, sizes, compiled)
 
-  def note_use(self, name: str, size: tuple[int, int]) -> None:
+  def note_use(self, name: str, size: Size) -> None:
     """Marks a program as there; beyond `limits.sizes`, all are dropped but this one's source."""
     self._compiled.pop((name, size), None)
     self._compiled[name, size] = None
@@ -138,10 +143,10 @@ class Models:
 
 
 class _Watch:
-  def __init__(self, models: Models, name: str, size: tuple[int, int], compiled):
-    self._models, self._name, self._size, self._tell = models, name, size, compiled
+  def __init__(self, models: Models, name: str, sizes: Collection[Size], compiled):
+    self._models, self._name, self._sizes, self._tell = models, name, sizes, compiled
     self._begun = 0.0
-    self._new = models.compile_estimate(name, size) is not None
+    self._new = models.compile_estimate(name, sizes) is not None
 
   def __enter__(self) -> '_Watch':
     self._begun = time.monotonic()
@@ -151,7 +156,8 @@ class _Watch:
   def __exit__(self, kind, *_) -> None:
     jax.monitoring.unregister_event_duration_listener(self._heard)
     if kind is None:
-      self._models.note_use(self._name, self._size)
+      for size in self._sizes:
+        self._models.note_use(self._name, size)
 
   def _heard(self, event: str, seconds: float, **_) -> None:
     if event != _COMPILED or not self._new:

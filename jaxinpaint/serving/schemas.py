@@ -42,7 +42,9 @@ class Options(pydantic.BaseModel):
     'none', description='poisson: fit what fills the hole to the colours around it.'
   )
   max_side: Annotated[int, Field(ge=64, le=16384)] | None = Field(
-    None, description="Longer pictures are filled at this size; default, and at most, the server's."
+    None,
+    description='Longer pictures are filled at this size, which a server limits; default: in '
+    'windows around their holes.',
   )
   sample: int = Field(
     0, ge=0, lt=2**31, description='Number of the completion, of models that draw random numbers.'
@@ -110,7 +112,7 @@ class ModelList(pydantic.BaseModel):
   models: list[ModelInfo]
   max_bytes: int = Field(description='Of a request.')
   max_megapixels: float = Field(description='Of a picture.')
-  max_side: int | None = Field(description='Longer pictures are filled at this size.')
+  max_side: int | None = Field(description='The longest side that a model sees.')
 
 
 class Health(pydantic.BaseModel):

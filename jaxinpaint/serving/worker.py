@@ -49,10 +49,10 @@ def work(models: Models, job: Job) -> Repaired:
   chosen = dict(max_side=options.max_side, blend=options.blend, exact_size=options.exact_size)
   painter = models.painter(name, **chosen)
   if task.hole.any():
-    size = painter.padded_size(*task.hole.shape)
-    estimate = models.compile_estimate(name, size)
+    sizes = painter.seen_sizes(task.hole)
+    estimate = models.compile_estimate(name, sizes)
     job.enter(jobs.RUNNING if estimate is None else jobs.COMPILING, estimate)
-    with models.watch(name, size, lambda: job.enter(jobs.RUNNING)):
+    with models.watch(name, sizes, lambda: job.enter(jobs.RUNNING)):
       rgb = task.complete(painter, options.sample)
   else:
     rgb = task.complete(painter)

@@ -530,12 +530,12 @@ def test_metrics_are_counted():
 
 def test_an_estimate_follows_the_last_compilation_and_a_size_is_compiled_once():
   made = cases.models(Limits(sizes=2))
-  assert made.compile_estimate('toy', (24, 24)) == 6.0
+  assert made.compile_estimate('toy', [(24, 24)]) == 6.0
   for size in ((24, 24), (32, 32)):
     made.note_use('toy', size)
-  assert made.compile_estimate('toy', (24, 24)) is None
+  assert made.compile_estimate('toy', [(24, 24)]) is None
   made.note_use('toy', (40, 40))
-  assert made.compile_estimate('toy', (24, 24)) == 6.0, 'beyond the bound all are dropped'
+  assert made.compile_estimate('toy', [(24, 24)]) == 6.0, 'beyond the bound all are dropped'
 
 
 @pytest.mark.slow
@@ -555,3 +555,20 @@ def test_the_box_gives_the_bytes_of_the_command(tmp_path, photographs):
     )
     difference = cases.decoded(padded.content).astype(int) - cases.decoded(answer.content)
     assert abs(difference).mean() < 1, 'padding to few sizes changes little of the box'
+
+
+def test_longer_pictures_are_completed_as_by_the_command():
+  def painter(most, max_side=None):
+    options = dict(max_side=max_side, blend='none', exact_size=True)
+    return cases.models(Limits(max_side=most)).painter('toy', **options)
+
+  for most, kind, limit in ((1024, 'auto', 1024), (None, 'original', None), (300, 'auto', 300)):
+    strategy = painter(most).strategy
+    assert (strategy.kind, strategy.limit) == (kind, limit), most
+  hole = np.zeros((1400, 2000), bool)
+  hole[100:200, 100:200] = hole[1200:1300, 1700:1800] = True
+  assert len(painter(1024).strategy.plan(hole).parts) == 2
+  assert max(max(size) for size in painter(1024).seen_sizes(hole)) < 600
+  assert painter(300).strategy.completes_whole(hole.shape)
+  with pytest.raises(InpaintError, match='at most 300'):
+    painter(300, max_side=301)
