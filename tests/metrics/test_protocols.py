@@ -288,7 +288,7 @@ def test_the_published_rows():
   found = rows()
   counts = {name: sum(r['protocol'] == name for r in found) for name in protocols.PROTOCOLS}
   assert {k: v for k, v in counts.items() if v} == {
-    'seed000': 135, 'seed001': 4, 'seed003': 18, 'seed004': 6, 'survey': 408,
+    'seed000': 135, 'seed001': 4, 'seed003': 18, 'seed004': 6, 'survey': 408, 'mat': 24,
   }  # fmt: skip
   assert sum(counts.values()) == len(found)
   values = {tuple(list(r.values())[:-1]): r['value'] for r in found}
@@ -303,6 +303,7 @@ def test_the_published_rows():
     'survey|2|CE|CelebA|center|25|PSNR': '30.75',
     'survey|3|GMCNN|Places2|||train_hours': '220.0',
     'survey|15|GConv|CelebA|||test_seconds_per_image': '0.234',
+    'mat|repository|MAT (8 M images)|Places2|large||P-IDS': '23.42',
   }.items():
     assert values[key(text)] == value, text
   # Sums over each paper's tables, taken of the papers: no number may change unnoticed.
@@ -330,6 +331,9 @@ def test_the_published_rows():
       ('survey', 'test_seconds_per_image'): 16.137,
       ('survey', 'memory_GB'): 51.69,
       ('survey', 'gpu_memory_GB'): 132.77,
+      ('mat', 'FID'): 14.69,
+      ('mat', 'P-IDS'): 184.06,
+      ('mat', 'U-IDS'): 309.97,
     }
   )
   # The survey: 32 cells, CE and GMCNN without random holes; four resources of each, twice.
