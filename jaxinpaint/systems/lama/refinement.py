@@ -1,14 +1,14 @@
 """Large pictures, refined: what fills a hole at full size is fitted to what fills it at half size.
 
 Kulshreshtha, Pugh, Jiddi: "Feature Refinement to Improve High Resolution Image Inpainting", 2022,
-https://arxiv.org/abs/2206.13644. A network that was trained on crops of
-256 pixels completes structures at that size better than at four times it. So the smallest picture
-of a pyramid is completed first. At each larger scale the features in front of the generator's
-blocks are optimised by some steps of Adam, so that the output, reduced, is near the completion of
-the scale below in the hole, and near the picture at known pixels.
+https://arxiv.org/abs/2206.13644. A network that was trained on crops of 256 pixels completes
+structures at that size better than at four times it. So the smallest picture of a pyramid is
+completed first. At each larger scale the features in front of the generator's blocks are optimised
+by some steps of Adam, so that the output, reduced, is near the completion of the scale below in the
+hole, and near the picture at known pixels.
 
-Scales, iterations, rate and the smallest side are those of LaMa's code; its form of the loss was not
-read.
+Scales, iterations, rate and the smallest side are those of LaMa's code; the form of its loss was
+not read.
 
 Differs from the paper:
   - pictures are reduced by means of 2x2 known pixels, outputs by means of 2x2 pixels, and not by a
