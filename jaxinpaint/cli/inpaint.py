@@ -18,8 +18,8 @@ and a line says so; --strategy chooses otherwise. Known pixels stay as they are.
 The frames of a film are a folder, with a mask for each: `--frames`, and after an interruption
 `--resume`, which goes on.
 
-Of a system that draws random numbers (Pluralistic), `--samples 5` writes five completions of each
-image: out.1.png, out.2.png, ...
+Of a system that draws random numbers (Co-Mod-GAN, MAT, Pluralistic), `--samples 5` writes five
+completions of each image: out.1.png, out.2.png, ...
 
 Exit codes: 0; 1 where some files of a folder failed; 2 with a sentence where nothing could be done.
 """

@@ -247,7 +247,10 @@ def files(name: str, table: Table) -> tuple[File, ...]:
     ValueError: the table has no such name; lists those it has.
   """
   if name not in table:
-    raise ValueError(f'nothing to fetch is called {name!r}; there are: {", ".join(table)}')
+    raise ValueError(
+      f'nothing to fetch is called {name!r}; there are: {", ".join(table)}, and the published '
+      'weights of `jaxinpaint weights list`'
+    )
   return table[name]
 
 
@@ -342,7 +345,9 @@ def _recognise(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
   known = ', '.join(
     f'{f.path.name} {f.pin[1][:8]}...' if f.pin else f'{f.path.name} (call it so)' for f in wanted
   )
-  got = f'SHA-256 is {digest.of_file(path)}' if path.is_file() else 'name is another'
+  kinds = sorted({file.pin[0] for file in wanted if file.pin})
+  got = ' and its '.join(f'{_KINDS[kind]} is {digest.of_file(path, kind)}' for kind in kinds)
+  got = got if kinds and path.is_file() else 'name is another'
   raise ValueError(
     f'{path} is none of the published files of {name}: its {got}, wanted {known}. '
     'Weights of your own are given where they are used, not put in the cache'

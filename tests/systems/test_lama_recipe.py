@@ -74,7 +74,7 @@ def test_terms_without_weight_are_not_built():
   'change, match',
   [
     (dict(model=dict(blocks=0)), 'blocks 0'),
-    (dict(model=dict(global_share=1.0)), 'global_share 1.0 must be between 0 and 1'),
+    (dict(model=dict(global_share=1.0)), 'global_share 1.0 must be > 0 and < 1'),
     (dict(r1=-1.0), 'r1 -1.0'),
     (dict(known=0.0, adversarial=0.0, feature_matching=0.0), 'nothing to train'),
   ],

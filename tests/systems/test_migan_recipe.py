@@ -119,8 +119,10 @@ def test_a_run_without_its_teacher_stops_with_a_sentence(tmp_path, taught):
   load = lambda file, **model: (
     systems.make_recipe(small(model, distillation=2.0, teacher=str(file))).load_constants
   )
-  with pytest.raises(FileNotFoundError, match=r'loss\.teacher is not set: .*comodgan_8_places2'):
+  with pytest.raises(FileNotFoundError, match=r'not set: none is published for 8 pixels: export'):
     load('')()
+  with pytest.raises(FileNotFoundError, match=r'not set: import .*comodgan_256_places2\.pt'):
+    load('', size=256)()
   with pytest.raises(FileNotFoundError, match=r'none\.safetensors.* is no file'):
     load(tmp_path / 'none.safetensors')()
   # An estimate needs none.

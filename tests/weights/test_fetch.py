@@ -1,5 +1,6 @@
 """`weights fetch`: by name into the cache, and nothing that is another file."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_other_files_are_refused(small, tmp_path, cache, monkeypatch, capsys):
   assert cli.main(['fetch', 'small', '--from', str(tmp_path / 'other')]) == 1
   assert 'none of the published files of small' in capsys.readouterr().err
   named = published.FILES['small'][0]
+  monkeypatch.setitem(
+    published.FILES, 'by_md5', (dataclasses.replace(named, sha256='', md5='0' * 32),)
+  )
+  assert cli.main(['fetch', 'by_md5', '--from', str(tmp_path / 'other')]) == 1
+  md5 = hashlib.md5((tmp_path / 'other').read_bytes()).hexdigest()
+  assert f'its MD5 is {md5}, wanted' in capsys.readouterr().err  # the kind that it is compared by
+  assert cli.main(['fetch', 'small/big']) == 1
+  assert 'published weights of `jaxinpaint weights list`' in capsys.readouterr().err
   digest = _digest(tmp_path / 'other')
   monkeypatch.setitem(
     published.FILES, 'small', (hub.File(named.what, named.url, digest, named.read),)

@@ -126,7 +126,7 @@ def _generator(config: ConfigDict) -> networks_lib.Generator:
   for name in ('width', 'blocks'):
     checks.count(f'model.{name}', model[name])
   if not 0 < model.global_share < 1:
-    raise ValueError(f'config.model.global_share {model.global_share!r} must be between 0 and 1')
+    raise ValueError(f'config.model.global_share {model.global_share!r} must be > 0 and < 1')
   return networks_lib.Generator(**model, dtype=modules.DTYPES[config.dtype])
 
 

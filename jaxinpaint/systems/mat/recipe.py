@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxinpaint.features import vgg
-from jaxinpaint.layers.stylegan2_networks import NOISES, Discriminator
+from jaxinpaint.layers.stylegan2_networks import NOISES, Discriminator, judged
 from jaxinpaint.losses import adversarial, perceptual
 from jaxinpaint.recipe import (
   Constants,
@@ -136,7 +136,7 @@ def make(config: ConfigDict) -> Recipe:
     updates.append(Update('critics', judges, _critics_loss(loss, networks), 'critics'))
     if loss.r1:
       when = dict(gamma=loss.r1, every=loss.r1_every, optimizer='critics')
-      updates.append(lazy_r1.update(networks, judges, _judged, **when))
+      updates.append(lazy_r1.update(networks, judges, judged, **when))
   forward = _forward(config, networks)
   return Recipe(
     running,
@@ -172,8 +172,8 @@ def _arguments(config: ConfigDict) -> modules.Arguments:
 
   def arguments(height, width):
     image, mask = (height, width, 3), (height, width, 1)
-    judged = {name: ((size, size, 4),) for name in JUDGED}
-    return {'generator': (image, mask, (config.model.style_dim,)), **judged}
+    critics_see = {name: ((size, size, 4),) for name in JUDGED}
+    return {'generator': (image, mask, (config.model.style_dim,)), **critics_see}
 
   return arguments
 
@@ -215,16 +215,11 @@ def _forward(config: ConfigDict, networks: Networks) -> Forward:
   return forward
 
 
-def _judged(image: jax.Array, mask: jax.Array) -> jax.Array:
-  """What the critics see of a picture about [-1,1]; `mask`: 1 = hole."""
-  return jnp.concatenate([0.5 - mask, image], -1)
-
-
 def _judge(
   networks: Networks, name: str, variables: Variables, picture: jax.Array, mask: jax.Array
 ) -> jax.Array:
   """Logits f32[B,1] of pictures f32[B,H,W,3] about [0,1]."""
-  return modules.run(networks, name, variables, _judged(2 * picture - 1, mask))
+  return modules.run(networks, name, variables, judged(2 * picture - 1, mask))
 
 
 def _generator_loss(loss: ConfigDict, networks: Networks, dtype: Any) -> Loss:

@@ -52,6 +52,7 @@ from jaxinpaint.systems.migan import networks as networks_lib
 FORMS = {'training': networks_lib.TENSORS, 'merged': 0}  # tensors of each kernel
 LEAST_SIDE = 32  # that is learnt from the teacher
 TEACHER = 'comodgan'
+PUBLISHED_SIDES = (256, 512)  # of teachers
 
 
 def default_config() -> ConfigDict:
@@ -169,11 +170,12 @@ def _teacher(config: ConfigDict) -> Teacher:
   size = config.model.size
   usual = systems.default_config(TEACHER)
   usual.model.size = size
-  hint = (
+  imported = (
     f'import it with `jaxinpaint weights import comodgan comodgan_{size}_places2.pt OUT` (linked '
-    'in the README of Picsart-AI-Research/MI-GAN) or export that of a run, or train without one '
-    'by --config.loss.distillation=0'
+    'in the README of Picsart-AI-Research/MI-GAN) or'
   )
+  start = imported if size in PUBLISHED_SIDES else f'none is published for {size} pixels:'
+  hint = f'{start} export that of a run, or train without one by --config.loss.distillation=0'
   return Teacher(config.loss.teacher, size, usual, hint)
 
 
