@@ -62,7 +62,7 @@ def _parser() -> command_line.Parser:
   )
   add(
     '--pad_to',
-    type=whole(1),
+    type=whole(1, 4096),
     default=64,
     help='the page pads sides to a multiple of it, so that few sizes are compiled (default 64).',
   )

@@ -73,7 +73,14 @@ def test_other_machines_need_one(begun, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'flags', [['--port', 'x'], ['--port', '65536'], ['--weights', 'a='], ['--queue', '0']]
+  'flags',
+  [
+    ['--port', 'x'],
+    ['--port', '65536'],
+    ['--pad_to', '4097'],
+    ['--weights', 'a='],
+    ['--queue', '0'],
+  ],
 )
 def test_a_mistaken_flag_ends_in_a_sentence(flags, capsys):
   with pytest.raises(SystemExit) as ended:
