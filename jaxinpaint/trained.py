@@ -192,18 +192,23 @@ def _open_run(
   path: pathlib.Path, step: int | None
 ) -> tuple[int, ConfigDict, Callable[[tuple[str, ...] | None], Variables]]:
   """(step, config, function that reads networks) of a checkpoint."""
-  if not is_run(path):
-    inside = sorted(p.name for p in path.glob('*.safetensors'))
-    hint = f'; name one of its weight files: {", ".join(inside[:8])}' if inside else ''
-    if path.parent.name == 'checkpoints':
-      hint = f'; this checkpoint is called {path.parent.parent}@{path.name}'
-    raise StoreError(f'{path} is no workdir of a training run (it has no folder checkpoints){hint}')
+  check_run(path)
   # Orbax takes a second to import, and weights files do not need it.
   from jaxinpaint.weights import checkpoints
 
   folder = checkpoints.find(path, step)
   config = store.read_config(checkpoints.read_meta(folder)['config'])
   return int(folder.name), config, lambda networks: checkpoints.read(folder, networks)
+
+
+def check_run(path: pathlib.Path) -> None:
+  """Raises StoreError unless the folder `path` may be the workdir of a run."""
+  if not is_run(path):
+    inside = sorted(p.name for p in path.glob('*.safetensors'))
+    hint = f'; name one of its weight files: {", ".join(inside[:8])}' if inside else ''
+    if path.parent.name == 'checkpoints':
+      hint = f'; this checkpoint is called {path.parent.parent}@{path.name}'
+    raise StoreError(f'{path} is no workdir of a training run (it has no folder checkpoints){hint}')
 
 
 def check_file(path: pathlib.Path) -> None:

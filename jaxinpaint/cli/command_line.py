@@ -135,14 +135,19 @@ def words(text: str) -> list[str]:
   return [word.strip() for word in text.split(',')] if text else []
 
 
-def whole(least: int | None = None) -> Callable[[str], int]:
-  """The type of a flag that takes a whole number, no smaller than `least`."""
+SEEDS = -(2**63), 2**63 - 1  # what jax takes
+
+
+def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
+  """The type of a flag that takes a whole number from `least` to `most`."""
 
   def number(text: str) -> int:
     if not re.fullmatch(r'[+-]?\d+', text.strip()):
       raise argparse.ArgumentTypeError(f'{text!r} must be a whole number')
     if least is not None and int(text) < least:
       raise argparse.ArgumentTypeError(f'{text} must be at least {least}')
+    if most is not None and int(text) > most:
+      raise argparse.ArgumentTypeError(f'{text} must be at most {most}')
     return int(text)
 
   return number

@@ -99,7 +99,8 @@ def _parser() -> command_line.Parser:
     help='improve large pictures from small ones, for systems that do so (LaMa): many times as '
     'slow. Give --max_side 0, too, or what is longer than 1024 is reduced first.',
   )
-  add('--seed', type=whole(), default=0, help='of systems that draw random numbers (default 0).')
+  seed = whole(*command_line.SEEDS)
+  add('--seed', type=seed, default=0, help='of systems that draw random numbers (default 0).')
   add(
     '--samples',
     type=whole(1),

@@ -99,7 +99,7 @@ def _make_command(argv: Sequence[str]) -> int:
   add('--subtract_box', type=_box, metavar='X0,Y0,X1,Y1', help='then take out.', **several)
   add('--subtract_mask', type=path, metavar='FILE', help='then take out.', **several)
   add('--preview', type=path, metavar='FILE', help='picture to write: the hole in red, a PNG file.')
-  parser.switch('overwrite', help='replace files that exist.')
+  parser.switch('overwrite', help='replace files that exist (of inputs only a --mask).')
   command_line.add_megapixels(parser)
   return _run(parser, _make, argv)
 
@@ -182,6 +182,7 @@ def _make(args: argparse.Namespace) -> int:
 
   for flag, path in (('output', args.output), ('preview', args.preview)):
     _check_png(flag, path, args.overwrite)
+  _check_inputs(args)
   image = decode.read_image(args.image)
   height, width = size = image.shape[:2]
   given = [make.colour(image, colour, args.tolerance) for colour in args.colour]
@@ -227,6 +228,29 @@ def _check_png(flag: str, path: str | None, overwrite: bool) -> None:
   _check_folder(flag, path)
   if pathlib.Path(path).exists() and not overwrite:
     raise FileExistsError(f'--{flag} {path} exists: choose another name, or --overwrite')
+
+
+def _check_inputs(args: argparse.Namespace) -> None:
+  """Raises where a file would be lost: one that is read, or the mask under the preview.
+
+  A mask may be changed in its place: --mask hole.png --dilate 3 --output hole.png --overwrite.
+  """
+  read = [args.image, args.text, args.difference, *args.subtract_mask]
+  for flag, path, inputs in (
+    ('output', args.output, read),
+    ('preview', args.preview, [*read, *args.mask]),
+  ):
+    for source in inputs:
+      if path and source and _same_file(path, source):
+        raise ValueError(
+          f'--{flag} {path} is the input {source}, which is never overwritten: choose another name'
+        )
+  if args.preview and pathlib.Path(args.preview).resolve() == pathlib.Path(args.output).resolve():
+    raise ValueError(f'--preview {args.preview} is the file of --output: choose another name')
+
+
+def _same_file(a: str, b: str) -> bool:
+  return pathlib.Path(a).exists() and pathlib.Path(b).exists() and pathlib.Path(a).samefile(b)
 
 
 def _check_folder(flag: str, path: str) -> None:

@@ -42,7 +42,7 @@ def _parser() -> command_line.Parser:
     'default, requests name the others.',
   )
   add('--host', default='127.0.0.1', metavar='ADDRESS', help='to listen on (default 127.0.0.1).')
-  add('--port', type=whole(0), default=8000, metavar='N', help='default 8000; 0: any free one.')
+  add('--port', type=whole(0, 65535), default=8000, metavar='N', help='default 8000; 0: any free.')
   add('--token', default='', help='that requests have to bring.')
   add(
     '--allow_host',
@@ -62,7 +62,7 @@ def _parser() -> command_line.Parser:
   )
   add(
     '--pad_to',
-    type=whole(1),
+    type=whole(1, 4096),
     default=64,
     help='the page pads sides to a multiple of it, so that few sizes are compiled (default 64).',
   )
@@ -117,8 +117,7 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   try:
     for place in places.values():  # all are loaded later, but what is not there is told now
       path, _ = trained.locate(place)
-      if not path.is_dir():
-        trained.check_file(path)
+      (trained.check_run if path.is_dir() else trained.check_file)(path)
   except (StoreError, OSError) as error:
     command_line.say(COMMAND, command_line.sentence(error))
     return 2

@@ -86,6 +86,8 @@ def load(
   """
   if pad_to < 1:
     raise InpaintError(f'pad_to {pad_to} must be at least 1')
+  if pad_to > 4096:  # small pictures, too, would be padded to sides that no memory holds
+    raise InpaintError(f'pad_to {pad_to} must be at most 4096')
   trained = trained_lib.load(path, step)
   if refine and trained.inference.refined is None:
     raise InpaintError(f'{trained.name} cannot refine what it completes: leave refine out')

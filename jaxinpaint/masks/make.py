@@ -208,11 +208,13 @@ def read_regions(path: str | os.PathLike) -> list[Quad]:
     OSError: the file cannot be read.
   """
   path = pathlib.Path(path)
-  text = path.read_text(encoding='utf-8-sig')
   try:
+    text = path.read_text(encoding='utf-8-sig')
     rows = json.loads(text) if path.suffix.lower() == '.json' else _rows(text)
   except json.JSONDecodeError as error:
     raise ValueError(f'{path} is not JSON: {error}') from error
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path} is not text in UTF-8: save the regions as CSV or JSON') from error
   if not isinstance(rows, list) or not rows:
     raise ValueError(f'{path} holds no list of regions')
   return [_region(row, f'{path}, region {i + 1}') for i, row in enumerate(rows)]

@@ -172,6 +172,7 @@ def test_steps_to_trace():
     (train, ['--config=quickstart', '--profile=5'], '--profile: '),
     (train, ['--config=quickstart', '--workdir=r\udce9'], r'--workdir r\udce9 must be UTF-8'),
     (inpaint, ['--weights=a'], 'give --image, --mask, --output'),
+    (inpaint, [*FILES, f'--seed={2**63}'], f'--seed: {2**63} must be at most {2**63 - 1}'),
     (inpaint, [*FILES, '--weights=a', '--workdir=b'], 'give either --weights or --workdir'),
     (evaluate, ['--on_unreadable=stop'], '--on_unreadable: invalid choice'),
   ],

@@ -292,3 +292,35 @@ def test_make_refuses_a_box_that_is_none(tmp_path, capsys):
   with pytest.raises(SystemExit) as exit:
     make(tmp_path, '--box', '1,2,3')
   assert exit.value.code == 2 and 'four numbers x0,y0,x1,y1' in capsys.readouterr().err
+
+
+def test_make_never_writes_over_what_it_reads(tmp_path, capsys):
+  (tmp_path / 'boxes.csv').write_text('5,5,20,20\n')
+  assert make(tmp_path, '--box', '1,1,5,5') == 0
+  (tmp_path / 'boxes.png').symlink_to(tmp_path / 'boxes.csv')
+  before = {name: (tmp_path / name).read_bytes() for name in ('a.png', 'hole.png', 'boxes.csv')}
+  for flags in (
+    ['--output', 'a.png', '--box', '1,1,5,5'],
+    ['--output', 'b.png', '--mask', 'hole.png', '--preview', 'hole.png'],
+    ['--box', '1,1,5,5', '--subtract_mask', 'hole.png'],
+    ['--output', 'b.png', '--box', '1,1,5,5', '--preview', 'a.png'],
+    ['--text', 'boxes.csv', '--output', 'boxes.png'],
+  ):
+    paths = [str(tmp_path / f) if f.endswith(('.png', '.csv')) else f for f in flags]
+    assert make(tmp_path, *paths, '--overwrite') == 1
+    assert 'which is never overwritten' in capsys.readouterr().err
+  assert before == {name: (tmp_path / name).read_bytes() for name in before}
+  assert not (tmp_path / 'b.png').exists()
+
+
+def test_make_refuses_a_preview_in_the_place_of_the_mask(tmp_path, capsys):
+  assert make(tmp_path, '--box', '1,1,5,5', '--preview', str(tmp_path / 'hole.png')) == 1
+  assert 'is the file of --output' in capsys.readouterr().err
+  assert not (tmp_path / 'hole.png').exists()
+
+
+def test_make_names_a_list_of_regions_that_is_no_text(tmp_path, capsys):
+  path = tmp_path / 'boxes.csv'
+  path.write_bytes(b'\xff\xfe1\x002\x00')
+  assert make(tmp_path, '--text', str(path)) == 1
+  assert f'{path} is not text in UTF-8' in capsys.readouterr().err

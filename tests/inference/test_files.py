@@ -441,6 +441,8 @@ def test_load_a_workdir(weights, tmp_path):
 def test_an_option_out_of_range_is_named_before_anything_is_read(tmp_path):
   with pytest.raises(InpaintError, match='pad_to 0'):
     jaxinpaint.load(tmp_path / 'none', pad_to=0)
+  with pytest.raises(InpaintError, match='pad_to 4097 must be at most 4096'):
+    jaxinpaint.load(tmp_path / 'none', pad_to=4097)
 
 
 def command(**flags):

@@ -50,12 +50,14 @@ def test_this_machine_alone_needs_no_token(begun, capsys):
   assert capsys.readouterr().out.startswith('http://127.0.0.1:')
 
 
-def test_the_default_weights_are_the_librarys_and_missing_ones_are_told(begun, capsys):
+def test_the_default_weights_are_the_librarys_and_missing_ones_are_told(begun, capsys, tmp_path):
   assert serve.main(['--port', '0']) == 0
   assert begun['models'].names == ('mesff/box',)
   assert serve.main(['--port', '0', '--weights', 'no/such.safetensors']) == 2
   said = capsys.readouterr().err
   assert 'jaxinpaint serve: there are no weights at no/such.safetensors' in said
+  assert serve.main(['--port', '0', '--weights', f'mine={tmp_path}']) == 2
+  assert f'jaxinpaint serve: {tmp_path} is no workdir' in capsys.readouterr().err
 
 
 def test_other_machines_need_one(begun, capsys, monkeypatch):
@@ -70,7 +72,16 @@ def test_other_machines_need_one(begun, capsys, monkeypatch):
   assert begun['token'] == 'mine' and 'pictures.example' in begun['hosts']
 
 
-@pytest.mark.parametrize('flags', [['--port', 'x'], ['--weights', 'a='], ['--queue', '0']])
+@pytest.mark.parametrize(
+  'flags',
+  [
+    ['--port', 'x'],
+    ['--port', '65536'],
+    ['--pad_to', '4097'],
+    ['--weights', 'a='],
+    ['--queue', '0'],
+  ],
+)
 def test_a_mistaken_flag_ends_in_a_sentence(flags, capsys):
   with pytest.raises(SystemExit) as ended:
     serve.main(flags)
