@@ -384,7 +384,7 @@ def test_a_job_beyond_its_time_is_given_up(gate):
   [
     (InpaintError('memory does not suffice for 1 x 9 x 9 pixels'), 400, '9 x 9'),
     (MemoryError(), 400, 'memory does not suffice'),
-    (RuntimeError('secret /root/path'), 500, 'log says more'),
+    (RuntimeError('secret /srv/path'), 500, 'log says more'),
   ],
 )
 def test_errors_of_the_worker_end_one_request_only(error, status, words):
@@ -420,7 +420,7 @@ def test_weights_that_cannot_be_loaded_do_not_show_paths():
 
   def load(path):
     if path == 'bad':
-      raise StoreError('/root/secret.safetensors is damaged')
+      raise StoreError('/srv/secret.safetensors is damaged')
     return toy_system.inpainter()
 
   models = Models({'good': 'good', 'bad': 'bad'}, Limits(), load)

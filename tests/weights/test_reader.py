@@ -332,7 +332,7 @@ def test_truncated_files_are_refused(file, tmp_path):
       reader.read(path)
 
 
-@pytest.mark.parametrize('file', ['torch_zip.pth', 'torch_stream.pth'])
+@pytest.mark.parametrize('file', ['torch_zip.pth', 'torch_stream.pth', 'torchscript/scripted.pt'])
 def test_damaged_files_are_read_or_refused(file, tmp_path):
   """Random damage ends in a result or in a refusal, never in another exception."""
   data = np.frombuffer((FIXTURES / file).read_bytes(), np.uint8)

@@ -181,24 +181,3 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
   assert path.stat().st_size < 2**20
   with pytest.raises(UnsafeFileError, match='compressed'):
     reader.read(path)
-
-
-def test_damaged_archives_are_read_or_refused(tmp_path):
-  """Random damage ends in a result or in a refusal, never in another exception."""
-  data = np.frombuffer((FIXTURES / 'scripted.pt').read_bytes(), np.uint8)
-  rng = np.random.default_rng(0)
-  refused = 0
-  for _ in range(100):
-    copy = data.copy()
-    at = rng.integers(0, len(copy), size=rng.integers(1, 6))
-    copy[at] = rng.integers(0, 256, size=len(at))
-    (tmp_path / 'f.pt').write_bytes(copy.tobytes())
-    try:
-      reader.read(tmp_path / 'f.pt')
-    except UnsafeFileError:
-      refused += 1
-  assert refused > 10
-  for length in range(0, len(data), 97):
-    (tmp_path / 'f.pt').write_bytes(data[:length].tobytes())
-    with pytest.raises(UnsafeFileError):
-      reader.read(tmp_path / 'f.pt')
