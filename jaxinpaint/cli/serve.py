@@ -14,18 +14,13 @@ Exit codes, with a sentence: 0; 1 where the server cannot listen; 2 where a flag
 
 import argparse
 import dataclasses
-import importlib.util
-import ipaddress
 import os
-import secrets
-import socket
 from collections.abc import Sequence
 
-from jaxinpaint.cli import command_line
+from jaxinpaint.cli import command_line, listening
 from jaxinpaint.runtime import activity
 
 COMMAND = 'jaxinpaint serve'
-_TOKEN = 'JAXINPAINT_TOKEN'
 _NEEDED = ('starlette', 'uvicorn', 'pydantic', 'python_multipart')
 
 
@@ -41,16 +36,7 @@ def _parser() -> command_line.Parser:
     help='a name as mesff/box, a weights file or a workdir; several times: the first is the '
     'default, requests name the others.',
   )
-  add('--host', default='127.0.0.1', metavar='ADDRESS', help='to listen on (default 127.0.0.1).')
-  add('--port', type=whole(0, 65535), default=8000, metavar='N', help='default 8000; 0: any free.')
-  add('--token', default='', help='that requests have to bring.')
-  add(
-    '--allow_host',
-    action='append',
-    default=[],
-    metavar='NAME',
-    help='a name by which browsers reach the server, besides its address; several times.',
-  )
+  listening.add_flags(parser, 8000)
   add('--max_megabytes', type=whole(1), default=64, metavar='N', help='of a request (default 64).')
   add('--max_megapixels', type=whole(1), default=50, metavar='N', help='of a picture (default 50).')
   add(
@@ -75,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns its exit code."""
   parser = _parser()
   given = parser.parse_args(argv)
-  missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-  if missing:
-    parser.error(f"{', '.join(missing)} is not installed: pip install 'jaxinpaint[serve]'")
+  if missing := listening.missing(_NEEDED):
+    parser.error(missing)
   try:
     places = _places(given.weights)
   except ValueError as error:
@@ -100,16 +85,13 @@ def _places(weights: Sequence[str]) -> dict[str, str]:
 
 
 def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
-  token = given.token or os.environ.get(_TOKEN, '')
-  if not _is_loopback(given.host) and not token:
-    token = secrets.token_urlsafe(24)
-  hosts = {'localhost', '127.0.0.1', '::1', given.host, socket.gethostname(), *given.allow_host}
   with activity.shown('Loading jax and the library'):
     from jaxinpaint import trained
     from jaxinpaint.runtime import compilation_cache
-    from jaxinpaint.serving import app, http
+    from jaxinpaint.serving import app
     from jaxinpaint.serving.limits import Limits
     from jaxinpaint.serving.models import Models
+    from jaxinpaint.web import http
     from jaxinpaint.weights import hub, names
     from jaxinpaint.weights.store import StoreError
 
@@ -131,28 +113,15 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
     pad_to=given.pad_to,
   )
   try:
-    listening = http.listen(given.host, given.port)
+    door = listening.listen(given)
   except OSError as error:
-    why = f'{given.host} port {given.port}: {error.strerror or error}'
-    command_line.say(COMMAND, f'cannot listen on {why}; give another --port or --host')
+    command_line.say(COMMAND, error)
     return 1
   compilation_cache.use(hub.cache_folder() / 'inpaint')
-  port = listening.getsockname()[1]
-  host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(given.host, given.host)
-  host = f'[{host}]' if ':' in host and not host.startswith('[') else host
-  # What follows # is not sent to any server; the page reads it and takes it away.
-  address = f'http://{host}:{port}/' + (f'#token={token}' if token else '')
-  application = app.create(Models(places, limits), limits, token=token, hosts=hosts)
-  server = http.make(application, lambda: print(address, flush=True), given.time_limit)
+  application = app.create(Models(places, limits), limits, token=door.token, hosts=door.hosts)
+  server = http.make(application, lambda: print(door.address, flush=True), given.time_limit)
   try:
-    server.run([listening])
+    server.run([door.socket])
   except KeyboardInterrupt:  # raised anew when all is ended
     pass
   return 0
-
-
-def _is_loopback(host: str) -> bool:
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return host == 'localhost'

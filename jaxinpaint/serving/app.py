@@ -23,12 +23,10 @@ import jaxinpaint
 from jaxinpaint.serving import jobs, openapi, problems, worker
 from jaxinpaint.serving import metrics as metrics_lib
 from jaxinpaint.serving.forms import Body
-from jaxinpaint.serving.guard import LOOPBACK, Guard
 from jaxinpaint.serving.jobs import Job, Queue
 from jaxinpaint.serving.limits import Limits
 from jaxinpaint.serving.metrics import Metrics
 from jaxinpaint.serving.models import Models
-from jaxinpaint.serving.problems import Problem
 from jaxinpaint.serving.schemas import (
   Health,
   JobStatus,
@@ -38,6 +36,8 @@ from jaxinpaint.serving.schemas import (
   ProblemDocument,
 )
 from jaxinpaint.serving.worker import Repaired
+from jaxinpaint.web.guard import LOOPBACK, Guard
+from jaxinpaint.web.problems import Problem
 
 WARNINGS_HEADER = 'Jaxinpaint-Warnings'
 _MOST_WARNINGS = 4096  # characters in a header
@@ -89,7 +89,7 @@ def create(
     Problem: _of_problem,
     Exception: _of_any,
   }
-  guard = Middleware(Guard, limits, server.metrics, token=token, hosts=hosts)
+  guard = Middleware(Guard, limits.bytes, server.answered, token=token, hosts=hosts)
   return Starlette(
     routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=server.lifespan
   )
@@ -176,6 +176,11 @@ class _Server:
       'jaxinpaint_job_seconds', 'Seconds of work on a job.', result.seconds, model=result.model
     )
     return result
+
+  def answered(self, route: str, status: int) -> None:
+    """Counts an answer."""
+    name, about = 'jaxinpaint_requests_total', 'Requests answered.'
+    self.metrics.count(name, about, route=route, status=str(status))
 
   def _count(self, job: Job) -> None:
     if job is not self.first:

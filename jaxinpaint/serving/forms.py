@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from jaxinpaint.serving import limits as limits_lib
 from jaxinpaint.serving.jobs import Queue
 from jaxinpaint.serving.limits import MEDIA_TYPES, WRITTEN, Limits, TooLarge
-from jaxinpaint.serving.problems import Problem
 from jaxinpaint.serving.schemas import JsonRequest, Options
+from jaxinpaint.web.problems import Problem
 
 _FILES = ('image', 'mask')
 _FIELD_BYTES = 1024

@@ -7,8 +7,9 @@ import jinja2
 import pydantic.json_schema
 
 import jaxinpaint
-from jaxinpaint.serving import problems, schemas
+from jaxinpaint.serving import schemas
 from jaxinpaint.serving.limits import MEDIA_TYPES, Limits
+from jaxinpaint.web import problems
 
 _SHOWN = (
   schemas.Options,

@@ -23,6 +23,7 @@ from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.serving import app, limits, problems
 from jaxinpaint.serving.limits import Limits, TooLarge
 from jaxinpaint.serving.models import Models
+from jaxinpaint.web import problems as web_problems
 from jaxinpaint.weights.store import StoreError
 
 URL = '/api/v1/inpaint'
@@ -51,7 +52,7 @@ def until(condition):
 def problem(answer, status, kind=None):
   """The sentence of an error, after checks of its form."""
   assert answer.status_code == status, answer.text
-  assert answer.headers['content-type'].startswith(problems.CONTENT_TYPE)
+  assert answer.headers['content-type'].startswith(web_problems.CONTENT_TYPE)
   document = answer.json()
   assert set(document) == {'type', 'title', 'status', 'detail'} and document['status'] == status
   assert document['type'].startswith('urn:jaxinpaint:') and document['detail']
@@ -506,7 +507,7 @@ def test_openapi_describes_every_route(client):
   assert used <= names
   page = client.get('/docs').text
   assert all(path in page for path, _ in described) and 'exact_size' in page
-  assert all(f'urn:jaxinpaint:{kind}' in page for kind in problems.KINDS)
+  assert all(f'urn:jaxinpaint:{kind}' in page for kind in web_problems.KINDS)
 
 
 def test_metrics_are_counted():

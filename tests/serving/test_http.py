@@ -11,8 +11,9 @@ import httpx2 as httpx
 import pytest
 import server_cases as cases
 
-from jaxinpaint.serving import app, http
+from jaxinpaint.serving import app
 from jaxinpaint.serving.limits import Limits
+from jaxinpaint.web import http
 
 
 @contextlib.contextmanager

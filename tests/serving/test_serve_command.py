@@ -4,7 +4,8 @@ import pytest
 
 from jaxinpaint.cli import serve
 from jaxinpaint.runtime import compilation_cache
-from jaxinpaint.serving import app, http
+from jaxinpaint.serving import app
+from jaxinpaint.web import http
 
 
 def test_weights_get_their_names(tmp_path):

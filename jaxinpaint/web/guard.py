@@ -9,14 +9,12 @@ import asyncio
 import hmac
 import ipaddress
 import urllib.parse
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jaxinpaint.serving.limits import Limits
-from jaxinpaint.serving.metrics import Metrics
-from jaxinpaint.serving.problems import Problem
+from jaxinpaint.web.problems import Problem
 
 LOOPBACK = ('localhost', '127.0.0.1', '::1')
 _HEADERS = {
@@ -38,8 +36,8 @@ class Guard:
 
   Args:
     app: to which good requests go.
-    limits: of the server.
-    metrics: that count the answers.
+    most_bytes: of a body that the server reads.
+    answered: is called with the route and the status of each answer.
     token: that requests of the API have to bring; '': none.
     hosts: names under which the server may be asked; addresses of numbers are always good where
       there is a token.
@@ -50,14 +48,14 @@ class Guard:
   def __init__(
     self,
     app: ASGIApp,
-    limits: Limits,
-    metrics: Metrics,
+    most_bytes: int = 0,
+    answered: Callable[[str, int], object] = lambda route, status: None,
     token: str = '',
     hosts: Collection[str] = LOOPBACK,
     guarded: tuple[str, ...] = ('/api/', '/metrics'),
     free: tuple[str, ...] = ('/api/v1/health',),
   ):
-    self._app, self._limits, self._metrics = app, limits, metrics
+    self._app, self._most_bytes, self._answered = app, most_bytes, answered
     self._token, self._hosts = token, frozenset(h.lower() for h in hosts)
     self._guarded, self._free = guarded, free
 
@@ -66,7 +64,7 @@ class Guard:
     if scope['type'] != 'http':
       await self._app(scope, receive, send)
       return
-    exchange = _Exchange(scope, receive, send, self._limits, self._metrics)
+    exchange = _Exchange(scope, receive, send, self._most_bytes, self._answered)
     try:
       self._check(scope)
     except Problem as problem:
@@ -97,9 +95,16 @@ class Guard:
 class _Exchange:
   """One request and its answer."""
 
-  def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits, metrics: Metrics):
+  def __init__(
+    self,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    most_bytes: int,
+    answered: Callable[[str, int], object],
+  ):
     self._scope, self._receive, self._send = scope, receive, send
-    self._limits, self._metrics = limits, metrics
+    self._most_bytes, self._answered = most_bytes, answered
     self._received, self._touched, self._read = False, False, 0
 
   async def receive(self) -> Message:
@@ -118,10 +123,7 @@ class _Exchange:
       if message['status'] >= 400 and message['status'] != 408:  # that one was waited for
         await self._drain()
       route = self._scope.get('jaxinpaint.route', 'other')
-      status = str(message['status'])
-      self._metrics.count(
-        'jaxinpaint_requests_total', 'Requests answered.', route=route, status=status
-      )
+      self._answered(route, message['status'])
     await self._send(message)
 
   async def _drain(self) -> None:
@@ -133,13 +135,13 @@ class _Exchange:
     headers = Headers(scope=self._scope)
     declared = headers.get('content-length', '0')
     waits = 'expect' in headers and not self._touched
-    if waits or not declared.isdecimal() or int(declared) > self._limits.bytes:
+    if waits or not declared.isdecimal() or int(declared) > self._most_bytes:
       return
     if not (int(declared) or 'transfer-encoding' in headers):
       return
     try:
       async with asyncio.timeout(_DRAIN_SECONDS):
-        while not self._received and self._read <= self._limits.bytes:
+        while not self._received and self._read <= self._most_bytes:
           await self.receive()
     except TimeoutError:
       return
