@@ -72,7 +72,7 @@ def listen(given: argparse.Namespace) -> Door:
   try:
     listening = http.listen(given.host, given.port)
   except OSError as error:
-    why = f'{given.host} port {given.port}: {error.strerror or error}'
+    why = f'{given.host} port {given.port}: {os.strerror(error.errno) if error.errno else error}'
     raise OSError(f'cannot listen on {why}; give another --port or --host') from error
   port = listening.getsockname()[1]
   host = {'0.0.0.0': '127.0.0.1', '::': '[::1]'}.get(given.host, given.host)

@@ -21,6 +21,7 @@ COMMANDS = {
   'evaluate': ('evaluate', 'measure systems and fills on the same images and holes'),
   'inpaint': ('inpaint', 'fill the holes of image files'),
   'serve': ('serve', 'a page to repair photographs on, and an HTTP API'),
+  'watch': ('watch', 'a page that shows training runs while they go on'),
   'masks': ('masks', 'write sets of masks as files; say what a folder of masks holds'),
   'weights': ('weights', 'import published weights; look into weight files'),
   'prepare': ('prepare', 'download and prepare a data set of tensorflow-datasets'),

@@ -6,13 +6,14 @@
   jaxinpaint train --workdir runs/mesff
   jaxinpaint train --config ... --estimate [--probe=20 | --devices=8 | --devices=v5e:4x4]
   jaxinpaint train --config ... --profile=100:110
+  jaxinpaint train --config ... --watch
   jaxinpaint train --config ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
 --estimate says what a run would take and starts none (docs/scaling.md). --profile traces steps 100
-to 110 (docs/monitoring.md). The last line is one of two processes; Cloud TPU, Slurm and Open MPI
-need none of its flags (docs/pods.md). Run the same command again to go on from the newest
-checkpoint; without --config, the workdir of a run goes on with the config that is stored in it. In
-a clone, `python train.py` is the same command.
+to 110, and --watch shows the run on a page while it trains (docs/monitoring.md). The last line is
+one of two processes; Cloud TPU, Slurm and Open MPI need none of its flags (docs/pods.md). Run the
+same command again to go on from the newest checkpoint; without --config, the workdir of a run goes
+on with the config that is stored in it. In a clone, `python train.py` is the same command.
 
 Exit codes: 0 every step is done, or an early stop; 75 stopped by SIGTERM, SIGUSR1 or Ctrl-C and
 saved, 69 a process or data worker died: run it again; 74 the disk is full or read-only: run it
@@ -20,11 +21,13 @@ again when that is mended; 65 numbers not finite, 78 config or data, 2 command l
 to be changed; 1 an unforeseen error. See docs/faults.md.
 """
 
+import contextlib
 import faulthandler
 import os
+import shlex
 from collections.abc import Sequence
 
-from jaxinpaint.cli import command_line, experiments
+from jaxinpaint.cli import command_line, experiments, listening, watch
 from jaxinpaint.runtime import activity
 
 
@@ -56,6 +59,15 @@ def _parser() -> command_line.Parser:
     metavar='START:STOP',
     help='trace the steps between, into profile/ of the workdir.',
   )
+  parser.add_argument(
+    '--watch',
+    type=command_line.whole(0, 65535),
+    nargs='?',
+    const=0,
+    metavar='PORT',
+    help='show the run on a page of this machine while it trains; without a port on any free one. '
+    '`jaxinpaint watch` shows it at any time.',
+  )
   command_line.add_processes(parser)
   command_line.add_megapixels(parser)
   return parser
@@ -76,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.path.abspath(given.workdir or '').encode()
   except UnicodeEncodeError:  # tensorstore, which writes the checkpoints, takes no other paths
     parser.error(f'the path of --workdir {given.workdir} must be UTF-8: choose another folder')
+  if given.watch is not None and (missing := listening.missing(watch.NEEDED)):
+    parser.error(f'--watch: {missing}')
   faulthandler.enable()
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
@@ -99,10 +113,25 @@ def main(argv: Sequence[str] | None = None) -> int:
       estimate.run(config, given.devices, given.probe)
     else:
       cache = compilation_cache.use(workdir)
-      with atomic.no_empty_folders(workdir, *filter(None, [cache])):
+      empty = atomic.no_empty_folders(workdir, *filter(None, [cache]))
+      with empty, _watched(workdir, given.watch):
         loop.train(config, workdir, watch=Watch, profile=given.profile)
   except distributed.ClusterError as error:
     faults.leave(faults.ConfigurationError(str(error)))
   except Exception as error:
     faults.leave(error)
   return 0
+
+
+def _watched(workdir: str, port: int | None) -> contextlib.AbstractContextManager[None]:
+  """Says how to watch the run; with a port the page is there while the block goes on."""
+  import jax
+  from absl import logging
+
+  if jax.process_index() != 0:
+    return contextlib.nullcontext()
+  tell = lambda where: logging.info('Watch it: %s', where)
+  if port is not None:
+    return watch.beside(workdir, port, tell)
+  tell(f'jaxinpaint watch {shlex.quote(workdir)}')
+  return contextlib.nullcontext()

@@ -200,4 +200,5 @@ def _is_installed(name: str) -> bool:
   return True
 
 
-PREDICTORS: dict[str, Predictor] = get(('mean', 'telea', 'ns'))
+DEFAULT = ('mean', 'telea', 'ns')
+PREDICTORS: dict[str, Predictor] = get(DEFAULT)

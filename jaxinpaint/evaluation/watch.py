@@ -99,6 +99,7 @@ class Watch:
     # A predictor without weights, which keeps the compiled programs for the next evaluation.
     self._blank = Predictor(inference, Variables({}, {}), seed=SEED)
     self._on: MaskedImages | None = None
+    self._fills: dict[str, float] | None = None  # means of this start
 
   def _spec(self, row: str, predict: Predictor, count: int) -> EvaluationSpec:
     """One row on the first images of the test set, one mask each, without feature networks."""
@@ -119,7 +120,8 @@ class Watch:
   def evaluate(self, step: int, state: Any, constants: Constants) -> dict[str, float]:
     """Means over config.evaluation.quick_count images.
 
-    Metrics that need networks of features are left out. All processes call it.
+    Metrics that need networks of features are left out. The first time, the classical fills are
+    measured on the same images and holes, too. All processes call it.
 
     Args:
       step: of the state.
@@ -127,10 +129,14 @@ class Watch:
       constants: of the recipe; they may contain more than `Inference` reads.
 
     Returns:
-      {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...}.
+      {'psnr', 'ssim', 'l1_percent', 'hole_psnr', ...} of the model, and 'telea/psnr', ... of the
+      fills, by their names in `classical.FILLS`.
     """
     predict = self._blank.with_weights(state.averaged, constants)
     spec = self._spec('model', predict, self._config.evaluation.quick_count)
+    fills = {name: classical.FILLS[name].function for name in classical.DEFAULT}
+    if self._fills is None:
+      spec = dataclasses.replace(spec, rows={**spec.rows, **fills})
     results = evaluate(spec, share=True, examples=0, progress=False)
     (b,) = results.bins
     metrics = spec.protocol.metrics
@@ -138,7 +144,10 @@ class Watch:
     if jax.process_index() == 0:
       shown = ', '.join(f'{m.label} {means[m.name]:.{m.digits}f}' for m in metrics)
       logging.info('step %d, held-out images: %s', step, shown)
-    return means
+    if self._fills is None:
+      mean = lambda fill, metric: results.summary(fill, b, metric).mean
+      self._fills = {f'{f}/{m.name}': mean(f, m.name) for f in fills for m in metrics}
+    return means | self._fills
 
   def samples(self, step: int, state: Any, constants: Constants) -> np.ndarray | None:
     """A grid of the first test images, written to samples/STEP.png; all processes call it.

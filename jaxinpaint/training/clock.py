@@ -35,7 +35,7 @@ class Clock:
     place = f'{len(devices)} x {devices[0].device_kind}'
     self._run, self._profiler = run, profiler
     self._progress = Progress(run.total, run.done, active=first)
-    self._goodput = Goodput(run.workdir, run.done, place, began, active=first)
+    self._goodput = Goodput(run.workdir, run.done, place, began, active=first, steps=run.total)
     self._programs = Programs(run.train_step, run.recipe, len(devices))
     self._meter = self._new_meter()
     self._phase: int | None = None
@@ -152,6 +152,18 @@ class Clock:
     if not self._peak():
       kind, dtype = run.mesh.devices.flat[0].device_kind, run.config.dtype
       logging.info('No MFU: what %r can do at most in %s is not known.', kind, dtype)
+
+  def note_end(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+    """Notes how this start ended; for `contextlib.ExitStack.push`, which tells the error."""
+    run, how = self._run, 'stopped'
+    if error is not None:
+      how = type(error).__name__
+    elif run.ended:
+      how = 'early stop' if run.done < run.total else 'finished'
+    try:
+      self._goodput.ended(run.done, how, str(error or ''))
+    except OSError as problem:  # a full disk, as a rule: the error itself matters more
+      logging.debug('The end of the run is not noted: %s', problem)
 
   def report_end(self) -> None:
     """The last line of a start: how long the run took, and its goodput."""

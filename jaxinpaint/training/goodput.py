@@ -1,13 +1,17 @@
 """Goodput: the share of the time since a run's first start that was spent on steps that are kept.
 
-WORKDIR/starts.jsonl has a line for each start of the run, and one for each saved checkpoint:
+WORKDIR/starts.jsonl has a line for each start of the run, for each return to a checkpoint, for each
+saved checkpoint, and for the end of a start, unless its process was killed:
 
-  {"event": "start", "time": 1763735400.1, "step": 0, "devices": "8 x TPU v4"}
+  {"event": "start", "time": 1763735400.1, "step": 0, "devices": "8 x TPU v4", "steps": 200}
   {"event": "saved", "time": 1763735460.2, "step": 40, "useful_s": 41.5}
+  {"event": "start", "time": 1763735470.3, "step": 40, "devices": ..., "returned": true}
+  {"event": "ended", "time": 1763735500.0, "step": 60, "how": "stopped", "why": ""}
 
-`useful_s` are the seconds that the steps of this start have taken so far (`Meter.useful_seconds`).
-Steps after the one from which a later start resumed are lost and do not count. Lines are only
-appended; an incomplete last line, left by a kill, is ignored.
+`useful_s` are the seconds that the steps of this start have taken so far (`Meter.useful_seconds`),
+`steps` those of the whole run. `how` is 'finished', 'early stop', 'stopped' (by a signal) or the
+kind of an error, whose message is `why`. Steps after the one from which a later start resumed are
+lost and do not count. Lines are only appended; an incomplete last line, left by a kill, is ignored.
 """
 
 import json
@@ -28,6 +32,7 @@ class Goodput:
     began: when this start began, by `clock`; None: now.
     active: False on all processes but the first: nothing is written or read.
     clock: seconds since 1970; it must also run while no process does.
+    steps: of the whole run.
   """
 
   def __init__(
@@ -38,24 +43,27 @@ class Goodput:
     began: float | None = None,
     active: bool = True,
     clock: Callable[[], float] = time.time,
+    steps: int | None = None,
   ):
     """See the class."""
-    self._path, self._devices = workdir / 'starts.jsonl', devices
+    self._path, self._devices, self._steps = workdir / 'starts.jsonl', devices, steps
     self._active, self._clock = active, clock
     self._kept, self._first = 0.0, clock() if began is None else began
     if active:
       self._begin(step, self._first)
 
-  def _begin(self, step: int, now: float) -> None:
+  def _begin(self, step: int, now: float, **more: Any) -> None:
     records = _read(self._path)
     self._kept = kept_seconds(records, step)
     self._first = min([r['time'] for r in records] or [now])
-    self._append({'event': 'start', 'time': now, 'step': step, 'devices': self._devices})
+    steps = {} if self._steps is None else {'steps': self._steps}
+    start = {'event': 'start', 'time': now, 'step': step, 'devices': self._devices}
+    self._append(start | steps | more)
 
   def rewind(self, step: int) -> None:
     """The run went back to a checkpoint; useful seconds are counted from zero again."""
     if self._active:
-      self._begin(step, self._clock())
+      self._begin(step, self._clock(), returned=True)
 
   def saved(self, step: int, useful_seconds: float) -> None:
     """Called before a checkpoint of `step` is written, so that the line is on disk first.
@@ -67,6 +75,18 @@ class Goodput:
     if self._active:
       line = {'event': 'saved', 'time': self._clock(), 'step': step, 'useful_s': useful_seconds}
       self._append(line)
+
+  def ended(self, step: int, how: str, why: str = '') -> None:
+    """This start ends.
+
+    Args:
+      step: steps done.
+      how: see the module.
+      why: the message of an error.
+    """
+    if self._active:
+      end = {'event': 'ended', 'time': self._clock(), 'step': step, 'how': how}
+      self._append(end | {'why': why[:2000]})
 
   def share(self, useful_seconds: float) -> float | None:
     """The goodput now, in [0, 1], if the steps of this start are kept; None on other processes."""

@@ -105,6 +105,7 @@ def _train(run: Run, profiler: Profiler, began: float, stop: faults.StopSignals)
       with activity.shown('Drawing the first pictures'):
         _show_samples(run.watch, run, writer)
     clock = files.enter_context(contextlib.closing(Clock(run, profiler, began)))
+    files.push(clock.note_end)
     if not run.done:
       _keep_start(run, clock, writer)
     _loop(run, clock, writer, stop)
