@@ -235,7 +235,6 @@ class Run:
     fault = lambda time, step, kind, text='': faults.append(
       {'time': time, 'step': step, 'kind': kind, 'text': text}
     )
-    noted = any(e['event'] == 'ended' for e in events)
     for k, event in enumerate(events):
       if event['event'] == 'ended':
         if event['how'] not in ('finished', 'early stop'):
@@ -243,7 +242,7 @@ class Run:
           fault(event['time'], event['step'], kind, str(event.get('why', '')))
       elif event.get('returned'):
         fault(event['time'], event['step'], 'returned')
-      elif noted and k and events[k - 1]['event'] == 'start' and 'steps' in events[k - 1]:
+      elif k and events[k - 1]['event'] == 'start' and 'steps' in events[k - 1]:
         fault(event['time'], event['step'], 'killed')
     for name, _ in _listed(self.folder / 'sick'):
       report = self._json(f'sick/{name}/report.json')

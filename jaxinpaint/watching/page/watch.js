@@ -137,6 +137,8 @@ const named = (runs, prefix) => [...new Set(runs.flatMap((run) => Object.keys(ru
 const line = (run, name, label = run.name, style = colour(run)) => ({name: label, style, ...run.series[name]});
 const linesOf = (runs, name) => runs.filter((run) => run.series[name]).map((run) => line(run, name));
 
+const titleOf = (metric) => metric.replaceAll('_', ' ').replace('percent', '%').replace(/\b(psnr|ssim|l1)\b/, (word) => word.toUpperCase());
+
 function showHeldOut(runs) {
   const names = named(runs, 'evaluation/');
   const own = names.filter((name) => name.split('/').length === 2);
@@ -170,7 +172,7 @@ function showHeldOut(runs) {
       const values = runs.map((run) => last(run, `evaluation/${fill}/${metric}`)).filter((x) => x !== null && x !== undefined);
       for (const value of new Set(values)) levels.push({name: label(fill), style: style(fill), value});
     }
-    wanted[name] = {title: metric.replaceAll('_', ' '), lines: linesOf(runs, name), levels};
+    wanted[name] = {title: titleOf(metric), lines: linesOf(runs, name), levels};
   }
   place($('held-out-charts'), wanted);
 }
