@@ -378,7 +378,7 @@ STATE = TrainState(
 )
 
 
-def test_watch(toy, tmp_path, capsys):
+def test_watch(toy, tmp_path, capsys, monkeypatch):
   watcher = watch.Watch(toy_inference(), toy, tmp_path)
   means = watcher.evaluate(4, STATE, {})
   assert {'psnr', 'ssim', 'l1_percent', 'hole_psnr'} <= means.keys()
@@ -390,6 +390,14 @@ def test_watch(toy, tmp_path, capsys):
   (b,) = fill.bins
   assert b.label == '0-60'
   assert means['psnr'] == pytest.approx(fill.summary('m', b, 'psnr').mean, rel=1e-12)
+  # The fills are measured on the same images and holes, once.
+  rows = {name: classical.FILLS[name].function for name in ('mean', 'telea', 'ns')}
+  fills = measured(rows, images, masks, protocols.SEED000, count=4)
+  for name in rows:
+    expected = fills.summary(name, b, 'hole_psnr').mean
+    assert means[f'{name}/hole_psnr'] == pytest.approx(expected, rel=1e-12)
+  monkeypatch.setattr(classical, 'FILLS', {name: classical.Fill(name, None) for name in rows})
+  assert watcher.evaluate(5, STATE, {}) == means
 
   shown = watcher.samples(4, STATE, {})
   picture = cv2.imread(str(tmp_path / 'samples' / '0000004.png'))[..., ::-1]

@@ -3,6 +3,8 @@
 Evaluations are played from a list, and a toy recipe takes the place of a system.
 """
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -65,6 +67,8 @@ def test_a_run_ends_after_evaluations_without_a_better_one(tmp_path, config):
   watch = Watch(VALUES)
   state = loop.train(config, tmp_path, watch=watch)
   assert int(state.step) == 4 and watch.asked == [0, 1, 2, 3, 4]
+  last = json.loads((tmp_path / 'starts.jsonl').read_text().splitlines()[-1])
+  assert (last['event'], last['step'], last['how']) == ('ended', 4, 'early stop')
   # The newest is what goes on; the best is the result.
   assert steps_of(tmp_path) == [1, 4]
   assert checkpoints.find(tmp_path).name == '1' and checkpoints.find(tmp_path, 4).name == '4'

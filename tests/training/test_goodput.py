@@ -57,6 +57,21 @@ def test_a_return_to_a_checkpoint_counts_again(tmp_path):
   assert run.share(15.0) == pytest.approx(20 / 40)
 
 
+def test_ends_and_returns_are_noted_and_change_no_sum(tmp_path):
+  clock = Clock(0.0)
+  run = Goodput(tmp_path, 0, '', clock=clock, steps=90)
+  run.saved(10, 5.0)
+  run.rewind(10)
+  run.ended(12, 'StorageError', 'x' * 5000)
+  Goodput(tmp_path, 10, '', active=False).ended(12, 'stopped')
+  clock.now = 40.0
+  assert Goodput(tmp_path, 10, '', clock=clock).share(0.0) == pytest.approx(5 / 40)
+  first, _, back, end, _ = map(json.loads, (tmp_path / 'starts.jsonl').read_text().splitlines())
+  assert first['steps'] == 90 and 'returned' not in first and back['returned'] is True
+  assert (end['event'], end['step'], end['how']) == ('ended', 12, 'StorageError')
+  assert len(end['why']) == 2000
+
+
 @pytest.mark.parametrize('cut', range(1, 40))
 def test_a_line_that_was_cut_off_is_ignored(tmp_path, cut):
   clock = Clock(0.0)

@@ -74,6 +74,8 @@ def test_stop_names_everything_writes_the_batch_and_saves_nothing(tmp_path, monk
   assert Image.open(folder / 'batch.png').width > 3 * 192
   assert checkpoints.list_steps(tmp_path / 'checkpoints') == [2]
   assert faults.Diverged.exit_code == 65
+  last = json.loads((tmp_path / 'starts.jsonl').read_text().splitlines()[-1])
+  assert (last['event'], last['how'], last['why']) == ('ended', 'Diverged', str(caught.value))
 
 
 def test_skip_equals_a_run_without_that_batch():

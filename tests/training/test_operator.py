@@ -75,10 +75,11 @@ def test_a_run_of_several_phases_shows_its_numbers_and_warns_of_nothing(tmp_path
   assert 'goodput' in caplog.messages[-1] and caplog.messages[-1].startswith('Step 6, ')
   starts = lines(tmp_path, 'starts.jsonl')
   assert [(s['event'], s['step']) for s in starts] == [
-    *(('start', 0), ('saved', 2), ('saved', 4), ('saved', 6)),
+    *(('start', 0), ('saved', 2), ('saved', 4), ('saved', 6), ('ended', 6)),
   ]
   assert starts[0]['devices'] == '2 x cpu'
-  useful = [s['useful_s'] for s in starts[1:]]
+  assert starts[0]['steps'] == 6 and starts[-1]['how'] == 'finished'
+  useful = [s['useful_s'] for s in starts if s['event'] == 'saved']
   assert useful == sorted(useful) and 0 < useful[0]
   # All of it, with one value a step, is in TensorBoard's files as well.
   (events,) = (tmp_path / 'tb').iterdir()
@@ -156,8 +157,11 @@ def test_goodput_goes_on_over_a_kill(tmp_path, config):
   loop.train(config, tmp_path)
   starts = lines(tmp_path, 'starts.jsonl')
   assert starts[: len(before)] == before
-  assert [(s['event'], s['step']) for s in starts[len(before) :]] == [('start', 4), ('saved', 6)]
-  kept, now = before[2]['useful_s'], starts[-1]
+  begun, now, ended = starts[len(before) :]
+  assert [(s['event'], s['step']) for s in (begun, now, ended)] == [
+    *(('start', 4), ('saved', 6), ('ended', 6)),
+  ]
+  kept = before[2]['useful_s']
   line = lines(tmp_path)[-1]
   wall = line['time'] - before[0]['time']
   assert line['time/goodput'] == pytest.approx((kept + now['useful_s']) / wall, rel=0.05)
