@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import shutil
 import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -109,3 +110,18 @@ def narrow_glcic():
     return variables.params['generator']
 
   return write
+
+
+@pytest.fixture(scope='module')
+def browser():
+  """Chromium, driven by playwright."""
+  playwright = pytest.importorskip(
+    'playwright.sync_api', reason='no browser here: pip install playwright, and Chromium'
+  )
+  path = shutil.which('chromium') or shutil.which('google-chrome')
+  if path is None:
+    pytest.skip('no browser here: Chromium is not installed')
+  with playwright.sync_playwright() as driver:
+    opened = driver.chromium.launch(executable_path=path, args=['--no-sandbox'])
+    yield opened
+    opened.close()

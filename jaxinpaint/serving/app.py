@@ -45,11 +45,13 @@ _PIECE = 256 << 10
 _SWEEP_SECONDS = 1.0
 _LOOK_SECONDS = 0.5  # between two looks whether a client that waits has gone
 _FILES = {
-  '/': ('index.html', 'text/html'),
-  '/app.js': ('app.js', 'text/javascript'),
-  '/canvas.js': ('canvas.js', 'text/javascript'),
-  '/texts.js': ('texts.js', 'text/javascript'),
-  '/style.css': ('style.css', 'text/css'),
+  '/': ('index.html', 'text/html', 'jaxinpaint.serving'),
+  '/app.js': ('app.js', 'text/javascript', 'jaxinpaint.serving'),
+  '/canvas.js': ('canvas.js', 'text/javascript', 'jaxinpaint.serving'),
+  '/texts.js': ('texts.js', 'text/javascript', 'jaxinpaint.serving'),
+  '/style.css': ('style.css', 'text/css', 'jaxinpaint.serving'),
+  '/talk.js': ('talk.js', 'text/javascript', 'jaxinpaint.web'),
+  '/base.css': ('base.css', 'text/css', 'jaxinpaint.web'),
 }
 
 
@@ -80,7 +82,7 @@ def create(
     ('GET', '/api/v1/openapi.json', server.openapi),
     ('GET', '/metrics', server.show_metrics),
   ]
-  pages = {path: (_file(name), kind) for path, (name, kind) in _FILES.items()}
+  pages = {path: (_file(name, package), kind) for path, (name, kind, package) in _FILES.items()}
   pages['/docs'] = (openapi.page(openapi.document(limits)).encode(), 'text/html')
   api += [('GET', path, _fixed(*page)) for path, page in pages.items()]
   routes = [Route(path, _named(path, handle), methods=[method]) for method, path, handle in api]
@@ -118,8 +120,8 @@ def _fixed(data: bytes, kind: str):
   return answer
 
 
-def _file(name: str) -> bytes:
-  return importlib.resources.files('jaxinpaint.serving').joinpath('page', name).read_bytes()
+def _file(name: str, package: str) -> bytes:
+  return importlib.resources.files(package).joinpath('page', name).read_bytes()
 
 
 async def _of_starlette(request: Request, error: HTTPException) -> Response:

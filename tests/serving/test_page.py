@@ -1,76 +1,44 @@
 """The page: complete in its languages, no strangers, readable; and driven in a browser, if any."""
 
 import contextlib
-import html.parser
 import json
 import pathlib
 import re
-import shutil
 import threading
 
+import pages
 import pytest
 import server_cases as cases
 from test_http import running
 
+from jaxinpaint import web
+
 PAGE = pathlib.Path(cases.app.__file__).with_name('page')
 HTML = (PAGE / 'index.html').read_text('utf-8')
-SCRIPTS = {p.name: p.read_text('utf-8') for p in PAGE.glob('*.js')}
-CSS = (PAGE / 'style.css').read_text('utf-8')
-
-
-class Elements(html.parser.HTMLParser):
-  def __init__(self):
-    super().__init__()
-    self.all = []
-
-  def handle_starttag(self, tag, attributes):
-    self.all.append((tag, dict(attributes)))
+SHARED = pathlib.Path(web.__file__).with_name('page')
+SCRIPTS = {p.name: p.read_text('utf-8') for at in (PAGE, SHARED) for p in at.glob('*.js')}
+CSS = (SHARED / 'base.css').read_text('utf-8') + (PAGE / 'style.css').read_text('utf-8')
 
 
 @pytest.fixture(scope='module')
 def elements():
-  parser = Elements()
-  parser.feed(HTML)
-  return parser.all
-
-
-def languages():
-  """{language: {key: text}} of texts.js."""
-  whole = SCRIPTS['texts.js']
-  parts = re.findall(r'^  (\w+): \{\n(.*?)^  \},$', whole, re.M | re.S)
-  texts = {}
-  for name, part in parts:
-    entries = re.findall(r"^    (\w+):\s*((?:'[^']*'[\s+]*)+),$", part, re.M)
-    texts[name] = {key: ''.join(re.findall(r"'([^']*)'", text)) for key, text in entries}
-  return texts
+  return pages.elements(HTML)
 
 
 def test_both_languages_say_the_same_things(elements):
-  texts = languages()
-  assert set(texts) == {'en', 'zh'} and len(texts['en']) > 50
-  assert list(texts['en']) == list(texts['zh'])
+  texts = pages.languages(SCRIPTS['texts.js'])
   used = {a[name] for _, a in elements for name in ('data-text', 'data-label') if name in a}
-  used |= set(re.findall(r"\b(?:text|say)\('(\w+)'", SCRIPTS['app.js']))
-  assert used <= set(texts['en']), used - set(texts['en'])
+  used |= set(re.findall(r"\b(?:text|say)\('(\w+)'", SCRIPTS['app.js'] + SCRIPTS['talk.js']))
   states = set(cases.jobs.STATES) - set(cases.jobs.ENDS)
-  assert states | {'cancelled'} <= set(texts['en']), 'each state of a job has its words'
-  for key, english in texts['en'].items():
-    fields = lambda text: sorted(re.findall(r'\{(\w+)\}', text))
-    assert fields(english) == fields(texts['zh'][key]), key
-    assert re.search('[\u4e00-\u9fff]', texts['zh'][key]), key
-  for tag, attributes in elements:
-    label = attributes.get('data-label')
-    assert label is None or attributes['aria-label'] == texts['en'][label], (tag, label)
+  pages.check_languages(texts, elements, used | states | {'cancelled'})
+  assert len(texts['en']) > 50
+  for key, chinese in texts['zh'].items():
+    assert re.search('[\u4e00-\u9fff]', chinese), key
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_nothing_inline(elements):
-  for name, text in [('index.html', HTML), ('style.css', CSS), *SCRIPTS.items()]:
-    addresses = [a for a in re.findall(r'https?://[^\s"\')]+', text) if 'w3.org' not in a]
-    assert not addresses, (name, addresses)
-  for tag, attributes in elements:
-    assert not [a for a in attributes if a.startswith('on') or a == 'style'], (tag, attributes)
-    assert tag != 'script' or attributes.get('src') in SCRIPTS
-  assert not re.search(r'innerHTML|document\.write|eval\(|\.style\b', ''.join(SCRIPTS.values()))
+  pages.check_nothing_from_elsewhere({'index.html': HTML, 'style.css': CSS, **SCRIPTS})
+  pages.check_nothing_inline(elements, SCRIPTS)
 
 
 def test_every_control_has_a_name_and_every_id_is_there(elements):
@@ -91,41 +59,14 @@ def test_every_control_has_a_name_and_every_id_is_there(elements):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_words_have_enough_contrast(scheme):
   """WCAG 2.2, 1.4.3 (4.5 for text) and 1.4.11 (3 for the borders of controls)."""
-  blocks = re.findall(r':root \{(.*?)\}', CSS, re.S)
-  colours = dict(re.findall(r'--([\w-]+): (#\w+);', blocks[0]))
-  if scheme == 'dark':
-    colours |= dict(re.findall(r'--([\w-]+): (#\w+);', blocks[1]))
-
-  def luminance(name):
-    channels = [int(colours[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-  def contrast(a, b):
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
+  palette = pages.colours(CSS, scheme)
   for ink, paper in [
     *(('ink', paper) for paper in ('paper', 'raised', 'warn', 'board')),
     *(('soft', 'paper'), ('accent', 'paper'), ('on-accent', 'accent')),
   ]:
-    assert contrast(ink, paper) >= 4.5, (ink, paper)
+    assert pages.contrast(palette, ink, paper) >= 4.5, (ink, paper)
   for line in ('rule', 'accent', 'warn-rule'):
-    assert contrast(line, 'paper') >= 3, line
-
-
-@pytest.fixture(scope='module')
-def browser():
-  playwright = pytest.importorskip(
-    'playwright.sync_api', reason='no browser here: pip install playwright, and Chromium'
-  )
-  path = shutil.which('chromium') or shutil.which('google-chrome')
-  if path is None:
-    pytest.skip('no browser here: Chromium is not installed')
-  with playwright.sync_playwright() as driver:
-    opened = driver.chromium.launch(executable_path=path, args=['--no-sandbox'])
-    yield opened
-    opened.close()
+    assert pages.contrast(palette, line, 'paper') >= 3, line
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 // The page: what its buttons do, and how it talks to the server.
 
 import {Stage} from './canvas.js';
+import {$, ask, language, text, translate as translateAll, useTexts} from './talk.js';
 import {TEXTS} from './texts.js';
 
 const POLL = 400; // ms between two looks at a job
@@ -10,10 +11,7 @@ const KINDS = {
   'image/webp': ['webp', 'WebP'],
   'image/bmp': ['bmp', 'BMP'],
 };
-const $ = (id) => document.getElementById(id);
 const state = {
-  language: navigator.language.startsWith('zh') ? 'zh' : 'en',
-  token: '',
   limits: null,
   file: null, // what is sent: the photograph's file, or the last result
   name: '', // of the photograph
@@ -24,11 +22,6 @@ const state = {
 };
 
 // Words.
-
-function text(key, values = {}) {
-  const whole = TEXTS[state.language][key];
-  return whole.replace(/\{(\w+)\}/g, (all, name) => (name in values ? values[name] : all));
-}
 
 function say(key, values) {
   state.said = [key, values];
@@ -51,15 +44,9 @@ function warn(sentences) {
   );
 }
 
-function translate() {
-  document.documentElement.lang = state.language === 'zh' ? 'zh-CN' : 'en';
-  $('language').value = state.language;
-  for (const element of document.querySelectorAll('[data-text]')) {
-    element.textContent = text(element.dataset.text);
-  }
-  for (const element of document.querySelectorAll('[data-label]')) {
-    element.setAttribute('aria-label', text(element.dataset.label));
-  }
+function translate(chosen) {
+  translateAll(chosen);
+  $('language').value = language();
   if (state.said) say(...state.said);
   showFormats();
   describe();
@@ -163,44 +150,6 @@ function edit() {
 }
 
 // The server.
-
-async function ask(path, options = {}) {
-  const headers = {...options.headers};
-  if (state.token) headers.Authorization = `Bearer ${state.token}`;
-  let answer;
-  try {
-    answer = await fetch(path, {...options, headers, cache: 'no-store'});
-  } catch (error) {
-    if (error.name === 'AbortError') throw error;
-    throw new Error(text('unreachable'));
-  }
-  if (answer.status === 401) {
-    await askToken();
-    return ask(path, options);
-  }
-  if (!answer.ok) {
-    const problem = await answer.json().catch(() => ({}));
-    const error = new Error(problem.detail || `${answer.status} ${answer.statusText}`);
-    error.problem = problem;
-    throw error;
-  }
-  return answer;
-}
-
-function askToken() {
-  const dialog = $('token-dialog');
-  if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener(
-      'close',
-      () => {
-        state.token = $('token').value.trim();
-        resolve();
-      },
-      {once: true},
-    );
-  });
-}
 
 async function loadModels() {
   try {
@@ -424,8 +373,7 @@ $('compare').addEventListener('input', (event) => {
   stage.draw();
 });
 $('language').addEventListener('change', (event) => {
-  state.language = event.target.value;
-  translate();
+  translate(event.target.value);
 });
 
 document.addEventListener('keydown', (event) => {
@@ -463,12 +411,7 @@ for (const type of ['dragover', 'drop']) {
 }
 document.addEventListener('dragleave', () => $('drop').classList.remove('over'));
 
-// The terminal prints an address with the token behind a #, which is not sent anywhere.
-const given = new URLSearchParams(location.hash.slice(1)).get('token');
-if (given) {
-  state.token = given;
-  history.replaceState(null, '', location.pathname);
-}
+useTexts(TEXTS);
 translate();
 showSize();
 choose('brush');

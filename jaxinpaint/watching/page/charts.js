@@ -103,8 +103,8 @@ export class Chart {
     this.details.addEventListener('toggle', () => this.list());
   }
 
-  // lines: [{name, style, steps, means, lows, highs, bad}], the style a class of the style sheet;
-  // levels: [{name, style, value}], drawn across; options: {log, smooth: 0 to 1}.
+  // lines: [{name, look, steps, means, lows, highs, bad}], look a class of the style sheet;
+  // levels: [{name, look, value}], drawn across; options: {log, smooth: 0 to 1}.
   update(title, lines, levels = [], options = {}) {
     this.title = title;
     this.lines = lines.map((line) => ({...line, drawn: smoothed(line.means, options.smooth || 0)}));
@@ -199,16 +199,16 @@ export class Chart {
     const curves = draw('g', {'clip-path': `url(#${this.clip})`});
     for (const level of levels) {
       const y = this.y(level.value).toFixed(1);
-      curves.append(draw('path', {class: `level ${level.style}`, d: `M${LEFT} ${y}H${width - RIGHT}`}));
+      curves.append(draw('path', {class: `level ${level.look}`, d: `M${LEFT} ${y}H${width - RIGHT}`}));
     }
     for (const line of lines) {
       if (this.options.smooth) {
-        curves.append(draw('path', {class: `raw ${line.style}`, d: this.path(line.steps, line.means)}));
+        curves.append(draw('path', {class: `raw ${line.look}`, d: this.path(line.steps, line.means)}));
       } else if (line.lows) {
-        curves.append(draw('path', {class: `raw ${line.style}`, d: this.path(line.steps, line.lows)}));
-        curves.append(draw('path', {class: `raw ${line.style}`, d: this.path(line.steps, line.highs)}));
+        curves.append(draw('path', {class: `raw ${line.look}`, d: this.path(line.steps, line.lows)}));
+        curves.append(draw('path', {class: `raw ${line.look}`, d: this.path(line.steps, line.highs)}));
       }
-      curves.append(draw('path', {class: `line ${line.style}`, d: this.path(line.steps, line.drawn)}));
+      curves.append(draw('path', {class: `line ${line.look}`, d: this.path(line.steps, line.drawn)}));
       for (const place of Object.keys(line.bad || {})) {
         const x = this.x(line.steps[place]).toFixed(1);
         curves.append(draw('path', {class: 'bad', d: `M${x} ${HEIGHT - BOTTOM}v-9`}));
@@ -268,11 +268,11 @@ export class Chart {
       const value = line.drawn[place];
       if (value !== null && (!this.isLog || value > 0)) {
         const [cx, cy] = [this.x(line.steps[place]).toFixed(1), this.y(value).toFixed(1)];
-        this.mark.append(draw('circle', {class: line.style, cx, cy, r: 3.5}));
+        this.mark.append(draw('circle', {class: line.look, cx, cy, r: 3.5}));
       }
       const bad = line.bad?.[place];
       const words = bad ? ` (${text('notFinite', {count: bad})})` : '';
-      const key = make('span', {class: `key ${line.style}`});
+      const key = make('span', {class: `key ${line.look}`});
       this.read.append(make('span', {}, key, `${line.name} `, make('b', {}, number(line.means[place])), words));
     });
   }

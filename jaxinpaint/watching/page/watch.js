@@ -134,7 +134,7 @@ function place(container, wanted) {
 }
 
 const named = (runs, prefix) => [...new Set(runs.flatMap((run) => Object.keys(run.series)))].filter((name) => name.startsWith(prefix));
-const line = (run, name, label = run.name, style = colour(run)) => ({name: label, style, ...run.series[name]});
+const line = (run, name, label = run.name, look = colour(run)) => ({name: label, look, ...run.series[name]});
 const linesOf = (runs, name) => runs.filter((run) => run.series[name]).map((run) => line(run, name));
 
 const titleOf = (metric) => metric.replaceAll('_', ' ').replace('percent', '%').replace(/\b(psnr|ssim|l1)\b/, (word) => word.toUpperCase());
@@ -147,7 +147,7 @@ function showHeldOut(runs) {
   const counts = [...new Set(runs.map((run) => run.config['evaluation.quick_count']).filter(Boolean))];
   $('held-out-about').textContent = text('heldOutAbout', {count: counts.join(', ')});
   $('fills').hidden = !fills.length;
-  const style = (fill) => `fill${fills.indexOf(fill) % 4}`;
+  const look = (fill) => `fill${fills.indexOf(fill) % 4}`;
   const label = (fill) => (TEXTS.en[fill] ? text(fill) : fill);
   const focused = document.activeElement?.dataset?.fill;
   $('fills').replaceChildren($('fills').firstElementChild, ...fills.map((fill) => {
@@ -155,11 +155,11 @@ function showHeldOut(runs) {
     box.checked = !state.noFills.has(fill);
     box.dataset.fill = fill;
     const sample = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-    sample.setAttribute('class', `sample ${style(fill)}`);
+    sample.setAttribute('class', `sample ${look(fill)}`);
     sample.setAttribute('aria-hidden', 'true');
     const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
     path.setAttribute('d', 'M0 6H34');
-    path.setAttribute('class', `level ${style(fill)}`);
+    path.setAttribute('class', `level ${look(fill)}`);
     sample.append(path);
     return make('label', {class: 'check'}, box, sample, label(fill));
   }));
@@ -170,7 +170,7 @@ function showHeldOut(runs) {
     const levels = [];
     for (const fill of fills.filter((fill) => !state.noFills.has(fill))) {
       const values = runs.map((run) => last(run, `evaluation/${fill}/${metric}`)).filter((x) => x !== null && x !== undefined);
-      for (const value of new Set(values)) levels.push({name: label(fill), style: style(fill), value});
+      for (const value of new Set(values)) levels.push({name: label(fill), look: look(fill), value});
     }
     wanted[name] = {title: titleOf(metric), lines: linesOf(runs, name), levels};
   }
