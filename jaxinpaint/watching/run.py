@@ -142,10 +142,8 @@ class Run:
       return how.get(last['how'], FAILED), str(last.get('why', ''))
     if alive is False:
       return KILLED, ''
-    first_step = self._metrics.time is None or bool(
-      last and last['event'] == 'start' and self._metrics.time < last['time']
-    )
-    begun = STARTING if first_step or (last and last['event'] == 'ended') else RUNNING
+    since = max(locked, last['time'] if last else 0.0)
+    begun = RUNNING if (self._metrics.time or 0.0) > since else STARTING
     if alive:
       return begun, ''
     if not locked and total and (self._metrics.step or 0) >= total:

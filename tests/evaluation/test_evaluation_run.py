@@ -396,8 +396,9 @@ def test_watch(toy, tmp_path, capsys, monkeypatch):
   for name in rows:
     expected = fills.summary(name, b, 'hole_psnr').mean
     assert means[f'{name}/hole_psnr'] == pytest.approx(expected, rel=1e-12)
-  monkeypatch.setattr(classical, 'FILLS', {name: classical.Fill(name, None) for name in rows})
-  assert watcher.evaluate(5, STATE, {}) == means
+  with monkeypatch.context() as patched:
+    patched.setattr(classical, 'FILLS', {name: classical.Fill(name, None) for name in rows})
+    assert watcher.evaluate(5, STATE, {}) == means
 
   shown = watcher.samples(4, STATE, {})
   picture = cv2.imread(str(tmp_path / 'samples' / '0000004.png'))[..., ::-1]

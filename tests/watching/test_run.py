@@ -35,15 +35,20 @@ def test_what_is_not_there_yet_waits(tmp_path):
 
 def test_a_run_whose_process_lives_is_running_however_quiet(folder):
   with workdirs.lock(folder):
+    workdirs.lock_since(folder, 1000)
     assert look(folder, after=1e6)['state'] == 'running'
   assert look(folder, after=1e6)['state'] == 'silent'
 
 
 def test_before_its_first_step_a_run_is_starting(folder):
+  assert look(folder)['state'] == 'running'
   workdirs.begin(folder, step=3, at=5000.0)
-  with workdirs.lock(folder):
+  assert look(folder)['state'] == 'starting'
+  workdirs.metrics(folder, [4], time=6000.0)
+  assert look(folder)['state'] == 'running'
+  with workdirs.lock(folder):  # a new start has it, and has not noted itself yet
     assert look(folder)['state'] == 'starting'
-    workdirs.metrics(folder, [5000])
+    workdirs.lock_since(folder, 5500)
     assert look(folder)['state'] == 'running'
 
 
@@ -53,6 +58,7 @@ def test_a_dead_process_of_this_machine_was_killed(folder):
   (folder / '.lock').write_text(f'process {child.pid} on {socket.gethostname()}')
   assert look(folder)['state'] == 'killed'
   (folder / '.lock').write_text(f'process {child.pid} on another-machine')
+  workdirs.lock_since(folder, 1000)
   assert look(folder)['state'] == 'running'
   assert look(folder, after=1e6)['state'] == 'silent'
 
@@ -118,8 +124,7 @@ def test_checkpoints_have_their_sizes(folder):
 
 
 def test_the_time_left_is_that_of_the_steps_left(folder):
-  with workdirs.lock(folder):
-    assert look(folder)['left'] == 17.0  # steps of one second
+  assert look(folder)['left'] == 17.0  # steps of one second
 
 
 def test_the_version_changes_with_the_run_and_not_with_the_clock(folder, monkeypatch):

@@ -135,13 +135,13 @@ def test_a_person_watches(browser, folders, address, tmp_path, width, scheme, la
   shown.locator('#grid[src]').wait_for()
   newest = shown.locator('#grid').get_attribute('src')
   shown.click('#grid-back')
-  shown.wait_for_function('old => document.getElementById("grid").src !== old', arg=newest)
+  shown.locator(f'#grid:not([src="{newest}"])').wait_for()
   assert shown.locator('#grid-value').text_content() == '0' and not shown.is_checked('#grid-newest')
   shown.locator('#losses-generator details summary').first.click()
   assert shown.locator('#losses-generator table').first.locator('tbody tr').count() == 31
   if not file:
     workdirs.metrics(folders[0], [40])
-    shown.wait_for_function('document.querySelector(".facts").textContent.includes("40")')
+    shown.locator('.facts', has_text='40').wait_for()
     assert shown.locator('#losses-generator table').first.locator('tbody tr').count() == 32
   assert not said and all(url.startswith((address, 'data:', 'blob:')) for url in asked), said
   context.close()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 from PIL import Image
@@ -54,6 +55,11 @@ def end(folder, how, why='', step=3, at=2000.0):
 def lock(folder, what='a run'):
   """Holds the lock as a run does."""
   return locks.hold(folder / '.lock', what)
+
+
+def lock_since(folder, at):
+  """As if the lock had been taken then."""
+  os.utime(folder / '.lock', (at, at))
 
 
 def workdir(folder, rows=(1, 2, 3)):
