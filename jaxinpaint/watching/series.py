@@ -151,7 +151,7 @@ class Metrics:
     end = time.monotonic() + seconds
     with open(self._path, 'rb') as file:
       file.seek(max(self._offset - len(self._tail), 0))
-      if status.st_size < self._offset or file.read(len(self._tail)) != self._tail:
+      if file.read(len(self._tail)) != self._tail:
         self._clear()
         file.seek(0)
       self.behind = self._read(file, end)
