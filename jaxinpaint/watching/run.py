@@ -29,7 +29,7 @@ _MARKS = ('config.json', 'metrics.jsonl', 'starts.jsonl', 'checkpoints')  # of a
 _PATIENCE = 300.0  # seconds without a sign of life, or three times the usual distance of rows ...
 _START_PATIENCE = 3600.0  # ... and before the first row: compilation writes nothing
 _LOOK_SECONDS = 1.0  # between two looks at the files, however many pages ask
-_READ_SECONDS = 0.5  # of metrics.jsonl at one look
+_READ_SECONDS = 1.0  # of metrics.jsonl at one look
 _MOST_FAULTS, _MOST_STARTS = 200, 50
 _PNG_BEGIN, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
@@ -57,6 +57,7 @@ class Run:
     self._metrics = Metrics(folder / 'metrics.jsonl')
     self._files: dict[pathlib.Path, tuple[tuple[int, int], Any]] = {}
     self._sizes: dict[str, int] = {}  # of checkpoints
+    self._series: tuple[Any, dict[str, Any]] = (None, {})  # of these rows
     self._looked = -float('inf')
     self._document: dict[str, Any] = {}
 
@@ -101,7 +102,6 @@ class Run:
       'total': self._total(starts, config),
       'config': dict(_flat(config)) if isinstance(config, dict) else {},
       'environment': self._json('environment.json') or {},
-      'series': {name: series.document() for name, series in metrics.series.items()},
       'samples': [{'step': step, 'at': at} for step, (_, at) in sorted(self._samples().items())],
       'checkpoints': checkpoints,
       'starts': starts[-_MOST_STARTS:],
@@ -114,7 +114,11 @@ class Run:
     }
     state, why = self._state(events, document['total'])
     document |= {'state': state, 'why': why}
-    document['version'] = f'{zlib.crc32(json.dumps(document, sort_keys=True).encode()):08x}'
+    rows = (metrics.rows, metrics.broken, metrics.time)
+    if self._series[0] != rows:
+      self._series = rows, {name: s.document() for name, s in metrics.series.items()}
+    text = json.dumps([document, rows], sort_keys=True)
+    document |= {'version': f'{zlib.crc32(text.encode()):08x}', 'series': self._series[1]}
     last = self._last_sign()
     pace = metrics.seconds_per_step(starts[-1]['time'] if starts else 0.0)
     document['seen'] = None if last is None else max(0.0, round(self._clock() - last, 1))

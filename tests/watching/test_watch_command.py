@@ -1,15 +1,17 @@
 """`jaxinpaint watch`: its flags, its file, and how it goes along with a training."""
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
 import threading
 import urllib.request
 
+import jax
 import pytest
 import workdirs
 
-from jaxinpaint.cli import watch
+from jaxinpaint.cli import train, watch
 
 
 @pytest.fixture
@@ -74,3 +76,27 @@ def test_beside_a_training_it_ends_with_it(folder, monkeypatch):
       assert b'"name": "run"' in answer.read()
     assert processes[0].poll() is None
   assert processes[0].wait(60) == 0
+
+
+def test_a_training_says_how_to_watch_it(monkeypatch, caplog, tmp_path):
+  caplog.set_level('INFO')
+  with train._watched('my runs/a', None):
+    pass
+  assert caplog.messages == ["Watch it: jaxinpaint watch 'my runs/a'"]
+  asked = []
+  monkeypatch.setattr(
+    watch, 'beside', lambda *given: asked.append(given) or contextlib.nullcontext()
+  )
+  with train._watched('a', 8200):
+    asked[0][2]('http://127.0.0.1:8200/')
+  assert asked[0][:2] == ('a', 8200) and caplog.messages[1:] == ['Watch it: http://127.0.0.1:8200/']
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  with train._watched('a', 8200):
+    assert len(asked) == 1 and len(caplog.messages) == 2
+
+
+def test_a_training_with_a_page_needs_the_extra(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(SystemExit):
+    train.main(['--config', 'quickstart', '--watch'])
+  assert '--watch: starlette, uvicorn is not installed: pip install' in capsys.readouterr().err

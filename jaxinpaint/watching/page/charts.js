@@ -254,17 +254,19 @@ export class Chart {
     this.mark.replaceChildren();
     this.read.replaceChildren();
     if (step === null) return;
-    const shown = this.lines.filter((line) => line.steps.length);
-    const places = shown.map((line) => nearest(line.steps, step));
-    if (!places.length) return;
-    const gaps = shown.map((line, i) => Math.abs(line.steps[places[i]] - step));
-    const at = gaps.indexOf(Math.min(...gaps));
-    const snapped = shown[at].steps[places[at]];
+    const near = this.lines
+      .filter((line) => line.steps.length)
+      .map((line) => line.steps[nearest(line.steps, step)])
+      .sort((a, b) => Math.abs(a - step) - Math.abs(b - step));
+    if (!near.length) return;
+    const [snapped] = near;
+    // A run that ended before has nothing to say about this step.
+    const shown = this.lines.filter((line) => line.steps[0] <= snapped && snapped <= line.steps.at(-1));
     const x = this.x(snapped).toFixed(1);
     this.mark.append(draw('path', {d: `M${x} ${TOP}V${HEIGHT - BOTTOM}`}));
     this.read.append(`${text('step')} ${whole(snapped)}`);
-    shown.forEach((line, i) => {
-      const place = places[i];
+    for (const line of shown) {
+      const place = nearest(line.steps, snapped);
       const value = line.drawn[place];
       if (value !== null && (!this.isLog || value > 0)) {
         const [cx, cy] = [this.x(line.steps[place]).toFixed(1), this.y(value).toFixed(1)];
@@ -274,7 +276,7 @@ export class Chart {
       const words = bad ? ` (${text('notFinite', {count: bad})})` : '';
       const key = make('span', {class: `key ${line.look}`});
       this.read.append(make('span', {}, key, `${line.name} `, make('b', {}, number(line.means[place])), words));
-    });
+    }
   }
 
   list() {

@@ -25,14 +25,15 @@ function bytes(count) {
   return count < 1e9 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(2)} GB`;
 }
 
-// heads: words of the columns; rows: [[cells]], whose first is the head of its row.
-function table(caption, heads, rows) {
+// heads: words of the columns; rows: [[cells]], whose first is the head of its row; look: the class
+// of the caption.
+function table(caption, heads, rows, look) {
   const body = rows.map(([first, ...cells]) =>
     make('tr', {}, make('th', {scope: 'row'}, first), ...cells.map((c) => (c instanceof Element ? c : make('td', {}, c)))),
   );
   return make('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': caption},
     make('table', {},
-      make('caption', {}, caption),
+      make('caption', {class: look}, caption),
       make('thead', {}, make('tr', {}, ...heads.map((h) => make('th', {scope: 'col'}, h)))),
       make('tbody', {}, ...body),
     ),
@@ -91,5 +92,5 @@ export function configs(runs) {
     .map((field) => [field, ...runs.map((run) => shown(run.config[field]))])
     .filter(([, first, ...others]) => others.some((value) => value !== first));
   if (!rows.length) return [];
-  return [table(text('configs'), [text('field'), ...runs.map((run) => run.name)], rows)];
+  return [table(text('configs'), [text('field'), ...runs.map((run) => run.name)], rows, 'unseen')];
 }

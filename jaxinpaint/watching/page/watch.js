@@ -217,7 +217,8 @@ function showSpeed(runs) {
         ...(run.series['speed/step_ms_p95'] ? [line(run, 'speed/step_ms_p95', `${run.name}, ${text('p95')}`, `thin ${colour(run)}`)] : []),
       ])
       : linesOf(runs, name);
-    if (lines.length) wanted[name] = {title: text(name.split('/').at(-1)), lines, options: {smooth: smoothing()}};
+    const options = {smooth: /^(memory|time)/.test(name) ? 0 : smoothing()};
+    if (lines.length) wanted[name] = {title: text(name.split('/').at(-1)), lines, options};
   }
   $('speed').hidden = !Object.keys(wanted).length;
   place($('speed-charts'), wanted);
@@ -229,7 +230,7 @@ const withSamples = () => drawn().filter((run) => run.samples.length);
 
 function gridRun() {
   const runs = withSamples();
-  return runs.find((run) => run.id === state.grid.run) || runs[0];
+  return runs.find((run) => run.id === state.grid.run) || runs.find((run) => run.state === 'running') || runs[0];
 }
 
 function showGrids() {
