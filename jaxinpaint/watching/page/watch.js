@@ -300,7 +300,10 @@ function showTables(runs) {
   for (const [id, make] of Object.entries({results, checkpoints, faults, configs})) {
     const tables = make(runs);
     $(id).hidden = !tables.length;
-    $(id).querySelector('.tables').replaceChildren(...tables);
+    const shown = $(id).querySelector('.tables');
+    // Only what is new, so that a table that somebody has scrolled stays where it is.
+    const same = shown.textContent === tables.map((table) => table.textContent).join('');
+    if (!same) shown.replaceChildren(...tables);
   }
 }
 
