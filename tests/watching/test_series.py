@@ -116,7 +116,7 @@ def test_many_rows_stay_few_buckets_with_their_mean_and_extremes():
   assert many.document()['steps'][-1] < 5000
   left = len(many)
   many.add(5000, math.inf)
-  assert len(many) == left + 1
+  assert len(many) == left + 1 and many.document()['lows'][-1] is None
   assert many.document()['bad'] == {len(many) - 1: 1}
   assert many.document()['steps'][-1] == 5000, 'a bucket that was cut off is not filled up'
 
