@@ -106,6 +106,7 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   hosts = {'localhost', '127.0.0.1', '::1', given.host, socket.gethostname(), *given.allow_host}
   with activity.shown('Loading jax and the library'):
     from jaxinpaint import trained
+    from jaxinpaint.pictures import decode
     from jaxinpaint.runtime import compilation_cache
     from jaxinpaint.serving import app, http
     from jaxinpaint.serving.limits import Limits
@@ -121,6 +122,7 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   except (StoreError, OSError) as error:
     command_line.say(COMMAND, command_line.sentence(error))
     return 2
+  os.environ[decode.LIMIT_VARIABLE] = str(given.max_megapixels)  # else 200 would be the most
   limits = dataclasses.replace(
     Limits(),
     bytes=given.max_megabytes << 20,

@@ -150,7 +150,8 @@ async function openMask(file) {
   }
   edit();
   stage.readMask(image);
-  say('maskRead', {share: percent(stage.share())});
+  const share = stage.share();
+  say(share > 0.5 ? 'mostlyHole' : 'maskRead', {share: percent(share)});
 }
 
 // Shows the mask again.
@@ -294,7 +295,8 @@ async function repair() {
   if (!hole) return fail(text('noHole'));
   if (hole === stage.mask.width * stage.mask.height) return fail(text('allHole'));
   edit();
-  const options = {exact_size: false, blend: $('blend').checked ? 'poisson' : 'none'};
+  // The page draws the mask itself, and says in its own words what is odd about it.
+  const options = {exact_size: false, check_mask: false, blend: $('blend').checked ? 'poisson' : 'none'};
   if ($('model').value) options.model = $('model').value;
   try {
     const blob = await toBlob(mask);
@@ -357,7 +359,7 @@ async function download() {
     if (KINDS[blob.type]?.[0] !== format) {
       // A mask without a hole: the server only writes the picture anew, with its metadata.
       const mask = await toBlob(stage.exportMask(true).mask);
-      blob = await run(blob, mask, {format});
+      blob = await run(blob, mask, {format, check_mask: false});
       if (!blob) return;
       warn([]);
       say('done');

@@ -64,6 +64,9 @@ export const TEXTS = {
     cancelled: 'Cancelled.',
     nextStep: 'The result is now the picture. Paint on.',
     maskRead: 'The mask was read: {share} % of the picture is hole.',
+    mostlyHole:
+      'The mask was read: {share} % of the picture is hole. If that is what is to be kept, press ' +
+      'Invert.',
     png: 'PNG (all known pixels exact)',
     asGiven: '{kind} (as the photograph)',
     noPicture: 'Choose a photograph first.',
@@ -136,6 +139,7 @@ export const TEXTS = {
     cancelled: '已取消。',
     nextStep: '结果已成为当前图片，请继续涂抹。',
     maskRead: '已读取遮罩：{share} % 为待修复区域。',
+    mostlyHole: '已读取遮罩：{share} % 为待修复区域。如果这是要保留的部分，请按“反选”。',
     png: 'PNG（已知像素完全不变）',
     asGiven: '{kind}（与原照片相同）',
     noPicture: '请先选择照片。',
