@@ -52,6 +52,7 @@ _FILES = {
   '/canvas.js': ('canvas.js', 'text/javascript'),
   '/texts.js': ('texts.js', 'text/javascript'),
   '/style.css': ('style.css', 'text/css'),
+  '/icon.svg': ('icon.svg', 'image/svg+xml'),
 }
 
 

@@ -32,7 +32,9 @@ function text(key, values = {}) {
 
 function say(key, values) {
   state.said = [key, values];
-  $('status').textContent = key ? text(key, values) : '';
+  const words = key ? text(key, values) : '';
+  // What is set anew is read out anew.
+  if ($('status').textContent !== words) $('status').textContent = words;
 }
 
 function fail(sentence) {
@@ -67,7 +69,12 @@ function translate() {
 
 // The picture.
 
-const stage = new Stage($('stage'), describe, showSize);
+const stage = new Stage($('stage'), holeChanged, showSize);
+
+function holeChanged() {
+  fail(''); // of the hole as it was
+  describe();
+}
 
 function describe() {
   const {image} = stage;
@@ -82,6 +89,7 @@ function describe() {
     $(id).disabled = !image || Boolean(state.job);
   }
   for (const id of ['in', 'out', 'fit']) $(id).disabled = !image;
+  $('size').disabled = Boolean(state.result);
 }
 
 function percent(share) {
@@ -159,7 +167,6 @@ function edit() {
   state.result = null;
   stage.show(null);
   $('done').hidden = $('compare-row').hidden = true;
-  document.body.classList.remove('compared');
   describe();
 }
 
@@ -260,17 +267,19 @@ async function run(file, mask, options) {
 }
 
 function showProgress(status) {
-  const seconds = Math.round(status.seconds);
   const estimate = Math.max(1, Math.round(status.estimate || 0));
   const waits = status.state === 'queued' && !status.position;
-  say(waits ? 'starting' : status.state, {seconds, estimate, position: status.position});
+  say(waits ? 'starting' : status.state, {estimate, position: status.position});
+  // Beside the status, which is read out: not every second.
+  $('elapsed').textContent = text('elapsed', {seconds: Math.round(status.seconds)});
   const bar = $('progress');
-  if (status.estimate) bar.value = Math.min(0.97, status.seconds / status.estimate);
+  if (status.estimate > status.seconds) bar.value = status.seconds / status.estimate;
   else bar.removeAttribute('value');
 }
 
 function busy(on) {
-  $('progress').hidden = $('cancel').hidden = !on;
+  $('progress').hidden = $('cancel').hidden = $('elapsed').hidden = !on;
+  $('elapsed').textContent = '';
   $('progress').removeAttribute('value');
   for (const id of ['again', 'back', 'download', 'another']) $(id).disabled = on;
   describe();
@@ -312,9 +321,9 @@ async function repair() {
     state.result = {blob: result, image: await createImageBitmap(result)};
     stage.before = 0.5;
     stage.show(state.result.image);
+    describe();
     showSize();
     $('done').hidden = $('compare-row').hidden = false;
-    document.body.classList.add('compared');
     say('done');
     $('compare').focus();
   } catch (error) {
