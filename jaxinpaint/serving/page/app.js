@@ -197,6 +197,7 @@ async function ask(path, options = {}) {
 
 function askToken() {
   const dialog = $('token-dialog');
+  $('token-wrong').hidden = !state.token;
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener(
@@ -268,8 +269,9 @@ async function run(file, mask, options) {
 
 function showProgress(status) {
   const estimate = Math.max(1, Math.round(status.estimate || 0));
-  const waits = status.state === 'queued' && !status.position;
-  say(waits ? 'starting' : status.state, {estimate, position: status.position});
+  const first = status.state === 'queued' && !status.position;
+  const words = first ? (status.seconds < 2 ? 'starting' : 'next') : status.state;
+  say(words, {estimate, position: status.position});
   // Beside the status, which is read out: not every second.
   $('elapsed').textContent = text('elapsed', {seconds: Math.round(status.seconds)});
   const bar = $('progress');
