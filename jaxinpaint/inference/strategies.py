@@ -150,7 +150,8 @@ class Strategy:
       raise ValueError(
         'strategy boxed is for networks of one size, and this one takes any: choose crop'
       )
-    kind = 'resize' if self.kind == 'auto' and self.max_side is not None else self.kind
+    resizes = self.kind == 'auto' and self.max_side is not None
+    kind = 'resize, which max_side alone means' if resizes else self.kind
     for name, kinds in _FOR.items():
       if getattr(self, name) is not None and kind not in kinds:
         raise ValueError(

@@ -220,6 +220,7 @@ def test_list(toy, capsys, monkeypatch):
 @pytest.mark.parametrize(
   ('name', 'said'),
   [
+    ('lama/unheard-of', 'near names: lama/big, '),
     ('lama/bgi', "called 'lama/bgi'; near names: lama/big"),
     ('lmaa/big', 'near names: lama/big'),
     ('vgg61', 'near names: vgg19, vgg16'),

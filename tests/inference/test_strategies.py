@@ -267,7 +267,7 @@ def test_parts_are_blended_as_wholes_are():
     ({'tile': 63}, 'tile 63 must be at least 64'),
     ({'strategy': 'crop', 'tile': 256}, 'tile means nothing to the strategy crop: .* auto or tile'),
     ({'strategy': 'tile', 'crop_margin': 9}, 'crop_margin means nothing to the strategy tile'),
-    ({'max_side': 512, 'tile': 256}, 'tile means nothing to the strategy resize'),
+    ({'max_side': 512, 'tile': 256}, 'the strategy resize, which max_side alone means: leave'),
     ({'strategy': 'boxed'}, 'boxed is for networks of one size, and this one takes any'),
     ({'strategy': 'original', 'max_side': 512}, 'original never reduces: leave out max_side 512'),
   ],

@@ -85,7 +85,8 @@ def test_a_thousand_at_once_are_answered_and_none_that_was_accepted_is_lost():
   assert json.loads(bodies[refused])['title'] == 'The server is busy'
 
 
-def test_the_states_of_a_job_are_told_while_they_change():
+def test_the_states_of_a_job_are_told_while_they_change(monkeypatch):
+  monkeypatch.setattr(app, '_LOOK_SECONDS', 0.001)  # many looks find what was told already
   gate = threading.Event()
   with (
     running(painter=cases.Slow(gate)) as port,
