@@ -434,6 +434,7 @@ class Inpainter:
           f'memory does not suffice for {len(jobs)} x {height} x {width} pixels at once: set '
           f'max_side below {max(height, width)}'
           + (f' or batch_size below {len(jobs)}' if len(jobs) > 1 else '')
+          + ', or make the image smaller'
         ) from error
       raise
 

@@ -233,7 +233,7 @@ def unrefined_sentence(count: int, total: int, least: int) -> str:
   """What is said of `count` of `total` images that the network saw too small to be refined."""
   return (
     f'{count} of {total} images were not refined: the network saw a shorter side of less than '
-    f'{least} pixels; the strategy original reduces nothing before'
+    f'{least} pixels. Long images are reduced first, but not by the strategy original'
   )
 
 
