@@ -229,6 +229,7 @@ def test_refining_lowers_the_loss_of_each_image_and_changes_large_pictures_alone
 def test_a_system_without_it_says_that_it_cannot_refine(made):
   ready, variables = made
   assert Predictor(ready.inference, variables, refine=True).inference.refined
+  assert ready.inference.refined_side == refinement.LEAST_SIDE
   plain = dataclasses.replace(ready.inference, refined=None)
   with pytest.raises(ValueError, match='cannot refine what it completes'):
     Predictor(plain, variables, refine=True)
