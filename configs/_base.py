@@ -1,5 +1,6 @@
 """What experiment files share: data sets, optimizers, and the variants after a config's colon."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -42,16 +43,25 @@ def fine_tuning(
   return config
 
 
-def finish(config: ConfigDict, variant: str = '') -> ConfigDict:
+def finish(config: ConfigDict, variant: str = '', own: Sequence[str] = ()) -> ConfigDict:
   """Applies the variant named after the config's colon.
 
   `--config places2_mesff:quicktest` runs the experiment in miniature: a few steps of
   every phase on the embedded sample photographs, on a CPU, in about a minute.
+
+  Args:
+    config: of the experiment.
+    variant: '', one of `VARIANTS`, or one of ...
+    own: ... the experiment's own, which is applied already.
+
+  Raises:
+    ValueError: there is no such variant; lists those there are.
   """
   if variant == 'quicktest':
     return config_lib.quicktest(config)
-  if variant:
-    raise ValueError(f'unknown config variant {variant!r}; there are: {", ".join(VARIANTS)}')
+  if variant and variant not in own:
+    known = ', '.join((*own, *VARIANTS))
+    raise ValueError(f'unknown config variant {variant!r}; there are: {known}')
   return config
 
 
@@ -73,6 +83,18 @@ def places2(config: ConfigDict) -> None:
   config.data.source = 'tfds:places365_small'
   config.data.split = 'train'
   config.data.eval_split = 'validation'
+
+
+def places2_large(config: ConfigDict) -> None:
+  """Places365-Standard at full size, as a folder: 32 crops of 512 px, as MAT's authors train."""
+  config.data.source = 'folder:~/data/places365'
+  config.data.split = 'train'
+  config.data.eval_split = 'val'
+  config.data.size = 512
+  config.data.batch_size = 32
+  config.data.crop = 'random'  # O: ours, here and below
+  config.data.flip = True
+  config.data.workers = 4  # O
 
 
 def celeba(config: ConfigDict, crop: str = 'center') -> None:

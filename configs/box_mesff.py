@@ -91,4 +91,4 @@ def get_config(variant=''):
   config.training.update(dict(ema_decay=0.998, nan='rollback'))
   config.checkpoint.update(dict(every=250, keep=2, keep_every=5000))
   config.evaluation.update(dict(count=152, quick_count=40))
-  return _base.finish(config, '' if fine else variant)
+  return _base.finish(config, variant, own=('fine',))

@@ -22,6 +22,8 @@ weights are published.
 
 from jaxinpaint.configs import _base
 
+STAGES = ('structure', 'texture')  # variants that train one alone
+
 
 def get_config(variant=''):
   config = _base.base('lfr')
@@ -55,4 +57,4 @@ def get_config(variant=''):
     config.model.stylegan_file = 'init_from'
   config.training.steps = sum(config.phases.values())
   _base.measured_by(config, 'seed003')  # P
-  return _base.finish(config, '' if variant in ('structure', 'texture') else variant)
+  return _base.finish(config, variant, own=STAGES)

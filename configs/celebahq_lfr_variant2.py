@@ -12,7 +12,7 @@ from jaxinpaint.configs import _base, celebahq_lfr
 
 
 def get_config(variant=''):
-  stage = variant if variant in ('structure', 'texture') else ''
-  config = celebahq_lfr.get_config(stage)
+  stages = celebahq_lfr.STAGES
+  config = celebahq_lfr.get_config(variant if variant in stages else '')
   config.model.attention_from = (6, 6, 6)
-  return _base.finish(config, '' if stage else variant)
+  return _base.finish(config, variant, own=stages)

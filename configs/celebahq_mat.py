@@ -24,4 +24,4 @@ def get_config(variant=''):
   config.data.eval_split = 'train[28000:]'
   config.data.crop = 'resize'
   config.training.steps = KIMG * 1000 // config.data.batch_size
-  return _base.finish(config, '' if variant == '256' else variant)
+  return _base.finish(config, variant, own=('256',))

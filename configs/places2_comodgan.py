@@ -23,15 +23,8 @@ def get_config(variant=''):
     config.optimizers.generator = _base.adam(2e-3, b1=0.0, b2=0.99)
     every = config.loss.r1_every
     config.optimizers.critic = _base.lazily_regularised_adam(2e-3, b1=0.0, b2=0.99, every=every)
-  config.data.source = 'folder:~/data/places365'
-  config.data.split = 'train'
-  config.data.eval_split = 'val'
-  config.data.size = 512
-  config.data.batch_size = 32
-  config.data.crop = 'random'  # O
-  config.data.flip = True  # O
+  _base.places2_large(config)  # O: its flip
   config.data.masks = 'free_form'
-  config.data.workers = 4  # O
   config.training.steps = 1000 * KIMG // config.data.batch_size
   config.training.ema_half_life = 10_000.0
   config.training.ema_rampup = 0.05  # S; the code has none

@@ -29,6 +29,9 @@ Images = np.ndarray | Sequence[np.ndarray]
 Size = tuple[int, int]  # (height, width)
 
 FEW_SIZES = 4  # so many are never gathered
+# Sides are padded to multiples of no more: small pictures, too, would be padded to sides that no
+# memory holds.
+MOST_PADDING = 4096
 # Padding by so many pixels, over all pictures of a set, is taken to cost as much as a compilation.
 # A cautious guess: of the library's own weights a megapixel took under 2 s on a busy core, and a
 # compilation some 12 s.
@@ -61,6 +64,7 @@ class Predictor:
     inference: of the system.
     seed: of the random numbers.
     pad_to: sides are padded to a multiple of this number as well as of the network's own.
+    refine: whether outputs are refined, where pictures are large enough.
   """
 
   kind = 'system'
@@ -89,11 +93,12 @@ class Predictor:
       devices: that run it; None: all of this process.
 
     Raises:
-      ValueError: the system has no refined output.
+      ValueError: the system has no refined output, or `pad_to` is out of range.
     """
+    check_pad_to(pad_to, 1 if inference.side else inference.multiple)
     if refine and inference.refined is None:
       raise ValueError('this system cannot refine what it completes: run it without refine')
-    self.inference, self.seed, self.pad_to = inference, seed, pad_to
+    self.inference, self.seed, self.pad_to, self.refine = inference, seed, pad_to, refine
     self._gathered: Mapping[Size, Size] = {}
     self._devices = list(jax.local_devices() if devices is None else devices)
     self._weights = self._gather(variables, constants or {})
@@ -112,9 +117,13 @@ class Predictor:
     """The same system with another `pad_to`; what was compiled is shared.
 
     A system that stretches the picture (`Inference.whole_picture`) stays as it is.
+
+    Raises:
+      ValueError: it is out of range.
     """
     if self.inference.whole_picture:
       return self
+    check_pad_to(multiple, 1 if self.inference.side else self.inference.multiple)
     other = copy.copy(self)
     other.pad_to = multiple
     return other
@@ -188,6 +197,10 @@ class Predictor:
   def lower(self, image: Images, mask: Images) -> jax.stages.Lowered:
     """The program that makes an output of this batch, to be compiled and examined."""
     return self._output.lower(*self._arguments(image, mask, np.zeros(len(image)), 0))
+
+  def refines(self, size: Size) -> bool:
+    """Whether the output of a picture that the networks see at this size is refined."""
+    return self.refine and min(size) >= self.inference.refined_side
 
   def refuses(self, mask: np.ndarray) -> str:
     """Why the system cannot fill a hole, mask [H,W] or [H,W,1] with 1 = hole; '': it can."""
@@ -321,6 +334,25 @@ def gather(sizes: Sequence[Size], multiple: int = 1, few: int = FEW_SIZES) -> di
     s: (h, w) for (h, w), group in zip(shapes.tolist(), groups, strict=True) for s in group
   }
   return {size: gathered[rounded[size]] for size in rounded}
+
+
+def check_pad_to(pad_to: int, multiple: int = 1) -> None:
+  """Raises ValueError where sides would be padded too far.
+
+  Args:
+    pad_to: that they are to be multiples of ...
+    multiple: ... as well as of this number, the network's.
+  """
+  if pad_to < 1:
+    raise ValueError(f'pad_to {pad_to} must be at least 1')
+  if pad_to > MOST_PADDING:
+    raise ValueError(f'pad_to {pad_to} must be at most {MOST_PADDING}')
+  both = math.lcm(pad_to, multiple)
+  if both > MOST_PADDING:
+    raise ValueError(
+      f'pad_to {pad_to} pads sides to multiples of {both}, because the network takes multiples of '
+      f'{multiple}, and {MOST_PADDING} is the most: choose a multiple of {multiple}'
+    )
 
 
 def _with_keys(function: Callable, seed: int, samples: bool) -> Callable:

@@ -244,6 +244,8 @@ class Inference:
     pictures: what else is worth seeing; None: nothing.
     refined: an output that takes much longer and looks better at high resolution; None: the system
       has none.
+    refined_side: pictures whose shorter side has fewer pixels, as the networks see them, are not
+      refined: `refined` gives what `output` does.
     check_hole: refuses holes that the system cannot fill; by default it fills any. `output` is not
       asked: what it makes of such a hole is undefined.
   """
@@ -261,6 +263,7 @@ class Inference:
   samples: bool = False
   pictures: Pictures | None = None
   refined: Output | None = None
+  refined_side: int = 0
   check_hole: CheckHole = _any_hole
 
   def shapes(self) -> Variables:

@@ -51,19 +51,19 @@ def _parser() -> command_line.Parser:
   add('--batch_size', type=whole(), default=8, help='images of equal size at once (default 8).')
   add(
     '--strategy',
-    choices=['auto', 'original', 'resize', 'crop', 'tile'],
+    choices=['auto', 'original', 'resize', 'crop', 'boxed', 'tile'],
     default='auto',
     help='images longer than 1024: the whole as it is (memory grows with its pixels), the whole '
-    'reduced, windows around holes, or tiles; auto (default) chooses and says what.',
+    'reduced, windows around holes, one around all (networks of one size), or tiles; auto '
+    '(default) chooses and says what.',
   )
   add(
     '--crop_margin',
     '--crop-margin',
     type=whole(0),
-    default=128,
-    help='known pixels on each side of a hole in its window (default 128).',
+    help='of auto, crop, boxed: known pixels on each side of a hole in its window (default 128).',
   )
-  add('--tile', type=whole(64), default=512, help='side of the tiles (default 512).')
+  add('--tile', type=whole(64), help='of auto, tile: side of the tiles (default 512).')
   add(
     '--max_side',
     type=whole(),
@@ -139,6 +139,7 @@ def _run(given: argparse.Namespace) -> int:
   # Here, not above: jax takes a second to import, and a mistaken flag is told at once.
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.inference import files, inpainter, pairs
+    from jaxinpaint.masks.files import Inverting
     from jaxinpaint.runtime import compilation_cache
     from jaxinpaint.weights import hub
     from jaxinpaint.weights.store import StoreError
@@ -154,6 +155,7 @@ def _run(given: argparse.Namespace) -> int:
       large = ('strategy', 'crop_margin', 'tile', 'refine')
       painter = inpainter.load(weights, **chosen(*settings, *large))
     what = chosen('invert_mask', 'pictures', 'frames')
+    what['inverting'] = Inverting('pass --invert_mask', 'drop --invert_mask')
     report = files.inpaint_files(painter, *paths, **kept, **what)
   except (*files.USER_ERRORS, StoreError) as error:
     command_line.say(COMMAND, files.sentence(error))

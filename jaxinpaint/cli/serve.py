@@ -87,6 +87,7 @@ def _places(weights: Sequence[str]) -> dict[str, str]:
 def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   with activity.shown('Loading jax and the library'):
     from jaxinpaint import trained
+    from jaxinpaint.pictures import decode
     from jaxinpaint.runtime import compilation_cache
     from jaxinpaint.serving import app
     from jaxinpaint.serving.limits import Limits
@@ -103,6 +104,7 @@ def _run(given: argparse.Namespace, places: dict[str, str]) -> int:
   except (StoreError, OSError) as error:
     command_line.say(COMMAND, command_line.sentence(error))
     return 2
+  os.environ[decode.LIMIT_VARIABLE] = str(given.max_megapixels)  # else 200 would be the most
   limits = dataclasses.replace(
     Limits(),
     bytes=given.max_megabytes << 20,

@@ -15,6 +15,7 @@ Exit codes: 0; 1 with a sentence; 2 wrong flags.
 commands:"""
 
 import argparse
+import difflib
 import os
 import pathlib
 import sys
@@ -208,8 +209,23 @@ def _fetch(given: argparse.Namespace) -> None:
   if named := systems.named(given.name):
     print(f'{given.name}: {fetching.require(*named, given.sources)}')
     return
+  if given.name not in published.FILES:
+    raise ValueError(_unknown(given.name, [*published.FILES, *systems.published_names()]))
   for path in hub.fetch(given.name, published.FILES, given.sources):
     print(f'{given.name}: {path}')
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+  """What is said of a name that is not among those of what can be fetched."""
+  from jaxinpaint.weights import names
+
+  if name in names.FILES:
+    return f'{name} comes with the library: there is nothing to fetch'
+  system = name.partition('/')[0]
+  near = [other for other in known if other.startswith(f'{system}/')]
+  near = near or difflib.get_close_matches(name, known, n=5)
+  meant = f'; near names: {", ".join(near)}' if near else ''
+  return f'nothing to fetch is called {name!r}{meant}; `jaxinpaint weights list` lists all'
 
 
 def _published() -> list[str]:

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import arrays
+from jaxinpaint.features import state_dicts
 from jaxinpaint.layers.irse import DEPTHS, IRSEBody
 from jaxinpaint.layers.squeeze_excite import batch_norm
-from jaxinpaint.weights import hub, mapping, reader
+from jaxinpaint.weights import hub, mapping
 
 SIDE = 112  # of the pictures that the network was trained on
 FILE = 'model_ir_se50.pth'
@@ -133,16 +134,7 @@ def _shapes() -> dict[str, dict]:
 
 def convert(state: Mapping[str, np.ndarray]) -> dict[str, dict]:
   """Variables of a state dict with the keys of model_ir_se50.pth; see `load`."""
-  shapes = _shapes()
-  expected = {
-    'params': {'arcface': shapes['params']},
-    'stats': {'arcface': {'batch_stats': shapes['batch_stats']}},
-  }
-  tree = mapping.convert(state, entries(), expected=expected)
-  return {
-    'params': tree['params']['arcface'],
-    'batch_stats': tree['stats']['arcface']['batch_stats'],
-  }
+  return state_dicts.convert(state, entries, _shapes())
 
 
 def load(file: str | os.PathLike | None = None, *, shapes_only: bool = False) -> dict[str, dict]:
@@ -159,11 +151,7 @@ def load(file: str | os.PathLike | None = None, *, shapes_only: bool = False) ->
   """
   if shapes_only:
     return _shapes()
-  path = require(file)
-  try:
-    return convert(mapping.flatten(reader.read(path)))
-  except mapping.MappingError as error:
-    raise ValueError(f'{path} does not hold the weights of IR-SE50: {error}') from error
+  return state_dicts.read(require(file), 'IR-SE50', convert)
 
 
 def apply(variables: Mapping[str, Any], images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:

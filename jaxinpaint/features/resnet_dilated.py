@@ -24,9 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinpaint import arrays
+from jaxinpaint.features import state_dicts
 from jaxinpaint.layers.conv import Conv
 from jaxinpaint.layers.norm import batch_norm
-from jaxinpaint.weights import hub, mapping, reader
+from jaxinpaint.weights import hub, mapping
 
 MODEL = 'ade20k-resnet50dilated-ppm_deepsup'
 FOLDER = f'ade20k/{MODEL}'  # below the cache
@@ -154,16 +155,7 @@ def _shapes() -> dict[str, dict]:
 
 def convert(state: Mapping[str, np.ndarray]) -> dict[str, dict]:
   """Variables of a state dict with the keys of encoder_epoch_20.pth; see `load`."""
-  shapes = _shapes()
-  expected = {
-    'params': {'resnet': shapes['params']},
-    'stats': {'resnet': {'batch_stats': shapes['batch_stats']}},
-  }
-  tree = mapping.convert(state, entries(), (r'^fc\.',), expected=expected)
-  return {
-    'params': tree['params']['resnet'],
-    'batch_stats': tree['stats']['resnet']['batch_stats'],
-  }
+  return state_dicts.convert(state, entries, _shapes(), ignore=(r'^fc\.',))
 
 
 def load(file: str | os.PathLike | None = None, *, shapes_only: bool = False) -> dict[str, dict]:
@@ -180,11 +172,7 @@ def load(file: str | os.PathLike | None = None, *, shapes_only: bool = False) ->
   """
   if shapes_only:
     return _shapes()
-  path = require(file)
-  try:
-    return convert(mapping.flatten(reader.read(path)))
-  except mapping.MappingError as error:
-    raise ValueError(f'{path} does not hold the weights of the encoder: {error}') from error
+  return state_dicts.read(require(file), 'the encoder', convert)
 
 
 def apply(

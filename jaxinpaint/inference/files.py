@@ -32,11 +32,13 @@ from PIL import Image
 from jaxinpaint.inference import pairs as pairs_lib
 from jaxinpaint.inference import picture as picture_lib
 from jaxinpaint.inference import repair
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
 from jaxinpaint.inference.strategies import Plan
 from jaxinpaint.masks import spec
+from jaxinpaint.masks.files import Inverting
 from jaxinpaint.pictures import decode
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.runtime import atomic
@@ -45,6 +47,8 @@ from jaxinpaint.runtime import atomic
 USER_ERRORS = (InpaintError, UnreadableImage, OSError, MemoryError)
 
 Say = Callable[[str], object]
+
+_INVERTING = Inverting('pass invert_mask=True', 'drop invert_mask=True')
 
 
 @dataclasses.dataclass
@@ -71,6 +75,7 @@ def inpaint_files(
   output: str | os.PathLike,
   *,
   invert_mask: bool = False,
+  inverting: Inverting = _INVERTING,
   overwrite: bool = False,
   format: str | None = None,
   progress: bool | None = None,
@@ -89,6 +94,7 @@ def inpaint_files(
       the hole.
     output: file or folder; files in a folder keep name and format.
     invert_mask: black is the hole.
+    inverting: how the caller's user asks for it, for messages.
     overwrite: replace outputs that exist; an input is never replaced.
     format: 'png', 'jpg', 'webp', 'bmp' or 'tif' of all files in an output folder; None: as the
       image.
@@ -160,11 +166,11 @@ def inpaint_files(
     for pair in pairs.pairs:
       if pair.mask is None:
         fail(pair, InpaintError(f'{pair.image}: no mask has its name, in {mask}'))
-    read_mask = _MaskReader(invert_mask, warn)
+    read_mask = _MaskReader(invert_mask, inverting, warn)
     changes: list[int] = []
     left_out: dict[str, list[pathlib.Path]] = {}  # {metadata: outputs without it}
-    reduced = 0
-    strategy = inpainter.strategy
+    reduced = unrefined = 0
+    strategy, predictor = inpainter.strategy, inpainter.predictor
 
     def planned(key: _Key, plan: Plan) -> None:
       if key.pair.sample:
@@ -194,6 +200,7 @@ def inpaint_files(
       if change is not None:
         changes.append(change)
       reduced += hole.any() and strategy.reduces(hole.shape)
+      unrefined += predictor.refine and hole.any() and not inpainter.refines(hole)
       bar.update()
   total = len(report.written)
   for name, outputs in left_out.items():
@@ -202,6 +209,8 @@ def inpaint_files(
     warn(repair.jpeg_sentence(changes, total))
   if reduced:
     warn(repair.reduced_sentence(reduced, total, strategy.limit))
+  if unrefined:
+    warn(repair.unrefined_sentence(unrefined, total, predictor.inference.refined_side))
   return report
 
 
@@ -234,8 +243,8 @@ def _jobs(
 class _MaskReader:
   """Reads masks for pictures; keeps the last one, in case all pictures use the same mask."""
 
-  def __init__(self, invert: bool, warn: Say):
-    self._invert, self._warn = invert, warn
+  def __init__(self, invert: bool, inverting: Inverting, warn: Say):
+    self._how, self._warn = dict(invert=invert, inverting=inverting), warn
     self._path: pathlib.Path | None = None
     self._mask = np.zeros((0, 0), bool)
 
@@ -243,11 +252,11 @@ class _MaskReader:
     """bool[H, W] of the picture's upright size, True = hole."""
     if path != self._path:
       sentences: list[str] = []
-      mask = spec.read_mask(path, invert=self._invert, warn=sentences.append).astype(bool)
+      mask = spec.read_mask(path, **self._how, warn=sentences.append).astype(bool)
       self._path, self._mask = path, mask
       for sentence in sentences if not mask.all() else ():  # a full one is an error, told below
         self._warn(sentence)
-    return repair.fit_mask(self._mask, path, picture, self._warn)
+    return repair.fit_mask(self._mask, path, picture, self._warn, **self._how)
 
 
 def _write(

@@ -13,18 +13,23 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 
 from jaxinpaint import arrays
 from jaxinpaint import trained as trained_lib
-from jaxinpaint.data import resizing
 from jaxinpaint.inference import blend as blend_lib
-from jaxinpaint.inference import strategies
+from jaxinpaint.inference.checks import (
+  InpaintError,
+  as_inpaint_error,
+  check_image,
+  check_mask,
+  check_range,
+  masks_for,
+)
+from jaxinpaint.inference.job import Job, reduced_size
 from jaxinpaint.inference.strategies import Part, Plan, Strategy
-from jaxinpaint.masks import files as mask_files
-from jaxinpaint.predictor import Predictor
+from jaxinpaint.predictor import Predictor, check_pad_to
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones, because memory
 # grows with pixels, not with images.
@@ -33,10 +38,6 @@ _FULL_BATCH_PIXELS = 512 * 512
 _WAITING_BATCHES = 4
 # ... and how many pixels, as the images were given: a reduced image waits with its full one.
 _WAITING_PIXELS = 32 * 10**6
-
-
-class InpaintError(ValueError):
-  """Input that cannot be inpainted; the message says what is wrong and what to do."""
 
 
 # Is told which image cannot be filled, and why.
@@ -56,8 +57,8 @@ def load(
   blend: str = 'none',
   exact_sizes: bool = False,
   strategy: str = 'auto',
-  crop_margin: int = strategies.CROP_MARGIN,
-  tile: int = strategies.TILE,
+  crop_margin: int | None = None,
+  tile: int | None = None,
   refine: bool = False,
 ) -> 'Inpainter':
   """Loads a system with its weights.
@@ -73,10 +74,10 @@ def load(
       images of many sizes need fewer compilations, but more padding.
     blend: 'poisson' or 'none'.
     exact_sizes: see Inpainter.
-    strategy: for large images: 'auto', 'original', 'resize', 'crop' or 'tile'; see
+    strategy: for large images: 'auto', 'original', 'resize', 'crop', 'boxed' or 'tile'; see
       `inference.strategies`.
-    crop_margin: known pixels on each side of a hole in its window.
-    tile: side of tiles.
+    crop_margin: known pixels on each side of a hole in its window, 128 where none are given.
+    tile: side of tiles, 512 where none is given.
     refine: take the output that the system improves at high resolution, for systems that have one
       (`recipe.Inference.refined`); it takes many times as long, and more memory.
 
@@ -84,15 +85,14 @@ def load(
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
     InpaintError: an option is out of range, or the system has nothing to refine.
   """
-  if pad_to < 1:
-    raise InpaintError(f'pad_to {pad_to} must be at least 1')
-  if pad_to > 4096:  # small pictures, too, would be padded to sides that no memory holds
-    raise InpaintError(f'pad_to {pad_to} must be at most 4096')
+  with as_inpaint_error():
+    check_pad_to(pad_to)
   trained = trained_lib.load(path, step)
   if refine and trained.inference.refined is None:
     raise InpaintError(f'{trained.name} cannot refine what it completes: leave refine out')
   weights = trained.variables, trained.constants
-  predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to, refine=refine)
+  with as_inpaint_error():
+    predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to, refine=refine)
   return Inpainter(
     predictor,
     name=trained.name,
@@ -136,8 +136,8 @@ class Inpainter:
     blend: str = 'none',
     exact_sizes: bool = False,
     strategy: str = 'auto',
-    crop_margin: int = strategies.CROP_MARGIN,
-    tile: int = strategies.TILE,
+    crop_margin: int | None = None,
+    tile: int | None = None,
   ):
     """See the class, and `load` for the strategy's numbers.
 
@@ -154,10 +154,8 @@ class Inpainter:
     self.predictor, self.name, self.blend = predictor, name, blend
     self.batch_size, self.max_side, self.exact_sizes = batch_size, max_side, exact_sizes
     side, whole = predictor.inference.side, predictor.inference.whole_picture
-    try:
+    with as_inpaint_error():
       self.strategy = Strategy(strategy, crop_margin, tile, max_side, side, whole)
-    except ValueError as error:
-      raise InpaintError(str(error)) from error
 
   def for_sizes(self, sizes: Iterable[tuple[int, int]]) -> 'Inpainter':
     """The same for a set of images of these (height, width); see `Predictor.for_sizes`.
@@ -182,6 +180,10 @@ class Inpainter:
     plan = self.strategy.plan(hole)
     seen = [(part.read[2:], part.limit) for part in plan.parts] or [(hole.shape, plan.limit)]
     return {self.predictor.padded_size(*reduced_size(*size, limit)) for size, limit in seen}
+
+  def refines(self, hole: np.ndarray) -> bool:
+    """Whether any part of an image with this hole, bool[H, W], is refined."""
+    return any(map(self.predictor.refines, self.seen_sizes(hole)))
 
   def __repr__(self) -> str:
     options = f'batch_size={self.batch_size}, max_side={self.max_side}'
@@ -223,7 +225,7 @@ class Inpainter:
           f'image has the shape {image.shape}: give [H, W, 3], [B, H, W, 3] or a list of [H, W, 3]'
         )
       images = [image] if single else list(image)
-    masks = _masks_for(images, mask, single)
+    masks = masks_for(images, mask, single)
     numbers = range(len(images))
     images = [check_image(one) for one in images]
     painter = self.for_sizes([one.shape[:2] for one in images])
@@ -253,7 +255,7 @@ class Inpainter:
     """
     image = check_image(image)
     hole = check_mask(mask, image.shape[:2])
-    _check_range(image, hole)
+    check_range(image, hole)
     job = self._job(None, number, image, hole, self.strategy.limit)
     drawn = self._call(self.predictor.pictures, [job])
     return {name: arrays.to_uint8(pictures[0]) for name, pictures in drawn.items()}
@@ -299,7 +301,7 @@ class Inpainter:
       try:
         image = check_image(image)
         hole = check_mask(mask, image.shape[:2])
-        _check_range(image, hole)
+        check_range(image, hole)
         if hole.all():
           raise InpaintError(
             'every pixel of the mask is hole, so there is nothing to fill it from: 0 (black, '
@@ -340,9 +342,9 @@ class Inpainter:
 
   def _job(
     self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray, limit: int | None
-  ) -> '_Job':
+  ) -> Job:
     """Raises InpaintError for a hole that the system does not fill."""
-    job = _Job(key, number, image, hole, limit)
+    job = Job(key, number, image, hole, limit)
     if why := self.predictor.refuses(job.small_hole):
       raise InpaintError(why)
     return job
@@ -354,7 +356,7 @@ class Inpainter:
   def _flush(
     self,
     output: Callable,
-    waiting: dict[tuple[int, int], list['_Job']],
+    waiting: dict[tuple[int, int], list[Job]],
     shape: tuple[int, int],
     ran: dict[tuple[int, int], set[int]],
     refused: Refused,
@@ -409,7 +411,7 @@ class Inpainter:
     result[is_blended] = _stored(blended[is_blended], result.dtype)
     return result
 
-  def _filling(self, job: '_Job', completed: np.ndarray) -> np.ndarray:
+  def _filling(self, job: Job, completed: np.ndarray) -> np.ndarray:
     """f32[H,W,3] at the job's own size of the network's output; raises InpaintError."""
     if not np.isfinite(completed[job.small_hole]).all():
       height, width = self.predictor.padded_size(*job.small_hole.shape)
@@ -419,7 +421,7 @@ class Inpainter:
       )
     return job.filling(completed, self.blend)
 
-  def _call(self, function: Callable, jobs: Sequence['_Job']) -> Any:
+  def _call(self, function: Callable, jobs: Sequence[Job]) -> Any:
     """The result of a predictor's method for these jobs, which all have the same padded size."""
     images, holes = [job.small for job in jobs], [job.small_hole for job in jobs]
     masks = [hole[..., None].astype(np.float32) for hole in holes]
@@ -432,35 +434,9 @@ class Inpainter:
           f'memory does not suffice for {len(jobs)} x {height} x {width} pixels at once: set '
           f'max_side below {max(height, width)}'
           + (f' or batch_size below {len(jobs)}' if len(jobs) > 1 else '')
+          + ', or make the image smaller'
         ) from error
       raise
-
-
-class _Job:
-  """One image: as given, and as the network sees it."""
-
-  def __init__(
-    self, key: Hashable, number: int, image: np.ndarray, hole: np.ndarray, max_side: int | None
-  ):
-    self.key, self.number, self.image, self.hole = key, number, image, hole
-    # Blank, so that nothing inside the hole, such as NaN, can reach the result.
-    known = image if image.dtype == np.float32 else arrays.to_float(image)
-    blank = np.where(hole[..., None], np.float32(0), known)
-    self.small, self.small_hole = blank, hole
-    if max_side is not None and max(hole.shape) > max_side:
-      self.small, self.small_hole = shrink(blank, hole, max_side)
-
-  def filling(self, output: np.ndarray, blend: str) -> np.ndarray:
-    """The network's output at the image's size, of which the hole matters."""
-    if self.small_hole.shape != self.hole.shape:
-      # Outside the hole `output` is the network's input, so that enlarging mixes the completion
-      # with known pixels along the border.
-      height, width = self.hole.shape
-      output = cv2.resize(output, (width, height), interpolation=cv2.INTER_CUBIC)
-    if blend == 'poisson':
-      output = np.clip(output, 0.0, 1.0)
-      output = blend_lib.poisson(arrays.to_float(self.image), output, self.hole)
-    return output
 
 
 def _stored(filling: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -468,115 +444,9 @@ def _stored(filling: np.ndarray, dtype: np.dtype) -> np.ndarray:
   return arrays.to_uint8(filling) if dtype == np.uint8 else filling
 
 
-def _pixels(jobs: Sequence[_Job]) -> int:
+def _pixels(jobs: Sequence[Job]) -> int:
   return sum(job.hole.size for job in jobs)
 
 
 def _raise(key: Hashable, error: InpaintError) -> None:
   raise error
-
-
-def shrink(image: np.ndarray, hole: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
-  """Reduces an image so that its long side is `max_side`; the hole does not mix with known pixels.
-
-  Args:
-    image: f32[H, W, 3], 0 in the hole.
-    hole: bool[H, W].
-    max_side: the new long side.
-
-  Returns:
-    f32[h, w, 3], the mean over the known pixels of each area, and bool[h, w], True where the area
-    touches the hole.
-  """
-  return resizing.known_only(image, hole, *reduced_size(*hole.shape, max_side))
-
-
-def reduced_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-  """(height, width) of an image once its long side is at most `max_side`; None: unchanged."""
-  if max_side is None or max(height, width) <= max_side:
-    return height, width
-  scale = max_side / max(height, width)
-  return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def check_image(image: np.ndarray) -> np.ndarray:
-  """The image as an array, checked to be [H, W, 3], uint8 or float in [0, 1].
-
-  Raises:
-    InpaintError: it is not; the message says how to convert it. NaN counts as out of range.
-  """
-  image = np.asarray(image)
-  if image.ndim != 3 or image.shape[-1] != 3:
-    hint = ': repeat the grey channel' if image.ndim == 2 or image.shape[-1] == 1 else ''
-    raise InpaintError(f'image has the shape {image.shape}, wanted is [H, W, 3] in RGB{hint}')
-  if not image.size:
-    raise InpaintError(f'image has the shape {image.shape}: it has no pixels')
-  if image.dtype == np.uint8:
-    return image
-  if not np.issubdtype(image.dtype, np.floating):
-    raise InpaintError(
-      f'image has the type {image.dtype}, wanted is uint8, or float in [0, 1]: convert it '
-      "(uint16: image.astype('float32') / 65535)"
-    )
-  return image
-
-
-def _check_range(image: np.ndarray, hole: np.ndarray) -> None:
-  if image.dtype == np.uint8:
-    return
-  if not ((image >= 0) & (image <= 1))[~hole].all():
-    known = image[~hole]
-    raise InpaintError(
-      f'float image has values from {known.min():.4g} to {known.max():.4g}, wanted is [0, 1]: '
-      'divide by 255, or give uint8'
-    )
-
-
-def check_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """bool[H, W], True = hole, of a mask as `Inpainter.__call__` takes it.
-
-  Raises:
-    InpaintError: the size is not the image's, or the values are not those of a mask.
-  """
-  mask = np.asarray(mask)
-  if mask.ndim == 3 and mask.shape[-1] == 1:
-    mask = mask[..., 0]
-  if mask.ndim != 2:
-    raise InpaintError(f'mask has the shape {mask.shape}, wanted is [H, W] or [H, W, 1]')
-  if mask.shape != tuple(size):
-    raise InpaintError(
-      f'mask is {mask.shape[0]} x {mask.shape[1]} (rows x columns), the image {size[0]} x {size[1]}'
-      ': make them equal, resizing the mask by nearest neighbour'
-    )
-  if mask.dtype == bool:
-    return mask
-  hole = mask_files.two_levels(mask[..., None])
-  if hole is not None:
-    return hole
-  low, high = mask.min(), mask.max()
-  if np.issubdtype(mask.dtype, np.floating):
-    if not (low >= 0 and high <= 1):
-      raise InpaintError(
-        f'float mask has values from {low:.4g} to {high:.4g}, wanted is [0, 1] with 1 in the hole'
-      )
-    return mask > 0.5
-  if not np.issubdtype(mask.dtype, np.integer) or low < 0 or high > 255:
-    raise InpaintError(
-      f'mask of type {mask.dtype} has values from {low} to {high}, wanted are booleans, floats in '
-      '[0, 1] or integers up to 255'
-    )
-  return mask > (127 if high > 1 else 0)
-
-
-def _masks_for(images: list, mask: Any, single: bool) -> list:
-  if single:
-    return [mask]
-  if not images:
-    return []
-  if not isinstance(mask, (list, tuple)):
-    mask = np.asarray(mask)
-    one_for_all = mask.ndim == 2 or mask.shape == (*np.shape(images[0])[:2], 1)
-    mask = [mask] * len(images) if one_for_all else list(mask)
-  if len(mask) != len(images):
-    raise InpaintError(f'{len(images)} images but {len(mask)} masks: give one each, or one for all')
-  return list(mask)

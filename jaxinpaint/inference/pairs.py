@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 
-from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.inference.picture import FORMATS
 from jaxinpaint.masks import files as mask_files
 from jaxinpaint.pictures import listing

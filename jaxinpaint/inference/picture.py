@@ -17,7 +17,7 @@ from absl import logging
 from PIL import Image, PngImagePlugin
 
 from jaxinpaint import arrays
-from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.pictures import decode, metadata
 from jaxinpaint.pictures.decode import UnreadableImage, pillow, turn
 
@@ -160,7 +160,7 @@ class Picture:
     names = ' or '.join('.' + {'JPEG': 'jpg', 'TIFF': 'tif'}.get(f, f.lower()) for f in fit)
     raise InpaintError(
       f'{self.path} is {_MEANING.get(self.mode, self.mode)}, which a {format} file cannot hold: '
-      f'name the output {names}'
+      f'write a {names} file'
     )
 
   def encode(self, format: str, left_out: Callable[[str], object] | None = None) -> bytes:

@@ -17,9 +17,11 @@ import numpy as np
 
 from jaxinpaint import arrays
 from jaxinpaint.inference import picture as picture_lib
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.inference.picture import FORMATS, Picture
 from jaxinpaint.masks import files as mask_files
+from jaxinpaint.masks.files import INVERT_IT, Inverting
 from jaxinpaint.pictures import decode
 
 Say = Callable[[str], object]
@@ -79,6 +81,8 @@ def read(
   invert_mask: bool = False,
   format: str | None = None,
   warn: Say = lambda sentence: None,
+  check_mask: bool = True,
+  inverting: Inverting = INVERT_IT,
   names: tuple[str, str] = ('image', 'mask'),
 ) -> Task:
   """Decodes a picture and its mask.
@@ -89,6 +93,8 @@ def read(
     invert_mask: black is the hole.
     format: of the result, a value of FORMATS; None: the picture's own.
     warn: is called with each warning, a sentence.
+    check_mask: warn of a mask that looks inverted, empty or grey.
+    inverting: how whoever sent the mask inverts it, for messages.
     names: of both, for messages.
 
   Raises:
@@ -103,15 +109,26 @@ def read(
     )
   picture.check_holdable(format)
   sentences: list[str] = []
-  given = mask_files.decode_mask(mask, names[1], invert=invert_mask, warn=sentences.append)
-  hole = fit_mask(given.astype(bool), names[1], picture, warn)
+  how = dict(invert=invert_mask, inverting=inverting)
+  given = mask_files.decode_mask(
+    mask, names[1], **how, warn=sentences.append if check_mask else None
+  )
+  hole = fit_mask(given.astype(bool), names[1], picture, warn, **how)
   for sentence in sentences:
     warn(sentence)
   warn_of_hidden_hole(picture, hole, warn)
   return Task(picture, hole, format, warn)
 
 
-def fit_mask(mask: np.ndarray, path: str | os.PathLike, picture: Picture, warn: Say) -> np.ndarray:
+def fit_mask(
+  mask: np.ndarray,
+  path: str | os.PathLike,
+  picture: Picture,
+  warn: Say,
+  *,
+  invert: bool = False,
+  inverting: Inverting = INVERT_IT,
+) -> np.ndarray:
   """bool[H, W] of the picture's upright size, True = hole.
 
   Args:
@@ -119,21 +136,23 @@ def fit_mask(mask: np.ndarray, path: str | os.PathLike, picture: Picture, warn: 
     path: of the mask, for messages.
     picture: that it belongs to.
     warn: is told where the mask was turned or resized.
+    invert: whether the mask was inverted, for messages.
+    inverting: their words.
 
   Raises:
     InpaintError: everything is hole, or the mask has another shape than the picture.
   """
   if mask.all():
     raise InpaintError(
-      f'{path}: every pixel is hole, so {picture.path} has nothing to fill it from; white is the '
-      'hole: paint what is to be kept black, or switch --invert_mask'
+      f'{path}: every pixel is hole, so {picture.path} has nothing to fill it from: paint what is '
+      f'to be kept {"white" if invert else "black"}, or {inverting.off if invert else inverting.on}'
     )
   height, width = picture.size
   if mask.shape == (height, width):
     return mask
   sizes = (
-    f'the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), the image '
-    f'{picture.path} {width} x {height}'
+    f'{path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), {picture.path} '
+    f'{width} x {height}'
   )
   if mask.shape == picture.stored_size:
     warn(f'{sizes}, which its EXIF turns; the mask was turned with it')
@@ -207,6 +226,14 @@ def jpeg_sentence(changes: Sequence[int], total: int) -> str:
   return (
     f'JPEG stores known pixels again with loss: in {len(changes)} of {total} images by '
     f'{max(changes)} of 255 at most; choose PNG to keep them exact'
+  )
+
+
+def unrefined_sentence(count: int, total: int, least: int) -> str:
+  """What is said of `count` of `total` images that the network saw too small to be refined."""
+  return (
+    f'{count} of {total} images were not refined: the network saw a shorter side of less than '
+    f'{least} pixels. Long images are reduced first, but not by the strategy original'
   )
 
 

@@ -8,6 +8,8 @@ The strategies are those that IOPaint made known (https://www.iopaint.com), with
   - resize: the whole picture, reduced. What fills the hole is enlarged, so it is less sharp.
   - crop: a window around each hole, at full resolution. Holes near each other share a window, and
     windows longer than the limit are reduced.
+  - boxed: one window around all holes, for networks of one size: how MI-GAN's authors complete
+    large pictures (`boxed`). A square, but at the rim of the picture, and stretched to the size.
   - tile: overlapping tiles wherever there is hole, blended into each other. A tile that is mostly
     hole reads a larger part of the picture, reduced to its size.
   - auto: a picture that is not longer than `LIMIT` is completed whole. In a larger one each hole
@@ -27,11 +29,13 @@ import numpy as np
 
 from jaxinpaint.predictor import Size, gather
 
-KINDS = ('auto', 'original', 'resize', 'crop', 'tile')
+KINDS = ('auto', 'original', 'resize', 'crop', 'boxed', 'tile')
 LIMIT = 1024  # the longest side that a network sees, unless max_side says otherwise
 CROP_MARGIN = 128
 TILE = 512
 LEAST_TILE = 64
+# The strategies that a number is for; the others would ignore it.
+_FOR = {'crop_margin': ('auto', 'crop', 'boxed'), 'tile': ('auto', 'tile')}
 # The width in pixels that `auto` reduces holes to ...
 HABIT = 256
 # ... that are wider than this: less is not worth another size of windows.
@@ -92,7 +96,7 @@ class Plan:
   """How one picture is completed.
 
   Attributes:
-    kind: 'original', 'resize', 'crop' or 'tile'.
+    kind: 'original', 'resize', 'crop', 'boxed' or 'tile'.
     limit: the whole picture is reduced so that no side is longer; None: it is not.
     parts: of a picture that is not completed whole; its network sees one after another.
     sentence: what is done, and why.
@@ -110,9 +114,9 @@ class Strategy:
 
   Attributes:
     kind: one of `KINDS`.
-    crop_margin: known pixels on each side of a hole in its window; at least half as many as the
-      hole is long.
-    tile: side of the tiles; that of the network, if it takes one size alone.
+    crop_margin: known pixels on each side of a hole in its window; with `auto` and `crop` at least
+      half as many as the hole is long. None: `CROP_MARGIN`.
+    tile: side of the tiles. None: `TILE`, or that of the network if it takes one size alone.
     max_side: the longest side that the network sees. With `auto` it means resize, as before there
       were others. None: `LIMIT`.
     side: of a network that takes one size alone; its windows are squares. 0: of others.
@@ -120,24 +124,40 @@ class Strategy:
   """
 
   kind: str = 'auto'
-  crop_margin: int = CROP_MARGIN
-  tile: int = TILE
+  crop_margin: int | None = None
+  tile: int | None = None
   max_side: int | None = None
   side: int = 0
   whole_picture: bool = False
 
   def __post_init__(self):
-    """Raises ValueError for what is out of range."""
+    """Raises ValueError for what is out of range, or would be ignored."""
     if self.kind not in KINDS:
       raise ValueError(f'strategy {self.kind!r} must be one of: {", ".join(KINDS)}')
     if self.kind == 'original' and self.max_side is not None:
       raise ValueError(
         f'strategy original never reduces: leave out max_side {self.max_side}, or choose resize'
       )
-    if self.crop_margin < 0:
-      raise ValueError(f'crop_margin {self.crop_margin} must be at least 0')
-    if self.tile < LEAST_TILE:
+    if self.margin < 0:
+      raise ValueError(f'crop_margin {self.margin} must be at least 0')
+    if self.tile_side < LEAST_TILE and not self.side:
       raise ValueError(f'tile {self.tile} must be at least {LEAST_TILE}')
+    if self.side and self.tile not in (None, self.side):
+      raise ValueError(
+        f'tile {self.tile}: this network takes {self.side} x {self.side} pixels alone; leave it out'
+      )
+    if self.kind == 'boxed' and not self.side:
+      raise ValueError(
+        'strategy boxed is for networks of one size, and this one takes any: choose crop'
+      )
+    resizes = self.kind == 'auto' and self.max_side is not None
+    kind = 'resize, which max_side alone means' if resizes else self.kind
+    for name, kinds in _FOR.items():
+      if getattr(self, name) is not None and kind not in kinds:
+        raise ValueError(
+          f'{name} means nothing to the strategy {kind}: leave it out, or choose '
+          + ' or '.join(kinds)
+        )
 
   @property
   def limit(self) -> int | None:
@@ -145,9 +165,14 @@ class Strategy:
     return None if self.kind == 'original' else self.max_side or LIMIT
 
   @property
+  def margin(self) -> int:
+    """Known pixels on each side of a hole."""
+    return CROP_MARGIN if self.crop_margin is None else self.crop_margin
+
+  @property
   def tile_side(self) -> int:
     """The side of the tiles."""
-    return self.side or self.tile
+    return self.side or (TILE if self.tile is None else self.tile)
 
   def completes_whole(self, size: Size) -> bool:
     """Whether pictures of this size are completed whole, whatever their hole is."""
@@ -167,6 +192,8 @@ class Strategy:
     if self.kind == 'tile':
       parts = tuple(self._tiles(hole, Window(0, 0, height, width), hole))
       return Plan('tile', None, parts, f'{_count(len(parts), "tile")} of {self.tile_side} pixels')
+    if self.kind == 'boxed':
+      return self._boxed(hole)
     return self._windows(hole)
 
   def _whole(self, size: Size, why: str = '') -> Plan:
@@ -178,7 +205,7 @@ class Strategy:
 
   def _windows(self, hole: np.ndarray) -> Plan:
     """Of `crop`, and of `auto` in large pictures."""
-    holes = list(_holes(hole, self.crop_margin, self.limit))
+    holes = list(_holes(hole, self.margin, self.limit))
     wanted = [self._window_size(box) for box, _ in holes]
     # Windows that fit share a size where that costs less than a compilation.
     sizes = gather([size for size in wanted if max(size) <= self.limit], few=1)
@@ -203,6 +230,14 @@ class Strategy:
       parts.append(Part(window, limit, box, own))
     return self._in_words(parts, tiled, reduced, hole.shape)
 
+  def _boxed(self, hole: np.ndarray) -> Plan:
+    window, box = boxed(hole, self.side, self.margin), _bounds(hole)
+    part = Part(window, None, box, hole[box.slices])
+    size = f'{window.width} x {window.height}'
+    how = '' if (self.side,) * 2 == window[2:] else f', resized to {self.side} x {self.side}'
+    sentence = f'completed in one window of {size} pixels around all holes{how}'
+    return Plan('boxed', None, (part,), sentence)
+
   def _in_words(self, parts: list[Part], tiled: int, reduced: int, size: Size) -> Plan:
     said = []
     if full := len(parts) - tiled - reduced:
@@ -217,7 +252,7 @@ class Strategy:
 
   def _window_size(self, box: Window) -> Size:
     """(height, width) of the window around a hole, which may be longer than the picture."""
-    margin = max(self.crop_margin, max(box.height, box.width) // 2)
+    margin = max(self.margin, max(box.height, box.width) // 2)
     sides = box.height + 2 * margin, box.width + 2 * margin
     if self.side:
       sides = (max(*sides, self.side),) * 2
@@ -244,6 +279,35 @@ class Strategy:
           side *= 2
           read = around(write, side, side, hole.shape)
         yield Part(read, tile, write, inside, np.outer(down, across))
+
+
+def boxed(hole: np.ndarray, side: int, padding: int) -> Window:
+  """The window around all that is hole, as MI-GAN's exported pipeline cuts it (padding 128).
+
+  Sargsyan, Navasardyan, Xu, Shi: "MI-GAN: A Simple Baseline for Image Inpainting on Mobile
+  Devices", ICCV 2023. It has `side` pixels, or `padding` more than the hole on each side of it. As
+  many as would lie outside of the picture are added on both sides, as far as there are some.
+
+  Differs from the reference code in what follows: the window is resized as any picture of these
+  networks (`Predictor`), and known pixels stay as they are, where the pipeline takes bilinear
+  samples and blends by a blurred mask.
+
+  Args:
+    hole: bool[H,W], of which some is True.
+    side: that the network takes.
+    padding: around the hole.
+  """
+  box = _bounds(hole)
+  # The reference does not count the last pixel; what the halves lack is added below.
+  wanted = max(max(box.height, box.width) - 1 + 2 * padding, side)
+  spans = []
+  for first, count, length in zip(box[:2], box[2:], hole.shape, strict=True):
+    middle = (2 * first + count - 1) // 2
+    start, stop = max(middle - wanted // 2, 0), min(middle + wanted // 2, length)
+    lacking = wanted - (stop - start)
+    spans.append((max(start - lacking, 0), min(stop + lacking, length)))
+  (top, bottom), (left, right) = spans
+  return Window(top, left, bottom - top, right - left)
 
 
 def around(box: Window, height: int, width: int, size: Size) -> Window:
@@ -290,12 +354,18 @@ def _holes(hole: np.ndarray, margin: int, limit: int) -> Iterator[tuple[Window, 
   for number in range(1, count):
     left, top, width, height = (cell * int(n) for n in stats[number, :4])
     whole = Window(top, left, min(height, hole.shape[0] - top), min(width, hole.shape[1] - left))
-    own = pixels(whole, [number])
-    rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
-    bounds.append((top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1))
+    box = _bounds(pixels(whole, [number]))
+    top, left = top + box.top, left + box.left
+    bounds.append((top, left, top + box.height, left + box.width))
   for (top, left, bottom, right), group in _merged(np.array(bounds), margin, limit):
     box = Window(top, left, bottom - top, right - left)
     yield box, pixels(box, [number + 1 for number in group])
+
+
+def _bounds(hole: np.ndarray) -> Window:
+  """The smallest window with all that is hole, bool[H,W], of which some is True."""
+  rows, columns = np.flatnonzero(hole.any(1)).tolist(), np.flatnonzero(hole.any(0)).tolist()
+  return Window(rows[0], columns[0], rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0])
 
 
 def _cells(hole: np.ndarray, cell: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import collections.abc
 import dataclasses
 import os
 import pathlib
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +25,22 @@ EXTENSIONS = decode.EXTENSIONS + ('.gif',)
 Warn = collections.abc.Callable[[str], object]
 
 
+class Inverting(NamedTuple):
+  """How a mask is inverted where it was given: the words for it in messages.
+
+  Attributes:
+    on: 'pass --invert_mask', where it is not inverted.
+    off: 'drop --invert_mask', where it is.
+  """
+
+  on: str
+  off: str
+
+
+INVERT_IT = Inverting('invert it', 'do not invert it')
+_IN_SPECIFICATION = Inverting('add ;invert=true', 'drop ;invert=true')
+
+
 def read_mask(
   path: str | os.PathLike,
   height: int | None = None,
@@ -31,6 +48,7 @@ def read_mask(
   *,
   invert: bool = False,
   warn: Warn | None = logging.warning,
+  inverting: Inverting = INVERT_IT,
 ) -> np.ndarray:
   """Reads a mask file; see above which pixels are hole. It is resized by nearest neighbour.
 
@@ -41,6 +59,7 @@ def read_mask(
     invert: black is the hole in this file.
     warn: gets a sentence for a mask that looks inverted, empty, full or grey; None: no checks, and
       the hole's share is not logged.
+    inverting: the words of these sentences.
 
   Returns:
     uint8[H, W] in {0, 1}, 1 = hole.
@@ -48,7 +67,7 @@ def read_mask(
   Raises:
     UnreadableImage: not there, no image, damaged.
   """
-  given = dict(invert=invert, warn=warn)
+  given = dict(invert=invert, warn=warn, inverting=inverting)
   return decode_mask(decode.read_bytes(path), path, height, width, **given)
 
 
@@ -60,6 +79,7 @@ def decode_mask(
   *,
   invert: bool = False,
   warn: Warn | None = logging.warning,
+  inverting: Inverting = INVERT_IT,
 ) -> np.ndarray:
   """`read_mask` from the file's content; `path` is for messages only."""
   grey, hidden = decode_grey(data, path)
@@ -76,7 +96,7 @@ def decode_mask(
     logging.info(
       '%s: the hole is %.1f %% of %d x %d pixels%s', path, 100 * share, size[0], size[1], resized
     )
-    for sentence in complaints(grey, mask, invert, hidden):
+    for sentence in complaints(grey, mask, invert, hidden, inverting):
       warn(f'{path}: {sentence}')
   return mask
 
@@ -125,7 +145,11 @@ def two_levels(values: np.ndarray) -> np.ndarray | None:
 
 
 def complaints(
-  grey: np.ndarray, mask: np.ndarray, invert: bool = False, hidden: bool = False
+  grey: np.ndarray,
+  mask: np.ndarray,
+  invert: bool = False,
+  hidden: bool = False,
+  inverting: Inverting = INVERT_IT,
 ) -> list[str]:
   """What is suspicious about a mask; each item is a sentence that says what to do.
 
@@ -134,11 +158,12 @@ def complaints(
     mask: uint8[H, W] in {0, 1}, 1 = hole, after any inversion.
     invert: whether the file was inverted.
     hidden: whether the file's alpha channel varies and its colour does not.
+    inverting: what a sentence advises.
   """
   sentences = []
   share = float(mask.mean())
   rim = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-  flag = 'drop --invert_mask' if invert else 'pass --invert_mask'
+  otherwise = inverting.off if invert else inverting.on
   colour = 'black' if invert else 'white'
   if hidden:
     sentences.append(
@@ -147,18 +172,18 @@ def complaints(
     )
   elif share == 0:
     sentences.append(
-      f'the mask is empty, nothing will be filled: paint the hole {colour}, or {flag} if the hole '
-      f'is {"white" if invert else "black"}'
+      f'the mask is empty, nothing will be filled: paint the hole {colour}, or {otherwise} if the '
+      f'hole is {"white" if invert else "black"}'
     )
   elif share == 1:
     sentences.append(
       f'the mask is full, no pixel is known: paint what is to be kept '
-      f'{"white" if invert else "black"}, or {flag} if the hole has that colour'
+      f'{"white" if invert else "black"}, or {otherwise} if the hole has that colour'
     )
   elif share > 0.75 or (share > 0.5 and rim.mean() > 0.7):
     sentences.append(
       f'the mask looks inverted ({100 * share:.0f} % of it is hole): if {colour} marks what is to '
-      f'be kept, {flag}'
+      f'be kept, {otherwise}'
     )
   between = float(((grey > 31) & (grey < 224)).mean())
   if between > 0.05 and not hidden:
@@ -238,7 +263,7 @@ class FileMasks(MaskSampler):
       grey, hidden = read_grey(self.paths[i])
       mask = (grey > 127).astype(np.uint8) ^ np.uint8(self.invert)
       shares.append(float(mask.mean()))
-      sentences = complaints(grey, mask, self.invert, hidden)
+      sentences = complaints(grey, mask, self.invert, hidden, _IN_SPECIFICATION)
       if sentences and told < 3:
         warn(f'{self.paths[i]}: {" ".join(sentences)}')
       told += bool(sentences)
@@ -267,4 +292,4 @@ class PairMasks(FileMasks):
     return f'pairs:{pathlib.Path(self.path).name}'
 
 
-__all__ = ['FileMasks', 'PairMasks', 'UnreadableImage', 'complaints', 'read_mask']
+__all__ = ['FileMasks', 'Inverting', 'PairMasks', 'UnreadableImage', 'complaints', 'read_mask']

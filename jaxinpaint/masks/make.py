@@ -204,8 +204,7 @@ def read_regions(path: str | os.PathLike) -> list[Quad]:
   after them is ignored, as is a first line without numbers.
 
   Raises:
-    ValueError: a region that is none, with its number; or none at all.
-    OSError: the file cannot be read.
+    ValueError: a region that is none, with its number; none at all; or the file cannot be read.
   """
   path = pathlib.Path(path)
   try:
@@ -215,6 +214,9 @@ def read_regions(path: str | os.PathLike) -> list[Quad]:
     raise ValueError(f'{path} is not JSON: {error}') from error
   except UnicodeDecodeError as error:
     raise ValueError(f'{path} is not text in UTF-8: save the regions as CSV or JSON') from error
+  except OSError as error:
+    why = error.strerror or error
+    raise ValueError(f'the regions {path} cannot be read ({why}): correct the path') from error
   if not isinstance(rows, list) or not rows:
     raise ValueError(f'{path} holds no list of regions')
   return [_region(row, f'{path}, region {i + 1}') for i, row in enumerate(rows)]

@@ -35,6 +35,8 @@ from jaxinpaint.masks.draw import with_area
 from jaxinpaint.masks.files import read_mask
 from jaxinpaint.pictures.decode import UnreadableImage
 
+_INVERT_THEM = 'invert them (;invert=true or --invert_mask)'
+
 MaskSet = Mapping[Bin, Callable[[int], np.ndarray | None]]
 
 
@@ -176,7 +178,9 @@ def _from_files(
   frozen = manifest.read(files.path)
   if frozen:
     if files.invert:
-      raise ValueError(f'masks {files.path} are frozen, with white holes: drop --invert_mask')
+      raise ValueError(
+        f'masks {files.path} are frozen, with white holes: drop ;invert=true or --invert_mask'
+      )
     return _frozen(files.path, frozen, bins, (height, width), seed)
   files.check()
   if files.paired:
@@ -191,7 +195,7 @@ def _from_files(
       raise ValueError(
         f'masks {files.path}: none has a hole of {b.label} % of the image; its {len(shares)} masks '
         f'have {100 * shares.min():.1f} to {100 * shares.max():.1f} %. Choose other bins'
-        + ('' if files.invert else ', or pass --invert_mask if their holes are black')
+        + ('' if files.invert else f', or {_INVERT_THEM} if their holes are black')
       )
     logging.info('masks %s: %d files with %s %% of hole', files.path, len(chosen), b.label)
     # Published folders are sorted by share: shuffled once, then image i gets the i-th.
@@ -290,7 +294,7 @@ def _by_folder(
         'masks %s: %d of %d files in the folder of %g-%g %% have another share of hole, as %s with '
         '%.1f %%; the folder decides%s', files.path, len(other), len(chosen), 100 * named[0],
         100 * named[1], os.path.relpath(files.paths[other[0]], root), 100 * shares[other[0]],
-        '. Their black parts would fit: --invert_mask?' if inverted else '',
+        f'. Their black parts would fit: {_INVERT_THEM}?' if inverted else '',
       )  # fmt: skip
   result: dict[Bin, list[int]] = {}
   for b in map(_plain, bins):

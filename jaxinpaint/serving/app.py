@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib.resources
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import pydantic
@@ -43,7 +44,8 @@ WARNINGS_HEADER = 'Jaxinpaint-Warnings'
 _MOST_WARNINGS = 4096  # characters in a header
 _PIECE = 256 << 10
 _SWEEP_SECONDS = 1.0
-_LOOK_SECONDS = 0.5  # between two looks whether a client that waits has gone
+_LOOK_SECONDS = 0.5  # between two looks at a job, or whether a client that waits has gone
+_REPEAT_SECONDS = 15.0  # after which an unchanged state is told again, so that no proxy hangs up
 _FILES = {
   '/': ('index.html', 'text/html', 'jaxinpaint.serving'),
   '/app.js': ('app.js', 'text/javascript', 'jaxinpaint.serving'),
@@ -52,6 +54,7 @@ _FILES = {
   '/style.css': ('style.css', 'text/css', 'jaxinpaint.serving'),
   '/talk.js': ('talk.js', 'text/javascript', 'jaxinpaint.web'),
   '/base.css': ('base.css', 'text/css', 'jaxinpaint.web'),
+  '/icon.svg': ('icon.svg', 'image/svg+xml', 'jaxinpaint.serving'),
 }
 
 
@@ -76,6 +79,7 @@ def create(
     ('POST', '/api/v1/jobs', server.submit),
     ('GET', '/api/v1/jobs/{id}', server.status),
     ('DELETE', '/api/v1/jobs/{id}', server.cancel),
+    ('GET', '/api/v1/jobs/{id}/events', server.events),
     ('GET', '/api/v1/jobs/{id}/result', server.result),
     ('GET', '/api/v1/models', server.list_models),
     ('GET', '/api/v1/health', server.health),
@@ -227,6 +231,23 @@ class _Server:
   async def status(self, request: Request) -> Response:
     """Where a job is."""
     return _json(self._status(self._find(request)))
+
+  async def events(self, request: Request) -> Response:
+    """The states of a job while they change, as server-sent events; its end is the last."""
+    job = self._find(request)
+
+    async def told() -> AsyncIterator[str]:
+      last, since = None, 0.0
+      while True:
+        status, now = self._status(job), time.monotonic()
+        if (status.state, status.position) != last or now - since >= _REPEAT_SECONDS:
+          last, since = (status.state, status.position), now
+          yield f'data: {status.model_dump_json()}\n\n'
+        if status.state in jobs.ENDS:
+          return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+    return StreamingResponse(told(), media_type='text/event-stream')
 
   async def cancel(self, request: Request) -> Response:
     """Ends a job and forgets it."""

@@ -10,10 +10,10 @@ from absl import logging
 
 from jaxinpaint.inference import inpainter as inpainter_lib
 from jaxinpaint.inference import strategies
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.predictor import Size
 from jaxinpaint.serving.limits import Limits
-from jaxinpaint.weights.store import StoreError
 
 # Of a compilation whose like was not met yet: the box network on two cores of a server.
 FIRST_ESTIMATE = 6.0
@@ -93,17 +93,20 @@ class Models:
     """The model's inpainter, loaded where it is not yet.
 
     Raises:
-      ModelFault: its weights cannot be loaded; the log says why.
+      ModelFault: its weights cannot be loaded, or the server's `pad_to` does not suit it; the log
+        says why.
     """
     model = self._models[name]
     if model.inpainter is None:
       try:
-        model.inpainter = self._load(self._places[name])
-      except (StoreError, OSError, MemoryError) as error:
+        inpainter = self._load(self._places[name])
+        inpainter.predictor.padded_to(self._limits.pad_to)
+      except (ValueError, OSError, MemoryError) as error:
         logging.error('the model %s cannot be loaded: %s', name, error)
         raise ModelFault(
           f"the model {name} cannot be loaded; the server's log says why: use another one"
         ) from error
+      model.inpainter = inpainter
     return model.inpainter
 
   def painter(self, name: str, *, max_side: int | None, blend: str, exact_size: bool) -> Inpainter:

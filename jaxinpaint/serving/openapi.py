@@ -92,6 +92,19 @@ def document(limits: Limits) -> dict[str, Any]:
         parameters=[_ID],
       ),
     },
+    '/api/v1/jobs/{id}/events': {
+      'get': _operation(
+        'The states of a job while they change, as server-sent events; the last one is its end.',
+        {
+          '200': {
+            'description': 'The data of each event is a JobStatus.',
+            'content': {'text/event-stream': _reference('JobStatus')},
+          }
+        },
+        ('not-found',),
+        parameters=[_ID],
+      )
+    },
     '/api/v1/jobs/{id}/result': {
       'get': _operation(
         'The repaired picture, once: it is forgotten when it has been sent.',

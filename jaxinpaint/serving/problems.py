@@ -5,7 +5,7 @@ import asyncio
 from absl import logging
 
 from jaxinpaint.inference import files
-from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.serving import jobs
 from jaxinpaint.serving.limits import TooLarge

@@ -35,6 +35,7 @@ class Options(pydantic.BaseModel):
 
   model: str | None = Field(None, description='A name of /api/v1/models; default the first one.')
   invert_mask: bool = Field(False, description='Black is the hole.')
+  check_mask: bool = Field(True, description='Warn of a mask that looks inverted, empty or grey.')
   format: Literal[tuple(WRITTEN)] | None = Field(  # type: ignore[valid-type]
     None, description="Of the result; default the picture's own, or what Accept names."
   )

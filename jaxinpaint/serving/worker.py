@@ -4,11 +4,14 @@ import dataclasses
 import time
 
 from jaxinpaint.inference import repair
+from jaxinpaint.masks.files import Inverting
 from jaxinpaint.serving import jobs
 from jaxinpaint.serving.forms import Asked
 from jaxinpaint.serving.jobs import Job
 from jaxinpaint.serving.limits import MEDIA_TYPES
 from jaxinpaint.serving.models import Models
+
+_INVERTING = Inverting('send invert_mask=true', 'leave out invert_mask')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,8 @@ def work(models: Models, job: Job) -> Repaired:
   options = asked.options
   name = models.check(options.model)
   warnings: dict[str, None] = {}
-  how = dict(invert_mask=options.invert_mask, format=asked.format)
+  how = dict(invert_mask=options.invert_mask, check_mask=options.check_mask, format=asked.format)
+  how['inverting'] = _INVERTING
   task = repair.read(asked.image, asked.mask, **how, warn=lambda s: warnings.setdefault(s))
   if not models.loaded(name):
     job.enter(jobs.LOADING)

@@ -81,6 +81,11 @@ def published(system: str) -> importer.Published:
   )
 
 
+def published_names() -> list[str]:
+  """'SYSTEM/NAME' of all published weights that `named` knows."""
+  return [f'{system}/{name}' for system in list_systems() for name in published(system).names]
+
+
 def named(path: str | os.PathLike) -> tuple[importer.Published, str] | None:
   """(the system, the name) of published weights 'SYSTEM/NAME'; None: it is no such name."""
   system, _, name = str(path).partition('/')

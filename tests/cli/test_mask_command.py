@@ -279,7 +279,7 @@ def test_make_unites_dilates_and_subtracts(tmp_path, capsys):
     (['--colour', 'red'], 'no pixel is hole'),
     (['--box', '0,0,60,40'], 'every pixel is hole'),
     (['--box', '1,1,5,5', '--preview', 'a.jpg'], '--preview a.jpg must end in .png'),
-    (['--text', 'none.csv'], 'none.csv'),
+    (['--text', 'none.csv'], 'the regions none.csv cannot be read (No such file or directory)'),
   ],
 )
 def test_make_refuses_what_gives_no_mask(tmp_path, capsys, flags, words):

@@ -215,3 +215,20 @@ def test_list(toy, capsys, monkeypatch):
   assert 'https://example.org/toy' in out and 'CC0' in out
   monkeypatch.setattr(systems.importlib.util, 'find_spec', lambda name: None)
   assert 'toy: no published weights' in _run(capsys, 'list')[1]
+
+
+@pytest.mark.parametrize(
+  ('name', 'said'),
+  [
+    ('lama/unheard-of', 'near names: lama/big, '),
+    ('lama/bgi', "called 'lama/bgi'; near names: lama/big"),
+    ('lmaa/big', 'near names: lama/big'),
+    ('vgg61', 'near names: vgg19, vgg16'),
+    ('nope/nope', "nothing to fetch is called 'nope/nope'; `jaxinpaint weights list` lists all"),
+    ('mesff/box', 'mesff/box comes with the library: there is nothing to fetch'),
+  ],
+)
+def test_a_name_that_cannot_be_fetched_is_told_with_its_neighbours(name, said, capsys):
+  assert cli.main(['fetch', name]) == 1
+  error = capsys.readouterr().err
+  assert said in error and len(error) < 250

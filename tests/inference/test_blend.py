@@ -7,7 +7,7 @@ import pytest
 import toy_system
 
 from jaxinpaint.inference import blend
-from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.masks import spec
 
 

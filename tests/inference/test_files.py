@@ -17,8 +17,9 @@ import jaxinpaint
 from jaxinpaint import systems
 from jaxinpaint.cli import inpaint
 from jaxinpaint.inference import pairs
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.inference.files import inpaint_files
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.predictor import Predictor
 from jaxinpaint.weights import names, store
@@ -222,7 +223,7 @@ def test_inverted_masks(tmp_path):
   small[8:12, 8:12] = 0
   Image.fromarray(small).save(tmp_path / 'i.png')
   _, said = run(tmp_path / 'a.png', tmp_path / 'i.png', tmp_path / 'o2.png')
-  assert any('looks inverted' in s and '--invert_mask' in s for s in said)
+  assert any('looks inverted' in s and 'pass invert_mask=True' in s for s in said)
 
 
 def test_a_mask_of_another_scale_is_resized_with_a_warning(tmp_path):
@@ -445,6 +446,29 @@ def test_an_option_out_of_range_is_named_before_anything_is_read(tmp_path):
     jaxinpaint.load(tmp_path / 'none', pad_to=4097)
 
 
+def test_the_limit_of_padding_is_of_what_the_network_sees():
+  assert toy_system.inpainter(multiple=8, pad_to=512).padded_size(20, 24) == (512, 512)
+  words = 'pad_to 4095 pads sides to multiples of 32760, because the network takes multiples of 8'
+  with pytest.raises(ValueError, match=words):
+    toy_system.inpainter(multiple=8, pad_to=4095)
+  with pytest.raises(ValueError, match=words):
+    toy_system.inpainter(multiple=8).predictor.padded_to(4095)
+
+
+def test_pictures_too_small_to_be_refined_are_named(tmp_path):
+  refined = lambda v, c, image, mask, rng: jnp.ones_like(image)
+  system = toy_system.inference(multiple=8, refined=refined, refined_side=32)
+  painter = Inpainter(Predictor(system, toy_system.variables(), refine=True), name='toy')
+  for name, height in (('small', 20), ('large', 40)):
+    save(tmp_path / 'in' / f'{name}.png', height, 60)
+    save_mask(tmp_path / 'masks' / f'{name}.png', height, 60)
+  report = inpaint_files(painter, tmp_path / 'in', tmp_path / 'masks', tmp_path / 'out', say=print)
+  [said] = report.warnings
+  assert said.startswith('1 of 2 images were not refined') and 'less than 32 pixels' in said
+  large = [tmp_path / part / 'large.png' for part in ('in', 'masks', 'out2.png')]
+  assert inpaint_files(painter, *large[:2], large[2].parent, say=print).warnings == []
+
+
 def command(**flags):
   """The exit code of `jaxinpaint inpaint` with these flags."""
   return inpaint.main([f'--{name}={value}' for name, value in flags.items()])
@@ -457,6 +481,10 @@ def test_the_command(weights, desk, capsys):
   assert command(**where, image=desk / 'a.png', output=desk / 'o.png') == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1 and 'exists: pass --overwrite' in error
+  Image.fromarray(np.full((20, 24), 255, np.uint8)).save(desk / 'full.png')
+  full = dict(weights=weights, image=desk / 'a.png', mask=desk / 'full.png')
+  assert command(**full, output=desk / 'p.png') == 2
+  assert 'black, or pass --invert_mask' in capsys.readouterr().err
   (desk / 'images' / 'text.png').write_text('no image')
   assert command(**where, image=desk / 'images', output=desk / 'out') == 1
   assert '1 of 2 images failed' in capsys.readouterr().err and (desk / 'out' / 'b.png').exists()

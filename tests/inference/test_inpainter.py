@@ -7,7 +7,9 @@ import toy_system
 
 from jaxinpaint import arrays
 from jaxinpaint.inference import inpainter
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError, shrink
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
+from jaxinpaint.inference.job import shrink
 from jaxinpaint.predictor import Predictor, gather
 
 rng = np.random.default_rng(0)

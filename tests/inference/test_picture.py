@@ -11,7 +11,7 @@ import toy_system
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from jaxinpaint.inference import picture
-from jaxinpaint.inference.inpainter import InpaintError
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.pictures import decode, metadata
 from jaxinpaint.pictures.decode import UnreadableImage
 

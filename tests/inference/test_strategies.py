@@ -1,5 +1,6 @@
 """Large pictures: which parts are planned, and what is made of them."""
 
+import goldens
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ import toy_system
 
 from jaxinpaint import arrays
 from jaxinpaint.inference import strategies
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.inference.strategies import Strategy, Window
 from jaxinpaint.predictor import Predictor
 
@@ -173,7 +175,7 @@ def test_parts_give_what_the_whole_gives_where_a_network_looks_no_farther(kind, 
   image = image if dtype == np.uint8 else (image / 255).astype(dtype)
   scratch = [(8 * i, 9 * i, 5, 5) for i in range(137)]
   hole = holes(1104, 1304, (30, 900, 4, 4), (1100, 1300, 4, 4), *scratch)
-  options = dict(strategy=kind, tile=128, max_side=4096 if kind == 'crop' else None)
+  options = dict(strategy=kind, **(dict(max_side=4096) if kind == 'crop' else dict(tile=128)))
   got = toy_system.inpainter(local, **options)(image, hole)
   want = toy_system.inpainter(local, strategy='original')(image, hole)
   assert got[~hole].tobytes() == image[~hole].tobytes()
@@ -207,6 +209,38 @@ def test_a_network_of_one_size_fills_windows():
   assert (painter(image, hole) == 77).all()
 
 
+@goldens.cases('migan_pipeline_bbox')
+def test_the_window_around_all_holes_is_the_references(case):
+  data = case.data()
+  for (*size, top, bottom, left, right), want in zip(data['cases'], data['boxes'], strict=True):
+    hole = holes(*size, (top, left, bottom - top, right - left))
+    rows, columns = strategies.boxed(hole, 512, 128).slices
+    assert [columns.start, columns.stop, rows.start, rows.stop] == list(want)
+
+
+def test_a_network_of_one_size_fills_all_holes_in_one_window():
+  seen = []
+
+  def grey(variables, constants, image, mask, rng):
+    seen.append(image.shape)
+    return jnp.full_like(image, 0.25)
+
+  system = toy_system.inference(grey, side=64)
+  how = dict(name='toy', strategy='boxed', crop_margin=8)
+  painter = Inpainter(Predictor(system, toy_system.variables()), **how)
+  image = rng.integers(0, 256, (300, 250, 3), np.uint8)
+  hole = holes(300, 250, (20, 50, 20, 30), (150, 100, 9, 9))
+  out = painter(image, hole)
+  assert (out[~hole] == image[~hole]).all()
+  # Next to known pixels the completion is mixed with them, where it is enlarged again.
+  np.testing.assert_allclose(out[25:35, 60:70], 64, atol=1)
+  assert seen == [(1, 64, 64, 3)]
+  plan = painter.strategy.plan(hole)
+  check(plan, hole)
+  words = 'completed in one window of 154 x 154 pixels around all holes, resized to 64 x 64'
+  assert plan.sentence == words
+
+
 def test_parts_that_cannot_be_filled_are_refused_and_others_are_filled():
   broken = lambda v, c, image, mask, rng: image / 0 * mask
   painter = toy_system.inpainter(broken, strategy='crop')
@@ -231,12 +265,22 @@ def test_parts_are_blended_as_wholes_are():
     ({'strategy': 'windows'}, "strategy 'windows' must be one of: auto, original, resize"),
     ({'crop_margin': -1}, 'crop_margin -1 must be at least 0'),
     ({'tile': 63}, 'tile 63 must be at least 64'),
+    ({'strategy': 'crop', 'tile': 256}, 'tile means nothing to the strategy crop: .* auto or tile'),
+    ({'strategy': 'tile', 'crop_margin': 9}, 'crop_margin means nothing to the strategy tile'),
+    ({'max_side': 512, 'tile': 256}, 'the strategy resize, which max_side alone means: leave'),
+    ({'strategy': 'boxed'}, 'boxed is for networks of one size, and this one takes any'),
     ({'strategy': 'original', 'max_side': 512}, 'original never reduces: leave out max_side 512'),
   ],
 )
 def test_options_out_of_range_get_a_sentence(options, words):
   with pytest.raises(InpaintError, match=words):
     toy_system.inpainter(**options)
+
+
+def test_a_network_of_one_size_has_tiles_of_it_alone():
+  with pytest.raises(ValueError, match='this network takes 512 x 512 pixels alone'):
+    Strategy('tile', tile=256, side=512)
+  assert Strategy('tile', side=32).tile_side == Strategy('auto', tile=32, side=32).tile_side == 32
 
 
 def test_whole_pictures_are_completed_to_the_bit_as_without_strategies():

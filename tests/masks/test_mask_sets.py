@@ -89,7 +89,7 @@ def test_what_a_frozen_set_refuses(tmp_path, caplog):
   )
   with pytest.raises(ValueError, match=r'not for 0-20, 40-60: pass --bins 10-20,20-40'):
     make(BINS)
-  with pytest.raises(ValueError, match='drop --invert_mask'):
+  with pytest.raises(ValueError, match='drop ;invert=true or --invert_mask'):
     make(invert=True)
   make(size=48, seed=1)
   assert 'resized to 48 x 48' in caplog.text and 'drawn with seed 0' in caplog.text
@@ -136,7 +136,7 @@ def test_subfolders_with_black_holes_say_so(named, caplog):
   for path in named.rglob('*.png'):
     cv2.imwrite(str(path), 255 - cv2.imread(str(path), 0))
   sets.make(str(named), (Bin(0.2, 0.4),), 50, 50)
-  assert 'Their black parts would fit: --invert_mask?' in caplog.text
+  assert 'Their black parts would fit: invert them (;invert=true or --invert_mask)?' in caplog.text
   made = sets.make(str(named), (Bin(0.0, 0.2),), 50, 50, invert=True)
   assert shares_of(made[Bin(0.0, 0.2)], 4) == [0.06, 0.1]
 

@@ -404,17 +404,19 @@ def test_one_value_or_three_are_cut_at_127(tmp_path):
 def test_read_mask_warnings(tmp_path):
   def said(array, invert=False):
     found = []
-    masks.read_mask(save(tmp_path / 'm.png', array), invert=invert, warn=found.append)
+    words = files.Inverting('turn it over', 'leave it as it is')
+    how = dict(invert=invert, inverting=words)
+    masks.read_mask(save(tmp_path / 'm.png', array), warn=found.append, **how)
     return ' '.join(found)
 
   square = np.zeros((64, 64), np.uint8)
   square[20:40, 20:40] = 255
   assert said(square) == ''
-  assert 'looks inverted' in said(255 - square) and '--invert_mask' in said(255 - square)
+  assert said(255 - square).endswith('if white marks what is to be kept, turn it over')
   assert said(255 - square, invert=True) == ''
-  assert 'drop --invert_mask' in said(square, invert=True)
-  assert 'is empty' in said(square * 0)
-  assert 'is full' in said(square * 0 + 255)
+  assert said(square, invert=True).endswith('if black marks what is to be kept, leave it as it is')
+  assert said(square * 0).endswith('or turn it over if the hole is black')
+  assert 'is full' in said(square * 0 + 255) and 'turn it over' in said(square * 0 + 255)
   assert 'is grey and was cut at 127' in said(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)))
   alpha = np.zeros((64, 64, 4), np.uint8)
   alpha[..., 3] = square

@@ -17,8 +17,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from jaxinpaint.cli import inpaint
+from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.inference.files import inpaint_files
-from jaxinpaint.inference.inpainter import InpaintError
 from jaxinpaint.pictures.decode import UnreadableImage
 from jaxinpaint.serving import app, limits, problems
 from jaxinpaint.serving.limits import Limits, TooLarge
@@ -113,8 +113,29 @@ def test_warnings_are_said(client):
   mask = cases.encoded(255 - 255 * (toy_system.hole(20, 24)[::-1, ::-1] > 0).astype(np.uint8))
   answer = client.post(URL, files=cases.files(mask=mask), data={'format': 'jpg'})
   said = json.loads(answer.headers[app.WARNINGS_HEADER])
-  assert any('looks inverted' in s for s in said)
+  assert any('looks inverted' in s and s.endswith('send invert_mask=true') for s in said)
   assert any('JPEG stores known pixels again with loss' in s for s in said)
+
+
+@pytest.mark.parametrize(
+  'share, invert, words',
+  [
+    (0.0, 'false', 'or send invert_mask=true if the hole is black'),
+    (1.0, 'true', 'or leave out invert_mask if the hole is white'),
+    (0.9, 'true', None),
+    (1.0, 'false', 'paint what is to be kept black, or send invert_mask=true'),
+    (0.0, 'true', 'paint what is to be kept white, or leave out invert_mask'),
+  ],
+)
+def test_the_api_names_its_own_options(client, share, invert, words):
+  mask = np.zeros((20, 24), np.uint8)
+  mask[: round(20 * share)] = 255
+  how = dict(files=cases.files(mask=cases.encoded(mask)), data={'invert_mask': invert})
+  answer = client.post(URL, **how)
+  said = answer.headers.get(app.WARNINGS_HEADER, '') if answer.status_code == 200 else answer.text
+  assert '--' not in said and (words in said if words else not said)
+  how['data']['check_mask'] = 'false'
+  assert app.WARNINGS_HEADER not in client.post(URL, **how).headers
 
 
 def test_a_mask_without_a_hole_only_writes_the_picture_anew(client):
@@ -195,7 +216,7 @@ def png_of_nothing(width, height):
     (png_of_nothing(30000, 30000), cases.MASK, 413, '30000 x 30000 pixels are 900 megapixels'),
     (cases.IMAGE, png_of_nothing(30000, 30000), 413, 'mask: its 30000 x 30000'),
     (png_of_nothing(3000, 3000), cases.MASK, 400, 'image: not a readable image'),
-    (cases.IMAGE, cases.encoded(np.zeros((9, 30), np.uint8)), 400, 'their shapes differ'),
+    (cases.IMAGE, cases.encoded(np.zeros((9, 30), np.uint8)), 400, 'mask is 30 x 9 pixels (width'),
     (cases.IMAGE, cases.encoded(np.full((20, 24), 255, np.uint8)), 400, 'nothing to fill it from'),
   ],
 )
@@ -436,6 +457,13 @@ def test_weights_that_cannot_be_loaded_do_not_show_paths():
       ('bad', False, False),
     ]
     assert listed['max_side'] == 1024 and listed['max_bytes'] == Limits().bytes
+
+
+def test_a_server_whose_padding_does_not_suit_the_model_says_so(caplog):
+  with cases.client(Limits(pad_to=4095)) as own:
+    detail = problem(own.post(URL, files=cases.files()), 503, 'model-failure')
+    assert own.get('/api/v1/health').json()['status'] == 'failed'
+  assert 'toy' in detail and 'pad_to 4095 pads sides to multiples of 32760' in caplog.text
 
 
 def test_a_token_is_asked_for_everywhere_but_on_the_page_and_for_health():

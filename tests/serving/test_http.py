@@ -86,6 +86,32 @@ def test_a_thousand_at_once_are_answered_and_none_that_was_accepted_is_lost():
   assert json.loads(bodies[refused])['title'] == 'The server is busy'
 
 
+def test_the_states_of_a_job_are_told_while_they_change(monkeypatch):
+  monkeypatch.setattr(app, '_LOOK_SECONDS', 0.001)  # many looks find what was told already
+  gate = threading.Event()
+  with (
+    running(painter=cases.Slow(gate)) as port,
+    httpx.Client(base_url=f'http://127.0.0.1:{port}/api/v1', timeout=30) as client,
+  ):
+    first, second = (client.post('/jobs', files=cases.files()).json()['id'] for _ in range(2))
+    told = []
+    with client.stream('GET', f'/jobs/{second}/events') as stream:
+      assert stream.headers['content-type'].startswith('text/event-stream')
+      lines = iter(stream.iter_lines())
+      for line in lines:
+        if line.startswith('data: '):
+          told.append(json.loads(line.removeprefix('data: ')))
+          gate.set()
+        else:
+          assert line == ''
+    assert told[0]['state'] == 'queued' and told[0]['position'] in (0, 1)
+    assert told[-1]['state'] == 'done' and told[-1]['media_type'] == 'image/png'
+    assert len({(t['state'], t['position']) for t in told}) == len(told), 'each once'
+    assert client.get(f'/jobs/{second}/result').status_code == 200
+    client.delete(f'/jobs/{first}')
+    assert client.get(f'/jobs/{first}/events').status_code == 404
+
+
 def test_headers_that_do_not_come_end_the_connection(monkeypatch):
   monkeypatch.setattr(http.Protocol, 'header_seconds', 0.3)
   with running() as port:

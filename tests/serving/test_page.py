@@ -32,6 +32,8 @@ def test_both_languages_say_the_same_things(elements):
   states = set(cases.jobs.STATES) - set(cases.jobs.ENDS)
   pages.check_languages(texts, elements, used | states | {'cancelled'})
   assert len(texts['en']) > 50
+  changing = [state for state in states if '{seconds}' in texts['en'][state]]
+  assert not changing, 'they would be read out again every second'
   for key, chinese in texts['zh'].items():
     assert re.search('[\u4e00-\u9fff]', chinese), key
 
@@ -97,6 +99,12 @@ def test_a_person_brushes_repairs_goes_on_and_downloads(browser, tmp_path, width
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     page.click('#repair')
     assert page.locator('#error').is_visible(), 'nothing is painted yet'
+    page.click('#invert')
+    assert page.locator('#error').is_hidden(), 'it was about another hole'
+    black = cases.encoded(255 - 255 * cases.np.eye(90, 120, dtype=cases.np.uint8))
+    page.set_input_files('#mask-file', {'name': 'm.png', 'mimeType': 'image/png', 'buffer': black})
+    shows({'en-GB': 'press Invert', 'zh-CN': '请按“反选”'}[language])
+    page.click('#clear')
     box = page.locator('#stage').bounding_box()
     middle = (box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
     page.mouse.move(*middle)
@@ -114,6 +122,7 @@ def test_a_person_brushes_repairs_goes_on_and_downloads(browser, tmp_path, width
     shows(compiling)
     gate.set()
     page.wait_for_selector('#done:not([hidden])')
+    assert page.locator('#size').is_disabled() and page.locator('#warnings').is_hidden()
     with page.expect_download() as download:
       page.click('#download')
     name = download.value.suggested_filename
@@ -127,5 +136,8 @@ def test_a_person_brushes_repairs_goes_on_and_downloads(browser, tmp_path, width
     page.set_input_files('#image-file', {'name': 'x.txt', 'mimeType': 'text/plain', 'buffer': b'x'})
     page.wait_for_selector('#error:not([hidden])')
     assert 'x.txt' in page.locator('#error').text_content()
+    page.click('.panel a[href=docs]')
+    page.locator('h2', has_text='/api/v1/inpaint').wait_for()
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
     assert not said, json.dumps(said)
     context.close()

@@ -3,6 +3,7 @@
 import pytest
 
 from jaxinpaint.cli import serve
+from jaxinpaint.pictures import decode
 from jaxinpaint.runtime import compilation_cache
 from jaxinpaint.serving import app
 from jaxinpaint.web import http
@@ -39,15 +40,18 @@ def begun(monkeypatch):
   monkeypatch.setattr(app, 'create', create)
   monkeypatch.setattr(http, 'make', make)
   monkeypatch.delenv('JAXINPAINT_TOKEN', raising=False)
+  monkeypatch.setenv(decode.LIMIT_VARIABLE, '')
   return seen
 
 
 def test_this_machine_alone_needs_no_token(begun, capsys):
   flags = ['--port', '0', '--max_megabytes', '5', '--max_side', '0', '--time_limit', '9']
+  flags += ['--max_megapixels', '300']
   assert serve.main(flags) == 0
   assert begun['token'] == '' and 'localhost' in begun['hosts']
   limits = begun['limits']
   assert (limits.bytes, limits.max_side, limits.job_seconds) == (5 << 20, None, 9)
+  assert limits.megapixels == decode.megapixel_limit() == 300, 'both let such a picture in'
   assert capsys.readouterr().out.startswith('http://127.0.0.1:')
 
 

@@ -139,3 +139,17 @@ def test_a_config_is_measured_by_its_papers_protocol(path):
 def test_the_header_of_a_config_gives_its_command_and_its_result(path):
   text = path.read_text()
   assert f'jaxinpaint train --config {path.stem}' in text, 'the header gives the command'
+
+
+@pytest.mark.parametrize(
+  ('name', 'variants'),
+  [
+    ('celebahq_mat', '256, quicktest'),
+    ('celebahq_lfr', 'structure, texture, quicktest'),
+    ('box_mesff', 'fine, quicktest'),
+    ('places2_mat', 'quicktest'),
+  ],
+)
+def test_an_unknown_variant_lists_those_of_the_config(name, variants):
+  with pytest.raises(ValueError, match=f"unknown config variant '255'; there are: {variants}$"):
+    get_config(ROOT / 'configs' / f'{name}.py', '255')

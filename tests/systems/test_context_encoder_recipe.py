@@ -10,7 +10,8 @@ import pytest
 
 from jaxinpaint import systems
 from jaxinpaint.evaluation import spec as evaluation
-from jaxinpaint.inference.inpainter import Inpainter, InpaintError
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import Inpainter
 from jaxinpaint.metrics import protocols
 from jaxinpaint.predictor import Predictor
 from jaxinpaint.systems.context_encoder import networks, published, recipe

@@ -11,7 +11,8 @@ import pytest
 import safetensors.numpy
 
 from jaxinpaint import systems
-from jaxinpaint.inference.inpainter import InpaintError, load
+from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.inference.inpainter import load
 from jaxinpaint.losses import adversarial, reconstruction
 from jaxinpaint.predictor import Predictor
 from jaxinpaint.systems.lama import networks, published, recipe, refinement
@@ -197,6 +198,8 @@ def test_large_pictures_have_more_scales():
   sizes = [(512, 900), (724, 724), (725, 725), (1024, 3000), (2048, 2048), (4096, 4096)]
   assert [refinement.scales(*size) for size in sizes] == [1, 1, 2, 2, 3, 3]
   assert refinement.scales(64, 48, 32) == 2
+  least = refinement.LEAST_SIDE
+  assert [refinement.scales(side, 4000) for side in (least - 1, least)] == [1, 2]
 
 
 def test_refining_lowers_the_loss_of_each_image_and_changes_large_pictures_alone(made):
@@ -226,6 +229,7 @@ def test_refining_lowers_the_loss_of_each_image_and_changes_large_pictures_alone
 def test_a_system_without_it_says_that_it_cannot_refine(made):
   ready, variables = made
   assert Predictor(ready.inference, variables, refine=True).inference.refined
+  assert ready.inference.refined_side == refinement.LEAST_SIDE
   plain = dataclasses.replace(ready.inference, refined=None)
   with pytest.raises(ValueError, match='cannot refine what it completes'):
     Predictor(plain, variables, refine=True)

@@ -25,7 +25,9 @@ const state = {
 
 function say(key, values) {
   state.said = [key, values];
-  $('status').textContent = key ? text(key, values) : '';
+  const words = key ? text(key, values) : '';
+  // What is set anew is read out anew.
+  if ($('status').textContent !== words) $('status').textContent = words;
 }
 
 function fail(sentence) {
@@ -54,7 +56,12 @@ function translate(chosen) {
 
 // The picture.
 
-const stage = new Stage($('stage'), describe, showSize);
+const stage = new Stage($('stage'), holeChanged, showSize);
+
+function holeChanged() {
+  fail(''); // of the hole as it was
+  describe();
+}
 
 function describe() {
   const {image} = stage;
@@ -69,6 +76,7 @@ function describe() {
     $(id).disabled = !image || Boolean(state.job);
   }
   for (const id of ['in', 'out', 'fit']) $(id).disabled = !image;
+  $('size').disabled = Boolean(state.result);
 }
 
 function percent(share) {
@@ -137,7 +145,8 @@ async function openMask(file) {
   }
   edit();
   stage.readMask(image);
-  say('maskRead', {share: percent(stage.share())});
+  const share = stage.share();
+  say(share > 0.5 ? 'mostlyHole' : 'maskRead', {share: percent(share)});
 }
 
 // Shows the mask again.
@@ -145,7 +154,6 @@ function edit() {
   state.result = null;
   stage.show(null);
   $('done').hidden = $('compare-row').hidden = true;
-  document.body.classList.remove('compared');
   describe();
 }
 
@@ -208,17 +216,20 @@ async function run(file, mask, options) {
 }
 
 function showProgress(status) {
-  const seconds = Math.round(status.seconds);
   const estimate = Math.max(1, Math.round(status.estimate || 0));
-  const waits = status.state === 'queued' && !status.position;
-  say(waits ? 'starting' : status.state, {seconds, estimate, position: status.position});
+  const first = status.state === 'queued' && !status.position;
+  const words = first ? (status.seconds < 2 ? 'starting' : 'next') : status.state;
+  say(words, {estimate, position: status.position});
+  // Beside the status, which is read out: not every second.
+  $('elapsed').textContent = text('elapsed', {seconds: Math.round(status.seconds)});
   const bar = $('progress');
-  if (status.estimate) bar.value = Math.min(0.97, status.seconds / status.estimate);
+  if (status.estimate > status.seconds) bar.value = status.seconds / status.estimate;
   else bar.removeAttribute('value');
 }
 
 function busy(on) {
-  $('progress').hidden = $('cancel').hidden = !on;
+  $('progress').hidden = $('cancel').hidden = $('elapsed').hidden = !on;
+  $('elapsed').textContent = '';
   $('progress').removeAttribute('value');
   for (const id of ['again', 'back', 'download', 'another']) $(id).disabled = on;
   describe();
@@ -243,7 +254,8 @@ async function repair() {
   if (!hole) return fail(text('noHole'));
   if (hole === stage.mask.width * stage.mask.height) return fail(text('allHole'));
   edit();
-  const options = {exact_size: false, blend: $('blend').checked ? 'poisson' : 'none'};
+  // The page draws the mask itself, and says in its own words what is odd about it.
+  const options = {exact_size: false, check_mask: false, blend: $('blend').checked ? 'poisson' : 'none'};
   if ($('model').value) options.model = $('model').value;
   try {
     const blob = await toBlob(mask);
@@ -259,9 +271,9 @@ async function repair() {
     state.result = {blob: result, image: await createImageBitmap(result)};
     stage.before = 0.5;
     stage.show(state.result.image);
+    describe();
     showSize();
     $('done').hidden = $('compare-row').hidden = false;
-    document.body.classList.add('compared');
     say('done');
     $('compare').focus();
   } catch (error) {
@@ -306,7 +318,7 @@ async function download() {
     if (KINDS[blob.type]?.[0] !== format) {
       // A mask without a hole: the server only writes the picture anew, with its metadata.
       const mask = await toBlob(stage.exportMask(true).mask);
-      blob = await run(blob, mask, {format});
+      blob = await run(blob, mask, {format, check_mask: false});
       if (!blob) return;
       warn([]);
       say('done');

@@ -87,6 +87,7 @@ def inference(config: ConfigDict) -> Inference:
   return modules.one_generator(
     generator,
     refined=refined,
+    refined_side=refinement.LEAST_SIDE,
     pad_mode='symmetric',
     multiple=networks_lib.multiple(config.model.local_fourier),
     min_side=networks_lib.MIN_SIDE,

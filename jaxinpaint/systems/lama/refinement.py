@@ -27,6 +27,7 @@ from jaxinpaint.layers.conv import avg_pool
 from jaxinpaint.systems.lama.networks import Generator, multiple
 
 MIN_SIDE = 512  # the shorter side of the smallest picture is about so long
+LEAST_SIDE = math.ceil(2**0.5 * MIN_SIDE)  # pictures with a shorter side have one scale alone
 MAX_SCALES = 3
 ITERATIONS = 15
 LEARNING_RATE = 0.002

@@ -93,6 +93,7 @@ export const TEXTS = {
     tokenAbout:
       'This server wants a token. It was printed when the server started, and stays in this tab ' +
       'only.',
+    tokenWrong: 'The server does not take this token.',
     token: 'Token',
     use: 'Use it',
   },
@@ -187,6 +188,7 @@ export const TEXTS = {
     noValues: '没有数值',
     tokenTitle: '令牌',
     tokenAbout: '此服务器需要令牌。令牌在服务器启动时显示，只保存在当前标签页中。',
+    tokenWrong: '服务器不接受此令牌。',
     token: '令牌',
     use: '使用',
   },

@@ -66,6 +66,7 @@ export async function ask(path, options = {}) {
 
 function askToken() {
   const dialog = $('token-dialog');
+  $('token-wrong').hidden = !token;
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
     dialog.addEventListener(
