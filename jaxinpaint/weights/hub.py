@@ -294,22 +294,15 @@ def fetch(
     DownloadError: a file cannot be fetched; says the address and where to put it.
   """
   wanted = files(name, table)
-  given: dict[File, pathlib.Path] = {}
-  for source in sources:
-    path = pathlib.Path(source).expanduser()
-    file = _recognise(path, name, wanted)
-    if file in given:
-      raise ValueError(f'{given[file]} and {path} are both {file.what}: give one')
-    given[file] = path
+  for file, path in recognise(name, wanted, sources).items():
+    copy(path, file.path)
   command = f'`jaxinpaint weights fetch {name} --from FILE`'
-  for file in given:
-    _copy(given[file], file.path)
   lacking = [file for file in wanted if file.by_hand and not file.path.exists()]
   if lacking:
     what = '; '.join(f'{file.what}, to be {file.path}' for file in lacking)
     raise DownloadError(
       f'{name} cannot be fetched: {lacking[0].by_hand}. Open {lacking[0].url} in a browser and get '
-      f'{what}. Put it there, or run {command}, which does so'
+      f'{what}. Put it there, or run {command}, which does so (with --from for each of the files)'
     )
   for file in wanted:
     if not file.by_hand:
@@ -329,6 +322,25 @@ def listing(table: Table) -> list[str]:
       lines.append(f'{name:<14} {here:<9} {file.path}')
       lines.append(f'{"":<14} {file.what}, {file.url}')
   return lines
+
+
+def recognise(
+  name: str, wanted: Sequence[File], sources: Sequence[str | os.PathLike]
+) -> dict[File, pathlib.Path]:
+  """Which of the files of a name the sources are.
+
+  Raises:
+    ValueError: a source is none of them, or two are the same one.
+    FileNotFoundError: a source is not there.
+  """
+  given: dict[File, pathlib.Path] = {}
+  for source in sources:
+    path = pathlib.Path(source).expanduser()
+    file = _recognise(path, name, wanted)
+    if file in given:
+      raise ValueError(f'{given[file]} and {path} are both {file.what}: give one')
+    given[file] = path
+  return given
 
 
 def _recognise(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
@@ -354,7 +366,8 @@ def _recognise(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
   )
 
 
-def _copy(source: pathlib.Path, path: pathlib.Path) -> None:
+def copy(source: pathlib.Path, path: pathlib.Path) -> None:
+  """Copies a file or a folder; of a file that is there, readers see the old or the new one."""
   if path.exists() and source.samefile(path):
     return
   path.parent.mkdir(parents=True, exist_ok=True)
