@@ -35,6 +35,7 @@ In these, axes of length one are dropped:
   row             [1, n] -> [n]
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -166,9 +167,8 @@ class Format:
       no such file belongs to them.
     names: {regular expression (`re.search`) of a file's name: the network that is in it}, for
       networks whose state dicts look alike. Content decides where none fits.
-    anchors: {network: one of its keys}, in place of `unwrap`, for files that put something before
-      the keys of a network. What precedes this key in the file precedes all of the network's keys;
-      it is cut off, and keys that begin otherwise are not read.
+    mixed: the files hold more than the networks (losses, an evaluator): only what has the prefix
+      that the keys of a network have (see `find_prefix`) is read.
   """
 
   entries: Callable[[Any], Iterable[Entry]]
@@ -182,7 +182,7 @@ class Format:
   partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  anchors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  mixed: bool = False
 
 
 # The entries of one layer, as `conv`: (key, network, path) -> its entries.
@@ -298,29 +298,33 @@ def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
   return state
 
 
-def strip_prefix(state: Mapping[str, Any], keys: Iterable[str]) -> tuple[dict[str, Any], str]:
-  """Removes what a wrapper around a network puts before its keys, whatever it is.
+def find_prefix(state: Iterable[str], keys: Iterable[str], *, whole: bool = True) -> str | None:
+  """What a wrapper around a network has put before the network's keys in a file.
 
   Args:
-    state: {key: value}.
-    keys: of the network. Where one of them is in `state` as it is, nothing is removed.
+    state: the file's keys.
+    keys: of the network.
+    whole: all of them have to be behind the prefix. False: it is the prefix that most are behind,
+      so that `convert` can say which ones are missing.
 
   Returns:
-    ({key without the prefix: value}, 'model.generator.'); keys without the prefix stay whole. The
-    prefix is '' where no single one has all `keys` behind it.
+    'model.generator.'; '' where one of `keys` is in the file as it is; None: there is no prefix.
 
   Raises:
     MappingError: all keys are there behind several prefixes.
   """
-  state, keys = dict(state), sorted(keys, key=len)
-  if not keys or any(key in state for key in keys):
-    return state, ''
-  before = [k.removesuffix(keys[-1]) for k in state if k.endswith(f'.{keys[-1]}')]
-  whole = [prefix for prefix in before if all(prefix + key in state for key in keys)]
-  if len(whole) > 1:
-    raise MappingError(f'the network is in the file several times, below {", ".join(whole)}')
-  prefix = whole[0] if whole else ''
-  return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
+  state, keys = set(state), set(keys)
+  if state & keys:
+    return ''
+  behind: collections.Counter[str] = collections.Counter()
+  for key in state:
+    dots = (i + 1 for i, letter in enumerate(key) if letter == '.')
+    behind.update(key[:i] for i in dots if key[i:] in keys)
+  most = max(behind.values(), default=0)
+  prefixes = sorted(prefix for prefix, count in behind.items() if count == most)
+  if len(prefixes) > 1 and most == len(keys):
+    raise MappingError(f'the network is in the file several times, below {", ".join(prefixes)}')
+  return prefixes[0] if prefixes and (most == len(keys) or not whole) else None
 
 
 def convert(
