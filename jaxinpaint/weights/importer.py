@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxinpaint.recipe import Recipe
 from jaxinpaint.runtime import digest
-from jaxinpaint.weights import hub, mapping, reader, store
+from jaxinpaint.weights import hub, layouts, mapping, reader, store
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -263,7 +263,7 @@ def _nearest(
       if key not in own:
         problems += not any(re.search(pattern, key) for pattern in ignore)
       elif (shape := shapes.get('/'.join(own[key].target))) is not None:
-        problems += 2 * (mapping.shape_after(own[key], array) != tuple(shape.shape))
+        problems += 2 * (layouts.shape_here(own[key].layout, array.shape) != tuple(shape.shape))
     return problems
 
   return min(choices, key=left_over)

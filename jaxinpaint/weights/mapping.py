@@ -11,28 +11,6 @@ another version or another width is never loaded in part.
   )
   tree = convert(state, entries, ignore=(r'conv_final\\.',))
   tree['params']['generator'], tree['stats']['discriminator']['spectral']
-
-Layouts, PyTorch on the left:
-  conv            [out, in, kh, kw] -> [kh, kw, in, out]
-  conv_transpose  [in, out, kh, kw] -> [kh, kw, in, out], taps not flipped:
-                  layers.conv.ConvTranspose uses it as PyTorch does
-  dense           [out, in] -> [in, out]
-  tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
-                  'same'
-  conv_turned     as 'conv', and the taps are turned by 180 degrees, for codes that correlate where
-                  a transposed convolution convolves
-  same            unchanged (biases, scales, statistics)
-  rows            as 'same'; [C] is repeated to the [n, C] that the network has
-  scalar          [] -> [1]
-  plane           [h, w] -> [h, w, 1]
-In these, axes of length one are dropped:
-  modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
-  modulated_conv_turned  the same, turned
-  pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
-  picture         [1, channels, h, w] -> [h, w, channels]
-  channels        [1, channels, 1, 1] -> [channels]
-  column          [n, 1] -> [n]
-  row             [1, n] -> [n]
 """
 
 import collections
@@ -43,43 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxinpaint.weights import layouts
+
 # Counters that PyTorch keeps beside running statistics; they are not used here.
 ALWAYS_IGNORED = (r'(^|\.)num_batches_tracked$',)
 _SHOWN = 12  # names listed of each kind in an error, before '... and N more'
 
 Constants = Mapping[str, Callable[[tuple[int, ...]], np.ndarray]]  # see `Format.constants`
-
-# layout: (axes that PyTorch's array is transposed by, axes that bring it back)
-LAYOUTS = {
-  'conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'conv_transpose': ((2, 3, 0, 1), (2, 3, 0, 1)),
-  'dense': ((1, 0), (1, 0)),
-  'tf_conv_transpose': ((0, 1, 3, 2), (0, 1, 3, 2)),
-  'same': (None, None),
-  'modulated_conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'modulated_conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'pointwise': ((1, 0), (1, 0)),
-  'picture': ((1, 2, 0), (2, 0, 1)),
-  'channels': ((0,), (0,)),
-  'column': ((0,), (0,)),
-  'row': ((0,), (0,)),
-  'rows': (None, None),
-  'scalar': ((), ()),
-  'plane': ((0, 1), (0, 1)),
-}
-# layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
-UNIT_AXES = {
-  'modulated_conv': (0,),
-  'modulated_conv_turned': (0,),
-  'pointwise': (2, 3),
-  'picture': (0,),
-  'channels': (0, 2, 3),
-  'column': (1,),
-  'row': (0,),
-}
-# layout: axes of length one that the array here has, and PyTorch's lacks
-ADDED_AXES = {'scalar': (0,), 'plane': (2,)}
 
 
 class MappingError(ValueError):
@@ -94,7 +42,7 @@ class Entry:
     key: in the reference's state dict, e.g. 'encoder0.1.weight'.
     network: 'generator', 'discriminator', ...
     path: below the network and collection, e.g. ('encoder0', 'kernel').
-    layout: one of `LAYOUTS`.
+    layout: one of `layouts.LAYOUTS`.
     collection: 'params', or the flax collection of a statistic ('spectral', 'batch_stats').
   """
 
@@ -105,8 +53,9 @@ class Entry:
   collection: str = 'params'
 
   def __post_init__(self):
-    if self.layout not in LAYOUTS:
-      raise ValueError(f'entry {self.key!r}: layout {self.layout!r} is not one of {list(LAYOUTS)}')
+    if self.layout not in layouts.LAYOUTS:
+      known = list(layouts.LAYOUTS)
+      raise ValueError(f'entry {self.key!r}: layout {self.layout!r} is not one of {known}')
 
   @property
   def target(self) -> tuple[str, ...]:
@@ -276,20 +225,6 @@ def flatten(tree: Any, prefix: str = '', separator: str = '.') -> dict[str, Any]
   return flat
 
 
-def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
-  """Shape of the file's array once it is laid out as here; None where its rank does not fit."""
-  axes, units = LAYOUTS[entry.layout][0], UNIT_AXES.get(entry.layout, ())
-  if axes is None:
-    return array.shape
-  shape = [n for axis, n in enumerate(array.shape) if axis not in units]
-  if array.ndim != len(axes) + len(units):
-    return None
-  after = [shape[a] for a in axes]
-  for axis in ADDED_AXES.get(entry.layout, ()):
-    after.insert(axis, 1)
-  return tuple(after)
-
-
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
   """Removes the prefix 'module.' that multi-GPU training puts before every key, if all have it."""
   state = dict(state)
@@ -379,19 +314,12 @@ def convert(
     if key not in state:
       continue
     array = np.asarray(state[key])
-    axes, units = LAYOUTS[entry.layout][0], UNIT_AXES.get(entry.layout, ())
-    if axes is not None and array.ndim != len(axes) + len(units):
-      rank = len(axes) + len(units)
-      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} kernel has {rank} axes')
-      continue
-    if any(array.shape[axis] != 1 for axis in units):
-      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} array has 1 on axes {units}')
-      continue
-    array = array.squeeze(units)
     if array.dtype.kind == 'f' or array.dtype.name == 'bfloat16':
       array = array.astype(np.float32)
-    array = _turned(entry, array if axes is None else array.transpose(axes))
-    _put(tree, entry.target, np.expand_dims(array, ADDED_AXES.get(entry.layout, ())))
+    try:
+      _put(tree, entry.target, layouts.to_ours(entry.layout, array))
+    except layouts.LayoutError as error:
+      wrong.append(f'{key}: {error}')
   problems += _listed('of another rank', wrong)
   for entry in entries:
     if entry.layout == 'rows' and expected is not None and not missing:
@@ -405,11 +333,6 @@ def convert(
       + '\n'.join(problems)
     )
   return tree
-
-
-def _turned(entry: Entry, kernel: np.ndarray) -> np.ndarray:
-  """The kernel [kh,kw,in,out], turned where the entry says so."""
-  return kernel[::-1, ::-1] if entry.layout.endswith('_turned') else kernel
 
 
 def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
@@ -436,12 +359,7 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
     if value is None:
       missing.append(f'{"/".join(entry.target)} (for {entry.key})')
       continue
-    axes = LAYOUTS[entry.layout][1]
-    array = _turned(entry, np.asarray(value)).squeeze(ADDED_AXES.get(entry.layout, ()))
-    array = np.expand_dims(
-      array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
-    )
-    state[entry.key] = np.array(array, order='C')
+    state[entry.key] = layouts.to_theirs(entry.layout, np.asarray(value))
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state

@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import layouts, mapping
 from jaxinpaint.weights.mapping import MappingError
 
 ENTRIES = (
@@ -70,7 +70,7 @@ UNIT_LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize('layout', mapping.UNIT_AXES)
+@pytest.mark.parametrize('layout', layouts.UNIT_AXES)
 def test_axes_of_length_one_are_dropped_and_come_back(layout):
   theirs, ours, there, here = UNIT_LAYOUTS[layout]
   array = np.arange(np.prod(theirs), dtype=np.float32).reshape(theirs)
@@ -79,7 +79,7 @@ def test_axes_of_length_one_are_dropped_and_come_back(layout):
   got = tree['params']['n']['a']
   assert got.shape == ours and got[here] == array[there]
   np.testing.assert_array_equal(mapping.export(tree, entries)['a'], array, strict=True)
-  axis = mapping.UNIT_AXES[layout][0]
+  axis = layouts.UNIT_AXES[layout][0]
   with pytest.raises(MappingError, match='has 1 on axes'):
     mapping.convert({'a': np.repeat(array, 2, axis)}, entries)
   with pytest.raises(MappingError, match=f'a {layout} kernel has {len(theirs)} axes'):
