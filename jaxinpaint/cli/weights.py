@@ -130,6 +130,9 @@ def _run(
   except (OSError, ValueError) as error:
     command_line.say(parser.prog, error)
     return 1
+  except KeyboardInterrupt:
+    command_line.say(parser.prog, 'interrupted: what was there is as it was')
+    return 130
   return 0
 
 
@@ -198,16 +201,25 @@ def _inspect(given: argparse.Namespace) -> None:
 def _fetch(given: argparse.Namespace) -> None:
   from jaxinpaint import systems
   from jaxinpaint.features import published
-  from jaxinpaint.weights import fetching, hub
+  from jaxinpaint.weights import fetching, hub, names
 
   if given.list:
     print('\n'.join(hub.listing(published.FILES) + _published()))
     return
   if not given.name:
     raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
+  if given.name in names.FILES:
+    print(f'{given.name}: {names.find(given.name)}, which comes with the library')
+    return
   if named := systems.named(given.name):
     print(f'{given.name}: {fetching.require(*named, given.sources)}')
     return
+  system = given.name.partition('/')[0]
+  if system in systems.list_systems() and (known := systems.published(system).names):
+    raise ValueError(
+      f'{system} has no published weights called {given.name!r}; there are: '
+      + ', '.join(f'{system}/{name}' for name in known)
+    )
   for path in hub.fetch(given.name, published.FILES, given.sources):
     print(f'{given.name}: {path}')
 

@@ -69,14 +69,19 @@ def require(
   given = hub.recognise(whole, wanted, sources)
   hub.fetch(whole, {whole: tuple(file for file in wanted if file not in given)})
   place = wanted[0].path.parent
-  with atomic.no_empty_folders(out.parent, place):
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place.mkdir(parents=True, exist_ok=True)
-    with locks.hold(out.with_name(f'.{out.name}.lock'), f'the conversion of {whole}', math.inf):
-      if out.exists() and not sources:  # another process converted it while this one waited
-        return out
-      with tempfile.TemporaryDirectory(prefix='.', dir=place) as staging:
-        source = _convert(system, name, given, pathlib.Path(staging), out)
+  try:
+    with atomic.no_empty_folders(out.parent, place):
+      out.parent.mkdir(parents=True, exist_ok=True)
+      place.mkdir(parents=True, exist_ok=True)
+      with locks.hold(out.with_name(f'.{out.name}.lock'), f'the conversion of {whole}', math.inf):
+        if out.exists() and not sources:  # another process converted it while this one waited
+          return out
+        with tempfile.TemporaryDirectory(prefix='.', dir=place) as staging:
+          source = _convert(system, name, given, pathlib.Path(staging), out)
+  except hub.DownloadError:
+    raise
+  except OSError as error:
+    raise hub.unusable(f'{whole} cannot be converted', error) from error
   for file in source['files']:
     print(f'{whole}: {file["name"]} has the SHA-256 {file["sha256"]}', file=sys.stderr)
   if 'prefix' in source:

@@ -215,3 +215,12 @@ def test_list(toy, capsys, monkeypatch):
   assert 'https://example.org/toy' in out and 'CC0' in out
   monkeypatch.setattr(systems.importlib.util, 'find_spec', lambda name: None)
   assert 'toy: no published weights' in _run(capsys, 'list')[1]
+
+
+def test_errors_of_the_system_are_no_numbers(toy, files, capsys):
+  status, _, err = _run(capsys, 'import', 'toy', files / 'gen.pth', files / 'gen.pth' / 'x')
+  assert status == 1 and err == f'jaxinpaint weights import: {files / "gen.pth"}: File exists\n'
+  status, _, err = _run(capsys, 'import', 'toy', files / 'gen.pth', '')
+  assert status == 1 and 'names no file' in err
+  status, _, err = _run(capsys, 'show', files / 'nowhere.pth')
+  assert status == 1 and 'there are no weights at' in err
