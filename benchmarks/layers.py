@@ -301,7 +301,9 @@ def cases(dtype):
     return make(None), make('plain'), (random(0, 1, side, side, 256), 0.0)
 
   def resampling(side, channels, what, first_order=False):
-    up, down, pad, gain = dict(up=(2, 1, (2, 1), 4.0), blur=(1, 1, (1, 1), 4.0))[what]
+    up, down, pad, gain = dict(
+      up=(2, 1, (2, 1), 4.0), blur=(1, 1, (1, 1), 4.0), down=(1, 2, (1, 1), 1.0)
+    )[what]
     taps = stylegan2.fir_taps(gain=gain)
     ours = lambda x, _: stylegan2.upfirdn2d(x, taps, up=up, down=down, pad=pad)
     plain = lambda x, _: plain_upfirdn2d(x, up, down, pad, gain)
@@ -314,7 +316,6 @@ def cases(dtype):
     return (slope(ours), slope(plain), args) if first_order else (ours, plain, args)
 
   def depthwise(side, channels):
-    # MI-GAN's layers at 256 and 512 pixels.
     args = (random(0, 1, side, side, channels), random(1, 3, 3, 1, channels))
     make = lambda form: lambda x, k: conv.depthwise_conv2d(x, k, form=form)
     return make(None), make('plain'), args
@@ -354,13 +355,20 @@ def cases(dtype):
     'cx_loss 12x40x40x256': lambda: cx_loss(12, 40, 256),
     'id_mrf 1x64x64x256': lambda: mrf_loss(64),
     'id_mrf 1x128x128x256': lambda: mrf_loss(128),
-    'depthwise 3x3, 256x256x128': lambda: depthwise(256, 128),
+    # All of MI-GAN at 256 and 512 pixels.
     'depthwise 3x3, 512x512x64': lambda: depthwise(512, 64),
+    'depthwise 3x3, 256x256x128': lambda: depthwise(256, 128),
+    'depthwise 3x3, 128x128x256': lambda: depthwise(128, 256),
     'depthwise 3x3, 64x64x512': lambda: depthwise(64, 512),
+    'depthwise 3x3, 32x32x512': lambda: depthwise(32, 512),
+    'depthwise 3x3, 16x16x512': lambda: depthwise(16, 512),
+    'depthwise 3x3, 8x8x512': lambda: depthwise(8, 512),
+    'depthwise 3x3, 4x4x512': lambda: depthwise(4, 512),
     'spectrum 32x32x192': lambda: spectra(32),
     'spectrum 64x64x192': lambda: spectra(64),
     'spectrum 128x128x192': lambda: spectra(128),
-    # StyleGAN2's last layers of 256 and 512 pixels, and the upsampling of its pictures.
+    # StyleGAN2's last layers of 256 and 512 pixels, and the upsampling of its pictures; MI-GAN's
+    # features of 512 pixels.
     'fir blur, 257x257x128': lambda: resampling(257, 128, 'blur'),
     'fir blur, 257x257x128, gradient': lambda: resampling(257, 128, 'blur', first_order=True),
     'fir blur, 513x513x64': lambda: resampling(513, 64, 'blur'),
@@ -369,6 +377,8 @@ def cases(dtype):
     'fir up 2, 128x128x3, gradient': lambda: resampling(128, 3, 'up', first_order=True),
     'fir up 2, 256x256x3': lambda: resampling(256, 3, 'up'),
     'fir up 2, 256x256x3, gradient': lambda: resampling(256, 3, 'up', first_order=True),
+    'fir up 2, 256x256x64': lambda: resampling(256, 64, 'up'),
+    'fir down 2, 512x512x64': lambda: resampling(512, 64, 'down'),
   }
 
 
@@ -391,6 +401,8 @@ def main(argv):
   print(
     f'{"":36s} {"ours":>9s} {"of peak":>8s} {"temp":>9s} {"plain":>10s} {"temp":>9s} {"ratio":>7s}'
   )
+  # Of small layers several calls in a row: starting one costs as much as it.
+  timed = functools.partial(measure.measure, repeats=REPEATS.value, least_seconds=0.005)
   rows = []
   for name, make in cases(dtype).items():
     if NAMES.value and name.split()[0] not in NAMES.value:
@@ -398,7 +410,7 @@ def main(argv):
     ours, plain, args = make()
     error = jnp.abs(ours(*args).astype(jnp.float32) - plain(*args).astype(jnp.float32)).max()
     for what, wrap in (('forward', lambda f: f), ('forward + backward', gradient)):
-      a, b = (measure.measure(wrap(f), *args, repeats=REPEATS.value) for f in (ours, plain))
+      a, b = (timed(wrap(f), *args) for f in (ours, plain))
       peak = measure.matmul_peak(dtype)  # beside each measurement: a shared machine's clock wanders
       share = a.useful / a.seconds / peak
       print(

@@ -74,9 +74,12 @@ class Calls:
     return min(self.run(max(n, 1)) for _ in range(repeats))
 
 
-def measure(function: Callable, *args: Any, repeats: int = 5) -> Measured:
-  """Compiles and times `function(*args)`."""
-  return measure_task(of_function(function, lambda: args), repeats=repeats)
+def measure(
+  function: Callable, *args: Any, repeats: int = 5, least_seconds: float = 0.0
+) -> Measured:
+  """Compiles and times `function(*args)`; options as those of `measure_task`."""
+  task = of_function(function, lambda: args)
+  return measure_task(task, repeats=repeats, least_seconds=least_seconds)
 
 
 def measure_task(

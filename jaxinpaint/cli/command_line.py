@@ -121,6 +121,8 @@ def _is_field(word: str) -> bool:
 
 def say(command: str, error: object) -> None:
   """`jaxinpaint train: what is wrong`, on stderr."""
+  if isinstance(error, OSError) and error.strerror:  # of the system, not a sentence of ours
+    error = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
   print(f'{command}: {error}', file=sys.stderr)
 
 

@@ -131,6 +131,9 @@ def _run(
   except (OSError, ValueError) as error:
     command_line.say(parser.prog, error)
     return 1
+  except KeyboardInterrupt:
+    command_line.say(parser.prog, 'interrupted: what was there is as it was')
+    return 130
   return 0
 
 
@@ -199,13 +202,16 @@ def _inspect(given: argparse.Namespace) -> None:
 def _fetch(given: argparse.Namespace) -> None:
   from jaxinpaint import systems
   from jaxinpaint.features import published
-  from jaxinpaint.weights import fetching, hub
+  from jaxinpaint.weights import fetching, hub, names
 
   if given.list:
     print('\n'.join(hub.listing(published.FILES) + _published()))
     return
   if not given.name:
     raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
+  if given.name in names.FILES:
+    print(f'{given.name}: {names.find(given.name)}, which comes with the library')
+    return
   if named := systems.named(given.name):
     print(f'{given.name}: {fetching.require(*named, given.sources)}')
     return
@@ -217,10 +223,6 @@ def _fetch(given: argparse.Namespace) -> None:
 
 def _unknown(name: str, known: Sequence[str]) -> str:
   """What is said of a name that is not among those of what can be fetched."""
-  from jaxinpaint.weights import names
-
-  if name in names.FILES:
-    return f'{name} comes with the library: there is nothing to fetch'
   system = name.partition('/')[0]
   near = [other for other in known if other.startswith(f'{system}/')]
   near = near or difflib.get_close_matches(name, known, n=5)

@@ -43,8 +43,11 @@ def write(path: str | os.PathLike, content: Content, *, sync: bool = True) -> No
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
+  except BaseException as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+      error.filename = str(path)  # the name that the caller knows; a full disk has none
     raise
 
 

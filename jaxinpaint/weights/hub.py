@@ -10,7 +10,9 @@ fetched from its beginning again. Before the first byte, address, size and licen
 Proxies are those of the environment (https_proxy). With JAXINPAINT_OFFLINE=1 nothing is fetched.
 """
 
+import contextlib
 import dataclasses
+import errno
 import http.client
 import math
 import os
@@ -31,6 +33,11 @@ from jaxinpaint.weights import reader
 LINKED = 'its page links it, and no address of the file itself is known here'
 _PIECE = 1 << 20
 _TIMEOUT_SECONDS = 30
+_OF_THE_DISK = {
+  getattr(errno, name)
+  for name in ('ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EEXIST', 'ENAMETOOLONG')
+  if hasattr(errno, name)  # not every system has all
+}
 _KINDS = {'sha256': 'SHA-256', 'md5': 'MD5'}
 
 
@@ -189,7 +196,10 @@ def get(file: File, *, progress: bool = True) -> pathlib.Path:
     if file.pin and part.exists() and part.stat().st_size:
       kept = f' The part that came is kept in {part} and continued next time.'
     else:
-      part.unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # the folder cannot be written, or is none
+        part.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+      raise unusable(f'{name} cannot be written', error) from error
     reason = getattr(error, 'reason', None) or error
     raise DownloadError(f'{name} could not be fetched: {reason}.{kept} {manual}') from error
   return path
@@ -227,7 +237,7 @@ def _transfer(source: File, part: pathlib.Path, progress: bool) -> None:
         print(f'{name}: {", ".join(about)}', file=sys.stderr)
       options = dict(unit='B', unit_scale=True, desc=name, disable=not progress)
       with tqdm(total=total, initial=have, **options) as bar:
-        while piece := response.read(_PIECE):
+        while piece := response.read1(_PIECE):  # what has come, so that nothing of it is lost
           file.write(piece)
           bar.update(len(piece))
     got = file.tell()
@@ -294,22 +304,15 @@ def fetch(
     DownloadError: a file cannot be fetched; says the address and where to put it.
   """
   wanted = files(name, table)
-  given: dict[File, pathlib.Path] = {}
-  for source in sources:
-    path = pathlib.Path(source).expanduser()
-    file = _recognise(path, name, wanted)
-    if file in given:
-      raise ValueError(f'{given[file]} and {path} are both {file.what}: give one')
-    given[file] = path
+  for file, path in recognise(name, wanted, sources).items():
+    copy(path, file.path)
   command = f'`jaxinpaint weights fetch {name} --from FILE`'
-  for file in given:
-    _copy(given[file], file.path)
   lacking = [file for file in wanted if file.by_hand and not file.path.exists()]
   if lacking:
     what = '; '.join(f'{file.what}, to be {file.path}' for file in lacking)
     raise DownloadError(
       f'{name} cannot be fetched: {lacking[0].by_hand}. Open {lacking[0].url} in a browser and get '
-      f'{what}. Put it there, or run {command}, which does so'
+      f'{what}. Put it there, or run {command}, which does so (with --from for each of the files)'
     )
   for file in wanted:
     if not file.by_hand:
@@ -329,6 +332,25 @@ def listing(table: Table) -> list[str]:
       lines.append(f'{name:<14} {here:<9} {file.path}')
       lines.append(f'{"":<14} {file.what}, {file.url}')
   return lines
+
+
+def recognise(
+  name: str, wanted: Sequence[File], sources: Sequence[str | os.PathLike]
+) -> dict[File, pathlib.Path]:
+  """Which of the files of a name the sources are.
+
+  Raises:
+    ValueError: a source is none of them, or two are the same one.
+    FileNotFoundError: a source is not there.
+  """
+  given: dict[File, pathlib.Path] = {}
+  for source in sources:
+    path = pathlib.Path(source).expanduser()
+    file = _recognise(path, name, wanted)
+    if file in given:
+      raise ValueError(f'{given[file]} and {path} are both {file.what}: give one')
+    given[file] = path
+  return given
 
 
 def _recognise(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
@@ -354,16 +376,32 @@ def _recognise(path: pathlib.Path, name: str, wanted: Sequence[File]) -> File:
   )
 
 
-def _copy(source: pathlib.Path, path: pathlib.Path) -> None:
+def copy(source: pathlib.Path, path: pathlib.Path) -> None:
+  """Copies a file or a folder; of a file that is there, readers see the old or the new one.
+
+  Raises:
+    DownloadError: it cannot be read, or the cache cannot be written.
+  """
   if path.exists() and source.samefile(path):
     return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  if source.is_dir():
-    with atomic.folder(path) as new:
-      shutil.copytree(source, new, dirs_exist_ok=True)
-    return
-  with open(source, 'rb') as content:
-    atomic.write(path, lambda file: shutil.copyfileobj(content, file))
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+      with atomic.folder(path) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True)
+      return
+    with open(source, 'rb') as content:
+      atomic.write(path, lambda file: shutil.copyfileobj(content, file))
+  except OSError as error:
+    raise unusable(f'{source} cannot be copied into it', error) from error
+
+
+def unusable(what: str, error: OSError) -> DownloadError:
+  """The error for a cache that cannot be written; `what` failed."""
+  return DownloadError(
+    f'{cache_folder()}, the cache, cannot be used: {what} ({error.strerror or error}). Make room '
+    'there or let it be written, or choose another folder by JAXINPAINT_CACHE'
+  )
 
 
 def _last_part(url: str) -> str:

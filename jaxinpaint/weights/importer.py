@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from jaxinpaint.recipe import Recipe
 from jaxinpaint.runtime import digest
-from jaxinpaint.weights import hub, mapping, reader, store
+from jaxinpaint.weights import hub, layouts, mapping, reader, store
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -179,8 +179,8 @@ def _states(
 ) -> list[tuple[set[str], dict[str, np.ndarray], str]]:
   """[(networks, their state dict, the prefix it had)] of one file, as `format.unwrap` says."""
   networks = {e.network for e in entries}
-  if format.anchors:
-    return _anchored(path, _arrays(content), format.anchors)
+  if format.mixed:
+    return _among_others(path, _arrays(content), entries)
   ignore = (*format.ignore, *format.constants)
   nearest = lambda choices, state: _nearest(choices, state, entries, ignore, expected)
   if not format.unwrap:
@@ -222,25 +222,18 @@ def _states(
   raise mapping.MappingError(f'{path.name}: wanted {keys} at the top of the file, found: {shown}')
 
 
-def _anchored(
-  path: pathlib.Path, state: Mapping[str, np.ndarray], anchors: Mapping[str, str]
+def _among_others(
+  path: pathlib.Path, state: Mapping[str, np.ndarray], entries: Sequence[mapping.Entry]
 ) -> list[tuple[set[str], dict[str, np.ndarray], str]]:
-  """[(network, its state dict, its prefix)] of a file, by the keys that end in `anchors`."""
+  """[(network, its state dict, its prefix)] of a file that holds more than the networks."""
   states = []
-  for network, anchor in anchors.items():
-    ends = [key for key in state if key == anchor or key.endswith(f'.{anchor}')]
-    if len(ends) > 1:
-      raise mapping.MappingError(
-        f'{path.name}: several keys end in {anchor!r}, so that it holds more than one {network}: '
-        + ', '.join(ends)
-      )
-    for key in ends:
-      prefix = key.removesuffix(anchor)
+  for network, keys in _keys(entries).items():
+    prefix = mapping.find_prefix(state, keys, whole=False)
+    if prefix is not None:
       own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
       states.append(({network}, own, prefix))
   if not states:
-    wanted = ' or '.join(map(repr, anchors.values()))
-    raise mapping.MappingError(f'{path.name}: none of its keys ends in {wanted}')
+    raise mapping.MappingError(f'{path.name}: none of its keys ends as those of the networks do')
   return states
 
 
@@ -270,7 +263,7 @@ def _nearest(
       if key not in own:
         problems += not any(re.search(pattern, key) for pattern in ignore)
       elif (shape := shapes.get('/'.join(own[key].target))) is not None:
-        problems += 2 * (mapping.shape_after(own[key], array) != tuple(shape.shape))
+        problems += 2 * (layouts.shape_here(own[key].layout, array.shape) != tuple(shape.shape))
     return problems
 
   return min(choices, key=left_over)
@@ -278,15 +271,19 @@ def _nearest(
 
 def _bare(content: Any, entries: Sequence[mapping.Entry]) -> tuple[dict[str, np.ndarray], str]:
   """(the arrays of a nested dict by the networks' keys, what a wrapper had put before them)."""
-  state = mapping.strip_module(_arrays(content))
+  state, networks = mapping.strip_module(_arrays(content)), _keys(entries)
+  for keys in (set().union(*networks.values()), *networks.values()):
+    if prefix := mapping.find_prefix(state, keys):
+      return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
+  return state, ''
+
+
+def _keys(entries: Sequence[mapping.Entry]) -> dict[str, set[str]]:
+  """{network: the keys of its arrays}."""
   keys: dict[str, set[str]] = {}
   for entry in entries:
     keys.setdefault(entry.network, set()).add(entry.key)
-  for wanted in (set().union(*keys.values()), *keys.values()):
-    stripped, prefix = mapping.strip_prefix(state, wanted)
-    if prefix:
-      return stripped, prefix
-  return state, ''
+  return keys
 
 
 def _arrays(content: Any) -> dict[str, np.ndarray]:

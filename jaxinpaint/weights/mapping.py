@@ -11,30 +11,9 @@ another version or another width is never loaded in part.
   )
   tree = convert(state, entries, ignore=(r'conv_final\\.',))
   tree['params']['generator'], tree['stats']['discriminator']['spectral']
-
-Layouts, PyTorch on the left:
-  conv            [out, in, kh, kw] -> [kh, kw, in, out]
-  conv_transpose  [in, out, kh, kw] -> [kh, kw, in, out], taps not flipped:
-                  layers.conv.ConvTranspose uses it as PyTorch does
-  dense           [out, in] -> [in, out]
-  tf_conv_transpose  TensorFlow's [kh, kw, out, in] -> [kh, kw, in, out]; its other kernels are
-                  'same'
-  conv_turned     as 'conv', and the taps are turned by 180 degrees, for codes that correlate where
-                  a transposed convolution convolves
-  same            unchanged (biases, scales, statistics)
-  rows            as 'same'; [C] is repeated to the [n, C] that the network has
-  scalar          [] -> [1]
-  plane           [h, w] -> [h, w, 1]
-In these, axes of length one are dropped:
-  modulated_conv  [1, out, in, kh, kw] -> [kh, kw, in, out]
-  modulated_conv_turned  the same, turned
-  pointwise       [out, in, 1, 1] -> [in, out], a 1x1 convolution of a vector
-  picture         [1, channels, h, w] -> [h, w, channels]
-  channels        [1, channels, 1, 1] -> [channels]
-  column          [n, 1] -> [n]
-  row             [1, n] -> [n]
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -42,43 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxinpaint.weights import layouts
+
 # Counters that PyTorch keeps beside running statistics; they are not used here.
 ALWAYS_IGNORED = (r'(^|\.)num_batches_tracked$',)
 _SHOWN = 12  # names listed of each kind in an error, before '... and N more'
 
 Constants = Mapping[str, Callable[[tuple[int, ...]], np.ndarray]]  # see `Format.constants`
-
-# layout: (axes that PyTorch's array is transposed by, axes that bring it back)
-LAYOUTS = {
-  'conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'conv_transpose': ((2, 3, 0, 1), (2, 3, 0, 1)),
-  'dense': ((1, 0), (1, 0)),
-  'tf_conv_transpose': ((0, 1, 3, 2), (0, 1, 3, 2)),
-  'same': (None, None),
-  'modulated_conv': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'modulated_conv_turned': ((2, 3, 1, 0), (3, 2, 0, 1)),
-  'pointwise': ((1, 0), (1, 0)),
-  'picture': ((1, 2, 0), (2, 0, 1)),
-  'channels': ((0,), (0,)),
-  'column': ((0,), (0,)),
-  'row': ((0,), (0,)),
-  'rows': (None, None),
-  'scalar': ((), ()),
-  'plane': ((0, 1), (0, 1)),
-}
-# layout: axes of PyTorch's array that have length one and are dropped before `LAYOUTS` applies
-UNIT_AXES = {
-  'modulated_conv': (0,),
-  'modulated_conv_turned': (0,),
-  'pointwise': (2, 3),
-  'picture': (0,),
-  'channels': (0, 2, 3),
-  'column': (1,),
-  'row': (0,),
-}
-# layout: axes of length one that the array here has, and PyTorch's lacks
-ADDED_AXES = {'scalar': (0,), 'plane': (2,)}
 
 
 class MappingError(ValueError):
@@ -93,7 +42,7 @@ class Entry:
     key: in the reference's state dict, e.g. 'encoder0.1.weight'.
     network: 'generator', 'discriminator', ...
     path: below the network and collection, e.g. ('encoder0', 'kernel').
-    layout: one of `LAYOUTS`.
+    layout: one of `layouts.LAYOUTS`.
     collection: 'params', or the flax collection of a statistic ('spectral', 'batch_stats').
   """
 
@@ -104,8 +53,9 @@ class Entry:
   collection: str = 'params'
 
   def __post_init__(self):
-    if self.layout not in LAYOUTS:
-      raise ValueError(f'entry {self.key!r}: layout {self.layout!r} is not one of {list(LAYOUTS)}')
+    if self.layout not in layouts.LAYOUTS:
+      known = list(layouts.LAYOUTS)
+      raise ValueError(f'entry {self.key!r}: layout {self.layout!r} is not one of {known}')
 
   @property
   def target(self) -> tuple[str, ...]:
@@ -166,9 +116,8 @@ class Format:
       no such file belongs to them.
     names: {regular expression (`re.search`) of a file's name: the network that is in it}, for
       networks whose state dicts look alike. Content decides where none fits.
-    anchors: {network: one of its keys}, in place of `unwrap`, for files that put something before
-      the keys of a network. What precedes this key in the file precedes all of the network's keys;
-      it is cut off, and keys that begin otherwise are not read.
+    mixed: the files hold more than the networks (losses, an evaluator): only what has the prefix
+      that the keys of a network have (see `find_prefix`) is read.
   """
 
   entries: Callable[[Any], Iterable[Entry]]
@@ -182,7 +131,7 @@ class Format:
   partial: bool = False
   settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
   names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  anchors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  mixed: bool = False
 
 
 # The entries of one layer, as `conv`: (key, network, path) -> its entries.
@@ -276,20 +225,6 @@ def flatten(tree: Any, prefix: str = '', separator: str = '.') -> dict[str, Any]
   return flat
 
 
-def shape_after(entry: Entry, array: np.ndarray) -> tuple[int, ...] | None:
-  """Shape of the file's array once it is laid out as here; None where its rank does not fit."""
-  axes, units = LAYOUTS[entry.layout][0], UNIT_AXES.get(entry.layout, ())
-  if axes is None:
-    return array.shape
-  shape = [n for axis, n in enumerate(array.shape) if axis not in units]
-  if array.ndim != len(axes) + len(units):
-    return None
-  after = [shape[a] for a in axes]
-  for axis in ADDED_AXES.get(entry.layout, ()):
-    after.insert(axis, 1)
-  return tuple(after)
-
-
 def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
   """Removes the prefix 'module.' that multi-GPU training puts before every key, if all have it."""
   state = dict(state)
@@ -298,29 +233,33 @@ def strip_module(state: Mapping[str, Any]) -> dict[str, Any]:
   return state
 
 
-def strip_prefix(state: Mapping[str, Any], keys: Iterable[str]) -> tuple[dict[str, Any], str]:
-  """Removes what a wrapper around a network puts before its keys, whatever it is.
+def find_prefix(state: Iterable[str], keys: Iterable[str], *, whole: bool = True) -> str | None:
+  """What a wrapper around a network has put before the network's keys in a file.
 
   Args:
-    state: {key: value}.
-    keys: of the network. Where one of them is in `state` as it is, nothing is removed.
+    state: the file's keys.
+    keys: of the network.
+    whole: all of them have to be behind the prefix. False: it is the prefix that most are behind,
+      so that `convert` can say which ones are missing.
 
   Returns:
-    ({key without the prefix: value}, 'model.generator.'); keys without the prefix stay whole. The
-    prefix is '' where no single one has all `keys` behind it.
+    'model.generator.'; '' where one of `keys` is in the file as it is; None: there is no prefix.
 
   Raises:
     MappingError: all keys are there behind several prefixes.
   """
-  state, keys = dict(state), sorted(keys, key=len)
-  if not keys or any(key in state for key in keys):
-    return state, ''
-  before = [k.removesuffix(keys[-1]) for k in state if k.endswith(f'.{keys[-1]}')]
-  whole = [prefix for prefix in before if all(prefix + key in state for key in keys)]
-  if len(whole) > 1:
-    raise MappingError(f'the network is in the file several times, below {", ".join(whole)}')
-  prefix = whole[0] if whole else ''
-  return {key.removeprefix(prefix): value for key, value in state.items()}, prefix
+  state, keys = set(state), set(keys)
+  if state & keys:
+    return ''
+  behind: collections.Counter[str] = collections.Counter()
+  for key in state:
+    dots = (i + 1 for i, letter in enumerate(key) if letter == '.')
+    behind.update(key[:i] for i in dots if key[i:] in keys)
+  most = max(behind.values(), default=0)
+  prefixes = sorted(prefix for prefix, count in behind.items() if count == most)
+  if len(prefixes) > 1 and most == len(keys):
+    raise MappingError(f'the network is in the file several times, below {", ".join(prefixes)}')
+  return prefixes[0] if prefixes and (most == len(keys) or not whole) else None
 
 
 def convert(
@@ -375,19 +314,12 @@ def convert(
     if key not in state:
       continue
     array = np.asarray(state[key])
-    axes, units = LAYOUTS[entry.layout][0], UNIT_AXES.get(entry.layout, ())
-    if axes is not None and array.ndim != len(axes) + len(units):
-      rank = len(axes) + len(units)
-      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} kernel has {rank} axes')
-      continue
-    if any(array.shape[axis] != 1 for axis in units):
-      wrong.append(f'{key}: shape {array.shape}, a {entry.layout} array has 1 on axes {units}')
-      continue
-    array = array.squeeze(units)
     if array.dtype.kind == 'f' or array.dtype.name == 'bfloat16':
       array = array.astype(np.float32)
-    array = _turned(entry, array if axes is None else array.transpose(axes))
-    _put(tree, entry.target, np.expand_dims(array, ADDED_AXES.get(entry.layout, ())))
+    try:
+      _put(tree, entry.target, layouts.to_ours(entry.layout, array))
+    except layouts.LayoutError as error:
+      wrong.append(f'{key}: {error}')
   problems += _listed('of another rank', wrong)
   for entry in entries:
     if entry.layout == 'rows' and expected is not None and not missing:
@@ -401,11 +333,6 @@ def convert(
       + '\n'.join(problems)
     )
   return tree
-
-
-def _turned(entry: Entry, kernel: np.ndarray) -> np.ndarray:
-  """The kernel [kh,kw,in,out], turned where the entry says so."""
-  return kernel[::-1, ::-1] if entry.layout.endswith('_turned') else kernel
 
 
 def _repeat_rows(tree: Any, expected: Any, target: tuple[str, ...]) -> None:
@@ -432,12 +359,7 @@ def export(tree: Mapping[str, dict], entries: Iterable[Entry]) -> dict[str, np.n
     if value is None:
       missing.append(f'{"/".join(entry.target)} (for {entry.key})')
       continue
-    axes = LAYOUTS[entry.layout][1]
-    array = _turned(entry, np.asarray(value)).squeeze(ADDED_AXES.get(entry.layout, ()))
-    array = np.expand_dims(
-      array if axes is None else array.transpose(axes), UNIT_AXES.get(entry.layout, ())
-    )
-    state[entry.key] = np.array(array, order='C')
+    state[entry.key] = layouts.to_theirs(entry.layout, np.asarray(value))
   if missing:
     raise MappingError('\n'.join(_listed('wanted by the entries, but not in the tree', missing)))
   return state

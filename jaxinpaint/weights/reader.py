@@ -147,6 +147,8 @@ def _file(path: str | os.PathLike) -> pathlib.Path:
 def _kind(path: pathlib.Path) -> str:
   with open(path, 'rb') as f:
     head = f.read(512)
+  if not head:
+    raise UnsafeFileError('it is empty: get it again, and look whether the disk is full')
   if head.startswith(b'PK\x03\x04'):
     return 'zip'
   if head.startswith(b'\x80'):

@@ -167,11 +167,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
   """Raises FileExistsError when `save` would replace a file and `overwrite` is False."""
   file, _ = _paths(path)
   if file.exists() and not overwrite:
-    raise FileExistsError(f'{file} exists: choose another name, or allow overwriting it')
+    raise FileExistsError(
+      f'{file} exists: choose another name, or allow overwriting it (--overwrite)'
+    )
 
 
 def _paths(path: Path) -> tuple[pathlib.Path, pathlib.Path]:
   path = pathlib.Path(path)
+  if not path.name:
+    raise StoreError(f'{str(path)!r} names no file: give NAME.safetensors')
   if path.suffix in ('.safetensors', '.json'):
     path = path.with_suffix('')
   return path.with_name(path.name + '.safetensors'), path.with_name(path.name + '.json')

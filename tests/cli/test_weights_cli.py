@@ -225,10 +225,18 @@ def test_list(toy, capsys, monkeypatch):
     ('lmaa/big', 'near names: lama/big'),
     ('vgg61', 'near names: vgg19, vgg16'),
     ('nope/nope', "nothing to fetch is called 'nope/nope'; `jaxinpaint weights list` lists all"),
-    ('mesff/box', 'mesff/box comes with the library: there is nothing to fetch'),
   ],
 )
 def test_a_name_that_cannot_be_fetched_is_told_with_its_neighbours(name, said, capsys):
   assert cli.main(['fetch', name]) == 1
   error = capsys.readouterr().err
   assert said in error and len(error) < 250
+
+
+def test_errors_of_the_system_are_no_numbers(toy, files, capsys):
+  status, _, err = _run(capsys, 'import', 'toy', files / 'gen.pth', files / 'gen.pth' / 'x')
+  assert status == 1 and err == f'jaxinpaint weights import: {files / "gen.pth"}: File exists\n'
+  status, _, err = _run(capsys, 'import', 'toy', files / 'gen.pth', '')
+  assert status == 1 and 'names no file' in err
+  status, _, err = _run(capsys, 'show', files / 'nowhere.pth')
+  assert status == 1 and 'there are no weights at' in err

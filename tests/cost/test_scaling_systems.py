@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import scaling_systems
+from benchmarks import scaling_counts, scaling_systems
 from benchmarks.scaling_systems import Setting, Step, System, mean_step
 from jaxinpaint import systems
 from jaxinpaint.runtime import chips
@@ -79,21 +79,21 @@ def test_what_hosts_deliver():
 
 
 def test_the_summands_are_the_whole_numbers_that_explain_the_sum():
-  assert scaling_systems.whole_numbers(1050.0, [500, 40]) == (2, 1)  # 1 % is something else
+  assert scaling_counts.whole_numbers(1050.0, [500, 40]) == (2, 1)  # 1 % is something else
   # DeepFill v1's step: generator once and critics three times. 2 x 7.07 + 3 x 3.6 is nearer to the
   # 49.8 MB of the table, but less simple.
-  assert scaling_systems.whole_numbers(24.9e6, [7_072_770, 3_601_542]) == (3, 1)
-  assert scaling_systems.whole_numbers(10.0, [500]) is None
-  assert scaling_systems.whole_numbers(0.0, [500]) is None
+  assert scaling_counts.whole_numbers(24.9e6, [7_072_770, 3_601_542]) == (3, 1)
+  assert scaling_counts.whole_numbers(10.0, [500]) is None
+  assert scaling_counts.whole_numbers(0.0, [500]) is None
   # GMCNN's small networks, critics twice in a step: all networks of an update travel equally often.
   updates = [(dict(local=10_809, globe=11_001), 2), (dict(generator=197_959), 1)]
   summands = dict(local=3, globe=3, generator=1)
-  assert scaling_systems.explained(328_009, updates) == summands
-  assert scaling_systems.explained(300_000, updates) is None
+  assert scaling_counts.explained(328_009, updates) == summands
+  assert scaling_counts.explained(300_000, updates) is None
 
 
 def test_programs_of_the_page_are_read():
-  found = scaling_systems.compiled((DOCS / 'scaling.md').read_text())
+  found = scaling_counts.compiled((DOCS / 'scaling.md').read_text())
   # 222 GFLOP on each of eight chips, for a batch of 16; 42.6 MB of two bytes.
   critic = found['places2_deepfillv1', 'joint', frozenset({'critic'})]
   assert critic == pytest.approx((111e9, 21.3e6))

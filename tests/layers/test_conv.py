@@ -105,8 +105,12 @@ def test_both_forms_of_convolution_agree_to_the_second_derivative(
       np.testing.assert_allclose(g / scale, r / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize('k', [3, 5])
-def test_both_forms_of_depthwise_convolution_agree_to_the_second_derivative(k):
+# Maps in one piece, one by one, and row by row
+@pytest.mark.parametrize('k, block_bytes', [(3, 2**16), (3, 1000), (3, 300), (5, 300)])
+def test_both_forms_of_depthwise_convolution_agree_to_the_second_derivative(
+  k, block_bytes, monkeypatch
+):
+  monkeypatch.setattr(conv_cpu, 'DEPTHWISE_BYTES', block_bytes)
   x, w = draw(2, 7, 6, 5), np.float32(0.3) * draw(k, k, 1, 5, seed=1)
   value = lambda form, x, w: jnp.tanh(conv.depthwise_conv2d(x, w, form=form))
 

@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all."""
 
+import errno
 import os
 import signal
 import stat
@@ -48,8 +49,24 @@ def test_an_error_leaves_the_old_file(tmp_path):
   with pytest.raises(KeyError):
     atomic.write(path, fail)
   assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
-  with pytest.raises(OSError):
-    atomic.write(tmp_path / 'nowhere' / 'a.txt', 'x')
+  missing = tmp_path / 'nowhere' / 'a.txt'
+  with pytest.raises(FileNotFoundError) as error:
+    atomic.write(missing, 'x')
+  assert error.value.filename == str(missing)  # not the temporary one
+
+  def full(file):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with pytest.raises(OSError, match='No space') as error:
+    atomic.write(path, full)
+  assert error.value.filename == str(path)
+
+  def other(file):
+    open(tmp_path / 'source').close()
+
+  with pytest.raises(FileNotFoundError) as error:
+    atomic.write(path, other)
+  assert error.value.filename == str(tmp_path / 'source')
 
 
 def test_a_kill_leaves_the_old_file(tmp_path):

@@ -263,12 +263,18 @@ def test_files_of_the_authors_and_of_others_are_imported(made, tmp_path, prefix,
     jax.tree.map(np.testing.assert_array_equal, got, dict(want))
 
 
-def test_a_foreign_file_or_one_with_two_generators_is_refused(made, tmp_path):
+def test_foreign_files_and_those_with_two_generators_or_half_of_one_are_refused(made, tmp_path):
   ready, variables = made
   narrow = importer.Published('lama', FORMATS, small, lambda config: ready)
   one = {'x.weight': np.ones(2, np.float32)}
   two = files(variables, '') | files(variables, 'average.')
-  for state, match in ((one, 'none of its keys ends in'), (two, 'more than one generator')):
+  less = files(variables, 'a.')
+  del less['a.generator.model.1.ffc.convl2l.weight']
+  for state, match in (
+    (one, 'none of its keys ends as'),
+    (two, r'several times, below average\.generator\., generator\.'),
+    (less, r'1 wanted here, but not in the file:\n *model\.1\.ffc\.convl2l\.weight'),
+  ):
     safetensors.numpy.save_file(state, tmp_path / 'file.safetensors')
     with pytest.raises(mapping.MappingError, match=match):
       importer.import_file(narrow, tmp_path / 'file.safetensors', tmp_path / 'out')

@@ -1,5 +1,6 @@
 """A server on this machine that gives files, as badly as a test wants."""
 
+import contextlib
 import http.server
 import threading
 import time
@@ -28,7 +29,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.send_header('Content-Length', str(len(content) - start))
     self.end_headers()
     stop = server.stops.pop(0) if server.stops else len(content)
-    self.wfile.write(content[start:stop])
+    with contextlib.suppress(ConnectionError):  # the client has waited too long, and is gone
+      self.wfile.write(content[start:stop])
 
   def log_message(self, *_):
     pass

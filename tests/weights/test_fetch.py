@@ -100,8 +100,31 @@ def test_names_are_listed(capsys):
   assert 'not here' in shown and lpips.HEADS['vgg'][0] in shown
   assert cli.main(['fetch', 'vgg17']) == 1
   assert "called 'vgg17'; there are: fid-inception, lpips-alex" in capsys.readouterr().err
+  assert cli.main(['fetch', 'misf/places9']) == 1
+  assert "called 'misf/places9'; there are: misf/places2, " in capsys.readouterr().err
+  assert cli.main(['fetch', 'mesff/box']) == 0
+  assert 'mesff_box.safetensors, which comes with the library' in capsys.readouterr().out
   assert cli.main(['fetch']) == 1
   assert 'give a name, or --list' in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written(small, tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv('JAXINPAINT_CACHE', str(small[0]))  # a file
+  before = small[0].read_bytes()
+  for arguments in (['small', '--from', str(small[1])], ['small'], ['misf/places2']):
+    assert cli.main(['fetch', *arguments]) == 1
+    error = capsys.readouterr().err
+    assert f'{small[0]}, the cache, cannot be used' in error and 'JAXINPAINT_CACHE' in error
+  assert small[0].read_bytes() == before
+
+
+def test_an_interrupted_command_says_so(small, monkeypatch, capsys):
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(hub, 'fetch', interrupted)
+  assert cli.main(['fetch', 'small']) == 130
+  assert 'interrupted' in capsys.readouterr().err
 
 
 def test_what_has_no_checksum_is_not_fetched(capsys, cache):

@@ -40,12 +40,17 @@ def _written(kind, path):
   state = _state()
   if kind == 'safetensors':
     return save({f'generator.{key}': value for key, value in state.items()})
-  tensors, storages = of_arrays(state)
   if kind == 'torchscript':
-    wrapped = {f'model.generator.{key}': value for key, value in tensors.items()}
-    return write_script(path, modules(wrapped), storages).read_bytes()
+    return write_script(path, *_script(state)).read_bytes()
+  tensors, storages = of_arrays(state)
   write = {'zip': write_zip, 'stream': write_stream}[kind]
   return write(path, emit({'iteration': 3, 'generator': tensors}), storages).read_bytes()
+
+
+def _script(state):
+  """What `write_script` takes, of a program with the generator in it."""
+  tensors, storages = of_arrays(state)
+  return modules({f'model.generator.{key}': value for key, value in tensors.items()}), storages
 
 
 KINDS = ('zip', 'stream', 'torchscript', 'safetensors')
@@ -170,7 +175,7 @@ def test_a_conversion_that_fails_leaves_nothing(server, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(store, 'save', full)
-  with pytest.raises(OSError, match='No space'):
+  with pytest.raises(store.MissingWeights, match=r'the cache, cannot be used: .*No space'):
     trained.load('misf/zip')
   assert not names.converted('misf', 'zip').exists()
   monkeypatch.setattr(store, 'save', save_file)
@@ -247,8 +252,43 @@ def test_files_that_must_be_fetched_by_hand(server, contents, monkeypatch, tmp_p
   (tmp_path / 'epoch9.pth').write_bytes(contents['zip'])
   assert cli.main(['fetch', 'misf/hand', '--from', 'epoch9.pth']) == 1
   assert 'G.pth (call it so)' in capsys.readouterr().err
+  assert cli.main(['fetch', 'misf/hand', '--from', 'G.pth']) == 1
+  error = capsys.readouterr().err
+  assert f'settings, to be {folder / "S.json"}' in error and '--from for each of the' in error
+  assert not hub.cache_folder().exists()
   assert cli.main(['fetch', 'misf/hand', '--from', 'G.pth', '--from', 'S.json']) == 0
   assert trained.load('misf/hand').name == 'misf/hand'
+
+
+def _files():
+  """{file in the cache: its bytes}."""
+  folder = hub.cache_folder()
+  return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def test_a_wrong_file_replaces_no_right_one(server, contents, monkeypatch, tmp_path, capsys):
+  publish(monkeypatch, server, 'zip')  # by its keys only
+  (tmp_path / 'right.pth').write_bytes(contents['zip'])
+  (tmp_path / 'wrong.pth').write_bytes(save({'generator.other': np.zeros((2, 2), np.float32)}))
+  assert cli.main(['fetch', 'misf/zip', '--from', 'wrong.pth']) == 1
+  assert not hub.cache_folder().exists()
+  assert cli.main(['fetch', 'misf/zip', '--from', 'right.pth']) == 0
+  before = _files()
+  assert [path.name for path in before] == ['zip.pth', 'misf_zip.safetensors']
+  capsys.readouterr()
+  assert cli.main(['fetch', 'misf/zip', '--from', 'wrong.pth']) == 1
+  error = capsys.readouterr().err
+  assert (
+    'wrong.pth: this does not' in error and 'nothing was replaced' in error and '/.' not in error
+  )
+  assert _files() == before
+  # Another right one does, in both forms
+  write_script(tmp_path / 'same.pth', *_script(_state()))
+  assert cli.main(['fetch', 'misf/zip', '--from', 'same.pth']) == 0
+  assert _files().keys() == before.keys()
+  assert not any(_files()[path] == content for path, content in before.items())
+  assert _same(trained.load('misf/zip').variables, trained.load('misf/stream').variables)
+  assert not server.asked[1:]
 
 
 def _json(path):
@@ -270,8 +310,13 @@ def test_a_folder_by_hand(server, monkeypatch, tmp_path):
   (tmp_path / 'theirs').mkdir()
   write_tensorflow(tmp_path / 'theirs', {f'net/{k}': v for k, v in flat.items()}, 'snap-7')
   (tmp_path / 'theirs' / 'checkpoint').write_text('model_checkpoint_path: "snap-7"\n')
-  assert cli.main(['fetch', 'misf/tf', '--from', str(tmp_path / 'theirs')]) == 0
+  for _ in range(2):  # the second one takes the place of the first
+    assert cli.main(['fetch', 'misf/tf', '--from', str(tmp_path / 'theirs')]) == 0
   assert _same(trained.load('misf/tf').variables.params, trained.load('misf/zip').variables.params)
+  before = _files()
+  write_tensorflow(tmp_path / 'theirs', {'net/other': np.zeros(2, np.float32)}, 'snap-7')
+  assert cli.main(['fetch', 'misf/tf', '--from', str(tmp_path / 'theirs')]) == 1
+  assert _files() == before
 
 
 @pytest.mark.parametrize('system', systems.list_systems())

@@ -1,6 +1,7 @@
 """Fetching files, against a server on this machine that can break off."""
 
 import concurrent.futures
+import errno
 import hashlib
 
 import pytest
@@ -151,6 +152,19 @@ def test_redirects_are_followed_and_continued(server, cache):
     hub.get(file)
   assert hub.get(file).read_bytes() == CONTENT
   assert server.asked == [None, None, 'bytes=3000-', 'bytes=3000-']
+
+
+def test_a_full_disk_is_not_the_servers_fault(server, cache, monkeypatch):
+  def full(source, part, progress):
+    part.write_bytes(CONTENT[:500])
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as patched:
+    patched.setattr(hub, '_transfer', full)
+    with pytest.raises(DownloadError, match=f'{cache}, the cache, cannot be used: w.pth cannot be'):
+      hub.get(_file(server, md5=MD5))
+  assert hub.get(_file(server, md5=MD5)).read_bytes() == CONTENT
+  assert server.asked == ['bytes=500-']  # what came was kept
 
 
 @pytest.mark.parametrize(('status', 'why'), [(500, 'Internal Server Error'), (403, 'Forbidden')])

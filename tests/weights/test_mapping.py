@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxinpaint.weights import mapping
+from jaxinpaint.weights import layouts, mapping
 from jaxinpaint.weights.mapping import MappingError
 
 ENTRIES = (
@@ -70,7 +70,7 @@ UNIT_LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize('layout', mapping.UNIT_AXES)
+@pytest.mark.parametrize('layout', layouts.UNIT_AXES)
 def test_axes_of_length_one_are_dropped_and_come_back(layout):
   theirs, ours, there, here = UNIT_LAYOUTS[layout]
   array = np.arange(np.prod(theirs), dtype=np.float32).reshape(theirs)
@@ -79,7 +79,7 @@ def test_axes_of_length_one_are_dropped_and_come_back(layout):
   got = tree['params']['n']['a']
   assert got.shape == ours and got[here] == array[there]
   np.testing.assert_array_equal(mapping.export(tree, entries)['a'], array, strict=True)
-  axis = mapping.UNIT_AXES[layout][0]
+  axis = layouts.UNIT_AXES[layout][0]
   with pytest.raises(MappingError, match='has 1 on axes'):
     mapping.convert({'a': np.repeat(array, 2, axis)}, entries)
   with pytest.raises(MappingError, match=f'a {layout} kernel has {len(theirs)} axes'):
@@ -188,15 +188,18 @@ def test_mistakes_in_a_key_map():
     mapping.Entry('a', 'g', ('a',), 'OIHW')
 
 
-def test_what_a_wrapper_puts_before_keys_is_removed():
-  state = {'model.net.a.weight': 1, 'model.net.b': 2, 'model.loss.b': 3, 'other': 4}
-  got, prefix = mapping.strip_prefix(state, ['b', 'a.weight'])
-  assert prefix == 'model.net.'
-  assert got == {'a.weight': 1, 'b': 2, 'model.loss.b': 3, 'other': 4}
-  # Not where a key is missing behind it, where one stands bare, or in the middle of a name.
-  for keys in (['b', 'c'], ['other', 'b'], ['weight.b'], ['et.b', 'et.a.weight'], []):
-    assert mapping.strip_prefix(state, keys) == (state, '')
+def test_what_a_wrapper_puts_before_keys_is_found():
+  state = ['model.net.a.weight', 'model.net.b', 'model.loss.b', 'other']
+  assert mapping.find_prefix(state, ['b', 'a.weight']) == 'model.net.'
+  # Not where a key is missing behind it, or in the middle of a name.
+  for keys in (['b', 'c'], ['weight.b'], ['et.b', 'et.a.weight'], []):
+    assert mapping.find_prefix(state, keys) is None
+  assert mapping.find_prefix(state, ['other', 'b']) == ''
   with pytest.raises(
-    mapping.MappingError, match=r'several times, below model\.net\., model\.loss\.'
+    mapping.MappingError, match=r'several times, below model\.loss\., model\.net\.'
   ):
-    mapping.strip_prefix(state, ['b'])
+    mapping.find_prefix(state, ['b'])
+  # The one that most are behind
+  assert mapping.find_prefix(state, ['b', 'a.weight', 'c'], whole=False) == 'model.net.'
+  for keys in (['weight.b'], ['c'], []):
+    assert mapping.find_prefix(state, keys, whole=False) is None

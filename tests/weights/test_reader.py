@@ -299,7 +299,7 @@ def test_a_changed_byte_in_a_zip_is_noticed(tmp_path):
 @pytest.mark.parametrize(
   ('content', 'why'),
   [
-    (b'', 'neither'),
+    (b'', 'it is empty'),
     (b'<!DOCTYPE html><html>', 'web page'),
     (b'\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00]\x94.', 'bare pickle'),
     (b'\x80', 'damaged'),

@@ -2,8 +2,8 @@
 
 best.ckpt, in big-lama.zip and in the folders of lama-models.zip, holds the training's state dict,
 with the perceptual loss and the evaluator among it. big-lama.pt is a traced program with the
-generator in it. Whatever precedes a network's keys is cut off (`Format.anchors`), and what belongs
-to neither network is not read.
+generator in it. Whatever precedes a network's keys is cut off, and what belongs to neither network
+is not read (`Format.mixed`).
 """
 
 from typing import Any
@@ -121,7 +121,7 @@ def entries(model: Any) -> tuple[mapping.Entry, ...]:
 
 _COMMON = dict(
   entries=entries,
-  anchors={'generator': 'model.1.ffc.convl2l.weight', 'discriminator': 'model0.0.weight'},
+  mixed=True,
   licence='Apache-2.0 (the repository; nothing is said of the weights apart from it)',
   url='https://github.com/advimman/lama',
 )

@@ -50,7 +50,8 @@ def read_zip(path: pathlib.Path) -> Any:
   if len(pickles) != 1:
     raise UnsafeFileError(
       'the zip archive has no single data.pkl, so it was not written by torch.save '
-      f'(its records: {", ".join(names[:5])}{", ..." if len(names) > 5 else ""})'
+      f'(its records: {", ".join(names[:5])}{", ..." if len(names) > 5 else ""}): if weights are '
+      'among them, unpack it and give their file'
     )
   folder = pickles[0].removesuffix('data.pkl')
   script = f'{folder}constants.pkl' in held_names or any(
