@@ -109,6 +109,7 @@ export class Chart {
     this.title = title;
     this.lines = lines.map((line) => ({...line, drawn: smoothed(line.means, options.smooth || 0)}));
     this.levels = levels;
+    this.read.classList.toggle('several', lines.length > 1);
     this.options = options;
     this.draw();
     this.list();
