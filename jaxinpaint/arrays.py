@@ -5,6 +5,8 @@ jax array out) or inside a compiled step. Outside a system's own folder an image
 [0, 1] and a mask is float32 with 1 in the hole.
 """
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -189,3 +191,20 @@ def _window_means(size_in: int, size_out: int) -> np.ndarray:
     low, high = i * size_in // size_out, -(-(i + 1) * size_in // size_out)
     matrix[i, low:high] = 1 / (high - low)
   return matrix
+
+
+def drawn(
+  random: Callable[[jax.Array, tuple[int, ...]], jax.Array], key: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+  """Random numbers [*shape], the same ones as `random(key, shape)`, compiled faster on a CPU.
+
+  They are drawn in one row. Of several axes, LLVM unrolls the loops over the short ones, with the
+  rounds of the generator in them: a Bernoulli draw of 8 x 8 x 8 x 12 compiles in 20 s of a
+  processor, and of as many numbers in a row in 0.5 s.
+
+  Args:
+    random: as `jax.random.normal`; each number must follow from its place in the row alone.
+    key: of jax.
+    shape: of the result.
+  """
+  return random(key, (math.prod(shape),)).reshape(shape)

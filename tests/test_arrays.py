@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,3 +68,11 @@ def test_nearest_by_floor():
   x = jnp.arange(5.0).reshape(1, 1, 5, 1)
   assert arrays.resize_nearest(x, 1, 3)[0, 0, :, 0].tolist() == [0, 1, 3]
   assert arrays.resize_nearest(x, 1, 10)[0, 0, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize('random', [jax.random.normal, jax.random.uniform])
+def test_numbers_drawn_in_a_row_are_those_of_the_shape(random):
+  key, shape = jax.random.key(3), (2, 3, 4, 5)
+  draw = jax.jit(lambda key: (arrays.drawn(random, key, shape), random(key, shape)))
+  got, want = draw(key)
+  np.testing.assert_array_equal(got, want)

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint import arrays
 from jaxinpaint.layers.stylegan2 import (
   EqualConv,
   EqualDense,
@@ -103,7 +104,8 @@ def choose_noises(
   elif noise == 'stored':
     noises = [x[None] for x in stored]
   elif noise == 'random':
-    noises = [jax.random.normal(module.make_rng('noise'), (count, *x.shape)) for x in stored]
+    draw = lambda shape: arrays.drawn(jax.random.normal, module.make_rng('noise'), shape)
+    noises = [draw((count, *x.shape)) for x in stored]
   elif noise == 'none':
     noises = [None] * len(stored)
   else:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint import arrays
 from jaxinpaint.losses.reconstruction import absolute_difference
 
 
@@ -82,7 +83,8 @@ def path_lengths(draw: Callable[[jax.Array], jax.Array], w: jax.Array, rng: jax.
   def against_noise(w):
     images = draw(w).astype(jnp.float32)
     height, width = images.shape[1:3]
-    return (images * jax.random.normal(rng, images.shape)).sum() / (height * width) ** 0.5
+    noise = arrays.drawn(jax.random.normal, rng, images.shape)
+    return (images * noise).sum() / (height * width) ** 0.5
 
   squares = jnp.square(jax.grad(against_noise)(w)).sum(-1).mean(-1)
   # The root's derivative at 0 has no bound.

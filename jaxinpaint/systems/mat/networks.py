@@ -360,4 +360,5 @@ class Generator(nn.Module):
     """f32 of 0 and 1, both as likely."""
     if self.is_initializing():
       return jnp.ones(shape)
-    return jax.random.bernoulli(self.make_rng('keep'), shape=shape).astype(jnp.float32)
+    either = lambda key, shape: jax.random.bernoulli(key, shape=shape)
+    return arrays.drawn(either, self.make_rng('keep'), shape).astype(jnp.float32)

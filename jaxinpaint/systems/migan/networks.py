@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint import arrays
 from jaxinpaint.layers.conv import conv2d, depthwise_conv2d
 from jaxinpaint.layers.stylegan2 import (
   EPSILON,
@@ -163,7 +164,8 @@ class SeparableConv(nn.Module):
     stored = self.variable('buffers', 'noise', draw).value
     weight = self.param('noise_weight', nn.initializers.zeros, (1,))
     if noise == 'random':
-      return weight * jax.random.normal(self.make_rng('noise'), (count, *shape))
+      key = self.make_rng('noise')
+      return weight * arrays.drawn(jax.random.normal, key, (count, *shape))
     return weight * stored[None] if noise == 'stored' else jnp.zeros((1, 1, 1, 1))
 
 

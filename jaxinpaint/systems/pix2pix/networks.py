@@ -42,7 +42,8 @@ DROPPED = 3  # levels with dropout, the innermost ones
 
 def keep(rng: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
   """f32 of this shape: 0 with probability `rate`, else 1."""
-  return jax.random.bernoulli(rng, 1 - rate, shape).astype(jnp.float32)
+  kept = lambda key, shape: jax.random.bernoulli(key, 1 - rate, shape)
+  return arrays.drawn(kept, rng, shape).astype(jnp.float32)
 
 
 def _norm(name: str, dtype: Any) -> CurrentBatchNorm:

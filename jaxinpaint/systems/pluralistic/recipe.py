@@ -153,7 +153,7 @@ def _arguments(config: ConfigDict) -> modules.Arguments:
 
 
 def _draw(rng: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
-  return mean + deviation * jax.random.normal(rng, mean.shape)
+  return mean + deviation * arrays.drawn(jax.random.normal, rng, mean.shape)
 
 
 def _forward(networks: Networks) -> Forward:
