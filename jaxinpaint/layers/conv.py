@@ -18,7 +18,7 @@ from jaxinpaint.layers import conv_cpu, placement
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
-Form = Literal['plain', 'cpu']
+Form = placement.Form
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
@@ -48,13 +48,13 @@ def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Arr
 
 
 def default_form() -> Form:
-  """'cpu' for one device of a CPU backend, else 'plain'; the one switch between the two.
+  """That of the placement, or 'cpu' on a CPU backend, else 'plain'; the one switch between the two.
 
   Both give the same numbers. Some plain convolutions are very slow in XLA's CPU code, and
   layers.conv_cpu avoids them. GPUs, TPUs and programs over several CPU devices use the plain
   operations (`placement.Placement`).
   """
-  return 'cpu' if jax.default_backend() == 'cpu' and not placement.current().plain else 'plain'
+  return placement.current().form or ('cpu' if jax.default_backend() == 'cpu' else 'plain')
 
 
 def _checked(form: Form | None) -> Form:
