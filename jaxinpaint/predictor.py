@@ -103,7 +103,7 @@ class Predictor:
     self._devices = list(jax.local_devices() if devices is None else devices)
     self._weights = self._gather(variables, constants or {})
     self._placed: dict[int, Any] = {}
-    program = lambda f: jax.jit(_with_keys(f, seed, inference.samples))
+    program = lambda f: jax.jit(with_keys(f, seed, inference.samples))
     self._output = program(inference.refined if refine else inference.output)
     self._pictures = program(inference.pictures) if inference.pictures else None
 
@@ -355,8 +355,18 @@ def check_pad_to(pad_to: int, multiple: int = 1) -> None:
     )
 
 
-def _with_keys(function: Callable, seed: int, samples: bool) -> Callable:
-  """`function` of a batch; where it samples, image by image with a key for each."""
+def with_keys(function: Callable, seed: int, samples: bool) -> Callable:
+  """`function` of a batch; where it samples, image by image with a key for each.
+
+  Args:
+    function: an `Output` or `Pictures` of an `Inference`.
+    seed: of the random numbers.
+    samples: `Inference.samples`.
+
+  Returns:
+    Function of ((variables, constants), image f32[B,H,W,3], mask f32[B,H,W,1], i32[B] numbers of
+    the images, {name: extra input}, number of the sample).
+  """
 
   def whole(weights, image, mask, ids, further, sample):
     return function(*weights, image, mask, jax.random.key(seed), **further)

@@ -14,7 +14,8 @@ the same sentence everywhere.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -38,6 +39,7 @@ class Trained:
     inference: of `config`.
     variables: of `inference.networks`; averages where a run keeps them.
     constants: of `inference.load_constants`.
+    card: of a weights file, see `weights.store`; of a run: {}.
   """
 
   path: pathlib.Path
@@ -46,6 +48,7 @@ class Trained:
   inference: Inference
   variables: Variables
   constants: Constants
+  card: Mapping[str, Any]
 
   @property
   def origin(self) -> str:
@@ -72,12 +75,14 @@ class Opened:
     step: of the checkpoint; None: a weights file.
     config: of the system, with today's fields.
     read: reads the networks of these names, as far as they are there; all for None.
+    card: of a weights file; of a run: {}.
   """
 
   path: pathlib.Path
   step: int | None
   config: ConfigDict
   read: Callable[[tuple[str, ...] | None], Variables]
+  card: Mapping[str, Any]
 
 
 def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trained:
@@ -107,7 +112,8 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
   if not names.ships(opened.path):
     _check_fit(opened.path, inference, variables)
   constants = inference.load_constants()
-  return Trained(opened.path, opened.step, opened.config, inference, variables, constants)
+  place = opened.path, opened.step, opened.config
+  return Trained(*place, inference, variables, constants, opened.card)
 
 
 def open_weights(path: str | os.PathLike | None = None, step: int | None = None) -> Opened:
@@ -123,14 +129,16 @@ def open_weights(path: str | os.PathLike | None = None, step: int | None = None)
   path, step = (find(path), step) if path is None else locate(path, step)
   if path.is_dir():
     step, config, read = _open_run(path, step)
+    card: Mapping[str, Any] = {}
   else:
     check_file(path)
     if step is not None:
       raise StoreError(f'step {step} was given, but {path} is a weights file: leave it out')
     stored = store.load(path)
     config, variables = stored.config, Variables(stored.params, stored.stats)
+    card = stored.meta
     read = lambda networks: variables if networks is None else variables.pick(networks)
-  opened = Opened(path, step, config, read)
+  opened = Opened(path, step, config, read, card)
   try:
     config = migrations.migrate(config, systems.default_config)
   except ValueError as error:

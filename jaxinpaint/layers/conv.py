@@ -18,7 +18,7 @@ from jaxinpaint.layers import conv_cpu, placement
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
-Form = Literal['plain', 'cpu']
+Form = placement.Form
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 # The GAN convention of pix2pix and its descendants: N(0, 0.02) kernels, zero biases.
@@ -38,7 +38,7 @@ def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Arr
   if padding == 0:
     return x
   height, width = x.shape[1:3]
-  if padding >= min(height, width):
+  if padding >= height or padding >= width:  # `min` cannot compare symbolic sizes
     raise ValueError(
       f'a feature map of {height} x {width} cannot be mirrored by {padding}: give a larger image'
     )
@@ -48,13 +48,13 @@ def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Arr
 
 
 def default_form() -> Form:
-  """'cpu' for one device of a CPU backend, else 'plain'; the one switch between the two.
+  """That of the placement, or 'cpu' on a CPU backend, else 'plain'; the one switch between the two.
 
   Both give the same numbers. Some plain convolutions are very slow in XLA's CPU code, and
   layers.conv_cpu avoids them. GPUs, TPUs and programs over several CPU devices use the plain
   operations (`placement.Placement`).
   """
-  return 'cpu' if jax.default_backend() == 'cpu' and not placement.current().plain else 'plain'
+  return placement.current().form or ('cpu' if jax.default_backend() == 'cpu' else 'plain')
 
 
 def _checked(form: Form | None) -> Form:
@@ -190,8 +190,9 @@ def _double(x: jax.Array, axis: int, align_corners: bool) -> jax.Array:
     # Sample i of the result lies at i * (n - 1) / (2n - 1): sample 2k by k / (2n - 1) before k,
     # sample 2k + 1 by (n - 1 - k) / (2n - 1) behind it.
     shape = [n if i == axis else 1 for i in range(x.ndim)]
-    near = (np.arange(n, dtype=np.float32) / (2 * n - 1)).reshape(shape)
-    shares = jnp.asarray(near, x.dtype), jnp.asarray(np.flip(near), x.dtype)
+    xp = arrays.numpy_of(n)
+    near = (xp.arange(n, dtype=np.float32) / (2 * n - 1)).reshape(shape)
+    shares = jnp.asarray(near, x.dtype), jnp.asarray(xp.flip(near), x.dtype)
   else:
     shares = 0.25, 0.25
   double = conv_cpu.double if default_form() == 'cpu' else conv_cpu.interleaved

@@ -32,7 +32,7 @@ def useful_flops(function: Callable, *args: Any) -> float:
 
 def plain_trace(function: Callable, *args: Any) -> Any:
   """The closed jaxpr of a call, in the plain forms of its operations; arguments as above."""
-  with placement.use(placement.Placement(plain=True)):
+  with placement.use(placement.Placement(form='plain')):
     # A new function: jax would otherwise remember its trace in the other form.
     return jax.make_jaxpr(lambda *a: function(*a))(*args)
 

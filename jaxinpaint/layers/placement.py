@@ -21,11 +21,13 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Form = Literal['plain', 'cpu']  # of convolutions and what is built of them, see `conv.default_form`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +35,16 @@ class Placement:
   """Where a function runs. The default: on one device of the default backend.
 
   Attributes:
-    plain: convolutions take the plain form on a CPU too. Needed for other devices than the default
-      ones, and for several CPU devices: the CPU's forms loop over samples, so a split batch would
-      be gathered, and where rows are split XLA's partitioner (jax 0.10.2) gives wrong weight
-      gradients (DeepFill v1's was 0.7 % too long; the plain form's equals one device's).
+    form: that convolutions take; None: the form for the default backend. 'plain' is needed for
+      other devices than the default ones, and for several CPU devices: the CPU's forms loop over
+      samples, so a split batch would be gathered, and where rows are split XLA's partitioner (jax
+      0.10.2) gives wrong weight gradients (DeepFill v1's was 0.7 % too long; the plain form's
+      equals one device's). 'cpu' is for a program that is exported for a CPU from another machine.
     groups: the batch is split into this many equal parts, one per device.
     rows: the mesh whose axis `spatial` splits images by rows; None: rows are whole.
   """
 
-  plain: bool = False
+  form: Form | None = None
   groups: int = 1
   rows: Mesh | None = None
 
@@ -51,9 +54,9 @@ class Placement:
     if mesh is None:
       return cls()
     if mesh.size == 1:
-      return cls(plain=mesh.devices.flat[0].platform != 'cpu')
+      return cls(form=None if mesh.devices.flat[0].platform == 'cpu' else 'plain')
     spatial = mesh.shape['spatial']
-    return cls(plain=True, groups=mesh.size // spatial, rows=mesh if spatial > 1 else None)
+    return cls(form='plain', groups=mesh.size // spatial, rows=mesh if spatial > 1 else None)
 
 
 _DEFAULT = Placement()
@@ -67,9 +70,9 @@ def current() -> Placement:
 
 @contextlib.contextmanager
 def use(placement: Placement) -> Iterator[None]:
-  """Around the tracing of a function that runs there; `plain` of an outer one holds inside, too."""
-  plain = placement.plain or current().plain
-  token = _current.set(dataclasses.replace(placement, plain=plain))
+  """Around the tracing of a function that runs there; one without a form keeps the outer one's."""
+  form = placement.form or current().form
+  token = _current.set(dataclasses.replace(placement, form=form))
   try:
     yield
   finally:
@@ -113,7 +116,7 @@ def map_images(function: Callable[..., Any], batch: Any) -> Any:
   Returns:
     Tree of [B, ...].
   """
-  count, groups = len(jax.tree.leaves(batch)[0]), current().groups
+  count, groups = jax.tree.leaves(batch)[0].shape[0], current().groups
   if groups == 1 or count % groups:
     return jax.lax.map(function, batch)
   turns = lambda x: jnp.swapaxes(x.reshape(groups, count // groups, *x.shape[1:]), 0, 1)

@@ -15,7 +15,7 @@ def gradients(x, kernels, mesh):
   """Of two strided and one unpadded convolution with regard to kernels and x."""
 
   def total(kernels, x):
-    with placement.use(dataclasses.replace(placement.Placement.on(mesh), plain=True)):
+    with placement.use(dataclasses.replace(placement.Placement.on(mesh), form='plain')):
       for kernel, stride in zip(kernels, (2, 2, 1), strict=True):
         x = jnp.sin(conv.conv2d(x, kernel, stride=stride, padding=1))
     return (x**2).sum()
@@ -42,6 +42,6 @@ def test_nothing_is_pinned_where_rows_are_whole():
   x = jnp.ones((4, 8, 8, 3))
   kernel = jnp.ones((3, 3, 3, 2))
   for mesh in (None, sharding.make_mesh(data=8)):
-    with placement.use(dataclasses.replace(placement.Placement.on(mesh), plain=True)):
+    with placement.use(dataclasses.replace(placement.Placement.on(mesh), form='plain')):
       jaxpr = jax.make_jaxpr(lambda x: conv.conv2d(x, kernel, padding=1))(x)
     assert 'sharding_constraint' not in str(jaxpr)
