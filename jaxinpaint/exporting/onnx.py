@@ -1,6 +1,6 @@
 """A system with its weights as one ONNX file, for onnxruntime and other programs, and browsers.
 
-  onnx.save(function.build(trained.load('mesff/box')), 'box.onnx', size=(512, 512))
+  onnx.write(function.build(trained.load('mesff/box')), 'box.onnx', size=(512, 512))
 
 The graph is translated from the trace of `function.Exportable.fill` (`onnx_trace`), in the plain
 forms of its operations; it blanks the hole and pastes the known pixels itself. Arrays are as in
@@ -8,7 +8,7 @@ jax: [batch, height, width, channels]. The file's metadata hold the card of the 
 """
 
 import json
-import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +21,7 @@ from onnx import checker, helper
 from jaxinpaint.exporting.function import Exportable, ExportError
 from jaxinpaint.exporting.onnx_graph import OPSET, Graph, Value
 from jaxinpaint.exporting.onnx_trace import Untranslatable, translate
+from jaxinpaint.predictor import Size
 from jaxinpaint.runtime import atomic
 
 IR_VERSION = 8  # the oldest that has the operations of OPSET, so that older runtimes read it, too
@@ -28,27 +29,50 @@ _INPUTS = {'image': 3, 'mask': 1}  # {name: channels}
 _OUTPUT = 'filled'
 
 
-def save(
+def write(
   exportable: Exportable,
-  path: str | os.PathLike,
+  path: pathlib.Path,
   *,
+  size: Size | None = None,
   batch: int | None = None,
-  size: tuple[int, int] | None = None,
-) -> None:
-  """Writes the file; arguments and errors as of `model`."""
-  atomic.write(path, model(exportable, batch=batch, size=size).SerializeToString())
+) -> dict[str, Any]:
+  """Writes the file; one that is there is replaced.
+
+  Args:
+    exportable: of `function.build`.
+    path: of the file; missing folders are made.
+    size: as `model`.
+    batch: as `model`.
+
+  Returns:
+    The card in the file.
+
+  Raises:
+    ExportError: as `model`.
+    OSError: the file cannot be written.
+  """
+  made = model(exportable, size=size, batch=batch)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  atomic.write(path, made.SerializeToString())
+  return read_card(made)
+
+
+def read_card(made: onnx.ModelProto) -> dict[str, Any]:
+  """The card in the metadata of a model; everything in it but plain text is JSON there."""
+  return {entry.key: json.loads(entry.value) for entry in made.metadata_props}
 
 
 def model(
-  exportable: Exportable, *, batch: int | None = None, size: tuple[int, int] | None = None
+  exportable: Exportable, *, size: Size | None = None, batch: int | None = None
 ) -> onnx.ModelProto:
   """The function as a model of ONNX, checked.
 
   Args:
     exportable: of `function.build`.
-    batch: images that the model takes at once; None: any number, or 1 where the system draws random
-      numbers, which become part of the file.
-    size: (height, width) that it takes; None: any that the system takes.
+    size: (height, width) of the images; None: any that the system takes, or its own
+      (`Inference.side`).
+    batch: number of images; None: any, but one of a system that draws random numbers, which become
+      constants of the file.
 
   Returns:
     A model with the inputs 'image' f32[B,H,W,3] and 'mask' f32[B,H,W,1], and the output 'filled'

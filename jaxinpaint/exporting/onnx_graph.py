@@ -29,7 +29,8 @@ class Value:
     dtype: of jax; also that of random keys, which are constants.
     name: of the tensor; '' for a constant that is not in the graph yet.
     array: of a constant, in the shape `held`; else None.
-    imaginary: the imaginary part; then this value is the real part of a complex array.
+    imaginary: the imaginary part of a complex array, whose real part has the name or array here;
+      None for a complex constant.
   """
 
   shape: tuple[Dim, ...]
@@ -49,8 +50,6 @@ def constant(array: Any) -> Value:
   """The value of an array that is known."""
   if not jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
     array = np.asarray(array)
-  if array.dtype.kind == 'c' if isinstance(array, np.ndarray) else False:
-    return dataclasses.replace(constant(array.real), imaginary=constant(array.imag))
   return Value(array.shape, array.shape, array.dtype, array=array)
 
 

@@ -39,7 +39,7 @@ ELEMENTWISE: dict[str, Translation] = {}
 WHOLE: dict[str, Translation] = {}
 # Those that move numbers and do not change them: they act on each part of a complex array.
 MOVING = {'transpose', 'reshape', 'slice', 'squeeze', 'concatenate', 'split', 'rev', 'copy'}
-MOVING |= {'broadcast_in_dim', 'gather', 'stack', 'tile', 'expand_dims'}
+MOVING |= {'broadcast_in_dim', 'gather', 'stack', 'tile', 'expand_dims', 'pad'}
 # Those that do nothing in a program that runs once, on one device.
 NOTHING = {'stop_gradient', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier'}
 NOTHING |= {'sharding_constraint'}

@@ -4,6 +4,7 @@ What depends on constants alone is computed here, by jax: arranged kernels, the 
 resizing, random numbers of a fixed key. So the graph holds what depends on the picture.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,7 +109,7 @@ def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value
       return computed
   if name in _LOOPS:
     return _LOOPS[name](graph, p, outs, operands)
-  if any(x.imaginary for x in operands) or outs[0].dtype == np.complex64 or name == 'fft':
+  if any(map(_is_complex, (*operands, *outs))):
     return _complex(graph, equation, operands, outs)
   if name in ELEMENTWISE:
     held = _together(*(x.held for x in operands))
@@ -156,7 +157,7 @@ def _structural(
 
 def _broadcast(graph: Graph, p: Any, out: Value, x: Value) -> Value:
   """Axes of length 1 for the new ones; nothing is repeated."""
-  if x.imaginary is not None:
+  if x.imaginary:
     real, imaginary = (_broadcast(graph, p, out, part) for part in _parts(x))
     return _joined(real, imaginary)
   places = p['broadcast_dimensions']
@@ -222,14 +223,21 @@ def _compute(equation: Any, operands: list[Value], outs: list[Value]) -> list[Va
 
 def _parts(x: Value) -> tuple[Value, Value]:
   """The real and the imaginary part; zeros for that of a real array."""
-  if x.imaginary is not None:
-    return Value(x.shape, x.held, np.float32, x.name, x.array), x.imaginary
+  if x.imaginary:
+    return dataclasses.replace(x, dtype=np.dtype(np.float32), imaginary=None), x.imaginary
+  if x.constant and _is_complex(x):
+    array = np.broadcast_to(x.array, x.shape)
+    return constant(array.real), constant(array.imag)
   zero = np.zeros((1,) * len(x.shape), np.float32)
   return x, Value(x.shape, zero.shape, zero.dtype, array=zero)
 
 
 def _joined(real: Value, imaginary: Value) -> Value:
-  return Value(real.shape, real.held, np.float32, real.name, real.array, imaginary)
+  return dataclasses.replace(real, dtype=np.dtype(np.complex64), imaginary=imaginary)
+
+
+def _is_complex(x: Value) -> bool:
+  return jax.dtypes.issubdtype(x.dtype, np.complexfloating)
 
 
 def _complex(graph: Graph, equation: Any, operands: list[Value], outs: list[Value]) -> list[Value]:
@@ -256,7 +264,7 @@ def _complex(graph: Graph, equation: Any, operands: list[Value], outs: list[Valu
     (a, b), (c, d) = parts
     kind = name.capitalize()
     return [_joined(arithmetic(kind, a, c), arithmetic(kind, b, d))]
-  if name in ('mul', 'div') and operands[1].imaginary is None:
+  if name in ('mul', 'div') and not _is_complex(operands[1]):
     (a, b), (c, _) = parts
     kind = name.capitalize()
     return [_joined(arithmetic(kind, a, c), arithmetic(kind, b, c))]
@@ -287,7 +295,12 @@ def _scan(graph: Graph, p: Any, outs: list[Value], operands: list[Value]) -> lis
     return translate(body, p['jaxpr'], [*fixed, *values, *taken])
 
   names = [graph.whole(x) for x in rows]
-  return _loop(graph, length, '', carried, outs, turn)
+  made = _loop(graph, length, '', carried, outs, turn)
+  if not p['reverse']:
+    return made
+  first = [[0], [-1], [np.iinfo(np.int64).min], [-1]]  # of the rows, which came last first
+  flipped = [dataclasses.replace(x, name=cut(graph, x.name, *first)) for x in made[len(carried) :]]
+  return [*made[: len(carried)], *flipped]
 
 
 def _while(graph: Graph, p: Any, outs: list[Value], operands: list[Value]) -> list[Value]:
