@@ -9,7 +9,6 @@ jax: [batch, height, width, channels]. The file's metadata hold the card of the 
 
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,15 +17,17 @@ import onnx
 from jax import export
 from onnx import checker, helper
 
-from jaxinpaint.exporting.function import Exportable, ExportError
+from jaxinpaint.exporting.function import INPUTS, OUTPUTS, Exportable, ExportError
 from jaxinpaint.exporting.onnx_graph import OPSET, Graph, Value
 from jaxinpaint.exporting.onnx_trace import Untranslatable, translate
 from jaxinpaint.predictor import Size
 from jaxinpaint.runtime import atomic
 
+SUFFIX = '.onnx'
 IR_VERSION = 8  # the oldest that has the operations of OPSET, so that older runtimes read it, too
-_INPUTS = {'image': 3, 'mask': 1}  # {name: channels}
-_OUTPUT = 'filled'
+# What jax raises where a choice depends on a size that is not known yet. A tracer in the place of a
+# number is a TypeError, and NotImplementedError is of operations with sizes in their attributes.
+_NEEDS_NUMBERS = (jax.errors.InconclusiveDimensionOperation, TypeError, NotImplementedError)
 
 
 def write(
@@ -58,8 +59,8 @@ def write(
 
 
 def read_card(made: onnx.ModelProto) -> dict[str, Any]:
-  """The card in the metadata of a model; everything in it but plain text is JSON there."""
-  return {entry.key: json.loads(entry.value) for entry in made.metadata_props}
+  """The card in the metadata of a model."""
+  return json.loads({entry.key: entry.value for entry in made.metadata_props}['card'])
 
 
 def model(
@@ -79,84 +80,103 @@ def model(
     f32[B,H,W,3], as `Exportable.fill` has them.
 
   Raises:
-    ExportError: the system is not one of a free size, or holds an operation that is not translated.
+    ExportError: the system does not take this size; or it chooses its operations by the size or the
+      number of the images, so that these have to be given; or one of them is not translated.
   """
-  name, inference = exportable.name, exportable.inference
-  if exportable.card['config'].get('dtype', 'float32') != 'float32':
+  name, dtype = exportable.name, exportable.card['config'].get('dtype', 'float32')
+  if dtype != 'float32':
     raise ExportError(
-      f'{name} computes in {exportable.card["config"]["dtype"]}, which onnxruntime cannot on a '
-      'CPU: export it to StableHLO'
+      f'{name} computes in {dtype}, which onnxruntime cannot on a CPU: export it to StableHLO'
     )
-  if inference.side:
-    size = size or (inference.side, inference.side)
-  if size is not None:
-    exportable.check_size(*size)
-  batch = 1 if batch is None and inference.samples else batch
-  shapes = _shapes(inference.multiple, inference.min_side, batch, size)
-  arguments = [jax.ShapeDtypeStruct((*shapes, n), np.float32) for n in _INPUTS.values()]
-  try:
-    trace = jax.make_jaxpr(lambda *x: exportable.fill(exportable.weights, *x))(*arguments)
-  except Exception as error:
-    if size is not None:
-      raise
-    raise ExportError(
-      f'{name} cannot be exported for pictures of any size: its networks do other things for other '
-      'sizes; give one size'
-    ) from error
+  if batch is None and exportable.inference.samples:
+    batch = 1
+  shape = _shape(exportable, size, batch)
   graph = Graph()
-  _bind_sizes(graph, shapes, inference.multiple)
-  inputs = [Value(x.shape, x.shape, x.dtype, n) for n, x in zip(_INPUTS, arguments, strict=True)]
+  inputs = [_input(word, shape) for word in INPUTS]
+  _bind_sizes(graph, shape, exportable.inference.multiple)
   try:
-    (result,) = translate(graph, trace, inputs)
+    (filled,) = translate(graph, _trace(exportable, inputs, shape), inputs)
   except Untranslatable as error:
     raise ExportError(
       f'{name} cannot be written as ONNX: {error} has no translation; export it to StableHLO'
     ) from error
-  graph.give(result, _OUTPUT)
-  described = [_described(n, c, shapes) for n, c in (*_INPUTS.items(), (_OUTPUT, 3))]
+  (result,) = OUTPUTS
+  graph.give(filled, result)
+  described = [_described(word, shape, of) for of in (INPUTS, OUTPUTS) for word in of]
   proto = graph.proto('fill', described[:-1], described[-1:])
   proto.initializer.extend(graph.initializers.values())
-  opsets = [helper.make_opsetid('', OPSET)]
   made = helper.make_model(
-    proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name='jaxinpaint'
+    proto,
+    opset_imports=[helper.make_opsetid('', OPSET)],
+    ir_version=IR_VERSION,
+    producer_name='jaxinpaint',
   )
-  helper.set_model_props(made, _properties(exportable.card, shapes))
+  card = {
+    'format': 'jaxinpaint ONNX',
+    'opset': OPSET,
+    'shape': [str(n) for n in shape],  # as '16*h': any multiple of 16
+    **exportable.card,
+  }
+  texts = {word: card[word] for word in ('system', 'weights', 'licence') if word in card}
+  helper.set_model_props(made, {'card': json.dumps(card), **texts})
   checker.check_model(made, full_check=True)
   return made
 
 
-def _shapes(
-  multiple: int, min_side: int, batch: int | None, size: tuple[int, int] | None
-) -> tuple[Any, ...]:
+def _trace(exportable: Exportable, inputs: list[Value], shape: tuple[Any, ...]) -> Any:
+  """The jaxpr of the function with its weights; raises ExportError where sizes have to be given."""
+  arguments = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+  try:
+    return jax.make_jaxpr(lambda *x: exportable.fill(exportable.weights, *x))(*arguments)
+  except _NEEDS_NUMBERS as error:
+    batch, height, _ = shape
+    if not isinstance(height, int):
+      what, hint = 'size', f'--size 512 (multiples of {exportable.inference.multiple})'
+    elif not isinstance(batch, int):
+      what, hint = 'number of images', '--batch 1'
+    else:
+      raise
+    raise ExportError(
+      f'{exportable.name} cannot be exported for any {what}, because its networks choose their '
+      f'operations by it: give one, as {hint}'
+    ) from error
+
+
+def _shape(exportable: Exportable, size: Size | None, batch: int | None) -> tuple[Any, ...]:
   """(batch, height, width): numbers, or symbolic sizes; sides are multiples of a symbol."""
-  least = -(-min_side // multiple)
-  text = [str(batch or 'b')]
-  text += map(str, size) if size else (f'{multiple}*h', f'{multiple}*w')
-  limits = [] if size else [f'h >= {least}', f'w >= {least}']
-  return export.symbolic_shape(', '.join(text), constraints=limits)
+  inference = exportable.inference
+  if size is None and inference.side:
+    size = (inference.side, inference.side)
+  if size is not None:
+    exportable.check_size(*size)
+  multiple, least = inference.multiple, inference.seen_size(1, 1)[0] // inference.multiple
+  rows, columns = size or (f'{multiple}*h', f'{multiple}*w')
+  limits = [] if size or least == 1 else [f'h >= {least}', f'w >= {least}']
+  return export.symbolic_shape(f'{batch or "b"}, {rows}, {columns}', constraints=limits)
 
 
-def _bind_sizes(graph: Graph, shapes: tuple[Any, ...], multiple: int) -> None:
-  """The symbols of `_shapes`, read from the shape of the image."""
-  if all(isinstance(n, int) for n in shapes):
+def _input(name: str, shape: tuple[Any, ...]) -> Value:
+  whole = (*shape, INPUTS[name]['shape'][-1])
+  return Value(whole, whole, np.dtype(np.float32), name)
+
+
+def _bind_sizes(graph: Graph, shape: tuple[Any, ...], multiple: int) -> None:
+  """The symbols of `_shape`, read from the shape of the image."""
+  if all(isinstance(n, int) for n in shape):
     return
   sizes = graph.add('Shape', 'image')
-  for i, (symbol, factor) in enumerate((('b', 1), ('h', multiple), ('w', multiple))):
-    if not isinstance(shapes[i], int):
-      size = graph.add('Slice', sizes, graph.sizes([i]), graph.sizes([i + 1]))
+  for axis, (symbol, factor) in enumerate((('b', 1), ('h', multiple), ('w', multiple))):
+    if not isinstance(shape[axis], int):
+      size = graph.add('Slice', sizes, graph.sizes([axis]), graph.sizes([axis + 1]))
       graph.bind_size(symbol, graph.add('Div', size, graph.sizes([factor])))
 
 
-def _described(name: str, channels: int, shapes: tuple[Any, ...]) -> onnx.ValueInfoProto:
-  """Of an input or output of the model; free sizes have names."""
-  free = ('batch', 'height', 'width')
-  shape = [n if isinstance(n, int) else word for n, word in zip(shapes, free, strict=True)]
-  return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [*shape, channels])
-
-
-def _properties(card: Mapping[str, Any], shapes: tuple[Any, ...]) -> dict[str, str]:
-  """The card, for readers that know text alone: what is no text is JSON."""
-  free = ('batch', 'height', 'width')
-  fixed = {w: n for w, n in zip(free, shapes, strict=True) if isinstance(n, int)}
-  whole = {**card, 'fixed_sizes': fixed}
-  return {k: v if isinstance(v, str) else json.dumps(v) for k, v in whole.items()}
+def _described(name: str, shape: tuple[Any, ...], conventions: Any) -> onnx.ValueInfoProto:
+  """An input or output of the model with its convention; free sizes have names."""
+  *words, channels = conventions[name]['shape']
+  sizes = [n if isinstance(n, int) else word for n, word in zip(shape, words, strict=True)]
+  low, high = conventions[name]['range']
+  text = f'in [{low}, {high}]: {conventions[name]["holds"]}'
+  return helper.make_tensor_value_info(
+    name, onnx.TensorProto.FLOAT, [*sizes, channels], doc_string=text
+  )

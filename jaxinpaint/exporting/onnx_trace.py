@@ -107,6 +107,8 @@ def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value
     computed = _compute(equation, operands, outs)
     if computed is not None:
       return computed
+  if name == 'iota':
+    return [_iota(graph, p, outs[0])]
   if name in _LOOPS:
     return _LOOPS[name](graph, p, outs, operands)
   if any(map(_is_complex, (*operands, *outs))):
@@ -149,8 +151,8 @@ def _structural(
       sizes = graph.sizes(p['sizes'])
       made = graph.add_many('Split', graph.whole(x), sizes, outputs=len(outs), axis=p['axis'])
       return [Value(o.shape, o.shape, o.dtype, n) for o, n in zip(outs, made, strict=True)]
-    case 'iota':
-      return result(_iota(graph, p, out))
+    case 'scatter':
+      return result(_scatter(graph, p, *operands))
   operation = Operation(name, p, out, tuple(x.shape for x in operands))
   return result(WHOLE[name](graph, operation, *map(graph.whole, operands)))
 
@@ -190,16 +192,41 @@ def _slice(graph: Graph, name: str, p: Any, out: Value, x: Value) -> tuple[str, 
   return cut(graph, graph.held(x), axes, *bounds), held
 
 
-def _iota(graph: Graph, p: Any, out: Value) -> str:
+def _iota(graph: Graph, p: Any, out: Value) -> Value:
   """Only of sizes that are symbolic; all others are constants."""
   axis, long = p['dimension'], np.int64
   length = graph.add('Squeeze', graph.size(out.shape[axis]))
+  held = [n if i == axis else 1 for i, n in enumerate(out.shape)]
   numbers = graph.add('Range', scalar(graph, 0, long), length, scalar(graph, 1, long))
   numbers = graph.add('Cast', numbers, to=element_type(out.dtype))
   rest = [i for i in range(len(out.shape)) if i != axis]
   if rest:
     numbers = graph.add('Unsqueeze', numbers, graph.sizes(rest))
-  return graph.add('Expand', numbers, graph.sizes(out.shape))
+  return dataclasses.replace(out, held=tuple(held), name=numbers)
+
+
+def _scatter(graph: Graph, p: Any, x: Value, place: Value, new: Value) -> str:
+  """x.at[a:b, c:d].set(new): one window at a place that is known."""
+  d = p['dimension_numbers']
+  if not place.constant or len(place.shape) != 1 or d.operand_batching_dims:
+    raise NotImplementedError('at several places, or at computed ones')
+  window = [1 if i in d.inserted_window_dims else None for i in range(len(x.shape))]
+  sizes = iter(new.shape)
+  window = [n or next(sizes) for n in window]
+  starts = [0] * len(window)
+  for axis, start in zip(d.scatter_dims_to_operand_dims, place.array.tolist(), strict=True):
+    starts[axis] = start
+  ends = [start + n for start, n in zip(starts, window, strict=True)]
+  axes = [i for i, n in enumerate(window) if n is not x.shape[i] and n != x.shape[i]]
+  inside = np.ones([x.shape[i] if i in axes else 1 for i in range(len(window))], bool)
+  for axis in axes:
+    where = np.arange(x.shape[axis])
+    where = (where >= starts[axis]) & (where < ends[axis])
+    inside &= where.reshape([-1 if i == axis else 1 for i in range(len(window))])
+  left = [n - end if i in axes else 0 for i, (n, end) in enumerate(zip(x.shape, ends, strict=True))]
+  wide = graph.add('Reshape', graph.whole(new), graph.sizes(window))
+  wide = graph.add('Pad', wide, graph.sizes(starts + left))
+  return graph.add('Where', graph.stored(inside), wide, graph.whole(x))
 
 
 def _compute(equation: Any, operands: list[Value], outs: list[Value]) -> list[Value] | None:

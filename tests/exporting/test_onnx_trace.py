@@ -167,6 +167,8 @@ MOVED = {
   'turned': lambda x: jnp.transpose(x[:, ::-1, ::2], (3, 1, 0, 2)),
   'broadcast': lambda x: jnp.broadcast_to(x[:, :1] * 2, x.shape)[:, 1:3] + jnp.zeros((2, 1, 6, 1)),
   'broadcast, turned': lambda x: jnp.broadcast_to(x[:, :1], x.shape).transpose(1, 0, 2, 3)[::-1],
+  'set': lambda x: x.at[:, 1:3, -2:].set(x[:, :2, :2] + 1),
+  'set, a row': lambda x: (0 * x).at[:, 2].set(x[:, 0]),
   'of no width': lambda x: jnp.concatenate([x[:, :0], x, x[:, 5:]], 1),
   'bilinear': lambda x: conv.resize_bilinear(x, 7, 12),
 }
