@@ -5,7 +5,7 @@ jax array out) or inside a compiled step. Outside a system's own folder an image
 [0, 1] and a mask is float32 with 1 in the hole.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -122,20 +122,28 @@ def check_multiple(height: int, width: int, multiple: int, min_side: int = 0) ->
       )
 
 
-def _interpolation_matrix(size_in: int, size_out: int, align_corners: bool) -> np.ndarray:
+def numpy_of(*sizes: int) -> Any:
+  """numpy, to compute with sizes while a function is traced; jax.numpy for symbolic ones.
+
+  Sizes are symbolic (`jax.export.symbolic_shape`) in a program that is exported for any size.
+  """
+  return np if all(isinstance(n, int) for n in sizes) else jnp
+
+
+def _interpolation_matrix(size_in: int, size_out: int, align_corners: bool) -> Any:
   """f32[size_out, size_in]: row i holds the two weights of output sample i (no antialias)."""
-  i = np.arange(size_out, dtype=np.float64)
+  xp = numpy_of(size_in, size_out)
+  i = xp.arange(size_out)[:, None]
+  # Sample i lies at over / under, whole numbers, so that float32 is enough for what remains.
   if align_corners:
-    x = i * ((size_in - 1) / max(size_out - 1, 1))
+    over, under = i * (size_in - 1), xp.maximum(size_out - 1, 1)
   else:
-    x = np.maximum((i + 0.5) * (size_in / size_out) - 0.5, 0.0)
-  low = np.minimum(np.floor(x).astype(np.int64), size_in - 1)
-  high = np.minimum(low + 1, size_in - 1)
-  matrix = np.zeros((size_out, size_in))
-  rows = np.arange(size_out)
-  np.add.at(matrix, (rows, low), 1.0 - (x - low))
-  np.add.at(matrix, (rows, high), x - low)
-  return matrix.astype(np.float32)
+    over, under = xp.maximum((2 * i + 1) * size_in - size_out, 0), 2 * size_out
+  low = xp.minimum(over // under, size_in - 1)
+  share = (over - low * under) / under
+  at = xp.arange(size_in)
+  beyond = xp.minimum(low + 1, size_in - 1)
+  return ((at == low) * (1 - share) + (at == beyond) * share).astype(np.float32)
 
 
 def resize_bilinear(
@@ -160,8 +168,8 @@ def resize_bilinear(
 
 def resize_nearest(x: jax.Array, height: int, width: int) -> jax.Array:
   """Nearest neighbour by floor(i * in / out), as PyTorch's 'nearest' and OpenCV's INTER_NEAREST."""
-  rows = np.arange(height) * x.shape[-3] // height
-  columns = np.arange(width) * x.shape[-2] // width
+  pick = lambda n, size: numpy_of(n, size).arange(size) * n // size
+  rows, columns = pick(x.shape[-3], height), pick(x.shape[-2], width)
   return x[..., rows, :, :][..., columns, :]
 
 

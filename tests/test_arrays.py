@@ -1,6 +1,8 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from jaxinpaint import arrays
 
@@ -67,3 +69,21 @@ def test_nearest_by_floor():
   x = jnp.arange(5.0).reshape(1, 1, 5, 1)
   assert arrays.resize_nearest(x, 1, 3)[0, 0, :, 0].tolist() == [0, 1, 3]
   assert arrays.resize_nearest(x, 1, 10)[0, 0, :, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_resizing_in_a_program_for_any_size(align_corners):
+  def both(x, like):
+    size = like.shape[1:3]
+    smooth = arrays.resize_bilinear(x, *size, align_corners=align_corners)
+    return smooth, arrays.resize_nearest(x, *size)
+
+  scope = export.SymbolicScope()
+  shapes = [export.symbolic_shape(text, scope=scope) for text in ('b, h, w, 3', 'b, n, m, 3')]
+  specs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+  program = export.export(jax.jit(both))(*specs)
+  for (h, w), (n, m) in (((7, 300), (19, 512)), ((64, 9), (31, 4)), ((1, 2), (1, 1023))):
+    x = np.random.default_rng(h).random((2, h, w, 3), np.float32)
+    like = np.zeros((2, n, m, 3), np.float32)
+    for got, want in zip(program.call(x, like), both(x, like), strict=True):
+      np.testing.assert_allclose(got, want, atol=2e-6)

@@ -1,4 +1,4 @@
-"""The card of weights: what `weights export` says of a run, and how `weights show` prints it.
+"""The card of weights: what an export says of them, and how `weights show` prints it.
 
 A card goes to strangers with the weights, so it holds no path of the machine that made it.
 """
@@ -14,19 +14,21 @@ import numpy as np
 from jaxinpaint import migrations, systems
 from jaxinpaint import trained as trained_lib
 from jaxinpaint.data import sources
+from jaxinpaint.exporting import function
 from jaxinpaint.report import files
 from jaxinpaint.report.results import Results
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.weights import names, store
 
 Path = str | os.PathLike
+_OF_WEIGHTS = ('licence', 'notes', 'results')  # what a card keeps when its weights are written anew
 
 
 def export(
   run: str,
   out: Path,
   *,
-  dtype: str = 'float32',
+  dtype: str | None = None,
   licence: str = '',
   notes: Sequence[str] = (),
   results: Path | None = None,
@@ -37,9 +39,10 @@ def export(
   """Writes the networks of a run that inference needs, averages where it keeps them, as one file.
 
   Args:
-    run: WORKDIR@STEP, or WORKDIR for the result of the run.
+    run: WORKDIR@STEP, or WORKDIR for the result of the run; or a weights file or name of weights,
+      whose card goes on.
     out: NAME or NAME.safetensors.
-    dtype: 'float32', or 'float16' for half the size.
+    dtype: 'float32', or 'float16' for half the size; None: as the weights are stored.
     licence: of the weights.
     notes: sentences for the card: what the data were, what the weights cannot do.
     results: folder of an evaluation's report; the means of the run's row go into the card.
@@ -52,19 +55,27 @@ def export(
     Path of the file.
 
   Raises:
-    ValueError: `run` is a weights file, the report has no row of it, or there is nothing to merge.
+    ValueError: the report has no row of the run, or is not for a run; or there is nothing to merge.
     weights.store.StoreError, FileExistsError, report.files.ReportError: as their names say.
   """
-  from jaxinpaint.weights import checkpoints  # imports orbax: only where a run is read
-
   store.refuse_existing(out, overwrite)
   trained = trained_lib.load(run)
+  about: dict[str, Any] = {'conventions': function.conventions(trained.inference)}
   if trained.step is None:
-    raise ValueError(f'{run} is a weights file already: give the workdir of a run')
-  meta = checkpoints.read_meta(checkpoints.find(trained.path, trained.step))
-  about: dict[str, Any] = {'licence': licence, 'notes': list(notes)}
-  if results is not None:
-    about['results'] = _means(results, row, trained.step)
+    if results is not None:
+      raise ValueError(
+        f'{run} is a weights file, whose results stay as they are: leave --results out'
+      )
+    source = trained.card['source']
+    about |= {name: trained.card[name] for name in _OF_WEIGHTS if name in trained.card}
+  else:
+    from jaxinpaint.weights import checkpoints  # imports orbax: only where a run is read
+
+    source = _training(checkpoints.read_meta(checkpoints.find(trained.path, trained.step)))
+    if results is not None:
+      about['results'] = _means(results, row, trained.step)
+  about['licence'] = licence or about.get('licence', '')
+  about['notes'] = [*about.get('notes', ()), *notes]
   config, variables = trained.config, trained.variables
   if merge:
     recipe = systems.module(config.system, 'recipe')
@@ -76,9 +87,9 @@ def export(
     config.system,
     config,
     *variables,
-    source=_training(meta),
+    source=source,
     about=about,
-    dtype=dtype,
+    dtype=dtype or trained.card.get('stored_as', 'float32'),
     overwrite=overwrite,
   )
 

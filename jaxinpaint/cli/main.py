@@ -20,6 +20,7 @@ COMMANDS = {
   'train': ('train', 'train a system, or go on with a run'),
   'evaluate': ('evaluate', 'measure systems and fills on the same images and holes'),
   'inpaint': ('inpaint', 'fill the holes of image files'),
+  'export': ('export', 'a system as one file for other programs: StableHLO, ONNX, weights'),
   'serve': ('serve', 'a page to repair photographs on, and an HTTP API'),
   'masks': ('masks', 'write sets of masks as files; say what a folder of masks holds'),
   'weights': ('weights', 'import published weights; look into weight files'),

@@ -1,1 +1,1 @@
-"""Systems as files for other programs: `function` is what is exported, the others are the formats."""
+"""Systems as files for other programs: `function` is what is exported, the rest are formats."""

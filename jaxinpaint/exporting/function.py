@@ -1,4 +1,4 @@
-"""The function that is exported: a system with its weights, from image and mask to the filled image.
+"""The function that is exported: a system with its weights, from image and mask to the filling.
 
   exportable = function.build(trained.load('mesff/box'))
   filled = exportable.fill(exportable.weights, image, mask)      # f32[B,H,W,3], traced by jax
@@ -7,7 +7,7 @@
 It fills what `Predictor` fills, with the same numbers: the hole is blanked before the networks see
 it, each image of a batch has its own random numbers (of systems that draw any), and known pixels
 are pasted. What `Predictor` does on the host is left to the caller: sides are padded to
-`sizes['multiple']` beforehand, and pictures are resized for networks of one side.
+`multiple` and `min_side` of the card beforehand, and pictures are resized for networks of one side.
 """
 
 import dataclasses
@@ -143,6 +143,14 @@ def build(trained: Trained, *, seed: int = 0) -> Exportable:
   return Exportable(trained.name, inference, jax.tree.map(jax.device_get, weights), seed, card)
 
 
+def conventions(inference: Inference) -> dict[str, Any]:
+  """What goes in and comes out, and which sizes: for a file's metadata, JSON-able."""
+  sizes = {name: getattr(inference, name) for name in ('multiple', 'side', 'pad_mode')}
+  sizes['min_side'] = inference.seen_size(1, 1)[0]  # a multiple, too
+  further = {'further_inputs': list(inference.inputs)} if inference.inputs else {}
+  return {'inputs': INPUTS, 'outputs': OUTPUTS, 'sizes': sizes, **further}
+
+
 def _card(trained: Trained, seed: int) -> dict[str, Any]:
   inference, about = trained.inference, trained.card
   source = about.get('source', {})
@@ -153,14 +161,7 @@ def _card(trained: Trained, seed: int) -> dict[str, Any]:
     'system': trained.config.system,
     'weights': trained.name,
     'config': config,
-    'inputs': INPUTS,
-    'outputs': OUTPUTS,
-    'sizes': {
-      'multiple': inference.multiple,
-      'min_side': inference.min_side,
-      'side': inference.side,
-      'pad_mode': inference.pad_mode,
-    },
+    'conventions': conventions(inference),
     'licence': about.get('licence') or source.get('licence') or 'not stated',
   }
   if inference.samples:

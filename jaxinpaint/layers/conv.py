@@ -38,7 +38,7 @@ def reflect_pad(x: jax.Array, padding: int, form: Form | None = None) -> jax.Arr
   if padding == 0:
     return x
   height, width = x.shape[1:3]
-  if padding >= min(height, width):
+  if padding >= height or padding >= width:  # `min` cannot compare symbolic sizes
     raise ValueError(
       f'a feature map of {height} x {width} cannot be mirrored by {padding}: give a larger image'
     )
@@ -190,8 +190,9 @@ def _double(x: jax.Array, axis: int, align_corners: bool) -> jax.Array:
     # Sample i of the result lies at i * (n - 1) / (2n - 1): sample 2k by k / (2n - 1) before k,
     # sample 2k + 1 by (n - 1 - k) / (2n - 1) behind it.
     shape = [n if i == axis else 1 for i in range(x.ndim)]
-    near = (np.arange(n, dtype=np.float32) / (2 * n - 1)).reshape(shape)
-    shares = jnp.asarray(near, x.dtype), jnp.asarray(np.flip(near), x.dtype)
+    xp = arrays.numpy_of(n)
+    near = (xp.arange(n, dtype=np.float32) / (2 * n - 1)).reshape(shape)
+    shares = jnp.asarray(near, x.dtype), jnp.asarray(xp.flip(near), x.dtype)
   else:
     shares = 0.25, 0.25
   double = conv_cpu.double if default_form() == 'cpu' else conv_cpu.interleaved

@@ -116,7 +116,7 @@ def map_images(function: Callable[..., Any], batch: Any) -> Any:
   Returns:
     Tree of [B, ...].
   """
-  count, groups = len(jax.tree.leaves(batch)[0]), current().groups
+  count, groups = jax.tree.leaves(batch)[0].shape[0], current().groups
   if groups == 1 or count % groups:
     return jax.lax.map(function, batch)
   turns = lambda x: jnp.swapaxes(x.reshape(groups, count // groups, *x.shape[1:]), 0, 1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import conv, conv_cpu
@@ -197,6 +198,8 @@ def test_doubling_is_the_interpolation(shape, align_corners):
   gradient = lambda f: jax.jit(jax.grad(lambda x: (f(x) * weights).sum()))(x)
   of_resize = gradient(lambda x: resize(x, 2 * shape[0], 2 * shape[1]))
   np.testing.assert_allclose(gradient(double), of_resize, atol=1e-5)
+  sizes = jax.ShapeDtypeStruct(export.symbolic_shape('b, h, w, 3'), np.float32)
+  np.testing.assert_allclose(export.export(double)(sizes).call(x), want, atol=1e-5)
   half = double(x.astype(jnp.bfloat16))
   assert half.dtype == jnp.bfloat16
   np.testing.assert_allclose(np.asarray(half, np.float32), want, atol=0.05)

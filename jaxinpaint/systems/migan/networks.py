@@ -153,7 +153,7 @@ class SeparableConv(nn.Module):
     if self.up:
       y = upsample2(y)
     if self.noise_side:
-      y += self._noise(noise, len(y)).astype(y.dtype)
+      y += self._noise(noise, y.shape[0]).astype(y.dtype)
     return activate(y, self.gain)
 
   def _noise(self, noise: str, count: int) -> jax.Array:
