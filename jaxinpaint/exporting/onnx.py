@@ -14,10 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 import onnx
-from jax import export
 from onnx import checker, helper
 
-from jaxinpaint.exporting.function import INPUTS, OUTPUTS, Exportable, ExportError
+from jaxinpaint.exporting.function import INPUTS, OUTPUTS, Exportable, ExportError, numbers_needed
 from jaxinpaint.exporting.onnx_graph import OPSET, Graph, Value
 from jaxinpaint.exporting.onnx_trace import Untranslatable, translate
 from jaxinpaint.predictor import Size
@@ -25,9 +24,6 @@ from jaxinpaint.runtime import atomic
 
 SUFFIX = '.onnx'
 IR_VERSION = 8  # the oldest that has the operations of OPSET, so that older runtimes read it, too
-# What jax raises where a choice depends on a size that is not known yet. A tracer in the place of a
-# number is a TypeError, and NotImplementedError is of operations with sizes in their attributes.
-_NEEDS_NUMBERS = (jax.errors.InconclusiveDimensionOperation, TypeError, NotImplementedError)
 
 
 def write(
@@ -90,12 +86,15 @@ def model(
     )
   if batch is None and exportable.inference.samples:
     batch = 1
-  shape = _shape(exportable, size, batch)
+  shape = exportable.shape(size, batch)
   graph = Graph()
   inputs = [_input(word, shape) for word in INPUTS]
   _bind_sizes(graph, shape, exportable.inference.multiple)
+  arguments = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+  with numbers_needed(exportable, shape):
+    trace = jax.make_jaxpr(lambda *x: exportable.fill(exportable.weights, *x))(*arguments)
   try:
-    (filled,) = translate(graph, _trace(exportable, inputs, shape), inputs)
+    (filled,) = translate(graph, trace, inputs)
   except Untranslatable as error:
     raise ExportError(
       f'{name} cannot be written as ONNX: {error} has no translation; export it to StableHLO'
@@ -123,45 +122,13 @@ def model(
   return made
 
 
-def _trace(exportable: Exportable, inputs: list[Value], shape: tuple[Any, ...]) -> Any:
-  """The jaxpr of the function with its weights; raises ExportError where sizes have to be given."""
-  arguments = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
-  try:
-    return jax.make_jaxpr(lambda *x: exportable.fill(exportable.weights, *x))(*arguments)
-  except _NEEDS_NUMBERS as error:
-    batch, height, _ = shape
-    if not isinstance(height, int):
-      what, hint = 'size', f'--size 512 (multiples of {exportable.inference.multiple})'
-    elif not isinstance(batch, int):
-      what, hint = 'number of images', '--batch 1'
-    else:
-      raise
-    raise ExportError(
-      f'{exportable.name} cannot be exported for any {what}, because its networks choose their '
-      f'operations by it: give one, as {hint}'
-    ) from error
-
-
-def _shape(exportable: Exportable, size: Size | None, batch: int | None) -> tuple[Any, ...]:
-  """(batch, height, width): numbers, or symbolic sizes; sides are multiples of a symbol."""
-  inference = exportable.inference
-  if size is None and inference.side:
-    size = (inference.side, inference.side)
-  if size is not None:
-    exportable.check_size(*size)
-  multiple, least = inference.multiple, inference.seen_size(1, 1)[0] // inference.multiple
-  rows, columns = size or (f'{multiple}*h', f'{multiple}*w')
-  limits = [] if size or least == 1 else [f'h >= {least}', f'w >= {least}']
-  return export.symbolic_shape(f'{batch or "b"}, {rows}, {columns}', constraints=limits)
-
-
 def _input(name: str, shape: tuple[Any, ...]) -> Value:
   whole = (*shape, INPUTS[name]['shape'][-1])
   return Value(whole, whole, np.dtype(np.float32), name)
 
 
 def _bind_sizes(graph: Graph, shape: tuple[Any, ...], multiple: int) -> None:
-  """The symbols of `_shape`, read from the shape of the image."""
+  """The symbols of `Exportable.shape`, read from the shape of the image."""
   if all(isinstance(n, int) for n in shape):
     return
   sizes = graph.add('Shape', 'image')

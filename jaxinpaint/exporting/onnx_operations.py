@@ -293,14 +293,12 @@ def _cumsum(graph: Graph, op: Operation, x: str) -> str:
 
 @whole('reduce_window_sum', 'reduce_window_max', 'reduce_window')
 def _pool(graph: Graph, op: Operation, x: str, *inputs: str) -> str:
-  """Over the axes whose windows are longer than 1, which become the last ones of [N,C,...]."""
+  """Over the axes whose windows are longer than 1, which become the last ones of [N,1,...]."""
   window, rank = op.params['window_dimensions'], len(op.out.shape)
   if op.name == 'reduce_window' or any(d != 1 for d in op.params['base_dilation']):
     raise NotImplementedError('windows of this kind')
   inside = [i for i in range(rank) if window[i] > 1 or op.params['window_strides'][i] > 1]
   outside = [i for i in range(rank) if i not in inside]
-  if len(outside) != 2:
-    raise NotImplementedError(f'windows over {len(inside)} of {rank} axes')
   order = outside + inside
   of = lambda values: [int(values[i]) for i in inside]
   pads = [int(op.params['padding'][i][side]) for side in (0, 1) for i in inside]
@@ -308,11 +306,13 @@ def _pool(graph: Graph, op: Operation, x: str, *inputs: str) -> str:
     raise NotImplementedError('sums over dilated windows')
   settings = dict(kernel_shape=of(window), strides=of(op.params['window_strides']), pads=pads)
   x = graph.add('Transpose', x, perm=order)
+  x = graph.add('Reshape', x, graph.sizes([-1, 1, *(op.shapes[0][i] for i in inside)]))
   if op.name == 'reduce_window_max':
     x = graph.add('MaxPool', x, dilations=of(op.params['window_dilation']), **settings)
   else:
     x = graph.add('AveragePool', x, count_include_pad=1, **settings)
     x = graph.add('Mul', x, scalar(graph, np.prod(of(window)), op.out.dtype))
+  x = graph.add('Reshape', x, graph.sizes([op.out.shape[i] for i in order]))
   return graph.add('Transpose', x, perm=[order.index(i) for i in range(rank)])
 
 
