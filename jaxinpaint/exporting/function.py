@@ -10,16 +10,18 @@ are pasted. What `Predictor` does on the host is left to the caller: sides are p
 `multiple` and `min_side` of the card beforehand, and pictures are resized for networks of one side.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 import jaxinpaint
 from jaxinpaint.layers import placement
-from jaxinpaint.predictor import Predictor, with_keys
+from jaxinpaint.predictor import Predictor, Size, with_keys
 from jaxinpaint.recipe import Constants, Inference, Variables
 from jaxinpaint.trained import Trained
 
@@ -48,6 +50,11 @@ OUTPUTS = {
     'holds': 'RGB; equals image to the bit outside of the hole',
   },
 }
+
+
+# What jax raises where a choice depends on a size that is not known yet. A tracer in the place of a
+# number is a TypeError, and NotImplementedError is of operations with sizes in their attributes.
+_NEEDS_NUMBERS = (jax.errors.InconclusiveDimensionOperation, TypeError, NotImplementedError)
 
 
 class ExportError(ValueError):
@@ -102,6 +109,26 @@ class Exportable:
       output = run(weights, blank, hole.astype(image.dtype), numbers, {}, jnp.int32(0))
     return jnp.where(hole, output, image)
 
+  def shape(self, size: Size | None, batch: int | None) -> tuple[Any, Any, Any]:
+    """(B, H, W) of the images: numbers, or symbolic sizes of which sides are multiples.
+
+    Args:
+      size: (height, width); None: any that the system takes, or its own (`Inference.side`).
+      batch: number of images; None: any.
+
+    Raises:
+      ExportError: the system does not take this size.
+    """
+    inference = self.inference
+    if size is None and inference.side:
+      size = (inference.side, inference.side)
+    if size is not None:
+      self.check_size(*size)
+    multiple, least = inference.multiple, inference.seen_size(1, 1)[0] // inference.multiple
+    rows, columns = size or (f'{multiple}*h', f'{multiple}*w')
+    bounds = [] if size or least == 1 else [f'h >= {least}', f'w >= {least}']
+    return export.symbolic_shape(f'{batch or "b"}, {rows}, {columns}', constraints=bounds)
+
   def check_size(self, height: int, width: int) -> None:
     """Raises ExportError unless the function takes images of this size."""
     seen = self.inference.seen_size(height, width)
@@ -117,6 +144,32 @@ class Exportable:
       f'{self.inference.seen_size(1, 1)[0]}, not {height} x {width}: export {seen[0]} x {seen[1]}, '
       'and pad the images'
     )
+
+
+@contextlib.contextmanager
+def numbers_needed(exportable: Exportable, shape: tuple[Any, Any, Any]) -> Iterator[None]:
+  """Around a trace for images of `Exportable.shape`; says which of the sizes has to be given.
+
+  Raises:
+    ExportError: the networks choose their operations by a size that is symbolic.
+  """
+  try:
+    yield
+  except _NEEDS_NUMBERS as error:
+    batch, height, _ = shape
+    multiple = exportable.inference.multiple
+    if not isinstance(height, int):
+      raise ExportError(
+        f'{exportable.name} cannot be exported for any size, because its networks choose their '
+        f'operations by the size: give one, --size 512 or --size 384x512'
+        + (f' (multiples of {multiple})' if multiple > 1 else '')
+      ) from error
+    if not isinstance(batch, int):
+      raise ExportError(
+        f'{exportable.name} cannot be exported for any number of images, because its networks '
+        'choose their operations by it: give one, as --batch 1'
+      ) from error
+    raise
 
 
 def build(trained: Trained, *, seed: int = 0) -> Exportable:

@@ -21,15 +21,12 @@ import jax
 from jax import export as jax_export
 from jax import lax
 
-from jaxinpaint.exporting.function import Exportable, ExportError
+from jaxinpaint.exporting.function import Exportable, numbers_needed
 from jaxinpaint.predictor import Size
 from jaxinpaint.runtime import atomic
 
 SUFFIX = '.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-# What jax raises where a choice depends on a size that is not known yet. A tracer in the place of a
-# number is a TypeError, and NotImplementedError is of operations with sizes in their attributes.
-_NEEDS_NUMBERS = (jax.errors.InconclusiveDimensionOperation, TypeError, NotImplementedError)
 
 
 def write(
@@ -96,7 +93,7 @@ def export(
     ExportError: the system does not take this size; or it chooses its operations by the size or the
       number of the images, so that these have to be given.
   """
-  shape = _shape(exportable, size, batch)
+  shape = exportable.shape(size, batch)
   specs = [jax.ShapeDtypeStruct((*shape, channels), 'float32') for channels in (3, 1)]
 
   def fill(image: jax.Array, mask: jax.Array) -> jax.Array:
@@ -105,33 +102,5 @@ def export(
     forms = dict(cpu=of('cpu'), default=of('plain'))
     return lax.platform_dependent(exportable.weights, image, mask, **forms)
 
-  try:
+  with numbers_needed(exportable, shape):
     return jax_export.export(jax.jit(fill), platforms=list(platforms))(*specs)
-  except _NEEDS_NUMBERS as error:
-    symbolic = [n for n in shape if not isinstance(n, int)]
-    if not symbolic:
-      raise
-    if size is None and not exportable.inference.side:
-      multiple = exportable.inference.multiple
-      raise ExportError(
-        f'{exportable.name} cannot be exported for any size, because its networks choose their '
-        f'operations by the size: give one, --size 512 or --size 384x512'
-        + (f' (multiples of {multiple})' if multiple > 1 else '')
-      ) from error
-    raise ExportError(
-      f'{exportable.name} cannot be exported for any number of images, because its networks choose '
-      'their operations by it: give one, as --batch 1'
-    ) from error
-
-
-def _shape(exportable: Exportable, size: Size | None, batch: int | None) -> tuple[Any, Any, Any]:
-  """(B, H, W), numbers or symbolic."""
-  inference = exportable.inference
-  if size is None and inference.side:
-    size = (inference.side, inference.side)
-  if size is not None:
-    exportable.check_size(*size)
-  multiple, least = inference.multiple, inference.seen_size(1, 1)[0] // inference.multiple
-  rows, columns = size or (f'{multiple}*h', f'{multiple}*w')
-  bounds = [] if size or least == 1 else [f'h >= {least}', f'w >= {least}']
-  return jax_export.symbolic_shape(f'{batch or "b"}, {rows}, {columns}', constraints=bounds)
