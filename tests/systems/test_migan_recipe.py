@@ -223,6 +223,17 @@ def test_the_distance_is_of_the_holes_of_large_sides():
   assert float(got) == pytest.approx(want, rel=1e-5)
 
 
+def test_the_teachers_part_is_weighted(taught, monkeypatch):
+  shows = lambda teacher, constants, image, mask, rng: {SIZE: constants * image - mask}
+  monkeypatch.setattr(recipe.Teacher, 'rgb_by_side', shows)
+  batch = batch_of(2)
+  (update,) = systems.make_recipe(small(distillation=3.0, adversarial=0.0)).phases[0].updates
+  rgb = np.random.default_rng(1).normal(size=batch['image'].shape).astype(np.float32)
+  value, _ = update.loss(Variables({}, {}), 5.0, {'rgb': {SIZE: rgb}}, batch, None)
+  want = 3 * (np.abs(rgb - (5 * batch['image'] - batch['mask'])) * batch['mask']).mean()
+  assert float(value) == pytest.approx(want, rel=1e-5)
+
+
 @pytest.mark.parametrize('of', ['input', 'image'])
 def test_the_penalty_is_of_image_and_mask_unless_told_otherwise(of, monkeypatch):
   slope = np.random.default_rng(1).normal(size=(SIZE, SIZE, 4)).astype(np.float32)
