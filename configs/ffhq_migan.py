@@ -2,10 +2,10 @@
 
   jaxinpaint train --config ffhq_migan --workdir runs/ffhq_migan \
     --config.data.source=/data/ffhq/train --config.data.eval_source=/data/ffhq/val \
-    --config.loss.teacher=comodgan_ffhq.safetensors
+    --config.loss.teacher=comodgan/ffhq-256
   jaxinpaint evaluate --workdir runs/ffhq_migan
 
-The teacher: `jaxinpaint weights import comodgan comodgan_256_ffhq.pt comodgan_ffhq.safetensors`.
+The teacher: `jaxinpaint weights fetch comodgan/ffhq-256` says how to get it.
 Data: FFHQ (Karras et al., 2019) as a folder, 10,000 of whose 70,000 faces are kept for tests.
 Everything else as places2_migan.py, but trained twice as long. Result here: not trained here; the
 published weights are imported by `jaxinpaint weights import migan migan_256_ffhq.pt OUT`.

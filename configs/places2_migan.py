@@ -2,16 +2,15 @@
 
   jaxinpaint train --config places2_migan --workdir runs/places2_migan \
     --config.data.source=/data/places365/train --config.data.eval_source=/data/places365/val \
-    --config.loss.teacher=comodgan_512.safetensors
+    --config.loss.teacher=comodgan/places2-512
   jaxinpaint evaluate --workdir runs/places2_migan
 
-The teacher is Co-Mod-GAN: `jaxinpaint weights import comodgan comodgan_512_places2.pt
-comodgan_512.safetensors`; --config.loss.distillation=0 does without. Data: Places365-Standard at
-full size, as a folder (docs/data.md). Numbers are those of the authors' code unless marked: O is
-ours, S StyleGAN2-ADA's, which it is made from. Published results are FID and LPIPS of 36,500
-pictures with free-form holes, in the paper; they are not repeated here. Result here: not trained
-here; the published weights are imported by `jaxinpaint weights import migan migan_512_places2.pt
-OUT`.
+The teacher is Co-Mod-GAN; `jaxinpaint weights fetch comodgan/places2-512` says how to get it, and
+the workdir of a run will do, too. --config.loss.distillation=0 does without. Data:
+Places365-Standard at full size, as a folder (docs/data.md). Numbers are those of the authors' code
+unless marked: O is ours, S StyleGAN2-ADA's, which it is made from. Published results: FID and LPIPS
+(protocol migan) in the paper, not repeated here. Result here: not trained here; the published
+weights are imported by `jaxinpaint weights import migan migan_512_places2.pt OUT`.
 """
 
 from jaxinpaint.configs import _base
@@ -32,5 +31,5 @@ def get_config(variant=''):
   config.training.ema_half_life = 20_000.0
   config.training.ema_rampup = 0.05  # S
   config.checkpoint.keep_every = 10_000  # O
-  config.evaluation.update(dict(protocol='seed000', masks='free_form', count=36_500))
+  _base.measured_by(config, 'migan')
   return _base.finish(config, variant)

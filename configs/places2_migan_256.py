@@ -1,13 +1,12 @@
 """MI-GAN on Places2 at 256 x 256.
 
   jaxinpaint train --config places2_migan_256 --workdir runs/places2_migan_256 \
-    --config.loss.teacher=comodgan_256.safetensors
+    --config.loss.teacher=comodgan/places2-256
   jaxinpaint evaluate --workdir runs/places2_migan_256
 
-The teacher: `jaxinpaint weights import comodgan comodgan_256_places2.pt comodgan_256.safetensors`.
-Data: docs/data.md (places365_small, 256 x 256). Everything else as places2_migan.py. Result here:
-not trained here; the published weights are imported by `jaxinpaint weights import migan
-migan_256_places2.pt OUT`.
+The teacher: `jaxinpaint weights fetch comodgan/places2-256` says how to get it. Data: docs/data.md
+(places365_small, 256 x 256). Everything else as places2_migan.py. Result here: not trained here;
+the published weights are imported by `jaxinpaint weights import migan migan_256_places2.pt OUT`.
 """
 
 from jaxinpaint.configs import _base, places2_migan

@@ -14,18 +14,38 @@ the same sentence everywhere.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxinpaint import migrations, systems
+from jaxinpaint import systems
 from jaxinpaint.recipe import Constants, Inference, Variables
-from jaxinpaint.weights import fetching, hub, mapping, names, store
+from jaxinpaint.systems.opening import (
+  Opened,
+  check_file,
+  check_run,
+  find,
+  is_run,
+  locate,
+  open_weights,
+)
+from jaxinpaint.weights import mapping, names
 from jaxinpaint.weights.store import MissingWeights, StoreError
 
-# Files that hold weights, but not as this library stores them.
-_FOREIGN = ('.pth', '.pt', '.ckpt', '.bin', '.pkl', '.tar', '.th', '.h5', '.npz', '.msgpack')
+__all__ = [
+  'MissingWeights',
+  'Opened',
+  'StoreError',
+  'Trained',
+  'check_file',
+  'check_run',
+  'find',
+  'is_run',
+  'load',
+  'locate',
+  'open_weights',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +86,6 @@ class Trained:
     return f'{self.config.system} ({where})'
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-  """What `open_weights` returns.
-
-  Attributes:
-    path: of the weights file, or the workdir of the run.
-    step: of the checkpoint; None: a weights file.
-    config: of the system, with today's fields.
-    read: reads the networks of these names, as far as they are there; all for None.
-    card: of a weights file; of a run: {}.
-  """
-
-  path: pathlib.Path
-  step: int | None
-  config: ConfigDict
-  read: Callable[[tuple[str, ...] | None], Variables]
-  card: Mapping[str, Any]
-
-
 def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trained:
   """Loads a system with its weights and checks that they fit.
 
@@ -104,7 +105,7 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
     inference = systems.inference(opened.config)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise StoreError(
-      f'the configuration in {_place(opened)} is not one that this version knows: {error}. Import '
+      f'the configuration in {opened.place} is not one that this version knows: {error}. Import '
       'or save the weights again.'
     ) from error
   variables = opened.read(inference.networks)
@@ -114,131 +115,6 @@ def load(path: str | os.PathLike | None = None, step: int | None = None) -> Trai
   constants = inference.load_constants()
   place = opened.path, opened.step, opened.config
   return Trained(*place, inference, variables, constants, opened.card)
-
-
-def open_weights(path: str | os.PathLike | None = None, step: int | None = None) -> Opened:
-  """Finds weights and the config that they belong to.
-
-  Args:
-    path: as `load`.
-    step: as `load`.
-
-  Raises:
-    weights.store.StoreError, OSError: as `load`, but for what concerns the networks.
-  """
-  path, step = (find(path), step) if path is None else locate(path, step)
-  if path.is_dir():
-    step, config, read = _open_run(path, step)
-    card: Mapping[str, Any] = {}
-  else:
-    check_file(path)
-    if step is not None:
-      raise StoreError(f'step {step} was given, but {path} is a weights file: leave it out')
-    stored = store.load(path)
-    config, variables = stored.config, Variables(stored.params, stored.stats)
-    card = stored.meta
-    read = lambda networks: variables if networks is None else variables.pick(networks)
-  opened = Opened(path, step, config, read, card)
-  try:
-    config = migrations.migrate(config, systems.default_config)
-  except ValueError as error:
-    raise StoreError(
-      f'the configuration in {_place(opened)} is not one that this version knows: {error}'
-    ) from error
-  return dataclasses.replace(opened, config=config)
-
-
-def _place(opened: Opened) -> pathlib.Path:
-  return opened.path if opened.step is None else opened.path / 'checkpoints' / str(opened.step)
-
-
-def is_run(path: str | os.PathLike) -> bool:
-  """Whether a folder is the workdir of a run that has checkpoints."""
-  return (pathlib.Path(path).expanduser() / 'checkpoints').is_dir()
-
-
-def find(path: str | os.PathLike | None) -> pathlib.Path:
-  """The path of weights that a person named: `names.find`, and published weights by name.
-
-  Args:
-    path: any path, which need not exist; a name of weights that come with the library, or of
-      published ones (`jaxinpaint weights list`), which are fetched and converted at first use. A
-      file or folder at this path comes before a name.
-
-  Raises:
-    weights.store.StoreError: a name's weights cannot be had (MissingWeights), or are not what was
-      published.
-  """
-  found = names.find(path)
-  named = None if path is None or found.exists() else systems.named(path)
-  if named is None:
-    return found
-  try:
-    return fetching.require(*named)
-  except hub.DownloadError as error:
-    raise MissingWeights(str(error)) from error
-
-
-def locate(path: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Path, int | None]:
-  """(the path of weights that a person named, which need not exist; the step behind its '@').
-
-  Raises:
-    weights.store.StoreError: what follows '@' is no step, or another than `step`.
-  """
-  whole = find(path)
-  folder, at, named = str(path).rpartition('@')
-  if not at or whole.exists():
-    return whole, step
-  if not named.isdigit():
-    raise StoreError(f'{path}: what follows @ must be the step of a checkpoint, not {named!r}')
-  if step is not None and step != int(named):
-    raise StoreError(f'{path} names step {named}, but step {step} was given too: leave one out')
-  return find(folder), int(named)
-
-
-def _open_run(
-  path: pathlib.Path, step: int | None
-) -> tuple[int, ConfigDict, Callable[[tuple[str, ...] | None], Variables]]:
-  """(step, config, function that reads networks) of a checkpoint."""
-  check_run(path)
-  # Orbax takes a second to import, and weights files do not need it.
-  from jaxinpaint.weights import checkpoints
-
-  folder = checkpoints.find(path, step)
-  config = store.read_config(checkpoints.read_meta(folder)['config'])
-  return int(folder.name), config, lambda networks: checkpoints.read(folder, networks)
-
-
-def check_run(path: pathlib.Path) -> None:
-  """Raises StoreError unless the folder `path` may be the workdir of a run."""
-  if not is_run(path):
-    inside = sorted(p.name for p in path.glob('*.safetensors'))
-    hint = f'; name one of its weight files: {", ".join(inside[:8])}' if inside else ''
-    if path.parent.name == 'checkpoints':
-      hint = f'; this checkpoint is called {path.parent.parent}@{path.name}'
-    raise StoreError(f'{path} is no workdir of a training run (it has no folder checkpoints){hint}')
-
-
-def check_file(path: pathlib.Path) -> None:
-  """Raises StoreError, or MissingWeights, unless `path` may be a weights file of this library."""
-  if path.suffix.lower() in _FOREIGN and path.exists():
-    raise StoreError(
-      f'{path} is not a weights file of this library (.safetensors); a published checkpoint is '
-      f'brought in by `jaxinpaint weights import SYSTEM {path} OUT`'
-    )
-  if not path.exists() and not path.with_name(path.name + '.safetensors').exists():
-    near = next((p for p in path.absolute().parents if p.is_dir()), pathlib.Path('/'))
-    inside = sorted(p.name for p in near.glob('*.safetensors'))
-    hint = f'{near} holds {", ".join(inside[:8])}' if inside else f'the path exists up to {near}'
-    raise MissingWeights(
-      f'there are no weights at {path} ({hint}): give the workdir of a run, WORKDIR@STEP, a '
-      'weights file, the name of published weights (`jaxinpaint weights list`), or of those that '
-      f'come with the library: {", ".join(names.FILES)}'
-    )
-  if path.exists() and path.suffix not in ('.safetensors', '.json', ''):
-    raise StoreError(
-      f'{path} is not a weights file (.safetensors) and no workdir: give one of these'
-    )
 
 
 def _check_fit(path: pathlib.Path, inference: Inference, variables: Variables) -> None:

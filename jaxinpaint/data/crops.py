@@ -10,12 +10,13 @@ import os
 import numpy as np
 
 from jaxinpaint import arrays
-from jaxinpaint.data import resizing
+from jaxinpaint.data import distortions, resizing
 from jaxinpaint.pictures import decode
 
-KINDS = ('center', 'random', 'random_resized', 'resize')
+KINDS = ('center', 'random', 'random_resized', 'resize', 'distorted')
+_OWN_SCALE = ('random', 'distorted')  # kinds that do not reduce pictures
 
-# A picture that has to be enlarged for a random crop is cut to so many times its short side first:
+# A picture that has to be enlarged for such a crop is cut to so many times its short side first:
 # enlarging a picture of 1 x 40,000 pixels to a short side of 256 would take 8 GB.
 _LONGEST = 8
 
@@ -32,14 +33,16 @@ def crop(image: np.ndarray, size: int, kind: str, rng: np.random.Generator) -> n
       is; an image with a shorter side is enlarged until it fits, and of one longer than 8 to 1 only
       a random piece of 8 to 1. 'random_resized': a square window whose side is uniform between size
       (or the short side, if that is less) and the short side, resized. 'resize': the whole image,
-      stretched to a square.
+      stretched to a square. 'distorted': as 'random', of a distorted picture (`distortions`).
     rng: not used by 'center' and 'resize'.
 
   Returns:
     uint8[size, size, 3]. Reducing is by area, enlarging bicubic.
   """
-  if kind == 'random' and min(image.shape[:2]) < size:
+  if kind in _OWN_SCALE and min(image.shape[:2]) < size:
     image = _enlarged(image, size, rng)
+  if kind == 'distorted':
+    return distortions.crop(image, size, rng)
   return _cut(image, _window(*image.shape[:2], size, kind, rng), size)
 
 
@@ -49,8 +52,8 @@ def crop_file(
   """`crop` of an image file, whose pixels are not all decoded if that makes no visible difference.
 
   A JPEG is decoded at 1 / r of its sides, r = 8, 4 or 2, where a window still has size x size
-  pixels then; 'random' keeps the picture's own scale. The window's edges are moved to multiples of
-  r: by r / 2 pixels at most, which is less than half a pixel of the result.
+  pixels then; 'random' and 'distorted' keep the picture's own scale. The window's edges are moved
+  to multiples of r: by r / 2 pixels at most, which is less than half a pixel of the result.
 
   Args:
     data: the file's content.
@@ -66,7 +69,7 @@ def crop_file(
     UnreadableImage: of `decode.decode`.
   """
   jpeg = decode.plain_jpeg(data, path)
-  if jpeg is None or kind == 'random':
+  if jpeg is None or kind in _OWN_SCALE:
     return crop(decode.decode(data, path), size, kind, rng)
   height, width = jpeg.size[::-1] if jpeg.orientation > 4 else jpeg.size
   window = _window(height, width, size, kind, rng)
@@ -119,7 +122,7 @@ def _reduced(window: Window, height: int, width: int, reduction: int) -> Window:
 
 
 def _enlarged(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-  """With a short side of `size`, for 'random'."""
+  """With a short side of `size`, for crops at the picture's own scale."""
   short = min(image.shape[:2])
   image = _piece(image, _LONGEST * short, rng)
   scale = size / short

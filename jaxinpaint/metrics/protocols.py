@@ -315,6 +315,34 @@ LAMA = Protocol(
   rounding='truncate',
 )
 
+MIGAN = Protocol(
+  id='migan',
+  source=(
+    'Sargsyan, Navasardyan, Xu, Shi: MI-GAN: A Simple Baseline for Image Inpainting on Mobile '
+    'Devices, ICCV 2023, and its published code'
+  ),
+  notes=(
+    'Stated: the 36,500 validation images of Places2 at 512 x 512 and at 256 x 256, 10,000 of FFHQ '
+    'at 256 x 256, free-form masks of all shares; FID and LPIPS. Code: composites; its '
+    'demonstration cuts them to 8 bits; LPIPS with AlexNet. Ours: PSNR of the joint error, over '
+    'the image and over the hole; the centre square, reduced by area. The other sets come with '
+    '--size 256 and --count 10000.'
+  ),
+  size=512,
+  count=36500,
+  bins=(Bin(0.0, 1.0),),
+  masks='free_form',
+  composite=True,
+  round_to_uint8=True,
+  metrics=(
+    _FID,
+    Metric('lpips', 'LPIPS', 'lpips', {'net': 'alex'}, 'lower', 4, 'LPIPS'),
+    Metric('psnr', 'PSNR', 'psnr', _RGB8, 'higher', 2),
+    _HOLE[0],
+  ),
+  rounding='truncate',
+)
+
 MMAGIC = Protocol(
   id='mmagic',
   source="the model pages of OpenMMLab's MMagic (before: MMEditing), inpainting",
@@ -381,6 +409,7 @@ PROTOCOLS: dict[str, Protocol] = {
     AOTGAN,
     MAT,
     LAMA,
+    MIGAN,
     MMAGIC,
     DEEPFILL,
   )

@@ -32,10 +32,10 @@ def base(system: str) -> ConfigDict:
         eval_split='test',
         data_dir='',  # of tfds; '': its default
         size=256,
-        crop='random',  # 'center', 'random', 'random_resized', 'resize'
+        crop='random',  # 'center', 'random', 'random_resized', 'resize', 'distorted'
         reduced_decode=False,  # of large JPEGs: faster, and a little different (docs/data.md)
         flip=True,
-        colors='keep',  # 'permute': permute red, green, blue; 'jitter': change all colours a little
+        colors='keep',  # 'permute': red, green, blue; 'jitter': change colours a little; 'strong'
         batch_size=4,  # over all devices and processes
         masks='irregular',
         masks_on_device=False,  # the train step draws them ('brush' masks only)

@@ -137,6 +137,7 @@ FORMULAS = {
     'l1': _mean,
   },
   'lama': {'fid': None, 'lpips': None, 'ssim': _zero_padded},
+  'migan': {'fid': None, 'lpips': None, 'psnr': _joint, 'hole_psnr': _hole(_joint)},
   'mmagic': {'hole_l1_percent': _hole(_percent), 'psnr': _joint, 'ssim': _gaussian},
   'deepfill': {**RGB_L, **HOLE_L, 'psnr': _joint},
 }  # fmt: skip
@@ -171,7 +172,7 @@ def test_what_is_raw_and_what_is_deep():
     for m in p.deep_metrics
     if m.function == 'lpips'
   }
-  assert nets == {('mat', 'alex'), ('lama', 'vgg')}
+  assert nets == {('mat', 'alex'), ('lama', 'vgg'), ('migan', 'alex')}
   deep = protocols.get('lama').deep_metrics[0]
   with pytest.raises(ValueError, match="'fid' needs a network of features"):
     deep(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
@@ -197,6 +198,7 @@ def test_the_deep_functions_are_those_of_the_module():
     ('aotgan', 512, 36500, 'center', 'bilinear_antialias', 'truncate'),
     ('mat', 512, 36500, 'center', 'area', 'nearest'),
     ('lama', 512, 30000, 'center', 'area', 'truncate'),
+    ('migan', 512, 36500, 'center', 'area', 'truncate'),
     ('mmagic', 256, 36500, 'center', 'bilinear', 'nearest'),
     ('deepfill', 256, 36500, 'center', 'area', 'truncate'),
   ],

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.ndimage
 
 from jaxinpaint import systems
 from jaxinpaint.inference.checks import InpaintError
 from jaxinpaint.inference.inpainter import load
 from jaxinpaint.losses import adversarial, reconstruction
 from jaxinpaint.predictor import Predictor
+from jaxinpaint.recipe import Variables
 from jaxinpaint.systems.lama import networks, published, recipe, refinement
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, step
@@ -151,6 +153,42 @@ def test_logged_terms_are_those_of_the_updates_and_sum_to_their_totals(stepped):
     assert sum(own[n] for n in names) == pytest.approx(own['total'], rel=1e-5)
 
 
+def test_terms_by_hand(batch, monkeypatch):
+  """With a critic whose logits are a sum of the channels, and whose features are two powers."""
+  slope = np.array([0.5, -2.0, 1.0], np.float32)
+  judge = lambda networks, name, variables, x: (((x @ slope)[..., None], (x, 2 * x**2)), {})
+  monkeypatch.setattr(recipe.modules, 'train_pass', judge)
+  seen = lambda resnet, out, image, dtype: resnet * jnp.abs(out - image).max()
+  monkeypatch.setattr(recipe.resnet_dilated, 'perceptual', seen)
+  weights = dict(known=2.0, hole=3.0, adversarial=5.0, feature_matching=7.0, perceptual=11.0)
+  generator, critic = systems.make_recipe(small(r1=13.0, **weights)).phases[0].updates
+  image, mask = batch['image'], batch['mask']
+  out = np.random.default_rng(3).random(image.shape, np.float32)
+  terms = lambda update: {
+    name: float(value)
+    for name, value in update.loss(
+      Variables({}, {}), {'resnet': 0.25}, {'out': jnp.asarray(out)}, batch, None
+    )[1]['metrics'].items()
+  }
+  softplus = lambda x: np.log1p(np.exp(x))
+  apart, of_out, of_image = np.abs(out - image), out @ slope, image @ slope
+  want = dict(
+    known=2 * (apart * (1 - mask)).mean(),
+    hole=3 * (apart * mask).mean(),
+    adversarial=5 * softplus(-of_out).mean(),
+    feature_matching=7 * (apart**2 + 4 * (out**2 - image**2) ** 2).mean() / 2,
+    perceptual=11 * 0.25 * apart.max(),
+  )
+  assert terms(generator) == pytest.approx(want | dict(total=sum(want.values())), rel=1e-4)
+  hole = mask[..., 0]
+  want = dict(
+    real=softplus(-of_image).mean(),
+    fake=(hole * softplus(of_out) + (1 - hole) * softplus(-of_out)).mean(),
+    r1=13 * SIZE**2 * np.square(slope).sum(),
+  )
+  assert terms(critic) == pytest.approx(want | dict(total=sum(want.values())), rel=1e-4)
+
+
 def test_a_picture_without_a_known_pixel_trains_nothing(batch, monkeypatch):
   given = lambda networks, name, variables, image, mask: ({'out': variables}, {})
   monkeypatch.setattr(recipe.modules, 'train_pass', given)
@@ -202,6 +240,22 @@ def test_large_pictures_have_more_scales():
   assert [refinement.scales(side, 4000) for side in (least - 1, least)] == [1, 2]
 
 
+def first_loss(paint, image, mask):
+  """Before an iteration, of pictures whose halves are 36 pixels high: f32[B]."""
+  mean = lambda x: x.reshape(len(x), 36, 2, 32, 2, -1).mean((2, 4))
+  known = mean(1 - mask)
+  half = mean(image * (1 - mask)) / np.maximum(known, 0.25)
+  hole = (known < 1).astype(np.float32)
+  fitted = [np.pad(x, ((0, 0), (0, 4), (0, 0), (0, 0)), 'symmetric') for x in (half, hole)]
+  below = np.where(hole, paint(*fitted)[:, :36], half)
+  out = np.asarray(paint(image, mask))
+  inner = [scipy.ndimage.minimum_filter(x[..., 0], 15, mode='constant', cval=1) for x in hole]
+  regions = (np.abs(out - image), 1 - mask), (np.abs(mean(out) - below), np.stack(inner)[..., None])
+  return sum(
+    (x * region).sum((1, 2, 3)) / np.maximum(3 * region.sum((1, 2, 3)), 1) for x, region in regions
+  )
+
+
 def test_refining_lowers_the_loss_of_each_image_and_changes_large_pictures_alone(made):
   variables = jax.tree_util.tree_map_with_path(centred, made[1].stats['generator'])
   variables |= {'params': made[1].params['generator']}
@@ -214,8 +268,10 @@ def test_refining_lowers_the_loss_of_each_image_and_changes_large_pictures_alone
   out, (losses,) = run(variables, image, mask)
   assert out.shape == image.shape and losses.shape == (4, 2)
   assert (np.diff(losses, axis=0) < 0).all()
-  plain = generator.apply(variables, image, mask)['out']
+  paint = jax.jit(lambda *x: generator.apply(variables, *x)['out'])
+  plain = paint(image, mask)
   assert np.abs(out - plain)[np.broadcast_to(mask > 0, image.shape)].mean() > 1e-4
+  np.testing.assert_allclose(losses[0], first_loss(paint, image, mask), rtol=1e-4)
   # The other image of a batch changes nothing, nor do pixels in the hole.
   _, (alone,) = run(variables, *(np.stack([x[0], x[0]]) for x in (image, mask)))
   np.testing.assert_allclose(losses[:, 0], alone[:, 0], rtol=1e-5)

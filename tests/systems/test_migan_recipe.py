@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import shutil
 
 import drawn
 import goldens
@@ -17,7 +18,9 @@ from jaxinpaint.systems._shared import lazy_r1
 from jaxinpaint.systems.migan import networks, published, recipe
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import optimizers, step
-from jaxinpaint.weights import store
+from jaxinpaint.training.checkpoints import Checkpoints
+from jaxinpaint.training.state import TrainState
+from jaxinpaint.weights import names, store
 
 SIZE = 8
 
@@ -92,9 +95,9 @@ def test_updates_and_what_they_need():
   updates = systems.make_recipe(small()).phases[0].updates
   want = [('generator', 'generator', 1), ('critic', 'critic', 1), ('r1', 'critic', 16)]
   assert [(u.name, u.optimizer, u.every) for u in updates] == want
-  names = lambda **loss: [u.name for u in systems.make_recipe(small(**loss)).phases[0].updates]
-  assert names(r1=0.0) == ['generator', 'critic']
-  assert names(adversarial=0.0, l1=1.0) == ['generator']
+  of = lambda **loss: [u.name for u in systems.make_recipe(small(**loss)).phases[0].updates]
+  assert of(r1=0.0) == ['generator', 'critic']
+  assert of(adversarial=0.0, l1=1.0) == ['generator']
 
 
 @pytest.mark.parametrize(
@@ -114,33 +117,79 @@ def test_what_cannot_be_is_named(change, match):
     systems.make_recipe(small(**change))
 
 
-def test_a_run_without_its_teacher_stops_with_a_sentence(tmp_path, taught):
-  load = lambda file, **model: (
-    systems.make_recipe(small(model, distillation=2.0, teacher=str(file))).load_constants
-  )
-  with pytest.raises(FileNotFoundError, match=r'not set: none is published for 8 pixels: export'):
-    load('')()
-  with pytest.raises(FileNotFoundError, match=r'not set: import .*comodgan_256_places2\.pt'):
-    load('', size=256)()
-  with pytest.raises(FileNotFoundError, match=r'none\.safetensors.* is no file'):
-    load(tmp_path / 'none.safetensors')()
+def teach(file, **model):
+  """`load_constants` of a student of that teacher."""
+  config = small(model, distillation=2.0, teacher=str(file))
+  return systems.make_recipe(config).load_constants
+
+
+def test_a_run_without_its_teacher_stops_with_a_sentence(tmp_path, taught, monkeypatch):
+  monkeypatch.setenv('JAXINPAINT_CACHE', str(tmp_path))
+  with pytest.raises(
+    FileNotFoundError, match='not set: none is published for 8 pixels: give the w'
+  ):
+    teach('')()
+  published = 'comodgan/places2-256, comodgan/ffhq-256, the workdir'
+  with pytest.raises(FileNotFoundError, match=f'not set: give {published}'):
+    teach('', size=256)()
+  with pytest.raises(
+    FileNotFoundError, match=r'^config\.loss\.teacher: there are no weights at .*no'
+  ):
+    teach(tmp_path / 'none.safetensors')()
+  with pytest.raises(
+    FileNotFoundError, match=r'comodgan/places2-256 cannot be fetched: .* browser'
+  ):
+    teach('comodgan/places2-256', size=256)()
+  (tmp_path / 'teacher.pt').touch()
+  with pytest.raises(ValueError, match=r'teacher: .*weights import SYSTEM .*teacher\.pt OUT'):
+    teach(tmp_path / 'teacher.pt')()
   # An estimate needs none.
-  assert load('')(shapes_only=True)['teacher'].params['generator']['encoder']
+  for absent in ('', tmp_path / 'none', 'comodgan/places2-256'):
+    assert teach(absent)(shapes_only=True)['teacher'].params['generator']['encoder']
+
+
+def test_a_teacher_is_a_file_a_name_or_a_run(teacher, tmp_path, taught, monkeypatch):
+  stored = store.load(teacher)
+  want = stored.params
+  monkeypatch.setenv('JAXINPAINT_CACHE', str(tmp_path))
+  named = names.converted('comodgan', 'places2-256')
+  named.parent.mkdir(parents=True)
+  shutil.copy(teacher, named)
+  critic = {'critic': np.ones(2, np.float32)}
+  ema = jax.tree.map(lambda x: x + 1, want)
+  saver = Checkpoints(tmp_path / 'run')
+  saver.save(
+    TrainState(np.int32(7), want | critic, stored.stats, {}, ema), config_of(teachers()), {}
+  )
+  saver.close()
+  for given, expected in (
+    (teacher, want),
+    (teacher.with_suffix(''), want),
+    ('comodgan/places2-256', want),
+    (tmp_path / 'run', ema),
+    (f'{tmp_path}/run@7', ema),
+  ):
+    found = teach(given)()['teacher']
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+
+
+def config_of(system):
+  """What a run of this system stores."""
+  config = config_lib.base(system.system).unlock()
+  config.model = system.model
+  return config
 
 
 def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path, taught):
-  load = lambda file, **model: systems.make_recipe(
-    small(model, distillation=2.0, teacher=str(file))
-  ).load_constants()
   with pytest.raises(ValueError, match='completes pictures of 8 pixels, its student of 64'):
-    load(teacher, size=64)
+    teach(teacher, size=64)()
   params = {'generator': {'conv': np.ones(3, np.float32)}}
   other = store.save(tmp_path / 'other.safetensors', 'misf', systems.default_config('misf'), params)
   with pytest.raises(ValueError, match='misf cannot teach'):
-    load(other)
+    teach(other)()
   wrong = store.save(tmp_path / 'wrong.safetensors', 'comodgan', teachers(), params)
   with pytest.raises(ValueError, match='does not fit'):
-    load(wrong)
+    teach(wrong)()
 
 
 def test_a_teacher_shows_what_each_side_adds(teacher):
@@ -172,6 +221,17 @@ def test_the_distance_is_of_the_holes_of_large_sides():
   )
   got = jax.jit(recipe.distance)(student, teacher, mask)
   assert float(got) == pytest.approx(want, rel=1e-5)
+
+
+def test_the_teachers_part_is_weighted(taught, monkeypatch):
+  shows = lambda teacher, constants, image, mask, rng: {SIZE: constants * image - mask}
+  monkeypatch.setattr(recipe.Teacher, 'rgb_by_side', shows)
+  batch = batch_of(2)
+  (update,) = systems.make_recipe(small(distillation=3.0, adversarial=0.0)).phases[0].updates
+  rgb = np.random.default_rng(1).normal(size=batch['image'].shape).astype(np.float32)
+  value, _ = update.loss(Variables({}, {}), 5.0, {'rgb': {SIZE: rgb}}, batch, None)
+  want = 3 * (np.abs(rgb - (5 * batch['image'] - batch['mask'])) * batch['mask']).mean()
+  assert float(value) == pytest.approx(want, rel=1e-5)
 
 
 @pytest.mark.parametrize('of', ['input', 'image'])

@@ -1,12 +1,11 @@
 """A trained network of another system as a frozen teacher: what its ToRGB layers add by side.
 
-The teacher is a weights file of this library, in config.loss.teacher. The system that the file
-names must have `rgb_by_side(config)` in its recipe, which returns a `Teach`.
+The teacher is a run, a weights file or a name of weights, in config.loss.teacher. Its system must
+have `rgb_by_side(config)` in its recipe, which returns a `Teach`.
 """
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Protocol
@@ -14,9 +13,11 @@ from typing import Protocol
 import jax
 from ml_collections import ConfigDict
 
-from jaxinpaint import migrations, systems
+from jaxinpaint import systems
 from jaxinpaint.recipe import Constants, Inference, Variables
-from jaxinpaint.weights import mapping, store
+from jaxinpaint.systems import opening
+from jaxinpaint.weights import mapping
+from jaxinpaint.weights.store import MissingWeights, StoreError
 
 NAME = 'teacher'  # of the constants
 
@@ -43,13 +44,13 @@ class Teacher:
   """A teacher, which is read when it is needed.
 
   Attributes:
-    file: the weights file; '': none is given.
+    weights: what `opening.open_weights` takes; '': none are given.
     size: side of the pictures that it completes.
-    usual: config of the published teacher, for estimates without a file.
-    hint: how to get a file or do without, for messages.
+    usual: config of the published teacher, for estimates without weights.
+    hint: how to get weights or do without, for messages.
   """
 
-  file: str
+  weights: str
   size: int
   usual: ConfigDict
   hint: str
@@ -58,20 +59,24 @@ class Teacher:
     """{'teacher': its `Variables`}; see `recipe.LoadConstants`.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: its system does not teach, it takes pictures of another side, or its weights do
-        not fit it.
+      FileNotFoundError: there are no such weights.
+      ValueError: they cannot be read, its system does not teach, it takes pictures of another side,
+        or its weights do not fit it.
     """
     if shapes_only:
       return {NAME: self._inference().shapes()}
-    path = self._path
-    if path is None:
-      given = f'{self.file!r} is no file' if self.file else 'is not set'
-      raise FileNotFoundError(f'config.loss.teacher {given}: {self.hint}')
+    if not self.weights:
+      raise FileNotFoundError(f'config.loss.teacher is not set: {self.hint}')
+    try:
+      opened = _open(self.weights)
+    except StoreError as error:
+      raise type(error)(f'config.loss.teacher: {error}') from error
     inference = self._inference()
-    variables = _read(path)[1].pick(inference.networks)
+    variables = opened.read(inference.networks)
     if problems := mapping.compare(variables._asdict(), inference.shapes()._asdict()):
-      raise ValueError('\n'.join([f'config.loss.teacher {self.file!r} does not fit:', *problems]))
+      raise ValueError(
+        '\n'.join([f'config.loss.teacher {self.weights!r} does not fit:', *problems])
+      )
     return {NAME: variables}
 
   def _inference(self) -> Inference:
@@ -92,14 +97,13 @@ class Teacher:
     return self._recipe.rgb_by_side(self._config)(constants[NAME], *args)
 
   @property
-  def _path(self) -> pathlib.Path | None:
-    path = pathlib.Path(self.file).expanduser()
-    return path if path.is_file() else None  # '' is the current folder
-
-  @property
   def _config(self) -> ConfigDict:
-    path = self._path
-    return self.usual if path is None else _read(path)[0]
+    if not self.weights:
+      return self.usual
+    try:
+      return _open(self.weights).config
+    except MissingWeights:  # `load_constants` says so; an estimate does without
+      return self.usual
 
   @property
   def _recipe(self) -> ModuleType:
@@ -107,7 +111,5 @@ class Teacher:
 
 
 @functools.lru_cache(maxsize=1)
-def _read(path: pathlib.Path) -> tuple[ConfigDict, Variables]:
-  stored = store.load(path)
-  config = migrations.migrate(stored.config, systems.default_config)
-  return config, Variables(stored.params, stored.stats)
+def _open(weights: str) -> opening.Opened:
+  return opening.open_weights(weights)

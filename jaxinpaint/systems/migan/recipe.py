@@ -15,9 +15,9 @@ mask, too. The rgb of a side is what its ToRGB layer adds to the upsampled pictu
 the mean is over all pixels, the hole's and the others, which count nothing. Logged terms include
 their weights.
 
-The teacher is a weights file, `loss.teacher`: `jaxinpaint weights import comodgan
-comodgan_512_places2.pt OUT`, or one of a run of Co-Mod-GAN. Its z is drawn for each image, its
-noise is the stored one. `loss.distillation=0` trains without a teacher, which needs none; `loss.l1`
+The teacher, `loss.teacher`, is given as all weights are: the name comodgan/places2-512, the workdir
+of a run of Co-Mod-GAN, or a weights file. Its z is drawn for each image, its noise is the stored
+one. `loss.distillation=0` trains without a teacher, which needs none; `loss.l1`
 is ours, off as published, for runs that are too short for a critic alone.
 
 `model.form` is 'training', whose kernels are sums of nine, or 'merged', which has one kernel of
@@ -52,7 +52,6 @@ from jaxinpaint.systems.migan import networks as networks_lib
 FORMS = {'training': networks_lib.TENSORS, 'merged': 0}  # tensors of each kernel
 LEAST_SIDE = 32  # that is learnt from the teacher
 TEACHER = 'comodgan'
-PUBLISHED_SIDES = (256, 512)  # of teachers
 
 
 def default_config() -> ConfigDict:
@@ -66,7 +65,7 @@ def default_config() -> ConfigDict:
   loss = dict(
     adversarial=1.0,
     distillation=2.0,
-    teacher='',  # a weights file
+    teacher='',  # a run, a weights file or a name
     l1=0.0,  # O
     r1=10.0,
     r1_every=16,
@@ -170,12 +169,14 @@ def _teacher(config: ConfigDict) -> Teacher:
   size = config.model.size
   usual = systems.default_config(TEACHER)
   usual.model.size = size
-  imported = (
-    f'import it with `jaxinpaint weights import comodgan comodgan_{size}_places2.pt OUT` (linked '
-    'in the README of Picsart-AI-Research/MI-GAN) or'
+  published = [f'{TEACHER}/{n}' for n in systems.published(TEACHER).names if n.endswith(f'-{size}')]
+  start = (
+    f'give {", ".join(published)},' if published else f'none is published for {size} pixels: give'
   )
-  start = imported if size in PUBLISHED_SIDES else f'none is published for {size} pixels:'
-  hint = f'{start} export that of a run, or train without one by --config.loss.distillation=0'
+  hint = (
+    f'{start} the workdir or weights of a run of {TEACHER}, or train without one by '
+    '--config.loss.distillation=0'
+  )
   return Teacher(config.loss.teacher, size, usual, hint)
 
 
