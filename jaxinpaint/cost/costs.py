@@ -11,6 +11,7 @@ killed because it uses too much memory, the earlier results remain.
   {"stage": TEXT}                       what is measured next
   {"values": {NAME: NUMBER}}            of `report.resources.RESOURCES`
   {"not_measured": {NAME: SENTENCE}}
+  {"like": [{NAME: NUMBER}, ...]}       of other rows, see `train`
   {"error": SENTENCE}                   why nothing else can be measured
 """
 
@@ -24,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -150,7 +151,9 @@ def _loaded(row: Row) -> tuple[Inference, Variables, Constants]:
   return inference, inference.random(), random_weights(inference.load_constants(shapes_only=True))
 
 
-def train(row: Row, batch_size: int, size: int, steps: int, say: Say) -> None:
+def train(
+  row: Row, batch_size: int, size: int, steps: int, say: Say, like: Sequence[Mapping[str, Any]] = ()
+) -> None:
   """Measures what a step of the run's own training costs, on all devices of this process.
 
   Args:
@@ -159,12 +162,15 @@ def train(row: Row, batch_size: int, size: int, steps: int, say: Say) -> None:
     size: of the images; 0: the run's.
     steps: timed steps of each distinct plan, after one that is not counted.
     say: is called with each result.
+    like: of an experiment: the fields of others whose steps are the same and whose schedules are
+      not. Their hours are said in this order.
   """
   if isinstance(row, Mapping):
-    _train_experiment(row, batch_size, size, steps, say)
+    _train_experiments([row, *like], batch_size, size, steps, say)
     return
   say('stage', 'preparing the run')
   config = run_config(row)
+  own_batch = config.data.batch_size
   with tempfile.TemporaryDirectory() as workdir:
     run = preparation.prepare(_alone(config, row, batch_size, size), pathlib.Path(workdir))
     try:
@@ -172,49 +178,76 @@ def train(row: Row, batch_size: int, size: int, steps: int, say: Say) -> None:
       say('values', values | {'train_steps': run.total})
       batch = sharding.to_devices(next(run.batches), run.mesh)
       arguments = (run.state, run.constants, batch, run.rng)
-      seconds = schedule_seconds(run.recipe, run.train_step, arguments, run.total, steps, say)
-      _say_hours(seconds, run.total, say)
+      times = plans(run.recipe, run.total)
+      seconds = plan_seconds(run.recipe, run.train_step, arguments, times, steps, say)
+      batches = own_batch / run.config.data.batch_size
+      say('values', _hours(times, seconds, batches) | {'train_host_gb': memory.host_peak_gb()})
     finally:
       run.batches.close()
       run.checkpoints.close()
 
 
-def _train_experiment(
-  row: Mapping[str, Any], batch_size: int, size: int, steps: int, say: Say
+def _train_experiments(
+  rows: Sequence[Mapping[str, Any]], batch_size: int, size: int, steps: int, say: Say
 ) -> None:
-  """`train` of a config that has not run: random weights, random pictures."""
+  """`train` of configs that have not run: random weights, random pictures."""
   say('stage', 'preparing the experiment')
-  config = migrations.migrate(row, config_lib.base).unlock()
-  config.data.batch_size = batch_size or config.data.batch_size
-  config.data.size = size or config.data.size
-  program = Program.of(config, sharding.make_mesh(**config.training.mesh))
-  total = preparation.total_steps(config, program.recipe)
+  schedules = []
+  for fields in reversed(rows):  # the first row's config and program are left
+    config = migrations.migrate(fields, config_lib.base).unlock()
+    batches = config.data.batch_size / (batch_size or config.data.batch_size)
+    config.data.batch_size = batch_size or config.data.batch_size
+    config.data.size = size or config.data.size
+    program = Program.of(config, sharding.make_mesh(**config.training.mesh))
+    total = preparation.total_steps(config, program.recipe)
+    schedules.insert(0, (plans(program.recipe, total), batches))
   say('values', dict(train_batch=config.data.batch_size, train_size=config.data.size))
-  say('values', dict(train_steps=total))
-  probe_seconds(config, program, steps, say)
+  wanted = dict.fromkeys(plan for times, _ in schedules for plan in times)
+  seconds = probe_seconds(config, program, wanted, steps, say)
+  first, *others = (_hours(times, seconds, batches) for times, batches in schedules)
+  say('like', others)
+  say('values', first | {'train_host_gb': memory.host_peak_gb()})
 
 
-def probe_seconds(config: ConfigDict, program: Program, steps: int, say: Say) -> float:
-  """The seconds of a whole training, from steps with random weights on random pictures.
+def probe_seconds(
+  config: ConfigDict, program: Program, wanted: Iterable[Plan], steps: int, say: Say
+) -> dict[Plan, float]:
+  """`plan_seconds` with random weights on random pictures.
 
   Args:
     config: of the program.
     program: its devices are here.
+    wanted: the plans to time.
     steps: how many steps of each plan are timed, after one that is not.
     say: is called with each result.
   """
   state = program.random_state(config.seed)
   batch = sharding.to_devices(random_rows(config, program), program.mesh)
   arguments = state, random_weights(program.constants), batch, step_key(config, program.mesh, 0)
-  total = preparation.total_steps(config, program.recipe)
-  seconds = schedule_seconds(program.recipe, program.train_step, arguments, total, steps, say)
-  _say_hours(seconds, total, say)
-  return seconds
+  return plan_seconds(program.recipe, program.train_step, arguments, wanted, steps, say)
 
 
-def _say_hours(seconds: float, total: int, say: Say) -> None:
-  hours = {'train_hours': seconds / 3600, 'train_seconds_per_step': seconds / total}
-  say('values', hours | {'train_host_gb': memory.host_peak_gb()})
+def weighted_seconds(times: Mapping[Plan, int], seconds: Mapping[Plan, float]) -> float:
+  """The seconds of a whole training: {plan: its steps} by {plan: seconds of one}."""
+  return sum(n * seconds[plan] for plan, n in times.items())
+
+
+def _hours(
+  times: Mapping[Plan, int], seconds: Mapping[Plan, float], batches: float
+) -> dict[str, float]:
+  """What a training takes.
+
+  Args:
+    times: {plan: its steps}.
+    seconds: of a step of each plan.
+    batches: how many measured batches are one of the training: it can be too large to measure.
+  """
+  total, whole = sum(times.values()), weighted_seconds(times, seconds)
+  return {
+    'train_steps': total,
+    'train_seconds_per_step': whole / total,
+    'train_hours': batches * whole / 3600,
+  }
 
 
 def run_config(row: str) -> ConfigDict:
@@ -360,22 +393,27 @@ def _alone(config: ConfigDict, row: str, batch_size: int, size: int) -> ConfigDi
   return config
 
 
-def schedule_seconds(
-  recipe: Recipe, train_step: Callable, arguments: Sequence[Any], total: int, steps: int, say: Say
-) -> float:
-  """The seconds of all `total` steps, from the medians of a few steps of each plan.
+def plan_seconds(
+  recipe: Recipe,
+  train_step: Callable,
+  arguments: Sequence[Any],
+  wanted: Iterable[Plan],
+  steps: int,
+  say: Say,
+) -> dict[Plan, float]:
+  """The median seconds of a step of each plan.
 
   Args:
-    recipe: gives the plans.
+    recipe: names the phases.
     train_step: of `training.step.make_train_step`.
     arguments: of its first step: (state, constants, batch, rng); the state is donated.
-    total: steps of the training.
-    steps: timed steps of each distinct plan, after one that is not counted.
+    wanted: the plans to time.
+    steps: timed steps of each of them, after one that is not counted.
     say: is called with each result.
   """
   state, *others = arguments
-  seconds = 0.0
-  for plan, times in plans(recipe, total).items():
+  seconds = {}
+  for plan in wanted:
     phase = recipe.phases[plan.phase].name
     say('stage', f'a training step of phase {phase!r} ({", ".join(plan.updates) or "no update"})')
     compiled = train_step.lower(state, *others, plan).compile()
@@ -385,7 +423,7 @@ def schedule_seconds(
       state, metrics = jax.block_until_ready(compiled(state, *others))
       taken.append(time.perf_counter() - begun)
     del metrics
-    seconds += times * statistics.median(taken[1:])
+    seconds[plan] = statistics.median(taken[1:])
     say('values', _device_memory(jax.local_devices()[0], compiled, 'train_'))
   return seconds
 

@@ -420,7 +420,9 @@ def probed(config: ConfigDict, program: Program, steps: int, estimate: Estimate)
     estimate: of the same program.
   """
   total = preparation.total_steps(config, program.recipe)
-  seconds = costs.probe_seconds(config, program, steps, lambda *_: None)
+  times = costs.plans(program.recipe, total)
+  of_a_step = costs.probe_seconds(config, program, times, steps, lambda *_: None)
+  seconds = costs.weighted_seconds(times, of_a_step)
   speed = config.data.batch_size * total / seconds
   useful = sum(s.useful_flops * s.steps for s in estimate.steps) / seconds / program.mesh.size
   lines = [

@@ -102,6 +102,8 @@ def measure(
   _check({n: p for n, p in given.items() if n not in stored})
   jobs = {n: json.loads(c.to_json_best_effort()) for n, c in configs.items()} | given
   known: dict[str, tuple[dict[str, float], dict[str, str]]] = {}  # of equal networks
+  steps_of = {n: _step_fields(jobs[n]) for n in configs}
+  hours: dict[str, tuple[dict[str, float], dict[str, str]]] = {}
   measured: dict[str, dict[str, float]] = {}
   missing: dict[str, dict[str, str]] = {}
   for name in paths:
@@ -113,19 +115,25 @@ def measure(
     job = dict(row=row, size=size, max_batch=max_batch, repeats=repeats)
     key = json.dumps(job, sort_keys=True)
     if key not in known:
-      known[key] = _worker('predict', job, name)
+      known[key] = _worker('predict', job, name)[:2]
     values, why = known[key]
     if training:
-      job = dict(row=jobs[name], batch_size=train_batch, size=train_size, steps=train_steps)
-      more, why_not = _worker('train', job, name, may_fail='training')
-      values, why = values | more, why | why_not
+      if name not in hours:
+        like = [n for n in steps_of if n != name and steps_of[n] == steps_of.get(name)]
+        job = dict(row=jobs[name], batch_size=train_batch, size=train_size, steps=train_steps)
+        job |= {'like': [jobs[n] for n in like]} if like else {}
+        more, why_not, others = _worker('train', job, name, may_fail='training')
+        hours[name] = more, why_not
+        for n, own in zip(like, others or [{} for _ in like], strict=True):
+          hours[n] = more | own, why_not
+      values, why = values | hours[name][0], why | hours[name][1]
     measured[name], missing[name] = values, why
   for name in stored:
     missing[name] = {'predict': f'{stored[name]} is a folder of outputs, made elsewhere'}
   for name in fills:
     label = classical.FILLS[name].label
     job = dict(name=name, size=size, repeats=repeats)
-    measured[label], missing[label] = _worker('fill', job, label)
+    measured[label], missing[label], _ = _worker('fill', job, label)
   return Measured(measured, {k: v for k, v in missing.items() if v}, hardware())
 
 
@@ -182,15 +190,35 @@ def _check(trained: Mapping[str, str]) -> None:
     raise ResourceError(f'--row {name}: loading {trained[name]} failed with exit code {code}')
 
 
+def _step_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of an experiment on which the cost of its training steps depends.
+
+  Images, schedules and the lengths of phases are left out: experiments that differ in nothing else
+  are measured once.
+  """
+  fields = ('system', 'version', 'dtype', 'model', 'loss', 'training')
+  kept = {k: config[k] for k in fields if k in config}
+  kept['training'] = {k: v for k, v in kept['training'].items() if k != 'steps'}
+  kept['data'] = {k: config['data'][k] for k in ('batch_size', 'size', 'masks', 'masks_on_device')}
+  kept['phases'] = {name: bool(steps) for name, steps in config.get('phases', {}).items()}
+  kept['optimizers'] = {
+    name: {k: v for k, v in entry.items() if k not in ('learning_rate', 'schedule_args')}
+    for name, entry in config['optimizers'].items()
+  }
+  return kept
+
+
 def _worker(
   what: str, job: Mapping[str, Any], name: str, may_fail: str = ''
-) -> tuple[dict[str, float], dict[str, str]]:
-  """(values, what was not measured and why) of one process."""
+) -> tuple[dict[str, float], dict[str, str], list[dict[str, float]]]:
+  """(values, what was not measured and why, values of the rows in `like`) of one process."""
   lines, code = _run(what, job)
   values: dict[str, float] = {}
   missing: dict[str, str] = {}
+  like: list[dict[str, float]] = []
   for line in lines:
     values |= line.get('values', {})
+    like = line.get('like', like)
     missing |= line.get('not_measured', {})
   errors = [x['error'] for x in lines if 'error' in x]
   stage = next((x['stage'] for x in reversed(lines) if 'stage' in x), 'starting')
@@ -203,7 +231,7 @@ def _worker(
     missing[may_fail or stage] = f'its process ended with exit code {code} at {stage}' + (
       ', as one that runs out of memory' if code in (-9, 137) else ''
     )
-  return values, missing
+  return values, missing, like
 
 
 def _run(what: str, job: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:

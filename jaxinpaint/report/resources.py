@@ -80,7 +80,8 @@ RESOURCES: tuple[Resource, ...] = (
     'train_hours',
     'training hours, extrapolated',
     'h',
-    'steps x seconds per step: not measured as a whole',
+    'steps x seconds per step, times the batches of the measured size that make one of the '
+    "training's: not measured as a whole",
     'train_hours',
   ),
   Resource('train_host_gb', 'host memory in training', 'GB', _PEAK),

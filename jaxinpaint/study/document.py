@@ -411,6 +411,7 @@ _COLUMNS = (
   'train_seconds_per_step',
   'train_steps',
   'train_hours',
+  'train_host_gb',
 )
 
 

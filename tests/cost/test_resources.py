@@ -126,25 +126,61 @@ def test_an_experiment_that_never_ran_is_measured_with_random_weights():
   said = []
   say = lambda key, value: said.append((key, value))
   costs.predict(fields, 64, 1, 1, say)
-  costs.train(fields, 8, 0, 1, say)
+  longer = fields | {'phases': fields['phases'] | {'completion': 52}}
+  longer['training'] = fields['training'] | {'steps': 56}
+  costs.train(fields, 16, 0, 1, say, [longer])
   values = {n: v for key, found in said if key == 'values' for n, v in found.items()}
   promised = {r.name for r in RESOURCES} - {'device_gb', 'train_device_gb'}
   assert set(values) == promised
-  assert values['train_batch'] == 8 and values['train_size'] == config.data.size
-  assert values['train_hours'] == pytest.approx(
-    values['train_steps'] * values['train_seconds_per_step'] / 3600
+  assert values['train_batch'] == 16 and values['train_size'] == config.data.size
+  ((other,),) = (found for key, found in said if key == 'like')
+  assert (values['train_steps'], other['train_steps']) == (6, 56)
+  for found in (values, other):  # the training's own batch is half the measured one
+    hours = 0.5 * found['train_steps'] * found['train_seconds_per_step'] / 3600
+    assert found['train_hours'] == pytest.approx(hours)
+  assert values['train_seconds_per_step'] != other['train_seconds_per_step']
+
+
+def test_the_seconds_of_plans_are_weighed_by_their_steps():
+  a, b = Plan(0, ('g',)), Plan(1, ('d', 'g'))
+  assert costs._hours({a: 3, b: 1}, {a: 1.0, b: 5.0}, batches=2) == dict(
+    train_steps=4, train_seconds_per_step=2.0, train_hours=16 / 3600
   )
 
 
-def test_an_experiments_config_goes_to_its_processes(monkeypatch):
+def test_equal_networks_and_steps_are_measured_once(monkeypatch):
+  asked = []
+
+  def run(what, job):
+    asked.append((what, job))
+    if what == 'predict':
+      return [{'values': {'gflops': 1.0}}], 0
+    others = [{'train_hours': 2.0} for _ in job.get('like', ())]
+    return [{'like': others}, {'values': {'train_hours': 1.0, 'train_batch': 4}}], 0
+
+  monkeypatch.setattr(resources, '_run', run)
+  names = dict(a='places2_csa', b='celeba_csa', c='celeba_dfnet', d='places2_dfnet')
+  names |= dict(e='celeba_glcic', f='celeba_glcic_tf')
+  found = resources.measure({name: experiments.named(c) for name, c in names.items()})
+  whats = ('predict', 'train')
+  jobs = [(what, job['row']['system'], len(job.get('like', ()))) for what, job in asked]
+  alike = (('csa', 1), ('dfnet', 1), ('glcic', 0), ('glcic', 0))
+  assert jobs == [(what, s, n if what == 'train' else 0) for s, n in alike for what in whats]
+  # A schedule is a row's own, and what a step needs is of both.
+  hours = {name: values['train_hours'] for name, values in found.resources.items()}
+  assert hours == dict(a=1.0, b=2.0, c=1.0, d=2.0, e=1.0, f=1.0)
+  assert all(values['train_batch'] == 4 for values in found.resources.values())
+  assert asked[1][1]['row'] == json.loads(experiments.named('places2_csa').to_json_best_effort())
+
+
+def test_a_row_can_be_the_config_of_an_experiment(monkeypatch):
   done = [{'values': {'gflops': 1.0}}], 0
   asked = lines(monkeypatch, check=([], 0), predict=done, train=done)
-  one, other = ('--row', 'a=config:places2_csa'), ('--row', 'b=config:celeba_csa')
-  assert command.main([*one, *other, '--row', 'c=config:celeba_glcic']) == 0
-  rows = [(what, job['row']['system']) for what, job in asked if what != 'check']
-  # Both configs of CSA have the same networks.
-  of_csa = [('predict', 'csa'), ('train', 'csa'), ('train', 'csa')]
-  assert rows == [*of_csa, ('predict', 'glcic'), ('train', 'glcic')]
+  assert command.main(['--row', 'a=config:places2_csa']) == 0
+  assert [(what, job['row']['system']) for what, job in asked] == [
+    ('predict', 'csa'),
+    ('train', 'csa'),
+  ]
 
 
 def test_batches_end_where_memory_does(weights, monkeypatch):

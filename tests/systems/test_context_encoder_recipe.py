@@ -71,6 +71,10 @@ def test_weights_of_the_square():
   assert float(got) == pytest.approx(want, rel=1e-6)
   got = recipe.weighted_l2(fake, fake + 1, overlap=0, weight=0.5, overlap_weight=3.0)
   assert float(got) == pytest.approx(2.0, rel=1e-6)
+  # Of the border nothing counts, not even an error there; the mean is still over all pixels.
+  fake = fake.at[:, 0].set(100.0)
+  got = recipe.weighted_l2(fake, jnp.ones_like(fake), overlap=2, weight=0.5, overlap_weight=0.0)
+  assert float(got) == pytest.approx(4 * 8 * 0.5 / 48, rel=1e-6)
 
 
 @pytest.mark.parametrize('twice', [True, False])
@@ -203,7 +207,8 @@ def test_an_evaluation_keeps_the_holes_that_are_filled(trained):
     ('model', dict(image_size=72), r'image_size 72 must be a multiple of 32 and at least 128'),
     ('model', dict(width=0), r'model.width 0 must be an integer of at least 1'),
     ('loss', dict(wtl2=1.5), r'loss.wtl2 1.5 must be in \[0, 1\]'),
-    ('loss', dict(overlap_weight=-1.0), r'loss.overlap_weight -1.0 must be finite and >= 0'),
+    ('loss', dict(overlap_weight=-1.0), r'weight -1.0 .* >= 0 \(0: the border does not count\)'),
+    ('loss', dict(wtl2=-1.0), r'loss.wtl2 -1.0 must be finite and >= 0 \(0: not built\)'),
   ],
 )
 def test_settings_that_do_not_fit_are_refused(section, values, message):

@@ -77,6 +77,9 @@ def test_terms_by_hand():
   loss.tv_region = 'hole'
   terms = run()
   assert terms['tv'] == near(0.1 * 2 * 8 / 64)
+  loss.tv_region = 'masked'  # zeros around the hole make each step one of 1.25
+  terms = run()
+  assert terms['tv'] == near(0.1 * 1.25 * 2 * 8 / 56)
   loss.update(dict(hole=0.0, tv=0.0))
   assert set(run()) == {'valid'}
 

@@ -32,20 +32,23 @@ def same_fields(section: str, got: Iterable[str], known: Iterable[str]) -> None:
     raise ValueError(f"config.{section} lacks {missing}: start from the system's default_config()")
 
 
-def weights(loss: Mapping[str, Any], names: Iterable[str], *, needed: bool = True) -> None:
+def weights(
+  loss: Mapping[str, Any], names: Iterable[str], *, needed: bool = True, zero: str = 'not built'
+) -> None:
   """The fields `names` of config.loss must be finite numbers >= 0.
 
   Args:
     loss: config.loss.
     names: the weights to check.
     needed: whether at least one of them must be above 0.
+    zero: what a weight of 0 means, for the message.
   """
   for name in names:
     weight = loss[name]
     if isinstance(weight, bool) or not isinstance(weight, int | float):
-      raise ValueError(f'config.loss.{name} {weight!r} must be a number (a weight; 0: not built)')
+      raise ValueError(f'config.loss.{name} {weight!r} must be a number (a weight; 0: {zero})')
     if weight < 0 or not math.isfinite(weight):
-      raise ValueError(f'config.loss.{name} {weight!r} must be finite and >= 0 (0: not built)')
+      raise ValueError(f'config.loss.{name} {weight!r} must be finite and >= 0 (0: {zero})')
   if needed and not any(loss[name] for name in names):
     raise ValueError(f'config.loss: all weights ({", ".join(names)}) are 0: nothing to train')
 

@@ -49,8 +49,8 @@ def default_config() -> ConfigDict:
     discriminator_width=64,
   )
   loss = dict(
-    wtl2=0.998,  # code's default; its README and the paper: 0.999. 1: no critic
-    overlap_weight=10.0,  # paper, code
+    wtl2=0.998,  # code's default; its README and the paper: 0.999. 1: no critic; 0: critic alone
+    overlap_weight=10.0,  # paper, code; 0: the border does not count
     weight_twice=True,  # code; the paper: False
   )
   return ConfigDict(dict(system='context_encoder', dtype='float32', model=model, loss=loss))
@@ -113,7 +113,7 @@ def weighted_l2(
     real: the image's own.
     overlap: width of the border in pixels.
     weight: W in the middle.
-    overlap_weight: W in the border, in multiples of `weight`.
+    overlap_weight: W in the border, in multiples of `weight`; 0: only the middle counts.
   """
   height, width = fake.shape[1:3]
   weights = jnp.full((height, width, 1), weight * overlap_weight, jnp.float32)
@@ -197,7 +197,8 @@ def _check_model(config: ConfigDict) -> None:
 def _check_loss(loss: ConfigDict) -> None:
   """Raises ValueError for settings of the losses that train nothing useful."""
   checks.same_fields('loss', loss, default_config().loss)
-  checks.weights(loss, ('wtl2', 'overlap_weight'), needed=False)
+  checks.weights(loss, ('wtl2',), needed=False)
+  checks.weights(loss, ('overlap_weight',), needed=False, zero='the border does not count')
   checks.one_of('loss.weight_twice', loss.weight_twice, (True, False))
   if loss.wtl2 > 1:
     raise ValueError(
