@@ -152,7 +152,7 @@ def check_run(path: pathlib.Path) -> None:
 
 def check_file(path: pathlib.Path) -> None:
   """Raises StoreError, or MissingWeights, unless `path` may be a weights file of this library."""
-  if path.suffix.lower() in _FOREIGN:
+  if path.suffix.lower() in _FOREIGN and path.exists():
     raise StoreError(
       f'{path} is not a weights file of this library (.safetensors); a published checkpoint is '
       f'brought in by `jaxinpaint weights import SYSTEM {path} OUT`'
