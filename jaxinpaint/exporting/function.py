@@ -200,7 +200,11 @@ def conventions(inference: Inference) -> dict[str, Any]:
   """What goes in and comes out, and which sizes: for a file's metadata, JSON-able."""
   sizes = {name: getattr(inference, name) for name in ('multiple', 'side', 'pad_mode')}
   sizes['min_side'] = inference.seen_size(1, 1)[0]  # a multiple, too
-  further = {'further_inputs': list(inference.inputs)} if inference.inputs else {}
+  further: dict[str, Any] = {}
+  if inference.inputs:
+    further['further_inputs'] = list(inference.inputs)
+  if inference.check_hole is not Inference.check_hole:
+    further['holes'] = 'only some can be filled, see the system; a program does not check them'
   return {'inputs': INPUTS, 'outputs': OUTPUTS, 'sizes': sizes, **further}
 
 

@@ -57,6 +57,9 @@ def test_the_card_is_json_and_says_the_conventions():
   assert (card['system'], card['weights']) == ('toy', 'toy (toy.safetensors)')
   assert (card['licence'], card['notes'], card['source']) == ('CC0', ['one'], {'step': 5})
   assert card['config']['model'] == {'width': 3} and 'seed' not in card
+  assert set(card['conventions']) == {'inputs', 'outputs', 'sizes'}
+  refusing = cases.trained(check_hole=lambda hole: None)
+  assert 'does not check' in function.build(refusing).card['conventions']['holes']
   card = function.build(cases.trained(cases.noisy, samples=True), seed=3).card
   assert (card['seed'], card['licence']) == (3, 'not stated')
 
