@@ -43,7 +43,7 @@ def gate():
 
 
 def until(condition):
-  end = time.monotonic() + 20
+  end = time.monotonic() + cases.PATIENCE
   while not condition():
     assert time.monotonic() < end
     time.sleep(0.01)
