@@ -158,7 +158,9 @@ MOVED = {
   'by what it holds': lambda x: x[:, jnp.argmax(x[0, :, 0, 0])],
   'along': lambda x: jnp.take_along_axis(x, (x > 0).astype(int), 1),
   'window': lambda x: lax.dynamic_slice(
-    x, (0, jnp.argmax(x[0, :, 0, 0]), 1, 0), (1, 3, 2, x.shape[-1])
+    x,
+    (0, 4 + jnp.argmax(x[0, :, 0, 0]), 1, 0),
+    (1, 3, 2, x.shape[-1]),  # moved inside
   ),
   'stacked': lambda x: jnp.stack([x, 2 * x], 2).reshape(2, -1),
   'tiled': lambda x: jnp.tile(x, (1, 2, 1, 3)),
