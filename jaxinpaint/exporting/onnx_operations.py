@@ -298,6 +298,8 @@ def _pool(graph: Graph, op: Operation, x: str, *inputs: str) -> str:
   if op.name == 'reduce_window' or any(d != 1 for d in op.params['base_dilation']):
     raise NotImplementedError('windows of this kind')
   inside = [i for i in range(rank) if window[i] > 1 or op.params['window_strides'][i] > 1]
+  if not inside and not any(map(any, op.params['padding'])):
+    return x
   outside = [i for i in range(rank) if i not in inside]
   order = outside + inside
   of = lambda values: [int(values[i]) for i in inside]

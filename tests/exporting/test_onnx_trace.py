@@ -198,7 +198,11 @@ COMPUTED = {
   'activations': lambda x: (jax.nn.elu(x), jax.nn.leaky_relu(x), jax.nn.silu(x)),
   'softplus': jax.nn.softplus,
   'finite': lambda x: jnp.isfinite(1 / jnp.where(x > 0, 0, x)),
-  'pools': lambda x: (conv.avg_pool(x), nn.max_pool(x, (3, 3), (2, 2), 'SAME')),
+  'pools': lambda x: (
+    conv.avg_pool(x),
+    nn.max_pool(x, (3, 3), (2, 2), 'SAME'),
+    nn.max_pool(x, (1, 1)),
+  ),
   'sums': lambda x: (jnp.cumsum(x, 1), lax.cumsum(x, 1, reverse=True)),
   'sorted': lambda x: jnp.sort(x, 1),
   'products': lambda x: jnp.einsum('bijc,bkjc->bcik', x, 2 * x),
