@@ -154,9 +154,9 @@ def test_logged_terms_are_those_of_the_updates_and_sum_to_their_totals(stepped):
 
 
 def test_terms_by_hand(batch, monkeypatch):
-  """With a critic whose logits are a sum of the channels, and whose features are two powers."""
+  """With a critic whose logits are a sum of squares, and whose features are two powers."""
   slope = np.array([0.5, -2.0, 1.0], np.float32)
-  judge = lambda networks, name, variables, x: (((x @ slope)[..., None], (x, 2 * x**2)), {})
+  judge = lambda networks, name, variables, x: (((x**2 @ slope)[..., None], (x, 2 * x**2)), {})
   monkeypatch.setattr(recipe.modules, 'train_pass', judge)
   seen = lambda resnet, out, image, dtype: resnet * jnp.abs(out - image).max()
   monkeypatch.setattr(recipe.resnet_dilated, 'perceptual', seen)
@@ -171,7 +171,7 @@ def test_terms_by_hand(batch, monkeypatch):
     )[1]['metrics'].items()
   }
   softplus = lambda x: np.log1p(np.exp(x))
-  apart, of_out, of_image = np.abs(out - image), out @ slope, image @ slope
+  apart, of_out, of_image = np.abs(out - image), out**2 @ slope, image**2 @ slope
   want = dict(
     known=2 * (apart * (1 - mask)).mean(),
     hole=3 * (apart * mask).mean(),
@@ -184,7 +184,7 @@ def test_terms_by_hand(batch, monkeypatch):
   want = dict(
     real=softplus(-of_image).mean(),
     fake=(hole * softplus(of_out) + (1 - hole) * softplus(-of_out)).mean(),
-    r1=13 * SIZE**2 * np.square(slope).sum(),
+    r1=13 * np.square(2 * image * slope).sum((1, 2, 3)).mean(),
   )
   assert terms(critic) == pytest.approx(want | dict(total=sum(want.values())), rel=1e-4)
 
