@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   from jaxinpaint.cost.resources import ResourceError, measure, table
   from jaxinpaint.evaluation import rows
 
+  command_line.setup_logging()
   try:
     if not (given.row or given.fills):
       raise ResourceError('give what to measure: --row NAME=PATH, or --fills telea')

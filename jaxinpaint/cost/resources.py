@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from jaxinpaint.evaluation import classical, rows
@@ -212,6 +213,7 @@ def _worker(
   what: str, job: Mapping[str, Any], name: str, may_fail: str = ''
 ) -> tuple[dict[str, float], dict[str, str], list[dict[str, float]]]:
   """(values, what was not measured and why, values of the rows in `like`) of one process."""
+  logging.info('What %s costs: %s.', name, what)
   lines, code = _run(what, job)
   values: dict[str, float] = {}
   missing: dict[str, str] = {}
