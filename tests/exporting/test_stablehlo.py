@@ -15,7 +15,6 @@ import jaxinpaint
 from jaxinpaint import systems
 from jaxinpaint.exporting import function, stablehlo
 from jaxinpaint.predictor import Predictor
-from jaxinpaint.recipe import Variables
 from jaxinpaint.weights import store
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / 'docs' / 'export.md'
@@ -93,16 +92,6 @@ def test_each_platform_has_its_form(monkeypatch):
     }
     dilated = {platform: 'lhs_dilate = [2, 2]' in text for platform, text in texts.items()}
     assert dilated == {'cpu': False, 'cuda': True, 'tpu': True}, backend
-
-
-def test_both_forms_share_one_copy_of_the_weights():
-  def output(variables, constants, image, mask, rng):
-    return image * variables.params['net'].mean()
-
-  init = lambda rng, batch: Variables({'net': jax.random.normal(rng, [10**5])}, {})
-  exportable = function.build(cases.trained(output, init=init))
-  size = lambda **how: len(stablehlo.export(exportable, **how).serialize())
-  assert 4 * 10**5 < size() < size(platforms=['cpu']) + 10**5
 
 
 def test_a_system_that_draws_numbers_draws_the_predictors(tmp_path):
