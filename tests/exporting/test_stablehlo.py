@@ -56,7 +56,8 @@ def test_jax_alone_runs_what_the_command_has_written(weights, tmp_path):
     np.save(f'{case}.image.npy', image), np.save(f'{case}.mask.npy', mask)
     wanted[case] = np.stack(inpainter(list(image), list(mask)))
     assert (np.abs(wanted[case] - image) > 0.1).any()
-  [shown] = [b for b in DOCUMENT.read_text().split('```') if b.startswith('python') and 'card' in b]
+  blocks = [b for b in DOCUMENT.read_text().split('```') if b.startswith('python')]
+  [shown] = [b for b in blocks if 'deserialize' in b]
   program = shown.removeprefix('python').replace("'misf.stablehlo'", 'sys.argv[1]')
   code = LOADER.replace('PROGRAM', program.split('\nimage')[0])
   done = subprocess.run(

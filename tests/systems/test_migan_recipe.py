@@ -237,12 +237,15 @@ def test_the_teachers_part_is_weighted(taught, monkeypatch):
 @pytest.mark.parametrize('of', ['input', 'image'])
 def test_the_penalty_is_of_image_and_mask_unless_told_otherwise(of, monkeypatch):
   slope = np.random.default_rng(1).normal(size=(SIZE, SIZE, 4)).astype(np.float32)
-  linear = lambda networks, name, variables, x: (x * slope).sum((1, 2, 3))
-  monkeypatch.setattr(lazy_r1.modules, 'run', linear)
-  update = systems.make_recipe(small(r1=3.0, r1_every=8, r1_of=of)).phases[0].updates[2]
-  value, _ = update.loss(Variables({}, {}), {}, {}, batch_of(4), None)
-  seen = slope if of == 'input' else slope[..., 1:]
-  assert float(value) == pytest.approx(3.0 / 2 * 8 * np.square(seen).sum(), rel=1e-5)
+  squares = lambda networks, name, variables, x: (x**2 * slope).sum((1, 2, 3))
+  monkeypatch.setattr(lazy_r1.modules, 'run', squares)
+  batch, ready = batch_of(4), systems.make_recipe(small(r1=3.0, r1_every=8, r1_of=of))
+  update = ready.phases[0].updates[2]
+  value, _ = update.loss(Variables({}, {}), {}, {}, batch, None)
+  judged = np.concatenate([0.5 - batch['mask'], 2 * batch['image'] - 1], -1)
+  gradient = (2 * judged * slope)[..., 0 if of == 'input' else 1 :]
+  want = 3.0 / 2 * 8 * np.square(gradient).sum((1, 2, 3)).mean()
+  assert float(value) == pytest.approx(want, rel=1e-5)
 
 
 def test_the_merged_form_completes_as_the_training_form():
