@@ -408,6 +408,7 @@ _COLUMNS = (
   'device_gb',
   'planned_gb',
   'train_batch',
+  'train_size',
   'train_seconds_per_step',
   'train_steps',
   'train_hours',
