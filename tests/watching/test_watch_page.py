@@ -155,6 +155,19 @@ def test_a_person_watches(browser, folders, address, tmp_path, width, scheme, la
 
 
 @pytest.mark.slow
+def test_a_lone_point_is_seen(browser, tmp_path):
+  with serving([workdirs.workdir(tmp_path, rows=[1])]) as address:
+    shown = browser.new_page()
+    shown.goto(address)
+    shown.locator('#losses-generator svg').wait_for()
+    assert shown.locator('#losses-generator circle').bounding_box()['width'] > 5
+    workdirs.metrics(tmp_path, [2])
+    shown.locator('.facts', has_text='step 2').wait_for()
+    assert not shown.locator('#losses-generator circle').count()
+    shown.close()
+
+
+@pytest.mark.slow
 def test_a_tab_keeps_the_token(browser, folders):
   with serving(folders, token='sesame') as address:
     context = browser.new_context()
