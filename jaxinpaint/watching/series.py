@@ -71,7 +71,7 @@ class Series:
   def _halve(self) -> None:
     """Joins each bucket with its neighbour."""
     pairs = range(0, len(self), 2)
-    joined = (
+    joined: tuple[list, ...] = (
       [self._steps[i + 1] for i in pairs],
       [sum(self._sums[i : i + 2]) for i in pairs],
       [min(self._lows[i : i + 2]) for i in pairs],
