@@ -44,7 +44,8 @@ def _parser() -> command_line.Parser:
     type=whole(0),
     default=1024,
     help='the longest side that a network sees (default 1024): longer pictures are filled in '
-    'windows around their holes. 0: any, they are filled whole.',
+    'windows around their holes. Below 1024 they are reduced as a whole instead. 0: any, they are '
+    'filled whole.',
   )
   add(
     '--pad_to',

@@ -35,7 +35,11 @@ CROP_MARGIN = 128
 TILE = 512
 LEAST_TILE = 64
 # The strategies that a number is for; the others would ignore it.
-_FOR = {'crop_margin': ('auto', 'crop', 'boxed'), 'tile': ('auto', 'tile')}
+_FOR = {
+  'crop_margin': ('auto', 'crop', 'boxed'),
+  'tile': ('auto', 'tile'),
+  'max_side': ('resize', 'crop'),
+}
 # The width in pixels that `auto` reduces holes to ...
 HABIT = 256
 # ... that are wider than this: less is not worth another size of windows.
@@ -117,8 +121,8 @@ class Strategy:
     crop_margin: known pixels on each side of a hole in its window; with `auto` and `crop` at least
       half as many as the hole is long. None: `CROP_MARGIN`.
     tile: side of the tiles. None: `TILE`, or that of the network if it takes one size alone.
-    max_side: the longest side that the network sees. With `auto` it means resize, as before there
-      were others. None: `LIMIT`.
+    max_side: of `resize` and `crop`, the longest side that the network sees. With `auto` it means
+      resize, as before there were others. None: `LIMIT`.
     side: of a network that takes one size alone; its windows are squares. 0: of others.
     whole_picture: of a network that needs the whole picture.
   """
@@ -134,10 +138,6 @@ class Strategy:
     """Raises ValueError for what is out of range, or would be ignored."""
     if self.kind not in KINDS:
       raise ValueError(f'strategy {self.kind!r} must be one of: {", ".join(KINDS)}')
-    if self.kind == 'original' and self.max_side is not None:
-      raise ValueError(
-        f'strategy original never reduces: leave out max_side {self.max_side}, or choose resize'
-      )
     if self.margin < 0:
       raise ValueError(f'crop_margin {self.margin} must be at least 0')
     if self.tile_side < LEAST_TILE and not self.side:
@@ -151,11 +151,12 @@ class Strategy:
         'strategy boxed is for networks of one size, and this one takes any: choose crop'
       )
     resizes = self.kind == 'auto' and self.max_side is not None
-    kind = 'resize, which max_side alone means' if resizes else self.kind
+    kind = 'resize' if resizes else self.kind
+    why = ', which max_side alone means' if resizes else ''
     for name, kinds in _FOR.items():
       if getattr(self, name) is not None and kind not in kinds:
         raise ValueError(
-          f'{name} means nothing to the strategy {kind}: leave it out, or choose '
+          f'{name} means nothing to the strategy {kind}{why}: leave it out, or choose '
           + ' or '.join(kinds)
         )
 

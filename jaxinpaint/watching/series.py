@@ -71,12 +71,13 @@ class Series:
   def _halve(self) -> None:
     """Joins each bucket with its neighbour."""
     pairs = range(0, len(self), 2)
-    joined = (
+    joined: tuple[list, ...] = (
       [self._steps[i + 1] for i in pairs],
-      *([x[i] + x[i + 1] for i in pairs] for x in (self._sums,)),
+      [sum(self._sums[i : i + 2]) for i in pairs],
       [min(self._lows[i : i + 2]) for i in pairs],
       [max(self._highs[i : i + 2]) for i in pairs],
-      *([x[i] + x[i + 1] for i in pairs] for x in (self._finite, self._bad)),
+      [sum(self._finite[i : i + 2]) for i in pairs],
+      [sum(self._bad[i : i + 2]) for i in pairs],
     )
     for column, values in zip(self._columns(), joined, strict=True):
       column[:] = array.array(column.typecode, values)

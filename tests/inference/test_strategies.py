@@ -269,7 +269,8 @@ def test_parts_are_blended_as_wholes_are():
     ({'strategy': 'tile', 'crop_margin': 9}, 'crop_margin means nothing to the strategy tile'),
     ({'max_side': 512, 'tile': 256}, 'the strategy resize, which max_side alone means: leave'),
     ({'strategy': 'boxed'}, 'boxed is for networks of one size, and this one takes any'),
-    ({'strategy': 'original', 'max_side': 512}, 'original never reduces: leave out max_side 512'),
+    ({'strategy': 'original', 'max_side': 512}, 'max_side means nothing to the strategy original'),
+    ({'strategy': 'tile', 'max_side': 512}, 'the strategy tile: leave it out, or choose resize or'),
   ],
 )
 def test_options_out_of_range_get_a_sentence(options, words):
@@ -280,6 +281,8 @@ def test_options_out_of_range_get_a_sentence(options, words):
 def test_a_network_of_one_size_has_tiles_of_it_alone():
   with pytest.raises(ValueError, match='this network takes 512 x 512 pixels alone'):
     Strategy('tile', tile=256, side=512)
+  with pytest.raises(ValueError, match='max_side means nothing to the strategy boxed'):
+    Strategy('boxed', max_side=512, side=512)
   assert Strategy('tile', side=32).tile_side == Strategy('auto', tile=32, side=32).tile_side == 32
 
 

@@ -1,5 +1,6 @@
 """The page of watching: its words, nothing from outside, contrast; and in a browser, if any."""
 
+import contextlib
 import pathlib
 import re
 import threading
@@ -88,9 +89,15 @@ def folders(tmp_path):
 
 @pytest.fixture
 def address(folders):
+  with serving(folders) as address:
+    yield address
+
+
+@contextlib.contextmanager
+def serving(folders, token=''):
   begun = threading.Event()
   listening = http.listen('127.0.0.1', 0)
-  server = http.make(app.create(Runs(folders)), begun.set, 2)
+  server = http.make(app.create(Runs(folders), token=token), begun.set, 2)
   thread = threading.Thread(target=server.run, args=([listening],))
   thread.start()
   assert begun.wait(60)
@@ -145,3 +152,36 @@ def test_a_person_watches(browser, folders, address, tmp_path, width, scheme, la
     assert shown.locator('#losses-generator table').first.locator('tbody tr').count() == 32
   assert not said and all(url.startswith((address, 'data:', 'blob:')) for url in asked), said
   context.close()
+
+
+@pytest.mark.slow
+def test_a_lone_point_is_seen(browser, tmp_path):
+  with serving([workdirs.workdir(tmp_path, rows=[1])]) as address:
+    shown = browser.new_page()
+    shown.goto(address)
+    shown.locator('#losses-generator svg').wait_for()
+    assert shown.locator('#losses-generator circle').bounding_box()['width'] > 5
+    workdirs.metrics(tmp_path, [2])
+    shown.locator('.facts', has_text='step 2').wait_for()
+    assert not shown.locator('#losses-generator circle').count()
+    shown.close()
+
+
+@pytest.mark.slow
+def test_a_tab_keeps_the_token(browser, folders):
+  with serving(folders, token='sesame') as address:
+    context = browser.new_context()
+    for first in (address, f'{address}#token=sesame'):
+      shown = context.new_page()  # a tab of its own, which knows nothing of the other one's token
+      shown.goto(first)
+      if first == address:
+        for word in ('wrong', 'sesame'):
+          shown.fill('#token', word)
+          shown.press('#token', 'Enter')
+          shown.locator('#token-wrong:not([hidden]), .card').first.wait_for()
+      shown.locator('.card').nth(1).wait_for()
+      assert 'sesame' not in shown.url
+      shown.reload()
+      shown.locator('.card, dialog[open]').first.wait_for()
+      assert not shown.locator('dialog[open]').count() and shown.locator('.card').count() == 2
+    context.close()

@@ -170,6 +170,11 @@ export class Chart {
     return parts.map((part, i) => (part[0] === 'M' && parts[i + 1]?.[0] !== 'L' ? `${part}h0` : part)).join('');
   }
 
+  dot(line, place) {
+    const [cx, cy] = [this.x(line.steps[place]).toFixed(1), this.y(line.drawn[place]).toFixed(1)];
+    return draw('circle', {class: line.look, cx, cy, r: 3.5});
+  }
+
   draw() {
     if (!this.lines) return;
     this.width = Math.max(this.figure.clientWidth, 200);
@@ -195,7 +200,7 @@ export class Chart {
       labels.append(draw('text', {x: x.toFixed(1), y: HEIGHT - 8, 'text-anchor': anchor}, whole(step)));
     }
     const clip = draw('clipPath', {id: this.clip}, draw('rect', {
-      x: LEFT - 2, y: TOP - 2, width: width - LEFT - RIGHT + 4, height: HEIGHT - TOP - BOTTOM + 4,
+      x: LEFT - 4, y: TOP - 4, width: width - LEFT - RIGHT + 8, height: HEIGHT - TOP - BOTTOM + 8,
     }));
     const curves = draw('g', {'clip-path': `url(#${this.clip})`});
     for (const level of levels) {
@@ -210,6 +215,8 @@ export class Chart {
         curves.append(draw('path', {class: `raw ${line.look}`, d: this.path(line.steps, line.highs)}));
       }
       curves.append(draw('path', {class: `line ${line.look}`, d: this.path(line.steps, line.drawn)}));
+      const places = line.drawn.flatMap((value, place) => (value === null ? [] : [place]));
+      if (places.length === 1) curves.append(this.dot(line, places[0])); // else it is hardly seen
       for (const place of Object.keys(line.bad || {})) {
         const x = this.x(line.steps[place]).toFixed(1);
         curves.append(draw('path', {class: 'bad', d: `M${x} ${HEIGHT - BOTTOM}v-9`}));
@@ -270,8 +277,7 @@ export class Chart {
       const place = nearest(line.steps, snapped);
       const value = line.drawn[place];
       if (value !== null && (!this.isLog || value > 0)) {
-        const [cx, cy] = [this.x(line.steps[place]).toFixed(1), this.y(value).toFixed(1)];
-        this.mark.append(draw('circle', {class: line.look, cx, cy, r: 3.5}));
+        this.mark.append(this.dot(line, place));
       }
       const bad = line.bad?.[place];
       const words = bad ? ` (${text('notFinite', {count: bad})})` : '';

@@ -31,12 +31,26 @@ export function translate(chosen = words.language) {
   }
 }
 
-let token = '';
+// The tab's storage, so that the page can be loaded again; null where the browser stores nothing.
+const storage = (() => {
+  try {
+    return window.sessionStorage;
+  } catch {
+    return null;
+  }
+})();
+const STORED = 'jaxinpaint.token';
+let token = storage?.getItem(STORED) || '';
+
+function keep(entered) {
+  token = entered;
+  storage?.setItem(STORED, token);
+}
 
 // The terminal prints an address with the token behind a #, which is not sent anywhere.
 const given = new URLSearchParams(location.hash.slice(1)).get('token');
 if (given) {
-  token = given;
+  keep(given);
   history.replaceState(null, '', location.pathname);
 }
 
@@ -72,7 +86,7 @@ function askToken() {
     dialog.addEventListener(
       'close',
       () => {
-        token = $('token').value.trim();
+        keep($('token').value.trim());
         resolve();
       },
       {once: true},
