@@ -91,6 +91,8 @@ def _needed(jaxpr: Any) -> list[Any]:
 def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]:
   name, p = equation.primitive.name, equation.params
   if name in _CALLS:
+    if p.get('name') == 'leaky_relu' and _is_leaky_relu(*operands):
+      return [_leaky_relu(graph, *operands)]
     return translate(graph, p[_CALLS[name]], operands)
   if name in NOTHING:
     return operands
@@ -119,6 +121,16 @@ def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value
     made = ELEMENTWISE[name](graph, operation, *map(graph.held, operands))
     return [Value(outs[0].shape, held, outs[0].dtype, made)]
   return _structural(graph, name, p, outs, operands)
+
+
+def _is_leaky_relu(x: Value, slope: Value) -> bool:
+  return not x.constant and slope.constant and slope.shape == ()
+
+
+def _leaky_relu(graph: Graph, x: Value, slope: Value) -> Value:
+  """jax.nn.leaky_relu: its comparison, product and choice are one operation of ONNX."""
+  made = graph.add('LeakyRelu', graph.held(x), alpha=float(slope.array))
+  return dataclasses.replace(x, name=made)
 
 
 def _empty(x: Value) -> bool:
