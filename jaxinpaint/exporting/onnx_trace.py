@@ -94,6 +94,8 @@ def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value
     if p.get('name') == 'leaky_relu' and _is_leaky_relu(*operands):
       return [_leaky_relu(graph, *operands)]
     return translate(graph, p[_CALLS[name]], operands)
+  if name == 'reduce_precision' and p['mantissa_bits'] < np.finfo(np.float32).nmant:
+    raise NotImplementedError(f'to {p["mantissa_bits"]} bits')
   if name in NOTHING:
     return operands
   outs = [Value(v.aval.shape, v.aval.shape, v.aval.dtype) for v in equation.outvars]
@@ -291,7 +293,7 @@ def _complex(graph: Graph, equation: Any, operands: list[Value], outs: list[Valu
   if name in ('real', 'imag'):
     return [_parts(operands[0])[name == 'imag']]
   parts = [_parts(x) for x in operands]
-  if name in ('convert_element_type', 'copy'):
+  if name == 'convert_element_type':
     return [_joined(*parts[0])]
 
   def arithmetic(operation: str, a: Value, b: Value) -> Value:

@@ -255,6 +255,7 @@ def test_what_is_not_known_is_named():
   for function, name in (
     (lambda x: lax.linalg.cholesky(x), 'cholesky'),
     (lax.bessel_i0e, 'bessel'),
+    (lambda x: lax.reduce_precision(x, 8, 7), 'reduce_precision: to 7 bits'),
   ):
     with pytest.raises(Untranslatable, match=name):
       model(function, [(3, 3)])
