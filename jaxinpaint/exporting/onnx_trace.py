@@ -125,8 +125,9 @@ def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value
   return _structural(graph, name, p, outs, operands)
 
 
-def _is_leaky_relu(x: Value, slope: Value) -> bool:
-  return not x.constant and slope.constant and slope.shape == ()
+def _is_leaky_relu(x: Value, *slope: Value) -> bool:
+  """Whether the slope is one known number; where it is left out, the trace holds none."""
+  return not x.constant and [s.shape for s in slope if s.constant] == [()]
 
 
 def _leaky_relu(graph: Graph, x: Value, slope: Value) -> Value:
