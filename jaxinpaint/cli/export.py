@@ -2,7 +2,7 @@
 
   jaxinpaint export --weights mesff/box --to stablehlo --size 512 --output box.stablehlo
   jaxinpaint export --weights runs/misf --to stablehlo --output misf.stablehlo
-  jaxinpaint export --weights mesff/box --to onnx --output box.onnx
+  jaxinpaint export --weights mesff/box --to onnx --size 512 --output box.onnx
   jaxinpaint export --weights runs/misf@100000 --to savedweights --output misf.safetensors
 
   stablehlo     a program for CPU, CUDA and TPU, weights inside, which jax alone runs

@@ -22,7 +22,6 @@ from jaxinpaint.exporting.onnx_trace import Untranslatable, translate
 from jaxinpaint.predictor import Size
 from jaxinpaint.runtime import atomic
 
-SUFFIX = '.onnx'
 IR_VERSION = 8  # the oldest that has the operations of OPSET, so that older runtimes read it, too
 
 

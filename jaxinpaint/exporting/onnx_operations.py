@@ -38,7 +38,7 @@ ELEMENTWISE: dict[str, Translation] = {}
 # Of whole arrays.
 WHOLE: dict[str, Translation] = {}
 # Those that move numbers and do not change them: they act on each part of a complex array.
-MOVING = {'transpose', 'reshape', 'slice', 'squeeze', 'concatenate', 'split', 'rev', 'copy'}
+MOVING = {'transpose', 'reshape', 'slice', 'squeeze', 'concatenate', 'split', 'rev'}
 MOVING |= {'broadcast_in_dim', 'gather', 'stack', 'tile', 'expand_dims', 'pad'}
 # Those that do nothing in a program that runs once, on one device.
 NOTHING = {'stop_gradient', 'copy', 'copy_p', 'reduce_precision', 'optimization_barrier'}

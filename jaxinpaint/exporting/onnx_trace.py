@@ -91,7 +91,11 @@ def _needed(jaxpr: Any) -> list[Any]:
 def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]:
   name, p = equation.primitive.name, equation.params
   if name in _CALLS:
+    if p.get('name') == 'leaky_relu' and _is_leaky_relu(*operands):
+      return [_leaky_relu(graph, *operands)]
     return translate(graph, p[_CALLS[name]], operands)
+  if name == 'reduce_precision' and p['mantissa_bits'] < np.finfo(np.float32).nmant:
+    raise NotImplementedError(f'to {p["mantissa_bits"]} bits')
   if name in NOTHING:
     return operands
   outs = [Value(v.aval.shape, v.aval.shape, v.aval.dtype) for v in equation.outvars]
@@ -119,6 +123,17 @@ def _operation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value
     made = ELEMENTWISE[name](graph, operation, *map(graph.held, operands))
     return [Value(outs[0].shape, held, outs[0].dtype, made)]
   return _structural(graph, name, p, outs, operands)
+
+
+def _is_leaky_relu(x: Value, *slope: Value) -> bool:
+  """Whether the slope is one known number; where it is left out, the trace holds none."""
+  return not x.constant and [s.shape for s in slope if s.constant] == [()]
+
+
+def _leaky_relu(graph: Graph, x: Value, slope: Value) -> Value:
+  """jax.nn.leaky_relu: its comparison, product and choice are one operation of ONNX."""
+  made = graph.add('LeakyRelu', graph.held(x), alpha=float(slope.array))
+  return dataclasses.replace(x, name=made)
 
 
 def _empty(x: Value) -> bool:
@@ -279,7 +294,7 @@ def _complex(graph: Graph, equation: Any, operands: list[Value], outs: list[Valu
   if name in ('real', 'imag'):
     return [_parts(operands[0])[name == 'imag']]
   parts = [_parts(x) for x in operands]
-  if name in ('convert_element_type', 'copy'):
+  if name == 'convert_element_type':
     return [_joined(*parts[0])]
 
   def arithmetic(operation: str, a: Value, b: Value) -> Value:

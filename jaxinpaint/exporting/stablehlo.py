@@ -25,7 +25,6 @@ from jaxinpaint.exporting.function import Exportable, numbers_needed
 from jaxinpaint.predictor import Size
 from jaxinpaint.runtime import atomic
 
-SUFFIX = '.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 

@@ -1,6 +1,9 @@
 """`jaxinpaint export`: a system becomes one file, and what is wrong is a sentence."""
 
 import json
+import pathlib
+import re
+import shlex
 import sys
 import zipfile
 
@@ -10,6 +13,7 @@ import pytest
 
 from jaxinpaint import systems, trained
 from jaxinpaint.cli import export
+from jaxinpaint.exporting import function
 from jaxinpaint.weights import store
 
 
@@ -101,3 +105,15 @@ def test_mistakes_are_sentences_and_write_nothing(weights, tmp_path, capsys, mon
     assert (status, out) == (2, '') and why in error, arguments
     assert error.startswith('jaxinpaint export: ') and error.count('\n') == 1, arguments
   assert sorted(p.name for p in tmp_path.iterdir()) == ['folder.stablehlo', 'there.safetensors']
+
+
+def test_examples_say_the_size_that_the_box_needs():
+  document = pathlib.Path(__file__).parents[2] / 'docs' / 'export.md'
+  box = function.build(trained.load('mesff/box'))
+  for text in (document.read_text(), export.__doc__):
+    lines = re.findall(r'^ +jaxinpaint export (.*mesff/box --to (?:onnx|stablehlo).*)$', text, re.M)
+    assert len(lines) >= 2
+    for line in lines:
+      flags = dict(zip(*[iter(shlex.split(line))] * 2, strict=True))
+      assert '--size' in flags, line
+      box.check_size(int(flags['--size']), int(flags['--size']))

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import pathlib
 
+import goldens
 import jax
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from skimage import data
 from test_completeness import CONFIGS, get_config
 
 import jaxinpaint
@@ -16,7 +18,9 @@ from jaxinpaint import systems
 from jaxinpaint.exporting import function
 from jaxinpaint.exporting import onnx as onnx_format
 from jaxinpaint.predictor import Predictor
+from jaxinpaint.recipe import Variables
 from jaxinpaint.trained import Trained, load
+from jaxinpaint.weights import mapping
 
 
 def toy(system):
@@ -124,3 +128,42 @@ def test_the_box(size):
   inpaint = jaxinpaint.load('mesff/box')
   want = np.stack([inpaint(*pair) for pair in zip(image, mask[..., 0], strict=True)])
   np.testing.assert_allclose(run(made, image, mask), want, atol=1e-4)
+
+
+def published(system, case, size):
+  """A system in its published widths, with the weights of a reference output."""
+  config = systems.default_config(system)
+  if system == 'migan':
+    config.model.update(size=size, form='merged')
+  inference = systems.inference(config)
+  (reference,) = (c for c in goldens.all_cases() if c.name == case)
+  entries = systems.module(system, 'published').entries(config.model)
+  entries = [e for e in entries if e.network == 'generator']
+  tree = mapping.convert(reference.state(), entries)
+  variables, constants = Variables(tree['params'], tree['stats']), inference.load_constants()
+  return Trained(pathlib.Path('x.safetensors'), None, config, inference, variables, constants, {})
+
+
+@pytest.mark.slow
+@pytest.mark.golden
+@pytest.mark.parametrize(
+  ('system', 'case', 'size'),
+  [
+    ('migan', 'migan_generator', 256),
+    ('migan', 'migan_generator_512', 512),
+    ('lama', 'lama_big_generator', 256),
+    ('lama', 'lama_big_generator', 512),
+  ],
+)
+def test_published_widths(system, case, size):
+  """A photograph is filled as the Predictor fills it."""
+  trained = published(system, case, size)
+  made = onnx_format.model(function.build(trained), size=(size, size))
+  image = data.astronaut()[None, :: 512 // size, :: 512 // size] / np.float32(255)
+  _, mask = pictures(1, size, size)
+  predictor = Predictor(trained.inference, trained.variables, trained.constants)
+  want = predictor(image * (1 - mask), mask, np.arange(1))
+  assert want[mask[..., 0] > 0].std() > 0.01
+  got = run(made, image, mask)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+  np.testing.assert_array_equal(got[mask[..., 0] == 0], image[mask[..., 0] == 0])

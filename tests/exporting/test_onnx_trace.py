@@ -215,6 +215,14 @@ def test_what_is_computed(name):
   check(COMPUTED[name], random((2, 4, 6, 4)))
 
 
+def test_leaky_relu_is_one_operation():
+  made = check(lambda x: jax.nn.leaky_relu(x, 0.2), random((2, 6)))
+  assert [node.op_type for node in made.graph.node] == ['LeakyRelu', 'Identity']
+  slopes = random((6,), 1)
+  check(lambda x: jax.nn.leaky_relu(x, slopes), random((2, 6)))
+  check(lambda x, slope: jax.nn.leaky_relu(x, slope), random((2, 6)), random(()))
+
+
 def test_what_is_constant_is_computed_before():
   made = check(lambda x: x + jnp.sin(jnp.arange(6.0))[::-1] * 2, random((2, 6)))
   assert [node.op_type for node in made.graph.node] == ['Add', 'Identity']
@@ -247,6 +255,7 @@ def test_what_is_not_known_is_named():
   for function, name in (
     (lambda x: lax.linalg.cholesky(x), 'cholesky'),
     (lax.bessel_i0e, 'bessel'),
+    (lambda x: lax.reduce_precision(x, 8, 7), 'reduce_precision: to 7 bits'),
   ):
     with pytest.raises(Untranslatable, match=name):
       model(function, [(3, 3)])

@@ -50,7 +50,7 @@ def test_jax_alone_runs_what_the_command_has_written(weights, tmp_path):
   arguments = ('--weights', weights, '--to', 'stablehlo', '--output', file)
   assert export.main([str(a) for a in arguments]) == 0
   inpainter, wanted = jaxinpaint.load(weights, exact_sizes=True), {}
-  for count, height, width in ((1, 32, 48), (1, 64, 64), (3, 40, 32), (3, 64, 64)):
+  for count, height, width in ((1, 32, 48), (3, 40, 32)):
     case = str(tmp_path / f'{count}_{height}_{width}')
     image, mask = cases.pictures(count, height, width)
     np.save(f'{case}.image.npy', image), np.save(f'{case}.mask.npy', mask)
