@@ -114,9 +114,11 @@ PROTOCOLS = {
   'aotgan': ('aotgan',),
   'mat': ('_mat', 'places2_comodgan'),
   'lama': ('places2_lama',),
+  'migan': ('migan',),
 }
-# Measured at the size that their networks are made for, or trained at.
-OWN_SIZES = {'context_encoder': 128, 'lama': 256}
+# Systems and configs measured at the size that their networks are made for, or trained at.
+OWN_SIZES = {'context_encoder': 128, 'lama': 256, 'places2_migan_256': 256, 'ffhq_migan': 256}
+OWN_COUNTS = {'ffhq_migan': 10_000}  # the protocol's second set of images
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.stem)
@@ -128,8 +130,10 @@ def test_a_config_is_measured_by_its_papers_protocol(path):
   assert protocol.id == wanted
   assert config.checkpoint.best in [m.name for m in protocol.host_metrics if m.better == 'higher']
   if wanted != 'seed000':  # other configs of ours have other counts
-    assert (config.evaluation.masks, config.evaluation.count) == (protocol.masks, protocol.count)
-    assert config.data.size == OWN_SIZES.get(config.system, protocol.size)
+    count = OWN_COUNTS.get(path.stem, protocol.count)
+    assert (config.evaluation.masks, config.evaluation.count) == (protocol.masks, count)
+    sizes = [OWN_SIZES[name] for name in (path.stem, config.system) if name in OWN_SIZES]
+    assert config.data.size == (sizes or [protocol.size])[0]
   on = ImagesSpec.of_config(get_config(path, 'quicktest')).load()  # its holes fit small images
   assert all(b.low < masks(0).mean() <= b.high for b, masks in on.masks.items() if not b.masks)
   assert len(on.masks) == len(protocol.bins)
