@@ -46,8 +46,9 @@ def write(path: str | os.PathLike, content: Content, *, sync: bool = True) -> No
   except BaseException as error:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
-    if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-      error.filename = str(path)  # the name that the caller knows; a full disk has none
+    # The name that the caller knows; a full disk has none. Errors of words alone stay as they are.
+    if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+      error.filename = str(path)
     raise
 
 

@@ -76,7 +76,7 @@ def test_other_files_are_refused(small, tmp_path, cache, monkeypatch, capsys):
   md5 = hashlib.md5((tmp_path / 'other').read_bytes()).hexdigest()
   assert f'its MD5 is {md5}, wanted' in capsys.readouterr().err  # the kind that it is compared by
   assert cli.main(['fetch', 'small/big']) == 1
-  assert 'published weights of `jaxinpaint weights list`' in capsys.readouterr().err
+  assert 'near names: small, lama/big; `jaxinpaint weights list`' in capsys.readouterr().err
   digest = _digest(tmp_path / 'other')
   monkeypatch.setitem(
     published.FILES, 'small', (hub.File(named.what, named.url, digest, named.read),)
@@ -99,9 +99,9 @@ def test_names_are_listed(capsys):
     assert f'{name} ' in shown
   assert 'not here' in shown and lpips.HEADS['vgg'][0] in shown
   assert cli.main(['fetch', 'vgg17']) == 1
-  assert "called 'vgg17'; there are: fid-inception, lpips-alex" in capsys.readouterr().err
+  assert "called 'vgg17'; near names: vgg19, vgg16; " in capsys.readouterr().err
   assert cli.main(['fetch', 'misf/places9']) == 1
-  assert "called 'misf/places9'; there are: misf/places2, " in capsys.readouterr().err
+  assert "called 'misf/places9'; near names: misf/places2, " in capsys.readouterr().err
   assert cli.main(['fetch', 'mesff/box']) == 0
   assert 'mesff_box.safetensors, which comes with the library' in capsys.readouterr().out
   assert cli.main(['fetch']) == 1
