@@ -1,22 +1,12 @@
 // Line charts as SVG, with a cursor for mouse and keys, and a table of the same numbers.
 
-import {text} from './talk.js';
+import {make, text} from './talk.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const HEIGHT = 220;
 const [LEFT, RIGHT, TOP, BOTTOM] = [58, 14, 10, 26];
 const ROWS = 60; // of the table
 let charts = 0;
-
-// An element with attributes and children; text is never read as HTML.
-export function make(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-}
 
 function draw(name, attributes, ...children) {
   const element = document.createElementNS(SVG, name);

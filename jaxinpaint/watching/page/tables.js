@@ -1,7 +1,7 @@
 // What is shown as tables: checkpoints, faults, the result, what differs between configs.
 
-import {make, whole} from './charts.js';
-import {language, text} from './talk.js';
+import {whole} from './charts.js';
+import {language, make, text} from './talk.js';
 
 export function duration(seconds) {
   const chinese = language() === 'zh';

@@ -89,13 +89,6 @@ export const TEXTS = {
     chart: '{title}. {lines}. The arrow keys move through the steps.',
     chartLine: '{name}: {value} at step {step}',
     noValues: 'no numbers',
-    tokenTitle: 'Token',
-    tokenAbout:
-      'This server wants a token. It was printed when the server started, and stays in this tab ' +
-      'only.',
-    tokenWrong: 'The server does not take this token.',
-    token: 'Token',
-    use: 'Use it',
   },
   zh: {
     title: '训练任务',
@@ -186,10 +179,5 @@ export const TEXTS = {
     chart: '{title}。{lines}。方向键可逐步移动。',
     chartLine: '{name}：第 {step} 步为 {value}',
     noValues: '没有数值',
-    tokenTitle: '令牌',
-    tokenAbout: '此服务器需要令牌。令牌在服务器启动时显示，只保存在当前标签页中。',
-    tokenWrong: '服务器不接受此令牌。',
-    token: '令牌',
-    use: '使用',
   },
 };

@@ -1,8 +1,8 @@
 // The page: asks for the runs, and shows them.
 
 import {TEXTS} from './texts.js';
-import {$, ask, language, text, translate, useTexts} from './talk.js';
-import {Chart, make, number, whole} from './charts.js';
+import {$, ask, language, make, text, translate, useTexts} from './talk.js';
+import {Chart, number, whole} from './charts.js';
 import {checkpoints, configs, duration, faults, moment, results} from './tables.js';
 
 const POLL = 3000; // ms

@@ -3,11 +3,41 @@
 
 export const $ = (id) => document.getElementById(id);
 
+// An element with attributes and children; text is never read as HTML.
+export function make(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
 const words = {all: {}, language: navigator.language.startsWith('zh') ? 'zh' : 'en'};
 
-// {language: {key: text}}; {x} in a text is replaced.
+// Of the dialog that asks for the token.
+const TOKEN_TEXTS = {
+  en: {
+    tokenTitle: 'Token',
+    tokenAbout:
+      'This server wants a token. It was printed when the server started, and stays in this tab ' +
+      'only.',
+    tokenWrong: 'The server does not take this token.',
+    token: 'Token',
+    useToken: 'Use it',
+  },
+  zh: {
+    tokenTitle: '令牌',
+    tokenAbout: '此服务器需要令牌。令牌在服务器启动时显示，只保存在当前标签页中。',
+    tokenWrong: '服务器不接受此令牌。',
+    token: '令牌',
+    useToken: '使用',
+  },
+};
+
+// {language: {key: text}}; {x} in a text is replaced. `ask` wants a text 'unreachable'.
 export function useTexts(texts) {
-  words.all = texts;
+  for (const name of Object.keys(texts)) words.all[name] = {...TOKEN_TEXTS[name], ...texts[name]};
 }
 
 export function language() {
@@ -79,7 +109,7 @@ export async function ask(path, options = {}) {
 }
 
 function askToken() {
-  const dialog = $('token-dialog');
+  const dialog = $('token-dialog') || makeTokenDialog();
   $('token-wrong').hidden = !token;
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
@@ -92,4 +122,24 @@ function askToken() {
       {once: true},
     );
   });
+}
+
+function makeTokenDialog() {
+  const entry = {id: 'token', type: 'password', autocomplete: 'off', spellcheck: 'false'};
+  const dialog = make(
+    'dialog',
+    {id: 'token-dialog', 'aria-labelledby': 'token-title'},
+    make(
+      'form',
+      {method: 'dialog'},
+      make('h2', {id: 'token-title', 'data-text': 'tokenTitle'}),
+      make('p', {'data-text': 'tokenAbout'}),
+      make('p', {id: 'token-wrong', class: 'warning', role: 'alert', 'data-text': 'tokenWrong'}),
+      make('label', {class: 'row'}, make('span', {'data-text': 'token'}), make('input', entry)),
+      make('button', {class: 'main', 'data-text': 'useToken'}),
+    ),
+  );
+  document.body.append(dialog);
+  translate();
+  return dialog;
 }
