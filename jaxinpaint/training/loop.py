@@ -101,11 +101,11 @@ def _train(run: Run, profiler: Profiler, began: float, stop: faults.StopSignals)
   with contextlib.closing(run.checkpoints), contextlib.ExitStack() as files:
     writer = Writer(run.workdir, active=jax.process_index() == 0, start=run.done)
     files.enter_context(contextlib.closing(writer))
-    if run.watch and run.config.training.sample_every and not run.done:
-      with activity.shown('Drawing the first pictures'):
-        _show_samples(run.watch, run, writer)
     clock = files.enter_context(contextlib.closing(Clock(run, profiler, began)))
     files.push(clock.note_end)
+    if run.watch and run.config.training.sample_every and not run.done:
+      with clock.paused(), activity.shown('Drawing the first pictures'):
+        _show_samples(run.watch, run, writer)
     if not run.done:
       _keep_start(run, clock, writer)
     _loop(run, clock, writer, stop)

@@ -149,6 +149,19 @@ def test_the_loop_asks_for_evaluations_and_pictures_and_writes_them(tmp_path, co
   assert b'samples' in events.read_bytes()
 
 
+def test_an_error_before_the_first_step_is_noted(tmp_path, config):
+  class Broken(Watch):
+    def samples(self, step, state, constants):
+      raise FloatingPointError('no picture')
+
+  config.training.sample_every = 3
+  with pytest.raises(FloatingPointError):
+    loop.train(config, tmp_path, watch=Broken)
+  _, ended = lines(tmp_path, 'starts.jsonl')
+  wanted = {'event': 'ended', 'step': 0, 'how': 'FloatingPointError', 'why': 'no picture'}
+  assert ended.items() >= wanted.items()
+
+
 def test_goodput_goes_on_over_a_kill(tmp_path, config):
   loop.train(config, tmp_path)
   # As if it had been killed while the checkpoint of 6 was written.
