@@ -61,18 +61,21 @@ def _parser() -> command_line.Parser:
     '--crop_margin',
     '--crop-margin',
     type=whole(0),
+    metavar='N',
     help='of auto, crop, boxed: known pixels on each side of a hole in its window (default 128).',
   )
-  add('--tile', type=whole(64), help='of auto, tile: side of the tiles (default 512).')
+  add('--tile', type=whole(64), metavar='N', help='of auto, tile: side of the tiles (default 512).')
   add(
     '--max_side',
     type=whole(),
+    metavar='N',
     help='the longest side that the network sees (default 1024). Alone it means --strategy resize: '
     'longer images are filled at this size and the hole is enlarged again. 0: --strategy original.',
   )
   add(
     '--pad_to',
     type=whole(),
+    metavar='N',
     default=1,
     help='pad sides to a multiple of it, as well as of what the network takes.',
   )

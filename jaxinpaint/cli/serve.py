@@ -42,6 +42,7 @@ def _parser() -> command_line.Parser:
   add(
     '--max_side',
     type=whole(0),
+    metavar='N',
     default=1024,
     help='the longest side that a network sees (default 1024): longer pictures are filled in '
     'windows around their holes. Below 1024 they are reduced as a whole instead. 0: any, they are '
@@ -50,6 +51,7 @@ def _parser() -> command_line.Parser:
   add(
     '--pad_to',
     type=whole(1, 4096),
+    metavar='N',
     default=64,
     help='the page pads sides to a multiple of it, so that few sizes are compiled (default 64).',
   )

@@ -103,12 +103,12 @@ def _each(
   image, mask = np.asarray(image, np.float32), np.asarray(mask)
   output = mean_fill(image, mask, np.arange(len(image)))
   holes = mask[..., 0] > 0
-  todo = [i for i, hole in enumerate(holes) if hole.any() and not hole.all()]
+  mixed = [i for i, hole in enumerate(holes) if hole.any() and not hole.all()]
   threads = min(8, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     # The hole is set to 0, so that its content cannot matter.
     empty = lambda i: np.where(holes[i][..., None], np.float32(0), image[i])
-    for i, filled in zip(todo, pool.map(lambda i: fill(empty(i), holes[i]), todo), strict=True):
+    for i, filled in zip(mixed, pool.map(lambda i: fill(empty(i), holes[i]), mixed), strict=True):
       output[i] = np.where(holes[i][..., None], filled, image[i])
   return output
 

@@ -150,16 +150,16 @@ def inpaint_files(
     more = ', ...' if len(pairs.unused) > 5 else ''
     warn(f'{len(pairs.unused)} masks belong to no image and are not used: {names}{more}')
   number_of = lambda i: 0 if frames else i // samples
-  todo = [(number_of(i), pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
+  tasks = [(number_of(i), pair) for i, pair in enumerate(pairs.pairs) if pair.mask is not None]
   # Equal sizes in a row fill whole batches, which compile once. Those of images that are finished
   # count, too, so that the others are padded as if none was.
-  sizes = {pair.image: _size_of(pair.image) for _, pair in todo}
+  sizes = {pair.image: _size_of(pair.image) for _, pair in tasks}
   inpainter = inpainter.for_sizes(sizes.values())
-  finished = {pair for _, pair in todo if resume and pair.output.exists()}
+  finished = {pair for _, pair in tasks if resume and pair.output.exists()}
   if finished:
-    say(f'{len(finished)} of {len(todo)} outputs are there already and are left as they are')
-  todo = [(number, pair) for number, pair in todo if pair not in finished]
-  todo.sort(key=lambda item: (inpainter.padded_size(*sizes[item[1].image]), str(item[1].image)))
+    say(f'{len(finished)} of {len(tasks)} outputs are there already and are left as they are')
+  tasks = [(number, pair) for number, pair in tasks if pair not in finished]
+  tasks.sort(key=lambda item: (inpainter.padded_size(*sizes[item[1].image]), str(item[1].image)))
   disable = None if progress is None else not progress
   with tqdm.tqdm(total=len(pairs.pairs), unit='img', disable=disable) as bar:
     bar.update(len(finished))
@@ -182,7 +182,7 @@ def inpaint_files(
     refused = lambda key, error: fail(key.pair, error)
     streams = []
     for k in range(samples):
-      own = [(number, pair) for number, pair in todo if pair.sample == k]
+      own = [(number, pair) for number, pair in tasks if pair.sample == k]
       jobs = _jobs(own, read_mask, warn, fail)
       streams.append(inpainter.stream(jobs, sample=k, refused=refused, planned=planned))
     for key, rgb in itertools.chain.from_iterable(streams):
@@ -226,9 +226,9 @@ class _Key:
 
 
 def _jobs(
-  todo: list[tuple[int, Pair]], read_mask: '_MaskReader', warn: Say, fail: Callable
+  tasks: list[tuple[int, Pair]], read_mask: '_MaskReader', warn: Say, fail: Callable
 ) -> Iterator:
-  for number, pair in todo:
+  for number, pair in tasks:
     try:
       picture = picture_lib.read(pair.image)
       picture.check_holdable(pair.format)

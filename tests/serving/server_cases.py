@@ -1,6 +1,7 @@
 """What the tests of the server share: pictures as files, a server with a toy system."""
 
 import io
+import time
 
 import numpy as np
 import toy_system
@@ -10,7 +11,9 @@ from starlette.testclient import TestClient
 from jaxinpaint.serving import app, jobs
 from jaxinpaint.serving.limits import Limits
 from jaxinpaint.serving.models import Models
+from jaxinpaint.web import problems
 
+URL = '/api/v1/inpaint'
 HEIGHT, WIDTH = 20, 24
 # Seconds after which a test takes the server for hung: on a busy machine it may be slow.
 PATIENCE = 240.0
@@ -48,6 +51,25 @@ def client(limits=LIMITS, painter=None, names=('toy',), base_url='http://127.0.0
   """A client of a running server, to be used in a `with`."""
   application = app.create(models(limits, painter, names), limits, **options)
   return TestClient(application, base_url=base_url, raise_server_exceptions=False)
+
+
+def until(condition):
+  end = time.monotonic() + PATIENCE
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.01)
+
+
+def problem(answer, status, kind=None):
+  """The sentence of an error, after checks of its form."""
+  assert answer.status_code == status, answer.text
+  assert answer.headers['content-type'].startswith(problems.CONTENT_TYPE)
+  document = answer.json()
+  assert set(document) == {'type', 'title', 'status', 'detail'} and document['status'] == status
+  assert document['type'].startswith('urn:jaxinpaint:') and document['detail']
+  if kind:
+    assert document['type'] == f'urn:jaxinpaint:{kind}'
+  return document['detail']
 
 
 def files(image=IMAGE, mask=MASK) -> dict:

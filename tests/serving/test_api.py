@@ -5,8 +5,6 @@ import io
 import json
 import struct
 import sys
-import threading
-import time
 import zlib
 
 import numpy as np
@@ -26,39 +24,11 @@ from jaxinpaint.serving.models import Models
 from jaxinpaint.web import problems as web_problems
 from jaxinpaint.weights.store import StoreError
 
-URL = '/api/v1/inpaint'
-
 
 @pytest.fixture(scope='module')
 def client():
   with cases.client() as opened:
     yield opened
-
-
-@pytest.fixture
-def gate():
-  event = threading.Event()
-  yield event
-  event.set()
-
-
-def until(condition):
-  end = time.monotonic() + cases.PATIENCE
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.01)
-
-
-def problem(answer, status, kind=None):
-  """The sentence of an error, after checks of its form."""
-  assert answer.status_code == status, answer.text
-  assert answer.headers['content-type'].startswith(web_problems.CONTENT_TYPE)
-  document = answer.json()
-  assert set(document) == {'type', 'title', 'status', 'detail'} and document['status'] == status
-  assert document['type'].startswith('urn:jaxinpaint:') and document['detail']
-  if kind:
-    assert document['type'] == f'urn:jaxinpaint:{kind}'
-  return document['detail']
 
 
 def photograph(format):
@@ -83,7 +53,7 @@ def test_the_bytes_are_those_of_inpaint(client, tmp_path, format, blend):
   image.write_bytes(data)
   hole.write_bytes(mask)
   inpaint_files(toy_system.inpainter(blend=blend), image, hole, out, say=lambda sentence: None)
-  answer = client.post(URL, files=cases.files(data, mask), data={'blend': blend})
+  answer = client.post(cases.URL, files=cases.files(data, mask), data={'blend': blend})
   assert answer.status_code == 200, answer.text
   assert answer.content == out.read_bytes()
   assert answer.headers['content-type'] == limits.MEDIA_TYPES[format]
@@ -91,27 +61,29 @@ def test_the_bytes_are_those_of_inpaint(client, tmp_path, format, blend):
 
 
 def test_json_says_the_same_as_a_form(client):
-  form = client.post(URL, files=cases.files(), data={'format': 'webp'})
+  form = client.post(cases.URL, files=cases.files(), data={'format': 'webp'})
   content = {name: base64.b64encode(data[1]).decode() for name, data in cases.files().items()}
-  sent = client.post(URL, json=content | {'format': 'webp'}, headers={'Accept': 'application/json'})
+  sent = client.post(
+    cases.URL, json=content | {'format': 'webp'}, headers={'Accept': 'application/json'}
+  )
   assert sent.status_code == 200, sent.text
   answer = sent.json()
   assert base64.b64decode(answer['image'], validate=True) == form.content
   assert answer['media_type'] == 'image/webp' and answer['model'] == 'toy'
   assert answer['warnings'] == [] and answer['seconds'] > 0
-  raw = client.post(URL, json=content, headers={'Accept': 'image/webp'})
+  raw = client.post(cases.URL, json=content, headers={'Accept': 'image/webp'})
   assert raw.content == form.content
 
 
 def test_black_may_be_the_hole(client):
   black = cases.encoded(255 - toy_system.hole(20, 24))
-  inverted = client.post(URL, files=cases.files(mask=black), data={'invert_mask': 'true'})
-  assert inverted.content == client.post(URL, files=cases.files()).content
+  inverted = client.post(cases.URL, files=cases.files(mask=black), data={'invert_mask': 'true'})
+  assert inverted.content == client.post(cases.URL, files=cases.files()).content
 
 
 def test_warnings_are_said(client):
   mask = cases.encoded(255 - 255 * (toy_system.hole(20, 24)[::-1, ::-1] > 0).astype(np.uint8))
-  answer = client.post(URL, files=cases.files(mask=mask), data={'format': 'jpg'})
+  answer = client.post(cases.URL, files=cases.files(mask=mask), data={'format': 'jpg'})
   said = json.loads(answer.headers[app.WARNINGS_HEADER])
   assert any('looks inverted' in s and s.endswith('send invert_mask=true') for s in said)
   assert any('JPEG stores known pixels again with loss' in s for s in said)
@@ -131,19 +103,19 @@ def test_the_api_names_its_own_options(client, share, invert, words):
   mask = np.zeros((20, 24), np.uint8)
   mask[: round(20 * share)] = 255
   how = dict(files=cases.files(mask=cases.encoded(mask)), data={'invert_mask': invert})
-  answer = client.post(URL, **how)
+  answer = client.post(cases.URL, **how)
   said = answer.headers.get(app.WARNINGS_HEADER, '') if answer.status_code == 200 else answer.text
   assert '--' not in said and (words in said if words else not said)
   how['data']['check_mask'] = 'false'
-  assert app.WARNINGS_HEADER not in client.post(URL, **how).headers
+  assert app.WARNINGS_HEADER not in client.post(cases.URL, **how).headers
 
 
 def test_a_mask_without_a_hole_only_writes_the_picture_anew(client):
   data = photograph('JPEG')
   empty = cases.encoded(np.zeros((24, 20), np.uint8))
-  same = client.post(URL, files=cases.files(data, empty))
+  same = client.post(cases.URL, files=cases.files(data, empty))
   assert same.content == data
-  png = client.post(URL, files=cases.files(data, empty), data={'format': 'png'})
+  png = client.post(cases.URL, files=cases.files(data, empty), data={'format': 'png'})
   exif = Image.open(io.BytesIO(png.content)).getexif()
   assert exif[0x010F] == 'a maker' and exif.get(0x0112, 1) == 1, 'kept, and turned upright'
 
@@ -168,7 +140,9 @@ def test_sizes_are_gathered_only_where_the_request_allows(client):
   try:
     with cases.client(Limits(pad_to=32), painter) as own:
       for exact in ('true', 'false'):
-        assert own.post(URL, files=cases.files(), data={'exact_size': exact}).status_code == 200
+        assert (
+          own.post(cases.URL, files=cases.files(), data={'exact_size': exact}).status_code == 200
+        )
   finally:
     held.__call__ = old
   assert seen == [original(20, 24), (32, 32)] and seen[0] == (24, 24)
@@ -190,7 +164,7 @@ def test_sizes_are_gathered_only_where_the_request_allows(client):
   ],
 )
 def test_wrong_options_get_a_sentence(client, options, words):
-  assert words in problem(client.post(URL, files=cases.files(), data=options), 400)
+  assert words in cases.problem(client.post(cases.URL, files=cases.files(), data=options), 400)
 
 
 def png_of_nothing(width, height):
@@ -221,16 +195,16 @@ def png_of_nothing(width, height):
   ],
 )
 def test_bad_pictures_get_the_sentences_of_inpaint(client, image, mask, status, words):
-  detail = problem(client.post(URL, files=cases.files(image, mask)), status)
+  detail = cases.problem(client.post(cases.URL, files=cases.files(image, mask)), status)
   assert words in detail and len(detail) < 400
-  assert client.post(URL, files=cases.files()).status_code == 200, 'the server goes on'
+  assert client.post(cases.URL, files=cases.files()).status_code == 200, 'the server goes on'
 
 
 def test_a_gif_with_frames_is_refused(client):
   frames = [Image.fromarray(cases.photo()), Image.fromarray(cases.photo()[::-1])]
   out = io.BytesIO()
   frames[0].save(out, 'GIF', save_all=True, append_images=frames[1:])
-  detail = problem(client.post(URL, files=cases.files(out.getvalue())), 400)
+  detail = cases.problem(client.post(cases.URL, files=cases.files(out.getvalue())), 400)
   assert '2 frames' in detail
 
 
@@ -260,12 +234,12 @@ def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
   ],
 )
 def test_wrong_json_gets_a_sentence(client, content, words):
-  answer = client.post(URL, content=content, headers={'Content-Type': 'application/json'})
-  assert words in problem(answer, 400)
+  answer = client.post(cases.URL, content=content, headers={'Content-Type': 'application/json'})
+  assert words in cases.problem(answer, 400)
 
 
 def test_wrong_forms_get_a_sentence(client):
-  say = lambda **what: problem(client.post(URL, **what), 400)
+  say = lambda **what: cases.problem(client.post(cases.URL, **what), 400)
   assert 'missing: mask' in say(files={'image': cases.IMAGE})
   assert "'other' must not be a file" in say(files={'other': cases.IMAGE})
   assert "'mask' must be a file" in say(files={'image': cases.IMAGE}, data={'mask': 'x'})
@@ -280,14 +254,16 @@ def test_wrong_forms_get_a_sentence(client):
   assert raw(b'--xx\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc')
   head = b'--xx\r\nContent-Disposition: form-data; name="image"; filename="a"\r\nX: '
   assert raw(head + b'y' * 3_000_000 + b'\r\n\r\n')
-  assert problem(client.post(URL, content=b'x', headers={'Content-Type': 'text/plain'}), 415)
+  assert cases.problem(
+    client.post(cases.URL, content=b'x', headers={'Content-Type': 'text/plain'}), 415
+  )
 
 
 def test_names_of_files_mean_nothing(client, tmp_path):
-  good = client.post(URL, files=cases.files()).content
+  good = client.post(cases.URL, files=cases.files()).content
   for name in ('../../../etc/passwd', '/dev/zero', 'C:\\x', 'a\0b', '', '名'):
     sent = {'image': (name or 'x', cases.IMAGE), 'mask': (name or 'x', cases.MASK)}
-    answer = client.post(URL, files=sent)
+    answer = client.post(cases.URL, files=sent)
     assert answer.status_code == 200 and answer.content == good
 
 
@@ -295,7 +271,7 @@ def test_nothing_is_written_to_a_disk_or_read_from_it(client):
   big = cases.encoded(cases.photo(1100, 900), compress_level=0)
   mask = cases.encoded(toy_system.hole(1100, 900))
   assert len(big) > 2_000_000, 'more than a part that Starlette would keep in memory'
-  client.post(URL, files=cases.files(big, mask))  # imports and compiles
+  client.post(cases.URL, files=cases.files(big, mask))  # imports and compiles
   opened = []
   watching = True
 
@@ -310,7 +286,7 @@ def test_nothing_is_written_to_a_disk_or_read_from_it(client):
       if kind == 'json':
         encode = lambda data: base64.b64encode(data).decode()
         content = {'json': {'image': encode(big), 'mask': encode(mask)}}
-      assert client.post(URL, **content).status_code == 200
+      assert client.post(cases.URL, **content).status_code == 200
   finally:
     watching = False
   assert not [what for what in opened if 'site-packages' not in what[1]]
@@ -320,119 +296,31 @@ def test_a_body_beyond_the_limit_is_refused_with_and_without_a_length():
   small = Limits(bytes=100_000)
   with cases.client(small) as own:
     big = cases.encoded(cases.photo(300, 300), compress_level=0)
-    assert 'limit of 0.0953674 MiB' in problem(own.post(URL, files=cases.files(big)), 413)
+    assert 'limit of 0.0953674 MiB' in cases.problem(
+      own.post(cases.URL, files=cases.files(big)), 413
+    )
 
     def pieces():
       for _ in range(400):
         yield b'x' * 1000
 
     for kind in ('application/json', 'multipart/form-data; boundary=xx'):
-      answer = own.post(URL, content=pieces(), headers={'Content-Type': kind})
+      answer = own.post(cases.URL, content=pieces(), headers={'Content-Type': kind})
       assert answer.status_code in (413, 400), 'a form that is no form may be told apart sooner'
-    json_answer = own.post(URL, content=pieces(), headers={'Content-Type': 'application/json'})
-    problem(json_answer, 413, 'too-large')
-    assert own.post(URL, files=cases.files()).status_code == 200
+    json_answer = own.post(
+      cases.URL, content=pieces(), headers={'Content-Type': 'application/json'}
+    )
+    cases.problem(json_answer, 413, 'too-large')
+    assert own.post(cases.URL, files=cases.files()).status_code == 200
 
 
 def test_bodies_that_are_received_count_among_those_that_wait():
   with cases.client(Limits(held_bytes=20_000)) as own:
     big = cases.encoded(cases.photo(100, 100), compress_level=0)
-    answer = own.post(URL, files=cases.files(big))
-    assert 'ask again' in problem(answer, 429, 'too-many') and answer.headers['retry-after']
+    answer = own.post(cases.URL, files=cases.files(big))
+    assert 'ask again' in cases.problem(answer, 429, 'too-many') and answer.headers['retry-after']
     for _ in range(20):  # all is given back
-      assert own.post(URL, files=cases.files()).status_code == 200
-
-
-def test_a_job_from_its_beginning_to_its_end(gate):
-  painter = cases.Slow(gate)
-  with cases.client(painter=painter) as own:
-    first = own.post('/api/v1/jobs', files=cases.files())
-    assert first.status_code == 202
-    place = first.headers['location']
-    assert place == f'/api/v1/jobs/{first.json()["id"]}'
-    until(lambda: own.get(place).json()['state'] == 'compiling')
-    status = own.get(place).json()
-    assert status['estimate'] > 0 and status['position'] is None and status['problem'] is None
-    second = own.post('/api/v1/jobs', files=cases.files()).json()
-    assert (second['state'], second['position']) == ('queued', 0)
-    assert 'compiling' in problem(own.get(place + '/result'), 409, 'not-done')
-    gate.set()
-    until(lambda: own.get(place).json()['state'] == 'done')
-    assert own.get(place).json()['media_type'] == 'image/png'
-    answer = own.get(place + '/result')
-    assert (cases.decoded(answer.content)[-1, -1] == [51, 153, 204]).all()
-    problem(own.get(place + '/result'), 404, 'not-found')
-    problem(own.get(place), 404, 'not-found')
-    until(lambda: own.get(f'/api/v1/jobs/{second["id"]}').json()['state'] == 'done')
-
-
-def test_a_job_that_fails_says_why():
-  bad = cases.encoded(np.zeros((9, 30), np.uint8))
-  with cases.client() as own:
-    place = own.post('/api/v1/jobs', files=cases.files(mask=bad)).headers['location']
-    until(lambda: own.get(place).json()['state'] == 'failed')
-    assert 'their shapes differ' in own.get(place).json()['problem']['detail']
-    assert 'their shapes differ' in problem(own.get(place + '/result'), 400, 'bad-picture')
-
-
-def test_a_job_can_be_cancelled(gate):
-  painter = cases.Slow(gate)
-  with cases.client(painter=painter) as own:
-    running = own.post('/api/v1/jobs', files=cases.files()).headers['location']
-    until(lambda: own.get(running).json()['state'] == 'compiling')
-    waiting = own.post('/api/v1/jobs', files=cases.files()).headers['location']
-    for place in (waiting, running):
-      assert own.delete(place).status_code == 204
-      problem(own.get(place), 404)
-    gate.set()
-    assert own.post(URL, files=cases.files()).status_code == 200
-    assert painter.done == 2, 'the one that waited was never begun'
-    problem(own.delete('/api/v1/jobs/unknown'), 404)
-
-
-def test_a_job_beyond_its_time_is_given_up(gate):
-  with cases.client(Limits(job_seconds=0.3), cases.Slow(gate)) as own:
-    answer = own.post(URL, files=cases.files())
-    assert 'longer than the limit' in problem(answer, 504, 'time-limit')
-    until(lambda: own.get('/api/v1/health').json()['status'] == 'stuck')
-    assert own.get('/api/v1/health').status_code == 503
-    gate.set()
-    until(lambda: own.get('/api/v1/health').json()['status'] == 'ok')
-    assert own.post(URL, files=cases.files()).status_code == 200
-
-
-@pytest.mark.parametrize(
-  'error, status, words',
-  [
-    (InpaintError('memory does not suffice for 1 x 9 x 9 pixels'), 400, '9 x 9'),
-    (MemoryError(), 400, 'memory does not suffice'),
-    (RuntimeError('secret /srv/path'), 500, 'log says more'),
-  ],
-)
-def test_errors_of_the_worker_end_one_request_only(error, status, words):
-  errors = [error]
-
-  def fail():
-    if errors:
-      raise errors.pop()
-
-  with cases.client(painter=cases.Slow(before=fail)) as own:
-    detail = problem(own.post(URL, files=cases.files()), status)
-    assert words in detail and 'secret' not in detail
-    assert own.post(URL, files=cases.files()).status_code == 200
-
-
-def test_a_bug_is_logged_once_however_often_the_job_is_asked_for(caplog):
-  def fail():
-    raise RuntimeError('a bug')
-
-  with cases.client(painter=cases.Slow(before=fail)) as own:
-    place = own.post('/api/v1/jobs', files=cases.files()).headers['location']
-    until(lambda: own.get(place).json()['state'] == 'failed')
-    for _ in range(3):
-      assert own.get(place).json()['problem']['status'] == 500
-    problem(own.get(place + '/result'), 500, 'failure')
-  assert len([r for r in caplog.records if 'a request failed' in r.message]) == 1
+      assert own.post(cases.URL, files=cases.files()).status_code == 200
 
 
 def test_weights_that_cannot_be_loaded_do_not_show_paths():
@@ -447,9 +335,9 @@ def test_weights_that_cannot_be_loaded_do_not_show_paths():
 
   models = Models({'good': 'good', 'bad': 'bad'}, Limits(), load)
   with TestClient(app.create(models, Limits()), base_url='http://localhost') as own:
-    detail = problem(own.post(URL, files=cases.files(), data={'model': 'bad'}), 503)
+    detail = cases.problem(own.post(cases.URL, files=cases.files(), data={'model': 'bad'}), 503)
     assert 'model bad' in detail and 'secret' not in detail
-    answer = own.post(URL, files=cases.files(), data={'model': 'good'})
+    answer = own.post(cases.URL, files=cases.files(), data={'model': 'good'})
     assert answer.headers['jaxinpaint-model'] == 'good'
     listed = own.get('/api/v1/models').json()
     assert [(m['name'], m['default'], m['loaded']) for m in listed['models']] == [
@@ -461,7 +349,7 @@ def test_weights_that_cannot_be_loaded_do_not_show_paths():
 
 def test_a_server_whose_padding_does_not_suit_the_model_says_so(caplog):
   with cases.client(Limits(pad_to=4095)) as own:
-    detail = problem(own.post(URL, files=cases.files()), 503, 'model-failure')
+    detail = cases.problem(own.post(cases.URL, files=cases.files()), 503, 'model-failure')
     assert own.get('/api/v1/health').json()['status'] == 'failed'
   assert 'toy' in detail and 'pad_to 4095 pads sides to multiples of 32760' in caplog.text
 
@@ -474,24 +362,24 @@ def test_a_token_is_asked_for_everywhere_but_on_the_page_and_for_health():
     for wrong in ({}, *({'Authorization': value} for value in given)):
       for path in ('/metrics', '/api/v1/models', '/api/v1/jobs/x', '/api/v1/openapi.json'):
         answer = own.get(path, headers=wrong)
-        assert 'Bearer TOKEN' in problem(answer, 401, 'unauthorised')
+        assert 'Bearer TOKEN' in cases.problem(answer, 401, 'unauthorised')
         assert answer.headers['www-authenticate'] == 'Bearer'
-      problem(own.post(URL, files=cases.files(), headers=wrong), 401)
+      cases.problem(own.post(cases.URL, files=cases.files(), headers=wrong), 401)
     good = {'Authorization': 'Bearer geheim'}
-    assert own.post(URL, files=cases.files(), headers=good).status_code == 200
+    assert own.post(cases.URL, files=cases.files(), headers=good).status_code == 200
     assert own.get('/metrics', headers=good).status_code == 200
 
 
 def test_other_sites_and_foreign_names_are_refused(client):
   post = lambda **headers: client.post(
-    URL, files=cases.files(), headers={k.replace('_', '-'): v for k, v in headers.items()}
+    cases.URL, files=cases.files(), headers={k.replace('_', '-'): v for k, v in headers.items()}
   )
   assert post(Origin='http://127.0.0.1').status_code == 200
   for origin in ('http://evil.example', 'null', 'http://127.0.0.1:1', 'http://127.0.0.1.evil.x'):
-    problem(post(Origin=origin), 403, 'forbidden-origin')
-  problem(post(Sec_Fetch_Site='cross-site'), 403)
+    cases.problem(post(Origin=origin), 403, 'forbidden-origin')
+  cases.problem(post(Sec_Fetch_Site='cross-site'), 403)
   for host in ('evil.example', '', '192.168.0.1', '127.0.0.1.evil.x', '[::1', 'a@b:c'):
-    assert '--allow_host' in problem(post(Host=host), 421, 'wrong-host')
+    assert '--allow_host' in cases.problem(post(Host=host), 421, 'wrong-host')
   assert client.get('/', headers={'Host': 'localhost:8000'}).status_code == 200
   assert client.get('/', headers={'Host': '[::1]:8000'}).status_code == 200
   with cases.client(hosts=('pictures.example',), base_url='http://pictures.example') as own:
@@ -510,9 +398,9 @@ def test_answers_tell_browsers_to_be_careful(client):
 
 def test_unknown_addresses_and_methods_are_problems(client):
   for path in ('/no', '/api/v1', '/page/index.html', '/%2e%2e/app.py', '/../limits.py'):
-    problem(client.get(path), 404, 'not-found')
-  problem(client.get(URL), 405, 'wrong-method')
-  problem(client.put('/metrics'), 405, 'wrong-method')
+    cases.problem(client.get(path), 404, 'not-found')
+  cases.problem(client.get(cases.URL), 405, 'wrong-method')
+  cases.problem(client.put('/metrics'), 405, 'wrong-method')
 
 
 def test_memory_that_does_not_suffice_for_a_picture_is_said():
@@ -540,13 +428,13 @@ def test_openapi_describes_every_route(client):
 
 def test_metrics_are_counted():
   with cases.client() as own:
-    own.post(URL, files=cases.files())
-    own.post(URL, files=cases.files(mask=b'no'))
+    own.post(cases.URL, files=cases.files())
+    own.post(cases.URL, files=cases.files(mask=b'no'))
     own.get('/no/such/thing')
     lines = own.get('/metrics').text.splitlines()
   values = dict(line.rsplit(' ', 1) for line in lines if not line.startswith('#'))
   requests = 'jaxinpaint_requests_total{route="%s",status="%s"}'
-  assert values[requests % (URL, 200)] == values[requests % (URL, 400)] == '1'
+  assert values[requests % (cases.URL, 200)] == values[requests % (cases.URL, 400)] == '1'
   assert values[requests % ('other', 404)] == '1'
   assert values['jaxinpaint_jobs_total{state="done"}'] == '1'
   assert values['jaxinpaint_job_seconds_count{model="toy"}'] == '1'
@@ -577,10 +465,10 @@ def test_the_box_gives_the_bytes_of_the_command(tmp_path, photographs):
   assert inpaint.main(['--image', str(image), '--mask', str(hole), '--output', str(out)]) == 0
   models = Models({'mesff/box': 'mesff/box'}, Limits())
   with TestClient(app.create(models, Limits()), base_url='http://localhost') as own:
-    answer = own.post(URL, files=cases.files(data, mask), data={'format': 'png'})
+    answer = own.post(cases.URL, files=cases.files(data, mask), data={'format': 'png'})
     assert answer.content == out.read_bytes()
     padded = own.post(
-      URL, files=cases.files(data, mask), data={'format': 'png', 'exact_size': 'false'}
+      cases.URL, files=cases.files(data, mask), data={'format': 'png', 'exact_size': 'false'}
     )
     difference = cases.decoded(padded.content).astype(int) - cases.decoded(answer.content)
     assert abs(difference).mean() < 1, 'padding to few sizes changes little of the box'

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from server_cases import until
 
 from jaxinpaint.serving import jobs
 from jaxinpaint.serving.jobs import Queue
@@ -41,13 +42,6 @@ def queues():
   yield make
   for queue in made:
     queue.close()
-
-
-def until(condition):
-  end = time.monotonic() + 10
-  while not condition():
-    assert time.monotonic() < end
-    time.sleep(0.002)
 
 
 def held_by(gate, ran=None):
