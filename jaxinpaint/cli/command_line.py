@@ -121,8 +121,8 @@ def _is_field(word: str) -> bool:
 
 def say(command: str, error: object) -> None:
   """`jaxinpaint train: what is wrong`, on stderr."""
-  if isinstance(error, OSError) and error.strerror:  # of the system, not a sentence of ours
-    error = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+  if isinstance(error, OSError):
+    error = sentence(error)
   print(f'{command}: {error}', file=sys.stderr)
 
 
@@ -215,6 +215,8 @@ def setup_logging(quiet: bool = False) -> None:
 
 def sentence(error: BaseException) -> str:
   """The message in one line; of a traceback that ml_collections puts into it, what was raised."""
+  if isinstance(error, OSError) and error.strerror:  # of the system, not a sentence of ours
+    return f'{error.filename}: {error.strerror}' if error.filename else error.strerror
   text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
   lines = text.replace("\\'", "'").replace('\\n', '\n').strip().splitlines()
   if any(line.startswith('Traceback') for line in lines):

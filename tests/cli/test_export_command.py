@@ -99,6 +99,10 @@ def test_mistakes_are_sentences_and_write_nothing(weights, tmp_path, capsys, mon
     ((*to('onnx', 'x.onnx'), '--platforms', 'cpu'), '--platforms goes with --to stablehlo'),
     ((*to('savedweights', 'x.safetensors'), '--size', '64'), '--size goes with'),
     ((*of, *to('onnx', 'x.onnx')), "pip install 'jaxinpaint[export]'"),
+    (
+      ('--weights', weights, *to('savedweights', 'there.safetensors/x.safetensors')),
+      'there.safetensors: ',
+    ),
     (to('stablehlo', 'x.stablehlo'), 'mesff/box cannot be exported for any size'),
   ):
     status, out, error = call(capsys, *arguments)
