@@ -215,6 +215,17 @@ def test_what_the_discriminator_is_shown(batch):
   assert seen == {'out': False, 'comp': True}
 
 
+def test_what_vgg_is_shown(batch, vgg_params):
+  far = {'out': jnp.where(batch['mask'] == 1, batch['image'], 0.0)}  # differs outside the hole
+  lost = {}
+  for choice in ('out', 'comp'):
+    recipe, variables = pieces(small(perceptual=0.1, style=250.0, vgg_input=choice), batch)
+    loss = recipe.phases[0].updates[0].loss
+    _, aux = loss(variables, {'vgg': vgg_params}, far, batch, jax.random.key(0))
+    lost[choice] = float(aux['metrics']['perceptual']), float(aux['metrics']['style'])
+  assert min(lost['out']) > 0 and lost['comp'] == (0, 0)
+
+
 def test_a_weight_of_zero_removes_the_term_and_what_it_needs(batch):
   recipe, variables = pieces(small(adversarial=0.0), batch)
   assert recipe.networks == tuple(variables.params) == ('generator',) and variables.stats == {}
@@ -305,6 +316,7 @@ def test_a_config_read_back_from_json_makes_the_same_networks(batch):
     ('loss', 'style', 'much', "config.loss.style 'much' must be a number"),
     ('loss', 'adversarial_kind', 'wasserstein', "must be one of: 'non_saturating', 'hinge'"),
     ('loss', 'discriminator_input', 'raw', "'raw' must be one of: 'out', 'comp'"),
+    ('loss', 'vgg_input', 'raw', "config.loss.vgg_input 'raw' must be one of: 'out', 'comp'"),
     ('loss', 'discriminator_width', 0, 'discriminator_width 0 must be >= 1'),
     ('loss', 'vgg', 'vgg11', "'vgg11' must be one of: 'vgg16', 'vgg19'"),
     ('loss', 'style_layers', ('pool6',), "layer 'pool6' must be one of: 'relu1_1'"),

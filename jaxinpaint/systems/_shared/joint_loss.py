@@ -62,6 +62,7 @@ LOSS_FIELDS = (
   'vgg',  # 'vgg16' or 'vgg19'
   'vgg_file',  # '': torchvision's weights; otherwise a file with the same keys
   'vgg_normalize',  # True: by ImageNet's mean and deviation; False: raw [0, 1]
+  'vgg_input',  # as discriminator_input
   'perceptual_layers',
   'style_layers',
   'style_on_hole',  # Gram matrices of the images times the mask
@@ -168,9 +169,9 @@ def check_judged(height: int, width: int) -> None:
     )
 
 
-def _judged(loss: ConfigDict) -> Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]:
-  """(out, batch) -> the fake images for the discriminator."""
-  if loss.discriminator_input == 'out':
+def _shown(choice: str) -> Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]:
+  """(out, batch) -> the pictures that a discriminator or VGG sees, 'out' or 'comp'."""
+  if choice == 'out':
     return lambda out, batch: out
   return lambda out, batch: arrays.compose(out, batch['image'], batch['mask'])
 
@@ -215,7 +216,7 @@ def _gan(kind: str) -> _MaskedGan:
 def adversarial_term(loss: ConfigDict, networks: Networks) -> Term:
   """The generator's side of `discriminator_loss`, with its weight."""
   gan = _gan(loss.adversarial_kind)
-  judged = _judged(loss)
+  judged = _shown(loss.discriminator_input)
 
   def term(variables, constants, outputs, batch):
     fake = judged(outputs['out'], batch)
@@ -228,7 +229,7 @@ def adversarial_term(loss: ConfigDict, networks: Networks) -> Term:
 def discriminator_loss(loss: ConfigDict, networks: Networks) -> Loss:
   """The discriminator's update, of outputs['out'] and the images."""
   gan = _gan(loss.adversarial_kind)
-  judged = _judged(loss)
+  judged = _shown(loss.discriminator_input)
 
   def loss_of(variables, constants, outputs, batch, rng):
     fake = jax.lax.stop_gradient(judged(outputs['out'], batch))
@@ -278,6 +279,7 @@ def _vgg_terms(loss: ConfigDict, dtype: Any) -> Term:
   styled = tuple(loss.style_layers) if loss.style else ()
   of_hole = styled if loss.style_on_hole else ()
   layers = tuple(dict.fromkeys(whole + (() if of_hole else styled)))
+  shown = _shown(loss.vgg_input)
 
   def pair(constants, out, image, layers):
     if not layers:
@@ -288,7 +290,7 @@ def _vgg_terms(loss: ConfigDict, dtype: Any) -> Term:
     return run(out), run(image)
 
   def term(variables, constants, outputs, batch):
-    out, image, mask = outputs['out'], batch['image'], batch['mask']
+    out, image, mask = shown(outputs['out'], batch), batch['image'], batch['mask']
     features = pair(constants, out, image, layers)
     styles = pair(constants, out * mask, image * mask, of_hole) if of_hole else features
     metrics = {}
@@ -322,7 +324,8 @@ def check_loss(loss: ConfigDict) -> None:
   checks.same_fields('loss', loss, LOSS_FIELDS)
   checks.weights(loss, WEIGHTS)
   checks.one_of('loss.adversarial_kind', loss.adversarial_kind, ADVERSARIAL_KINDS)
-  checks.one_of('loss.discriminator_input', loss.discriminator_input, ('out', 'comp'))
+  for field in ('discriminator_input', 'vgg_input'):
+    checks.one_of(f'loss.{field}', loss[field], ('out', 'comp'))
   if loss.discriminator_width < 1:
     raise ValueError(f'config.loss.discriminator_width {loss.discriminator_width} must be >= 1')
   checks.one_of('loss.vgg', loss.vgg, VGG_DEPTHS)

@@ -58,6 +58,7 @@ def default_config() -> ConfigDict:
     vgg='vgg19',
     vgg_file='',
     vgg_normalize=True,
+    vgg_input='out',
     perceptual_layers=('relu1_1', 'relu2_1', 'relu3_1', 'relu4_1', 'relu5_1'),
     style_layers=('relu2_2', 'relu3_4', 'relu4_4', 'relu5_2'),
     style_on_hole=False,

@@ -64,6 +64,7 @@ def default_config() -> ConfigDict:
     vgg='vgg16',  # P
     vgg_file='',
     vgg_normalize=True,  # O: as VGG was trained; C and M feed raw images
+    vgg_input='out',  # M
     perceptual_layers=('pool1', 'pool2', 'pool3'),  # P: pooling layers; C: these three
     style_layers=('pool1', 'pool2', 'pool3'),  # P: those of the perceptual term
     style_on_hole=False,  # P: whole images; M multiplies both images by the mask
