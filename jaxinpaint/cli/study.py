@@ -37,7 +37,7 @@ def _parser() -> command_line.Parser:
   parser.switch('full_size', help="with --resources: of each system's published networks.")
   add('--train_batch', type=whole(), default=0, metavar='N', help='of a training step.')
   add('--max_batch', type=whole(), default=0, metavar='N', help='the largest batch tried.')
-  parser.switch('resume', True, help='go on with an interrupted evaluation (default).')
+  parser.switch('resume', True, help='go on with an interrupted study (default).')
   command_line.add_megapixels(parser)
   return parser
 
