@@ -41,9 +41,9 @@ BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
 # of input or cotangent of PRODUCT_BYTES.
 WIDE = 24
 PRODUCT_BYTES = 2**18
-# A kernel of so many bytes on a map of so few positions (of the convolution's result) is multiplied
-# where it lies.
-FEW, MANY_BYTES = 64, 2**20
+# A kernel of so many bytes, whose result (of a transposed convolution: whose input) has so few
+# positions in the whole batch, is multiplied where it lies.
+FEW, MANY_BYTES = 256, 2**20
 DEPTHWISE_BYTES = 2**16  # of the cotangent, in the weight gradient of a depthwise convolution
 NARROW = 16  # with fewer output channels, input and cotangent swap roles in the weight gradient
 # How profiles call what is done for a convolution, whatever operations do it.
@@ -58,7 +58,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: i
   k = kernel.shape[0]
   reach = (k - 1) * dilation + 1
   height, width = ((n + 2 * padding - reach) // stride + 1 for n in x.shape[1:3])
-  if _few(height, width, kernel.shape):
+  if _few((x.shape[0], height, width), kernel.shape):
     return _few_conv(x, kernel, height, width, stride, padding, dilation)
   extra = stride if padding == 0 and k > 1 else 0
   y = lax.conv_general_dilated(
@@ -91,7 +91,7 @@ conv.defvjp(_conv_fwd, _conv_bwd)
 @jax.named_scope(INPUT_GRADIENT)
 def _input_gradient(g, kernel, size, stride, padding, dilation):
   """Adjoint of `conv` in x, whose height and width are `size`."""
-  if dilation == 1 and _few(*g.shape[1:3], kernel.shape):
+  if dilation == 1 and _few(g.shape[:3], kernel.shape):
     return _few_transpose(g, kernel, stride, padding, size, turned=True)
   swapped = kernel.transpose(0, 1, 3, 2)
   if stride > 1:
@@ -110,7 +110,7 @@ def conv_transpose(
   All stride**2 residues r share one convolution whose output channels are (residue row, residue
   column, O); putting them side by side gives the uncropped result.
   """
-  if _few(*x.shape[1:3], kernel.shape):
+  if _few(x.shape[:3], kernel.shape):
     return _few_transpose(x, kernel, stride, padding, size)
   b, _, _, c = x.shape
   k, features = kernel.shape[0], kernel.shape[-1]
@@ -139,7 +139,7 @@ def _conv_transpose_fwd(x, kernel, stride, padding, size):
 def _conv_transpose_bwd(stride, padding, size, saved, g):
   x, kernel = saved
   k, sides = kernel.shape[0], x.shape[1:3]
-  if _few(*sides, kernel.shape):
+  if _few(x.shape[:3], kernel.shape):
     return (
       jax.named_scope(INPUT_GRADIENT)(_few_conv)(
         g, kernel, *sides, stride, padding, 1, turned=True
@@ -161,7 +161,7 @@ def weight_gradient(
 ) -> jax.Array:
   """dW[k,k,I,O] of `conv`, for its input x and the cotangent g of its result."""
   _, height, width, features = g.shape
-  if _few(height, width, (k, k, x.shape[-1], features)):
+  if _few(g.shape[:3], (k, k, x.shape[-1], features)):
     return _few_gradient(x, g, k, stride, padding, dilation)
   if features < min(NARROW, x.shape[-1]) and stride == 1:  # the same sum, taken from the other side
     swapped = weight_gradient(g, x, k, 1, (k - 1) * dilation - padding, dilation)
@@ -181,9 +181,14 @@ def weight_gradient(
   return turned(total).astype(kind)  # turned once, after the sum
 
 
-def _few(height: Any, width: Any, kernel: tuple[int, ...]) -> bool:
-  """Whether a kernel of this shape is multiplied where it lies; sides may be symbolic (False)."""
-  positions = height * width
+def _few(sides: tuple[Any, ...], kernel: tuple[int, ...]) -> bool:
+  """Whether a kernel of this shape is multiplied where it lies.
+
+  Args:
+    sides: (B, height, width) of the map; of symbolic ones it is not known, so it is not.
+    kernel: its shape.
+  """
+  positions = math.prod(sides)
   return isinstance(positions, int) and positions <= FEW and 4 * math.prod(kernel) >= MANY_BYTES
 
 
