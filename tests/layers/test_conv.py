@@ -74,6 +74,27 @@ def test_both_transposed_forms_have_the_same_gradients(shape, small, monkeypatch
     np.testing.assert_allclose(g, r, atol=1e-5)
 
 
+@pytest.mark.parametrize('name, side', [('conv2d', 4), ('conv_transpose2d', 1)])
+def test_a_kernel_that_meets_one_position_has_the_same_gradients(name, side, monkeypatch):
+  lying(monkeypatch)  # as the context encoder's bottleneck
+  x, w = draw(1, side, side, 3), draw(4, 4, 3, 5, seed=1)
+  stride = dict(stride=1, padding=0)
+  loss = lambda x, w, form: jnp.sin(getattr(conv, name)(x, w, form=form, **stride)).sum()
+  gradients = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+  got, want = (gradients(x, w, form) for form in ('cpu', 'plain'))
+  for g, r in zip(got, want, strict=True):
+    assert np.abs(r).max() > 0.01
+    np.testing.assert_allclose(g, r, atol=1e-5)
+
+
+def test_only_large_kernels_on_small_maps_are_multiplied_where_they_lie():
+  large = (4, 4, 512, 512)
+  assert conv_cpu._few((1, 16, 16), large) and conv_cpu._few((16, 4, 4), large)
+  assert not conv_cpu._few((2, 16, 16), large)
+  assert not conv_cpu._few((1, 1, 1), (4, 4, 64, 64))
+  assert not conv_cpu._few(export.symbolic_shape('b, 1, 1'), large)
+
+
 CONVS = [
   (3, 1, 1, 1),
   (3, 1, 1, 2),
