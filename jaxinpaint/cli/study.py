@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if config is None or given.output is None:
     parser.error('give --config survey_study and --output DIR')
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
+  from jaxinpaint.runtime import locks
   from jaxinpaint.study import study
 
   command_line.setup_logging()
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     measured = study.measure_resources(request)
     study.prepare(request).run(measured)
-  except ValueError as error:
+  except (ValueError, locks.InUse) as error:
     command_line.say(parser.prog, error)
     return 1
   except KeyboardInterrupt:

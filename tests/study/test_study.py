@@ -13,6 +13,7 @@ from jaxinpaint.cost import resources
 from jaxinpaint.data import pipeline, sources
 from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.metrics import protocols
+from jaxinpaint.runtime import locks
 from jaxinpaint.study import (
   document as study_document,
 )
@@ -423,3 +424,13 @@ def test_more_images_than_there_are(folder, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
       command.main(wrong)
     assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_that_another_study_has_ends_in_a_sentence(tmp_path, capsys, monkeypatch):
+  def prepare(request):
+    raise locks.InUse(f'{request.output} is in use by process 7')
+
+  monkeypatch.setattr(study, 'prepare', prepare)
+  words = ['--config', 'survey_study', '--output', str(tmp_path)]
+  assert command.main(words) == 1
+  assert capsys.readouterr().err.strip().endswith(f'{tmp_path} is in use by process 7')
