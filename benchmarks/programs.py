@@ -58,6 +58,7 @@ class Instruction:
     shape: of its result, with layout.
     operands: names.
     calls: the computation that a fusion is made of; ''.
+    attributes: all that is written behind the operands.
   """
 
   name: str
@@ -65,6 +66,7 @@ class Instruction:
   shape: str
   operands: tuple[str, ...]
   calls: str
+  attributes: str
 
   @property
   def bytes(self) -> int:
@@ -155,6 +157,7 @@ def _instruction(match: re.Match) -> Instruction:
     match['shape'],
     tuple(_OPERAND.findall(inside)),
     calls[1] if calls else '',
+    attributes,
   )
 
 

@@ -37,7 +37,7 @@ def _parser() -> command_line.Parser:
   parser.switch('full_size', help="with --resources: of each system's published networks.")
   add('--train_batch', type=whole(), default=0, metavar='N', help='of a training step.')
   add('--max_batch', type=whole(), default=0, metavar='N', help='the largest batch tried.')
-  parser.switch('resume', True, help='go on with an interrupted evaluation (default).')
+  parser.switch('resume', True, help='go on with an interrupted study (default).')
   command_line.add_megapixels(parser)
   return parser
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if config is None or given.output is None:
     parser.error('give --config survey_study and --output DIR')
   # Here, not above: jax takes seconds to import, and a mistaken flag is told at once.
+  from jaxinpaint.runtime import locks
   from jaxinpaint.study import study
 
   command_line.setup_logging()
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     measured = study.measure_resources(request)
     study.prepare(request).run(measured)
-  except ValueError as error:
+  except (ValueError, locks.InUse) as error:
     command_line.say(parser.prog, error)
     return 1
   except KeyboardInterrupt:

@@ -12,6 +12,7 @@ killed because it uses too much memory, the earlier results remain.
   {"values": {NAME: NUMBER}}            of `report.resources.RESOURCES`
   {"not_measured": {NAME: SENTENCE}}
   {"like": [{NAME: NUMBER}, ...]}       of other rows, see `train`
+  {"devices": TEXT}                     that jax has here
   {"error": SENTENCE}                   why nothing else can be measured
 """
 
@@ -77,6 +78,12 @@ def check(rows: Sequence[str], say: Say) -> None:
   for path in rows:
     say('stage', path)
     trained_lib.load(path)
+
+
+def devices(say: Say) -> None:
+  """Says which devices a process here measures on."""
+  found = jax.devices()
+  say('devices', f'{len(found)} x {found[0].device_kind}')
 
 
 def predict(row: Row, size: int, max_batch: int, repeats: int, say: Say) -> None:
@@ -462,7 +469,7 @@ def random_rows(config: ConfigDict, program: Program) -> dict[str, np.ndarray]:
   return batch
 
 
-JOBS = {'check': check, 'predict': predict, 'train': train, 'fill': fill}
+JOBS = {'check': check, 'devices': devices, 'predict': predict, 'train': train, 'fill': fill}
 
 if __name__ == '__main__':
   sys.exit(main(sys.argv[1]))

@@ -18,8 +18,11 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from jaxinpaint import trained as trained_lib
+from jaxinpaint.cost.kept import Kept, Lines
 from jaxinpaint.evaluation import classical, rows
 from jaxinpaint.report.resources import RESOURCES, shown
+from jaxinpaint.runtime.environment import commit
 
 
 class ResourceError(ValueError):
@@ -62,6 +65,7 @@ def measure(
   train_batch: int = 0,
   train_size: int = 0,
   train_steps: int = 3,
+  kept: Kept | None = None,
 ) -> Measured:
   """Measures rows one after another, each in its own processes.
 
@@ -78,6 +82,7 @@ def measure(
     train_batch: of a training step; 0: the run's.
     train_size: of its images; 0: the run's.
     train_steps: timed steps of each kind.
+    kept: finished measurements, see `open_kept`; what they have is not measured again.
 
   Raises:
     ResourceError: a number or row is wrong (before anything is measured), or a process failed.
@@ -116,14 +121,14 @@ def measure(
     job = dict(row=row, size=size, max_batch=max_batch, repeats=repeats)
     key = json.dumps(job, sort_keys=True)
     if key not in known:
-      known[key] = _worker('predict', job, name)[:2]
+      known[key] = _worker('predict', job, name, kept=kept)[:2]
     values, why = known[key]
     if training:
       if name not in hours:
         like = [n for n in steps_of if n != name and steps_of[n] == steps_of.get(name)]
         job = dict(row=jobs[name], batch_size=train_batch, size=train_size, steps=train_steps)
         job |= {'like': [jobs[n] for n in like]} if like else {}
-        more, why_not, others = _worker('train', job, name, may_fail='training')
+        more, why_not, others = _worker('train', job, name, 'training', kept)
         hours[name] = more, why_not
         for n, own in zip(like, others or [{} for _ in like], strict=True):
           hours[n] = more | own, why_not
@@ -134,7 +139,7 @@ def measure(
   for name in fills:
     label = classical.FILLS[name].label
     job = dict(name=name, size=size, repeats=repeats)
-    measured[label], missing[label], _ = _worker('fill', job, label)
+    measured[label], missing[label], _ = _worker('fill', job, label, kept=kept)
   return Measured(measured, {k: v for k, v in missing.items() if v}, hardware())
 
 
@@ -209,12 +214,43 @@ def _step_fields(config: Mapping[str, Any]) -> dict[str, Any]:
   return kept
 
 
+def open_kept(file: pathlib.Path, *, resume: bool = True) -> Kept:
+  """The finished measurements in a file, of this machine, its devices and these versions.
+
+  Args:
+    file: need not be there.
+    resume: False: nothing of it counts.
+
+  Raises:
+    ResourceError: the file holds something else.
+  """
+  settings = {k: v for k, v in os.environ.items() if k.startswith(('JAX_', 'XLA_'))}
+  # One core of sixteen is another machine. macOS does not say.
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  lines, _ = _run('devices', {})  # a process that asks jax itself would hold them
+  devices = [line['devices'] for line in lines if 'devices' in line]
+  machine = hardware() | {'commit': commit(), 'host': platform.node(), 'usable_cores': cores}
+  machine |= {'devices': devices, 'settings': settings}
+  try:
+    return Kept(file, machine, resume=resume)
+  except ValueError as error:
+    raise ResourceError(str(error)) from error
+
+
+def _identified(job: Mapping[str, Any]) -> dict[str, Any]:
+  """A job with the config of its run or weights, on which a cost depends, beside their path."""
+  row = job.get('row')
+  if not isinstance(row, str):
+    return dict(job)
+  fields = json.loads(trained_lib.open_weights(row).config.to_json_best_effort())
+  return {**job, 'config': fields}
+
+
 def _worker(
-  what: str, job: Mapping[str, Any], name: str, may_fail: str = ''
+  what: str, job: Mapping[str, Any], name: str, may_fail: str = '', kept: Kept | None = None
 ) -> tuple[dict[str, float], dict[str, str], list[dict[str, float]]]:
   """(values, what was not measured and why, values of the rows in `like`) of one process."""
-  logging.info('What %s costs: %s.', name, what)
-  lines, code = _run(what, job)
+  lines, code = _kept_or_run(what, job, name, kept)
   values: dict[str, float] = {}
   missing: dict[str, str] = {}
   like: list[dict[str, float]] = []
@@ -234,6 +270,20 @@ def _worker(
       ', as one that runs out of memory' if code in (-9, 137) else ''
     )
   return values, missing, like
+
+
+def _kept_or_run(
+  what: str, job: Mapping[str, Any], name: str, kept: Kept | None
+) -> tuple[Lines, int]:
+  """`_run`, unless it ended well before."""
+  of = _identified(job) if kept else {}
+  if kept and (lines := kept.find(what, of)) is not None:
+    return lines, 0
+  logging.info('What %s costs: %s.', name, what)
+  lines, code = _run(what, job)
+  if kept and code == 0:
+    kept.add(what, of, lines)
+  return lines, code
 
 
 def _run(what: str, job: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:

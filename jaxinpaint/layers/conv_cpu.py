@@ -11,6 +11,9 @@ Measured (docs/performance.md) with the jax versions that the project takes:
   - the weight gradient of an input-dilated (transposed) convolution is a hundred times slower than
     necessary, so transposed convolutions are sub-pixel convolutions, and their gradients are a
     strided convolution and its weight gradient;
+  - a kernel of many weights on a map of few positions is read for few multiplications, so what it
+    costs is passes over its memory, of which the other forms make several (they turn it, or pack
+    it); here it is multiplied where it lies, one matrix product for each tap;
   - a depthwise convolution, which has a kernel for each channel, runs at a hundredth of the speed
     of a sum of shifted copies, which XLA makes one loop of; in its weight gradient, XLA's sums over
     a whole map's rows and columns are four times slower than products of blocks with ones;
@@ -23,7 +26,9 @@ gradient penalty) uses nothing else. Forward mode is not defined.
 """
 
 import functools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +41,25 @@ BLOCK_BYTES = 2**20  # of the cotangent, in the weight gradient
 # of input or cotangent of PRODUCT_BYTES.
 WIDE = 24
 PRODUCT_BYTES = 2**18
+# A kernel of so many bytes, whose result (of a transposed convolution: whose input) has so few
+# positions in the whole batch, is multiplied where it lies.
+FEW, MANY_BYTES = 256, 2**20
 DEPTHWISE_BYTES = 2**16  # of the cotangent, in the weight gradient of a depthwise convolution
 NARROW = 16  # with fewer output channels, input and cotangent swap roles in the weight gradient
+# How profiles call what is done for a convolution, whatever operations do it.
+CONVOLUTION = 'convolution'
+INPUT_GRADIENT, WEIGHT_GRADIENT = 'convolution_input_gradient', 'convolution_weight_gradient'
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@jax.named_scope(CONVOLUTION)
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, dilation: int) -> jax.Array:
   """[B,H,W,I] with [k,k,I,O]; `stride` and `dilation` may not both exceed 1."""
   k = kernel.shape[0]
+  reach = (k - 1) * dilation + 1
+  height, width = ((n + 2 * padding - reach) // stride + 1 for n in x.shape[1:3])
+  if _few((x.shape[0], height, width), kernel.shape):
+    return _few_conv(x, kernel, height, width, stride, padding, dilation)
   extra = stride if padding == 0 and k > 1 else 0
   y = lax.conv_general_dilated(
     x,
@@ -72,8 +88,11 @@ def _conv_bwd(stride, padding, dilation, saved, g):
 conv.defvjp(_conv_fwd, _conv_bwd)
 
 
+@jax.named_scope(INPUT_GRADIENT)
 def _input_gradient(g, kernel, size, stride, padding, dilation):
   """Adjoint of `conv` in x, whose height and width are `size`."""
+  if dilation == 1 and _few(g.shape[:3], kernel.shape):
+    return _few_transpose(g, kernel, stride, padding, size, turned=True)
   swapped = kernel.transpose(0, 1, 3, 2)
   if stride > 1:
     return conv_transpose(g, swapped, stride, padding, tuple(size))
@@ -81,6 +100,7 @@ def _input_gradient(g, kernel, size, stride, padding, dilation):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@jax.named_scope(CONVOLUTION)
 def conv_transpose(
   x: jax.Array, kernel: jax.Array, stride: int, padding: int, size: tuple[int, int]
 ) -> jax.Array:
@@ -90,6 +110,8 @@ def conv_transpose(
   All stride**2 residues r share one convolution whose output channels are (residue row, residue
   column, O); putting them side by side gives the uncropped result.
   """
+  if _few(x.shape[:3], kernel.shape):
+    return _few_transpose(x, kernel, stride, padding, size)
   b, _, _, c = x.shape
   k, features = kernel.shape[0], kernel.shape[-1]
   taps = -(-k // stride)
@@ -102,7 +124,10 @@ def conv_transpose(
   )
   rows, columns = y.shape[1:3]
   y = y.reshape(b, rows, columns, stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
-  y = y.reshape(b, rows * stride, columns * stride, features)
+  return _cropped(y.reshape(b, rows * stride, columns * stride, features), padding, size)
+
+
+def _cropped(y, padding, size):
   crop = [(-padding, padding + n - m) for n, m in zip(size, y.shape[1:3], strict=True)]
   return _pad(y, *crop)
 
@@ -113,22 +138,31 @@ def _conv_transpose_fwd(x, kernel, stride, padding, size):
 
 def _conv_transpose_bwd(stride, padding, size, saved, g):
   x, kernel = saved
-  gradient = weight_gradient(g, x, kernel.shape[0], stride, padding, 1)
-  return (
-    conv(g, kernel.transpose(0, 1, 3, 2), stride, padding, 1),
-    gradient.transpose(0, 1, 3, 2),
-  )
+  k, sides = kernel.shape[0], x.shape[1:3]
+  if _few(x.shape[:3], kernel.shape):
+    return (
+      jax.named_scope(INPUT_GRADIENT)(_few_conv)(
+        g, kernel, *sides, stride, padding, 1, turned=True
+      ),
+      jax.named_scope(WEIGHT_GRADIENT)(_few_gradient)(g, x, k, stride, padding, 1, turned=True),
+    )
+  gradient = weight_gradient(g, x, k, stride, padding, 1)
+  with jax.named_scope(INPUT_GRADIENT):
+    return conv(g, kernel.transpose(0, 1, 3, 2), stride, padding, 1), gradient.transpose(0, 1, 3, 2)
 
 
 conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+@jax.named_scope(WEIGHT_GRADIENT)
 def weight_gradient(
   x: jax.Array, g: jax.Array, k: int, stride: int, padding: int, dilation: int
 ) -> jax.Array:
   """dW[k,k,I,O] of `conv`, for its input x and the cotangent g of its result."""
   _, height, width, features = g.shape
+  if _few(g.shape[:3], (k, k, x.shape[-1], features)):
+    return _few_gradient(x, g, k, stride, padding, dilation)
   if features < min(NARROW, x.shape[-1]) and stride == 1:  # the same sum, taken from the other side
     swapped = weight_gradient(g, x, k, 1, (k - 1) * dilation - padding, dilation)
     return swapped[::-1, ::-1].transpose(0, 1, 3, 2)
@@ -145,6 +179,79 @@ def weight_gradient(
   kind, x = x.dtype, _pad(x, *[(padding, fill) for fill in fills])
   total = _over_blocks(of_block, x, g, row_bytes, limit, reach, stride)
   return turned(total).astype(kind)  # turned once, after the sum
+
+
+def _few(sides: tuple[Any, ...], kernel: tuple[int, ...]) -> bool:
+  """Whether a kernel of this shape is multiplied where it lies.
+
+  Args:
+    sides: (B, height, width) of the map; of symbolic ones it is not known, so it is not.
+    kernel: its shape.
+  """
+  positions = math.prod(sides)
+  return isinstance(positions, int) and positions <= FEW and 4 * math.prod(kernel) >= MANY_BYTES
+
+
+def _few_conv(x, kernel, height, width, stride, padding, dilation, *, turned=False):
+  """`conv`, whose result has these sides; with a kernel [k,k,I,O] or, turned, [k,k,O,I]."""
+  seen = _seen(x, height, width, kernel.shape[0], stride, padding, dilation)
+  y = _tap_products(seen, kernel, turned).sum(0)
+  return y.reshape(-1, height, width, y.shape[-1])
+
+
+def _few_transpose(x, kernel, stride, padding, size, *, turned=False):
+  """`conv_transpose`; with a kernel [k,k,I,O] or, turned, [k,k,O,I]."""
+  b, height, width, c = x.shape
+  k = kernel.shape[0]
+  each = jnp.broadcast_to(x.reshape(1, -1, c), (k**2, b * height * width, c))
+  y = _tap_products(each, kernel, turned).reshape(k, k, b, height, width, -1)
+  # Taps by (row of the grid, residue, column, residue); a tap one row on is a row further down.
+  taps = -(-k // stride)
+  more, fill, features = taps - 1, taps * stride - k, y.shape[-1]
+  y = jnp.pad(y, ((0, fill), (0, fill), *[(0, 0)] * 4))
+  y = y.reshape(taps, stride, taps, stride, b, height, width, features)
+  down = lambda i: jnp.pad(y[i], (*[(0, 0)] * 4, (i, more - i), (0, 0), (0, 0)))
+  y = sum(map(down, range(taps)))
+  right = lambda i: jnp.pad(y[:, i], (*[(0, 0)] * 4, (i, more - i), (0, 0)))
+  y = sum(map(right, range(taps))).transpose(2, 3, 0, 4, 1, 5)
+  y = y.reshape(b, (height + more) * stride, (width + more) * stride, features)
+  return _cropped(y, padding, size)
+
+
+def _few_gradient(x, g, k, stride, padding, dilation, *, turned=False):
+  """`weight_gradient`, [k,k,I,O] or, turned, [k,k,O,I]."""
+  _, height, width, features = g.shape
+  seen = _seen(x, height, width, k, stride, padding, dilation)
+  g = g.reshape(1, -1, features)
+  if g.shape[1] == 1:
+    # XLA multiplies two vectors elementwise, and computes all that g is made of for each weight.
+    seen, g = (jnp.pad(a, ((0, 0), (0, 1), (0, 0))) for a in (seen, g))
+  each = jnp.broadcast_to(g, (k**2, *g.shape[1:]))
+  pair = (each, seen) if turned else (seen, each)
+  y = lax.dot_general(*pair, (((1,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32)
+  return y.reshape(k, k, *y.shape[1:]).astype(x.dtype)
+
+
+def _seen(x, height, width, k, stride, padding, dilation):
+  """[k*k,B*height*width,I]: what each tap of a kernel sees at each position of the result."""
+  reach = lambda n: (n - 1) * stride + (k - 1) * dilation + 1
+  fills = [reach(n) - m - padding for n, m in zip((height, width), x.shape[1:3], strict=True)]
+  x = _pad(x, *[(padding, fill) for fill in fills])
+
+  def taps(x, n, axis):
+    ends = [(i, i + (n - 1) * stride + 1) for i in range(0, k * dilation, dilation)]
+    return jnp.stack([lax.slice_in_dim(x, *end, stride, axis) for end in ends])
+
+  seen = taps(taps(x, height, 1), width, 3).swapaxes(0, 1)
+  return seen.reshape(k**2, -1, x.shape[-1])
+
+
+def _tap_products(seen: jax.Array, kernel: jax.Array, turned: bool) -> jax.Array:
+  """[taps,N,I] with [k,k,I,O] or, turned, [k,k,O,I] -> [taps,N,O]."""
+  kernel = kernel.reshape(-1, *kernel.shape[2:])
+  dimensions = (((2,), (2 if turned else 1,)), ((0,), (0,)))
+  y = lax.dot_general(seen, kernel, dimensions, preferred_element_type=jnp.float32)
+  return y.astype(seen.dtype)
 
 
 def _over_blocks(

@@ -1,7 +1,8 @@
 """The survey's study: rows on its two data sets and eight kinds of holes, as its tables show them.
 
-Every number comes from `run.evaluate_and_report`, whose reports lie in DIR/DATASET; study.md and
-study.json put them beside the published ones. An interrupted study goes on with the same command.
+Every number comes from `run.evaluate_and_report`, whose reports lie in DIR/DATASET, or from
+`cost.resources`, whose finished measurements lie in DIR/costs.json; study.md and study.json put
+them beside the published ones. An interrupted study goes on with the same command.
 """
 
 import dataclasses
@@ -36,6 +37,8 @@ from jaxinpaint.runtime.environment import environment
 from jaxinpaint.study import document as study_document
 from jaxinpaint.study import images as study_images
 
+COSTS = 'costs.json'  # in the study's folder: finished measurements of resources
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -51,7 +54,7 @@ class Request:
     full_size: (name of a config) -> the config: resources are those of the config that
       `config.full_size` names for a row's system, with its published networks and training; None:
       those of the row itself.
-    resume: an interrupted evaluation goes on.
+    resume: an interrupted study goes on.
   """
 
   config: ConfigDict
@@ -236,7 +239,7 @@ def check_folder(output: pathlib.Path) -> None:
   """Raises ValueError if the folder holds other files than a study."""
   if output.exists() and not output.is_dir():
     raise ValueError(f'--output {output} is a file: give a folder')
-  marks = ('study.json', *(f'{d}_test.txt' for d in ('celeba', 'places2')))
+  marks = ('study.json', COSTS, *(f'{d}_test.txt' for d in ('celeba', 'places2')))
   if output.is_dir() and any(output.iterdir()):
     if not any((output / m).exists() for m in marks):
       raise ValueError(
@@ -420,12 +423,15 @@ def resource_name(given: Sequence[str], name: str, dataset: str) -> str:
 def measure_resources(request: Request) -> resources.Measured | None:
   """Resources of all rows, before this process touches a device; None where none are wanted.
 
+  Each measurement is kept in the study's folder when it is finished.
+
   Raises:
-    resources.ResourceError, ValueError: see `resources.measure`.
+    resources.ResourceError, ValueError: see `resources.measure`, `check_folder`.
   """
   if request.resources is None:
     return None
-  config = request.config
+  config, output = request.config, pathlib.Path(request.output).expanduser()
+  check_folder(output)
   split_rows(request.rows, list(config.datasets))
   paths: dict[str, Any] = rows.split(request.rows)
   if request.full_size:
@@ -433,7 +439,8 @@ def measure_resources(request: Request) -> resources.Measured | None:
   fills = [n for n in classical.FILLS if n in config.fills]
   size = config.size if request.full_size else request.size or config.size
   options = dict(size=size) | dict(request.resources)
-  return resources.measure(paths, fills, **options)
+  kept = resources.open_kept(output / COSTS, resume=request.resume)
+  return resources.measure(paths, fills, kept=kept, **options)
 
 
 def _full_size(name: str, path: str, request: Request) -> Any:

@@ -14,6 +14,13 @@ def draw(*shape, seed=0):
   return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+def lying(monkeypatch):
+  """The form for a CPU, in which all kernels count as large and all maps as small."""
+  monkeypatch.setattr(conv_cpu, 'MANY_BYTES', 0)
+  monkeypatch.setattr(conv_cpu, 'FEW', 1000)
+  return 'cpu'
+
+
 def loop_conv_transpose(x, w, stride, padding, output_padding):
   """out[stride*i + t - padding] += x[i] * w[t], as the definition says."""
   b, h, ww, _ = x.shape
@@ -32,9 +39,12 @@ def loop_conv_transpose(x, w, stride, padding, output_padding):
 SHAPES = [(4, 2, 1, 0), (3, 2, 1, 1), (5, 2, 2, 1), (2, 2, 0, 0), (3, 1, 1, 0), (3, 3, 0, 2)]
 
 
-@pytest.mark.parametrize('form', ['cpu', 'plain'])
+# 'lying': a kernel that is multiplied where it lies, as on small maps
+@pytest.mark.parametrize('form', ['cpu', 'lying', 'plain'])
 @pytest.mark.parametrize('shape', SHAPES)
-def test_transposed_convolution_is_its_definition(shape, form):
+def test_transposed_convolution_is_its_definition(shape, form, monkeypatch):
+  if form == 'lying':
+    form = lying(monkeypatch)
   k, stride, padding, output_padding = shape
   rng = np.random.default_rng(0)
   x, w = rng.standard_normal((2, 5, 4, 3)), rng.standard_normal((k, k, 3, 2))
@@ -45,8 +55,11 @@ def test_transposed_convolution_is_its_definition(shape, form):
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+@pytest.mark.parametrize('small', [False, True])
 @pytest.mark.parametrize('shape', SHAPES[:3])
-def test_both_transposed_forms_have_the_same_gradients(shape):
+def test_both_transposed_forms_have_the_same_gradients(shape, small, monkeypatch):
+  if small:
+    lying(monkeypatch)
   k, stride, padding, output_padding = shape
   x, w = draw(2, 6, 5, 3), draw(k, k, 3, 4, seed=1)
 
@@ -61,6 +74,27 @@ def test_both_transposed_forms_have_the_same_gradients(shape):
     np.testing.assert_allclose(g, r, atol=1e-5)
 
 
+@pytest.mark.parametrize('name, side', [('conv2d', 4), ('conv_transpose2d', 1)])
+def test_a_kernel_that_meets_one_position_has_the_same_gradients(name, side, monkeypatch):
+  lying(monkeypatch)  # as the context encoder's bottleneck
+  x, w = draw(1, side, side, 3), draw(4, 4, 3, 5, seed=1)
+  stride = dict(stride=1, padding=0)
+  loss = lambda x, w, form: jnp.sin(getattr(conv, name)(x, w, form=form, **stride)).sum()
+  gradients = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+  got, want = (gradients(x, w, form) for form in ('cpu', 'plain'))
+  for g, r in zip(got, want, strict=True):
+    assert np.abs(r).max() > 0.01
+    np.testing.assert_allclose(g, r, atol=1e-5)
+
+
+def test_only_large_kernels_on_small_maps_are_multiplied_where_they_lie():
+  large = (4, 4, 512, 512)
+  assert conv_cpu._few((1, 16, 16), large) and conv_cpu._few((16, 4, 4), large)
+  assert not conv_cpu._few((2, 16, 16), large)
+  assert not conv_cpu._few((1, 1, 1), (4, 4, 64, 64))
+  assert not conv_cpu._few(export.symbolic_shape('b, 1, 1'), large)
+
+
 CONVS = [
   (3, 1, 1, 1),
   (3, 1, 1, 2),
@@ -72,8 +106,9 @@ CONVS = [
 ]
 
 
-# More and fewer channels than the input's 3; as few of them as such, and as if they were many.
-@pytest.mark.parametrize('features, wide', [(4, 24), (2, 24), (4, 3)])
+# More and fewer channels than the input's 3; as few of them as such, and as if they were many; 0:
+# kernels that are multiplied where they lie.
+@pytest.mark.parametrize('features, wide', [(4, 24), (2, 24), (4, 3), (4, 0)])
 @pytest.mark.parametrize('shape', CONVS)
 def test_both_forms_of_convolution_agree_to_the_second_derivative(
   shape, features, wide, monkeypatch
@@ -81,6 +116,8 @@ def test_both_forms_of_convolution_agree_to_the_second_derivative(
   monkeypatch.setattr(conv_cpu, 'BLOCK_BYTES', 500)  # several blocks in these small maps
   monkeypatch.setattr(conv_cpu, 'PRODUCT_BYTES', 500)
   monkeypatch.setattr(conv_cpu, 'WIDE', wide)
+  if wide == 0:
+    lying(monkeypatch)
   k, stride, padding, dilation = shape
   x, w = draw(2, 12, 11, 3), np.float32(0.3) * draw(k, k, 3, features, seed=1)
 

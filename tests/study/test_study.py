@@ -13,6 +13,7 @@ from jaxinpaint.cost import resources
 from jaxinpaint.data import pipeline, sources
 from jaxinpaint.evaluation.spec import EvaluationError
 from jaxinpaint.metrics import protocols
+from jaxinpaint.runtime import locks
 from jaxinpaint.study import (
   document as study_document,
 )
@@ -234,11 +235,15 @@ def test_full_size_measures_the_published_experiment(folder, weights, tmp_path, 
   measured = []
   sizes = []
 
-  def measure(paths, fills, *, size):
+  def measure(paths, fills, *, kept, size):
     measured.append(paths)
     sizes.append(size)
 
+  opened = []
   monkeypatch.setattr(study.resources, 'measure', measure)
+  monkeypatch.setattr(
+    study.resources, 'open_kept', lambda file, *, resume: opened.append((file, resume))
+  )
   study.measure_resources(asked)
   (paths,) = measured
   assert paths['gl@celeba'].data.masks == experiments.named('celeba_glcic_tf').data.masks
@@ -247,6 +252,8 @@ def test_full_size_measures_the_published_experiment(folder, weights, tmp_path, 
   study.measure_resources(dataclasses.replace(asked, full_size=None))
   assert measured[1]['gl@celeba'] == str(weights)
   assert sizes == [asked.config.size, SIDE], 'published networks at the published side'
+  study.measure_resources(dataclasses.replace(asked, resume=False))
+  assert opened == [(tmp_path / 'costs.json', resume) for resume in (True, True, False)]
 
 
 def test_every_full_size_config_is_of_its_system():
@@ -335,11 +342,18 @@ def test_the_lists_part_the_data(made, folder):
   assert len(sources.make(f'files:{output / "celeba_test.txt"}')) == 2
 
 
-def test_a_finished_study_is_made_again_and_other_folders_are_not(made, tmp_path):
+def test_a_finished_study_is_made_again_and_other_folders_are_not(made, folder, tmp_path):
   study.check_folder(made[1])
+  interrupted = tmp_path / 'interrupted'
+  interrupted.mkdir()
+  (interrupted / 'costs.json').write_text('[]')
+  study.check_folder(interrupted)  # while costs were measured
   (tmp_path / 'thesis.tex').write_text('')
   with pytest.raises(ValueError, match='holds other files and no study'):
     study.check_folder(tmp_path)
+  # Before hours of measuring, too.
+  with pytest.raises(ValueError, match='holds other files and no study'):
+    study.measure_resources(request(folder, tmp_path, resources={}))
 
 
 def test_what_is_finished_is_not_measured_again(made, folder, weights, monkeypatch):
@@ -410,3 +424,13 @@ def test_more_images_than_there_are(folder, tmp_path, capsys):
     with pytest.raises(SystemExit, match='2'):
       command.main(wrong)
     assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_that_another_study_has_ends_in_a_sentence(tmp_path, capsys, monkeypatch):
+  def prepare(request):
+    raise locks.InUse(f'{request.output} is in use by process 7')
+
+  monkeypatch.setattr(study, 'prepare', prepare)
+  words = ['--config', 'survey_study', '--output', str(tmp_path)]
+  assert command.main(words) == 1
+  assert capsys.readouterr().err.strip().endswith(f'{tmp_path} is in use by process 7')
