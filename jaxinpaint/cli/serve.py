@@ -21,6 +21,7 @@ from jaxinpaint.cli import command_line, listening
 from jaxinpaint.runtime import activity
 
 COMMAND = 'jaxinpaint serve'
+_LEAST_SIDE = 64  # as of a request
 _NEEDED = ('starlette', 'uvicorn', 'pydantic', 'python_multipart')
 
 
@@ -45,8 +46,7 @@ def _parser() -> command_line.Parser:
     metavar='N',
     default=1024,
     help='the longest side that a network sees (default 1024): longer pictures are filled in '
-    'windows around their holes. Below 1024 they are reduced as a whole instead. 0: any, they are '
-    'filled whole.',
+    'windows around their holes, none longer than this. 0: any, they are filled whole.',
   )
   add(
     '--pad_to',
@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser.parse_args(argv)
   if missing := listening.missing(_NEEDED):
     parser.error(missing)
+  if 0 < given.max_side < _LEAST_SIDE:
+    parser.error(f'--max_side {given.max_side} must be at least {_LEAST_SIDE}, or 0 for any')
   try:
     places = _places(given.weights)
   except ValueError as error:

@@ -1,11 +1,12 @@
 """Weights: what comes with the library, published files imported, runs exported.
 
-  jaxinpaint weights list
+  jaxinpaint weights list [misf | misf/places2 | fid-inception]
   jaxinpaint weights show NAME | FILE
   jaxinpaint weights import misf GEN.pth [DIS.pth] OUT [--format NAME] [--overwrite]
   jaxinpaint weights export WORKDIR[@STEP] OUT [--dtype float16] [--merge] [--licence TEXT]
   jaxinpaint weights inspect FILE
-  jaxinpaint weights fetch misf/places2 | fid-inception | --list [--from FILE]
+  jaxinpaint weights fetch misf/places2 | fid-inception [--from FILE]
+  jaxinpaint weights fetch --list [misf | misf/places2 | fid-inception]
 
 FILE may be the prefix, or the folder, of a TensorFlow checkpoint. `python -m jaxinpaint.weights` is
 the same command.
@@ -94,7 +95,10 @@ def _list_command(argv: Sequence[str]) -> int:
   parser = command_line.Parser(
     'jaxinpaint weights list',
     'Weights by name (in the library, here, fetched at first use, by hand), and importable files.',
-    '',
+    '[NAME]',
+  )
+  parser.add_argument(
+    'name', metavar='NAME', nargs='?', help='of weights or a system: these alone.'
   )
   return _run(parser, _list, argv)
 
@@ -107,7 +111,7 @@ def _fetch_command(argv: Sequence[str]) -> int:
   )
   add = parser.add_argument
   add('name', metavar='NAME', nargs='?', help='of the weights; see --list.')
-  parser.switch('list', help='names, places and addresses.')
+  parser.switch('list', help='names, places and addresses; of NAME, or a system, alone if given.')
   add(
     '--from',
     action='append',
@@ -205,12 +209,12 @@ def _fetch(given: argparse.Namespace) -> None:
   from jaxinpaint.weights import fetching, hub, names
 
   if given.list:
-    print('\n'.join(hub.listing(published.FILES) + _published()))
+    print('\n'.join(_listing(given.name or '')))
     return
   if not given.name:
     raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
   if given.name in names.FILES:
-    print(f'{given.name}: {names.find(given.name)}, which comes with the library')
+    print(_in_library(given.name))
     return
   if named := systems.named(given.name):
     print(f'{given.name}: {fetching.require(*named, given.sources)}')
@@ -219,6 +223,38 @@ def _fetch(given: argparse.Namespace) -> None:
     raise ValueError(_unknown(given.name, [*published.FILES, *systems.published_names()]))
   for path in hub.fetch(given.name, published.FILES, given.sources):
     print(f'{given.name}: {path}')
+
+
+def _listing(name: str) -> list[str]:
+  """Lines of what can be fetched: all, a name's with the addresses of its files, or a system's.
+
+  Raises:
+    ValueError: a name of nothing that can be fetched; says which are near.
+  """
+  from jaxinpaint import systems
+  from jaxinpaint.features import published
+  from jaxinpaint.weights import fetching, hub, names
+
+  if not name:
+    return hub.listing(published.FILES) + _published()
+  if name in names.FILES:
+    return [_in_library(name)]
+  if name in published.FILES:
+    return hub.listing({name: published.FILES[name]})
+  lines = [line for line in _published() if name in (line.split()[0], line.partition('/')[0])]
+  if not lines:
+    known = systems.published_names()
+    alone = dict.fromkeys(whole.partition('/')[0] for whole in known)
+    raise ValueError(_unknown(name, [*published.FILES, *known, *alone]))
+  if named := systems.named(name):
+    lines += hub.listing({name: fetching.files(*named)})
+  return lines
+
+
+def _in_library(name: str) -> str:
+  from jaxinpaint.weights import names
+
+  return f'{name}: {names.find(name)}, which comes with the library'
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
@@ -251,6 +287,9 @@ def _list(given: argparse.Namespace) -> None:
   from jaxinpaint.features import published
   from jaxinpaint.weights import hub, names
 
+  if given.name:
+    print('\n'.join(_listing(given.name)))
+    return
   for name, file in names.FILES.items():
     there = 'in the library' if (names.FOLDER / file).exists() else 'missing in this installation'
     default = ', used where none are given' if name == names.DEFAULT else ''

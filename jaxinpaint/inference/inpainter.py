@@ -28,7 +28,7 @@ from jaxinpaint.inference.checks import (
   masks_for,
 )
 from jaxinpaint.inference.job import Job, reduced_size
-from jaxinpaint.inference.strategies import Part, Plan, Strategy
+from jaxinpaint.inference.strategies import LIMIT, Part, Plan, Strategy
 from jaxinpaint.predictor import Predictor, check_pad_to
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones, because memory
@@ -115,10 +115,10 @@ class Inpainter:
     batch_size: number of images of up to 512 x 512 that run at once; fewer if they are larger.
     max_side: the longest side that the network sees. Alone it means the strategy 'resize': longer
       images are completed at that size, and only the hole, enlarged again, is pasted into the full
-      image, so it is less sharp. None: 1024, or any with the strategy 'original'.
+      image, so it is less sharp. None: `default_limit`, or any with the strategy 'original'.
     strategy: in which parts large images are completed (`inference.strategies`). With 'auto' images
-      of up to 1024 pixels are completed whole, and larger ones in windows around their holes, so
-      that memory does not grow with the image.
+      of up to `default_limit` pixels are completed whole, and larger ones in windows around their
+      holes, so that memory does not grow with the image.
     blend: 'poisson' fits completions to the level of their surroundings (`inference.blend`); it
       works for any system and takes seconds on the CPU for a large hole. 'none' pastes them
       unchanged.
@@ -138,8 +138,12 @@ class Inpainter:
     strategy: str = 'auto',
     crop_margin: int | None = None,
     tile: int | None = None,
+    default_limit: int = LIMIT,
   ):
     """See the class, and `load` for the strategy's numbers.
+
+    `default_limit` is the longest side that the network sees where `max_side` says none, or the
+    least that it can see.
 
     Raises:
       InpaintError: a number is out of range, or blend or strategy unknown.
@@ -155,7 +159,8 @@ class Inpainter:
     self.batch_size, self.max_side, self.exact_sizes = batch_size, max_side, exact_sizes
     side, whole = predictor.inference.side, predictor.inference.whole_picture
     with as_inpaint_error():
-      self.strategy = Strategy(strategy, crop_margin, tile, max_side, side, whole)
+      limit = max(default_limit, least, side)
+      self.strategy = Strategy(strategy, crop_margin, tile, max_side, side, whole, limit)
 
   def for_sizes(self, sizes: Iterable[tuple[int, int]]) -> 'Inpainter':
     """The same for a set of images of these (height, width); see `Predictor.for_sizes`.

@@ -12,7 +12,7 @@ The strategies are those that IOPaint made known (https://www.iopaint.com), with
     large pictures (`boxed`). A square, but at the rim of the picture, and stretched to the size.
   - tile: overlapping tiles wherever there is hole, blended into each other. A tile that is mostly
     hole reads a larger part of the picture, reduced to its size.
-  - auto: a picture that is not longer than `LIMIT` is completed whole. In a larger one each hole
+  - auto: a picture that is not longer than the limit is completed whole. In a larger one each hole
     gets a window if that is not longer than the limit, tiles if the hole is long and narrow (a
     scratch), else a window that is reduced. So is that of a hole wider than 384 pixels, to `HABIT`:
     networks that are trained on pictures of 256 pixels continue structures over no longer a
@@ -30,7 +30,7 @@ import numpy as np
 from jaxinpaint.predictor import Size, gather
 
 KINDS = ('auto', 'original', 'resize', 'crop', 'boxed', 'tile')
-LIMIT = 1024  # the longest side that a network sees, unless max_side says otherwise
+LIMIT = 1024  # the longest side that a network sees, unless a strategy says otherwise
 CROP_MARGIN = 128
 TILE = 512
 LEAST_TILE = 64
@@ -120,11 +120,14 @@ class Strategy:
     kind: one of `KINDS`.
     crop_margin: known pixels on each side of a hole in its window; with `auto` and `crop` at least
       half as many as the hole is long. None: `CROP_MARGIN`.
-    tile: side of the tiles. None: `TILE`, or that of the network if it takes one size alone.
+    tile: side of the tiles. None: `TILE`, or that of the network if it takes one size alone; where
+      neither is given, no more than `default_limit`.
     max_side: of `resize` and `crop`, the longest side that the network sees. With `auto` it means
-      resize, as before there were others. None: `LIMIT`.
+      resize, as before there were others. None: `default_limit`.
     side: of a network that takes one size alone; its windows are squares. 0: of others.
     whole_picture: of a network that needs the whole picture.
+    default_limit: the longest side that the network sees where `max_side` says none; `original` has
+      no limit.
   """
 
   kind: str = 'auto'
@@ -133,11 +136,14 @@ class Strategy:
   max_side: int | None = None
   side: int = 0
   whole_picture: bool = False
+  default_limit: int = LIMIT
 
   def __post_init__(self):
     """Raises ValueError for what is out of range, or would be ignored."""
     if self.kind not in KINDS:
       raise ValueError(f'strategy {self.kind!r} must be one of: {", ".join(KINDS)}')
+    if self.default_limit < LEAST_TILE:
+      raise ValueError(f'default_limit {self.default_limit} must be at least {LEAST_TILE}')
     if self.margin < 0:
       raise ValueError(f'crop_margin {self.margin} must be at least 0')
     if self.tile_side < LEAST_TILE and not self.side:
@@ -163,7 +169,7 @@ class Strategy:
   @property
   def limit(self) -> int | None:
     """The longest side that the network sees; None: any."""
-    return None if self.kind == 'original' else self.max_side or LIMIT
+    return None if self.kind == 'original' else self.max_side or self.default_limit
 
   @property
   def margin(self) -> int:
@@ -173,12 +179,12 @@ class Strategy:
   @property
   def tile_side(self) -> int:
     """The side of the tiles."""
-    return self.side or (TILE if self.tile is None else self.tile)
+    return self.side or (min(TILE, self.default_limit) if self.tile is None else self.tile)
 
   def completes_whole(self, size: Size) -> bool:
     """Whether pictures of this size are completed whole, whatever their hole is."""
     if self.kind == 'auto':
-      return self.max_side is not None or self.whole_picture or max(size) <= LIMIT
+      return self.max_side is not None or self.whole_picture or max(size) <= self.default_limit
     return self.kind in ('original', 'resize')
 
   def reduces(self, size: Size) -> bool:

@@ -30,8 +30,8 @@ class Limits:
     body_seconds: in which a body has to arrive.
     keep_seconds: that a result waits to be fetched.
     max_side: the longest side that a network sees. Longer pictures are filled in windows around
-      their holes (`inference.strategies`), or reduced to it where it is less than those take; None:
-      they are filled whole.
+      their holes (`inference.strategies`), none of which is longer. At least 64; None: longer
+      pictures are filled whole.
     pad_to: sizes are padded to multiples of it where a request allows it.
     sizes: programs that are kept compiled.
   """

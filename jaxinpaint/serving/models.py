@@ -119,11 +119,10 @@ class Models:
     most = self._limits.max_side
     if max_side is not None and most is not None and max_side > most:
       raise InpaintError(f'max_side {max_side} must be at most {most} on this server')
-    if max_side is None and most is not None and most < strategies.LIMIT:
-      max_side = most
     strategy = 'original' if max_side is None and most is None else 'auto'
     predictor = base.predictor if exact_size else base.predictor.padded_to(self._limits.pad_to)
-    how = dict(max_side=max_side, blend=blend, strategy=strategy)
+    limit = strategies.LIMIT if most is None else most
+    how = dict(max_side=max_side, blend=blend, strategy=strategy, default_limit=limit)
     return Inpainter(predictor, name=base.name, batch_size=1, **how)
 
   def compile_estimate(self, name: str, sizes: Collection[Size]) -> float | None:

@@ -217,6 +217,33 @@ def test_list(toy, capsys, monkeypatch):
   assert 'toy: no published weights' in _run(capsys, 'list')[1]
 
 
+def test_a_name_or_a_system_is_listed_alone(capsys):
+  def listed(*name, command=('fetch', '--list')):
+    assert cli.main([*command, *name]) == 0
+    return capsys.readouterr().out.splitlines()
+
+  one = listed('migan/ffhq-256')
+  assert [line.split()[0] for line in one[:2]] == ['migan/ffhq-256'] * 2
+  assert 'licence' in one[0] and 'published/migan/ffhq-256' in one[1] and 'http' in one[2]
+  assert len(one) == 3 and listed('migan/ffhq-256', command=['list']) == one
+  names = [line.split()[0] for line in listed('lama')]
+  assert names == [f'lama/{name}' for name in systems.published('lama').names]
+  assert len(listed('vgg19')) == 2 and listed('vgg19')[0].startswith('vgg19 ')
+  assert 'comes with the library' in listed('mesff/box')[0]
+  whole = listed()
+  assert set(one[:1]) < set(whole) and len(whole) > 20
+
+
+@pytest.mark.parametrize(
+  ('name', 'said'),
+  [('lmaa', 'near names: lama'), ('lama/bgi', 'near names: lama/big, '), ('x', 'lists all')],
+)
+def test_a_name_that_cannot_be_listed_is_told_with_its_neighbours(name, said, capsys):
+  assert cli.main(['fetch', '--list', name]) == 1
+  printed = capsys.readouterr()
+  assert said in printed.err and not printed.out
+
+
 @pytest.mark.parametrize(
   ('name', 'said'),
   [

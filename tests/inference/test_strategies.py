@@ -146,6 +146,25 @@ def test_pictures_that_auto_leaves_whole():
   assert plan.limit == 1024 and plan.sentence.endswith('the network needs the whole picture')
 
 
+@pytest.mark.parametrize('limit', [128, 384, 2048])
+def test_no_part_is_longer_than_the_limit_that_holds_by_default(limit):
+  hole = holes(2600, 2400, (100, 100, 60, 60), (900, 900, 8, 1300), (1500, 200, 300, 900))
+  plan = Strategy(default_limit=limit).plan(hole)
+  check(plan, hole)
+  seen = [min(part.limit or max(part.read[2:]), max(part.read[2:])) for part in plan.parts]
+  assert limit / 2 < max(seen) <= limit
+  assert Strategy(default_limit=limit).plan(hole[:limit, :limit]).kind == 'original'
+
+
+def test_the_default_limit_is_no_less_than_what_the_network_sees():
+  assert toy_system.inpainter(default_limit=100).strategy.limit == 100
+  one_size = Predictor(toy_system.inference(side=256), toy_system.variables())
+  assert Inpainter(one_size, name='toy', default_limit=100).strategy.limit == 256
+  assert toy_system.inpainter(default_limit=100, min_side=512).strategy.limit == 512
+  with pytest.raises(InpaintError, match='default_limit 63 must be at least 64'):
+    toy_system.inpainter(default_limit=63)
+
+
 def test_windows_of_a_network_of_one_size_are_squares():
   hole = holes(2000, 2000, (500, 500, 40, 300))
   [part] = Strategy(side=512).plan(hole).parts

@@ -479,13 +479,16 @@ def test_longer_pictures_are_completed_as_by_the_command():
     options = dict(max_side=max_side, blend='none', exact_size=True)
     return cases.models(Limits(max_side=most)).painter('toy', **options)
 
-  for most, kind, limit in ((1024, 'auto', 1024), (None, 'original', None), (300, 'auto', 300)):
+  for most in (320, 1024, 2048):
     strategy = painter(most).strategy
-    assert (strategy.kind, strategy.limit) == (kind, limit), most
+    assert (strategy.kind, strategy.limit) == ('auto', most)
+    assert strategy.completes_whole((most, most)) and not strategy.completes_whole((64, most + 1))
+  assert painter(None).strategy.kind == 'original'
   hole = np.zeros((1400, 2000), bool)
   hole[100:200, 100:200] = hole[1200:1300, 1700:1800] = True
   assert len(painter(1024).strategy.plan(hole).parts) == 2
   assert max(max(size) for size in painter(1024).seen_sizes(hole)) < 600
-  assert painter(300).strategy.completes_whole(hole.shape)
+  assert max(max(size) for size in painter(320).seen_sizes(hole)) <= 320
+  assert painter(2048).seen_sizes(hole) == {hole.shape}
   with pytest.raises(InpaintError, match='at most 300'):
     painter(300, max_side=301)

@@ -83,6 +83,7 @@ def test_other_machines_need_one(begun, capsys, monkeypatch):
     ['--port', 'x'],
     ['--port', '65536'],
     ['--pad_to', '4097'],
+    ['--max_side', '63'],
     ['--weights', 'a='],
     ['--queue', '0'],
   ],

@@ -12,8 +12,9 @@ ICCV 2023; numbers are those of the authors' code.
 
 Images are in [-1, 1]; `fake` is the output in the hole and the image elsewhere, and D sees the
 mask, too. The rgb of a side is what its ToRGB layer adds to the upsampled picture of half of it;
-the mean is over all pixels, the hole's and the others, which count nothing. Logged terms include
-their weights.
+the mean is over all pixels, the hole's and the others, which count nothing. What sides below 32 add
+is learnt from the critic alone: of 256 pixels three of seven sides, but of 64 three of five. Logged
+terms include their weights.
 
 The teacher, `loss.teacher`, is given as all weights are: the name comodgan/places2-512, the workdir
 of a run of Co-Mod-GAN, or a weights file. Its z is drawn for each image, its noise is the stored
