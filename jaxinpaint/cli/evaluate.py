@@ -43,7 +43,7 @@ def _parser() -> command_line.Parser:
   parser.switch('invert_mask', help='the mask files have black holes.')
   add('--bins', type=command_line.words, default=[], help='hole shares in percent: 10-20,20-40.')
   add('--seed', type=whole(), default=0, help='of the masks (default 0).')
-  add('--batch_size', type=whole(), metavar='N', help='images at a time; changes no number.')
+  add('--batch_size', type=whole(), metavar='N', help='images at a time; changes rounding at most.')
   add(
     '--fills',
     type=command_line.words,

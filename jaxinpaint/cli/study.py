@@ -31,7 +31,7 @@ def _parser() -> command_line.Parser:
   add('--output', type=path, metavar='DIR', help='of the study.')
   add('--count', type=whole(), metavar='N', help='images of each set; default 1,000.')
   add('--size', type=whole(), metavar='N', help='all rows at this size.')
-  add('--batch_size', type=whole(), metavar='N', help='images at a time; changes no number.')
+  add('--batch_size', type=whole(), metavar='N', help='images at a time; changes rounding at most.')
   parser.switch('resources', help='measure what each row costs, too.')
   parser.switch('train', True, help='with --resources: training too (default).')
   parser.switch('full_size', help="with --resources: of each system's published networks.")

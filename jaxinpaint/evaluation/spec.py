@@ -239,7 +239,7 @@ class EvaluationSpec:
     rows: {name: predictor or stored outputs, see `predictors`}.
     on: images and their holes.
     protocol: what is measured, and how.
-    batch_size: images at a time on each process; it changes no number.
+    batch_size: images at a time on each process; it changes numbers by rounding at most.
     samples: completions of each image by rows that sample; only metrics of samples see more than
       the first.
     on_unreadable: 'skip' leaves out images that cannot be read, and says so; 'fail' ends there.
