@@ -12,7 +12,6 @@ The two gradients of convolutions are told apart in their form for a CPU (`layer
 them); in the plain form both are convolutions.
 """
 
-import argparse
 import collections
 import dataclasses
 import json
@@ -27,7 +26,6 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import measure, pages, programs, traces, workloads
-from jaxinpaint import systems
 from jaxinpaint.layers import conv_cpu
 from jaxinpaint.runtime import atomic, environment
 
@@ -280,15 +278,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  listed = lambda text: text.split(',')
-  parser.add_argument('--systems', type=listed, default=systems.list_systems())
-  parser.add_argument('--what', type=listed, default=['forward', 'grad'])
-  parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
-  parser.add_argument('--size', type=int, default=256, help='side of the images')
+  parser = workloads.flags(__doc__, ['forward', 'grad'])
   parser.add_argument('--batch', type=int, default=1, help='images at once')
   parser.add_argument('--top', type=int, default=0, help='kernels listed of each')
-  parser.add_argument('--json', type=pathlib.Path, help='rows go here, after each of them')
   given = parser.parse_args(argv)
   print(f'{measure.hardware()}, jax {jax.__version__}', flush=True)
   rows = []

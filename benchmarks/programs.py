@@ -15,13 +15,11 @@ and what devices gather. `islands` sums, in a trace, the convolutions and matrix
 in float32 where the config says bfloat16.
 """
 
-import argparse
 import collections
 import dataclasses
 import gc
 import json
 import math
-import pathlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +28,6 @@ from typing import Any
 import jax
 
 from benchmarks import pages, workloads
-from jaxinpaint import systems
 from jaxinpaint.cost import costs, estimate
 from jaxinpaint.layers import operations
 from jaxinpaint.runtime import atomic, environment
@@ -295,16 +292,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  listed = lambda text: text.split(',')
-  parser.add_argument('--systems', type=listed, default=systems.list_systems())
-  parser.add_argument('--what', type=listed, default=['step', 'forward'])
+  parser = workloads.flags(__doc__, ['step', 'forward'])
   parser.add_argument('--devices', default='', help='N CPU devices or v5e:2x4; default: these')
-  parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
-  parser.add_argument('--size', type=int, default=256, help='side of the images')
   parser.add_argument('--per_device', type=int, default=1, help='images on each device')
   parser.add_argument('--trace', action='store_true', help='only trace: products in float32')
-  parser.add_argument('--json', type=pathlib.Path, help='rows go here, after each of them')
   given = parser.parse_args(argv)
   rows = []
   with estimate.chosen(given.devices) as devices:

@@ -9,8 +9,10 @@ A task is traced from shapes alone, so it can also be compiled for devices that 
 `arguments` makes arrays: random weights, random pictures.
 """
 
+import argparse
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -29,6 +31,19 @@ from jaxinpaint.training import run, sharding
 from jaxinpaint.training.program import Program
 
 WHATS = ('forward', 'grad', 'step')
+
+
+def flags(doc: str, whats: Sequence[str]) -> argparse.ArgumentParser:
+  """What the commands that go through systems have in common; `whats`: of `WHATS`, by default."""
+  parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+  listed = lambda text: text.split(',')
+  add = parser.add_argument
+  add('--systems', type=listed, default=systems.list_systems(), help='default: all')
+  add('--what', type=listed, default=list(whats), help=f'default: {",".join(whats)}')
+  add('--dtype', choices=['float32', 'bfloat16'], default='float32')
+  add('--size', type=int, default=256, help='side of the images')
+  add('--json', type=pathlib.Path, help='rows go here, after each of them')
+  return parser
 
 
 def same_again(arguments: tuple, results: Any) -> tuple:

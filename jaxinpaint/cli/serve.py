@@ -21,7 +21,6 @@ from jaxinpaint.cli import command_line, listening
 from jaxinpaint.runtime import activity
 
 COMMAND = 'jaxinpaint serve'
-_LEAST_SIDE = 64  # as of a request
 _NEEDED = ('starlette', 'uvicorn', 'pydantic', 'python_multipart')
 
 
@@ -66,8 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser.parse_args(argv)
   if missing := listening.missing(_NEEDED):
     parser.error(missing)
-  if 0 < given.max_side < _LEAST_SIDE:
-    parser.error(f'--max_side {given.max_side} must be at least {_LEAST_SIDE}, or 0 for any')
+  from jaxinpaint.serving.limits import LEAST_SIDE  # here: it reads image libraries
+
+  if 0 < given.max_side < LEAST_SIDE:
+    parser.error(f'--max_side {given.max_side} must be at least {LEAST_SIDE}, or 0 for any')
   try:
     places = _places(given.weights)
   except ValueError as error:

@@ -17,6 +17,9 @@ MEDIA_TYPES = {
 }
 
 
+LEAST_SIDE = 64  # of `Limits.max_side`, and of a request's
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
   """How much is taken; the defaults are for a machine with 8 GB of memory.
@@ -30,8 +33,8 @@ class Limits:
     body_seconds: in which a body has to arrive.
     keep_seconds: that a result waits to be fetched.
     max_side: the longest side that a network sees. Longer pictures are filled in windows around
-      their holes (`inference.strategies`), none of which is longer. At least 64; None: longer
-      pictures are filled whole.
+      their holes (`inference.strategies`), none longer than this. At least `LEAST_SIDE`; None: they
+      are filled whole.
     pad_to: sizes are padded to multiples of it where a request allows it.
     sizes: programs that are kept compiled.
   """

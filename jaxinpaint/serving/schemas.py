@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from jaxinpaint.inference import blend as blend_lib
 from jaxinpaint.serving import jobs
-from jaxinpaint.serving.limits import WRITTEN
+from jaxinpaint.serving.limits import LEAST_SIDE, WRITTEN
 
 
 def _decoded(text: object) -> object:
@@ -42,7 +42,7 @@ class Options(pydantic.BaseModel):
   blend: Literal[blend_lib.KINDS] = Field(  # type: ignore[valid-type]
     'none', description='poisson: fit what fills the hole to the colours around it.'
   )
-  max_side: Annotated[int, Field(ge=64, le=16384)] | None = Field(
+  max_side: Annotated[int, Field(ge=LEAST_SIDE, le=16384)] | None = Field(
     None,
     description='Longer pictures are filled at this size, which a server limits; default: in '
     'windows around their holes.',

@@ -49,9 +49,9 @@ def row_of(job):
   )
 
 
-def go(machine, path, todo, seconds=1e9, measure=None):
+def go(machine, path, planned, seconds=1e9, measure=None):
   record = Record(path, HEAD)
-  accelerator.run(todo, record, seconds, measure or machine.measure, clock=machine.clock)
+  accelerator.run(planned, record, seconds, measure or machine.measure, clock=machine.clock)
   return json.loads(path.read_text())
 
 
@@ -60,11 +60,11 @@ def ladder(*batches, system='mesff'):
 
 
 def test_the_headline_comes_first_and_every_job_once():
-  todo = accelerator_record.jobs(systems.list_systems(), 64)
-  assert todo[:2] == ladder(8, 32) and todo[2].what == 'forward'
-  assert len(set(todo)) == len(todo)
-  by_system = {(j.system, j.what, j.dtype): set() for j in todo}
-  for job in todo:
+  planned = accelerator_record.jobs(systems.list_systems(), 64)
+  assert planned[:2] == ladder(8, 32) and planned[2].what == 'forward'
+  assert len(set(planned)) == len(planned)
+  by_system = {(j.system, j.what, j.dtype): set() for j in planned}
+  for job in planned:
     by_system[job.ladder].add(job.batch)
   for system in systems.list_systems():
     for what in ('step', 'forward'):
@@ -103,8 +103,8 @@ def test_a_shorter_job_still_has_its_turn_where_a_long_one_has_not(tmp_path):
     machine.seconds = 50 if job.system == 'rfr' else 5
     return machine.measure(job)
 
-  todo = [*ladder(1), *ladder(1, system='rfr'), *ladder(2, system='rfr'), *ladder(2)]
-  page = go(machine, tmp_path / 'a.json', todo, seconds=70, measure=measure)
+  planned = [*ladder(1), *ladder(1, system='rfr'), *ladder(2, system='rfr'), *ladder(2)]
+  page = go(machine, tmp_path / 'a.json', planned, seconds=70, measure=measure)
   assert [(r['system'], r['batch']) for r in page['rows']] == [
     ('mesff', 1),
     ('rfr', 1),
@@ -132,8 +132,8 @@ def test_another_error_is_noted_with_its_sentence_and_the_next_system_begins(tmp
       raise jax.errors.JaxRuntimeError('INTERNAL: no algorithm worked\nmany lines')
     return machine.measure(job)
 
-  todo = [*ladder(8, 16, system='csa'), *ladder(8)]
-  page = go(machine, tmp_path / 'a.json', todo, measure=measure)
+  planned = [*ladder(8, 16, system='csa'), *ladder(8)]
+  page = go(machine, tmp_path / 'a.json', planned, measure=measure)
   assert page['rows'][0]['failed'] == 'JaxRuntimeError: INTERNAL: no algorithm worked'
   assert 'does_not_fit' not in page['rows'][0]
   assert [(r['system'], r['batch']) for r in page['rows']] == [('csa', 8), ('mesff', 8)]
