@@ -113,15 +113,20 @@ def depthwise_conv2d(x: jax.Array, kernel: jax.Array, *, form: Form | None = Non
   k = kernel.shape[0]
   if _checked(form) == 'cpu':
     return conv_cpu.depthwise(x, kernel[:, :, 0])
-  plain = lambda x: lax.conv_general_dilated(
-    x,
-    kernel,
-    (1, 1),
-    [(k // 2, k // 2)] * 2,
-    dimension_numbers=DIMENSIONS,
-    feature_group_count=x.shape[-1],
-  )
-  return placement.pinned(plain, x, reach=k)
+  if placement.current().rows:
+    # Even of pinned arrays XLA's partitioner (of jax 0.10.2) sums the gradient of a grouped
+    # kernel over the repetitions of whole maps, too.
+    function = lambda x: conv_cpu.shifted_sum(x, kernel[:, :, 0])
+  else:
+    function = lambda x: lax.conv_general_dilated(
+      x,
+      kernel,
+      (1, 1),
+      [(k // 2, k // 2)] * 2,
+      dimension_numbers=DIMENSIONS,
+      feature_group_count=x.shape[-1],
+    )
+  return placement.pinned(function, x, reach=k)
 
 
 def conv_transpose2d(

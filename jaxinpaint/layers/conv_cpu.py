@@ -335,13 +335,18 @@ def _weight_gradient_bwd(k, stride, padding, dilation, saved, u):
 weight_gradient.defvjp(_weight_gradient_fwd, _weight_gradient_bwd)
 
 
-@jax.custom_vjp
-def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """[B,H,W,C] with [k,k,C], k odd; zeros around it keep the size."""
+def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """[B,H,W,C] with [k,k,C], k odd, a copy of x for each tap; zeros around it keep the size."""
   k, (_, height, width, _) = kernel.shape[0], x.shape
   x = _pad(x, (k // 2, k // 2), (k // 2, k // 2))
   terms = [kernel[i, j] * x[:, i : i + height, j : j + width] for i in range(k) for j in range(k)]
   return sum(terms[1:], terms[0])
+
+
+@jax.custom_vjp
+def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`shifted_sum`, whose kernel's gradient is summed in blocks that stay in the cache."""
+  return shifted_sum(x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

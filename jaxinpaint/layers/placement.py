@@ -14,7 +14,8 @@ over some devices and repeated on others, or are split unevenly, or are fewer on
 kernel reaches: it sums over the repetitions too, so they are several times too large. Nothing in a
 program tells, and the propagation of shardings arrives there by itself. So where rows are split,
 every convolution pins its input and its output: images over all of the batch's axes, and rows over
-all of `spatial` where they are many and even, else over none.
+all of `spatial` where they are many and even, else over none. Kernels of one channel each come out
+wrong even so, where rows are split over none (`conv.depthwise_conv2d` has another form for them).
 """
 
 import contextlib
