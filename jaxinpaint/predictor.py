@@ -79,6 +79,7 @@ class Predictor:
     pad_to: int = 1,
     refine: bool = False,
     devices: Sequence[jax.Device] | None = None,
+    keep: Callable[[jax.stages.Wrapped, str], Any] | None = None,
   ):
     """Nothing is compiled or copied to a device before the first picture.
 
@@ -91,6 +92,8 @@ class Predictor:
       pad_to: see the class.
       refine: run `Inference.refined` in place of `Inference.output`.
       devices: that run it; None: all of this process.
+      keep: (a jitted function, what tells it from the others of the same inference) -> one that
+        gives the same, and keeps traced programs (`runtime.traces`); None: none are kept.
 
     Raises:
       ValueError: the system has no refined output, or `pad_to` is out of range.
@@ -103,9 +106,14 @@ class Predictor:
     self._devices = list(jax.local_devices() if devices is None else devices)
     self._weights = self._gather(variables, constants or {})
     self._placed: dict[int, Any] = {}
-    program = lambda f: jax.jit(with_keys(f, seed, inference.samples))
-    self._output = program(inference.refined if refine else inference.output)
-    self._pictures = program(inference.pictures) if inference.pictures else None
+
+    def program(function: Any, kind: str) -> Any:
+      jitted = jax.jit(with_keys(function, seed, inference.samples))
+      return keep(jitted, f'{kind}, seed {seed}') if keep else jitted
+
+    output = (inference.refined, 'refined') if refine else (inference.output, 'output')
+    self._output = program(*output)
+    self._pictures = program(inference.pictures, 'pictures') if inference.pictures else None
 
   def with_weights(self, variables: Variables, constants: Constants) -> 'Predictor':
     """The same system with other weights; what was compiled is shared."""

@@ -62,6 +62,14 @@ def photographs():
   return [cv2.resize(image, (128, 96), interpolation=cv2.INTER_AREA) for image in images]
 
 
+@pytest.fixture(autouse=True)
+def traces_are_made_anew(monkeypatch):
+  """Tests put other functions in the place of a system's, which a kept trace does not know of."""
+  from jaxinpaint.runtime import traces
+
+  monkeypatch.setattr(traces, 'beside', lambda programs: None)
+
+
 @pytest.fixture(scope='module', autouse=True)
 def forget_compiled():
   """Compiled functions are of no use to the next module, and a worker's would fill gigabytes."""

@@ -143,7 +143,7 @@ def _run(given: argparse.Namespace) -> int:
   with activity.shown('Loading jax and the library'):
     from jaxinpaint.inference import files, inpainter, pairs
     from jaxinpaint.masks.files import Inverting
-    from jaxinpaint.runtime import compilation_cache
+    from jaxinpaint.runtime import compilation_cache, traces
     from jaxinpaint.weights import hub
     from jaxinpaint.weights.store import StoreError
 
@@ -152,11 +152,12 @@ def _run(given: argparse.Namespace) -> int:
     # Paths first: they are checked in no time, and loading takes seconds.
     pairs.find(*paths, **kept)
     # A run's programs are kept beside its workdir, others where fetched files are.
-    compilation_cache.use(given.workdir or hub.cache_folder() / 'inpaint')
+    cache = compilation_cache.use(given.workdir or hub.cache_folder() / 'inpaint')
     with activity.shown('Loading the weights'):
       settings = ('step', 'batch_size', 'max_side', 'pad_to', 'blend', 'seed', 'exact_sizes')
       large = ('strategy', 'crop_margin', 'tile', 'refine')
-      painter = inpainter.load(weights, **chosen(*settings, *large))
+      options = chosen(*settings, *large)
+      painter = inpainter.load(weights, **options, programs=traces.beside(cache))
     what = chosen('invert_mask', 'pictures', 'frames')
     what['inverting'] = Inverting('pass --invert_mask', 'drop --invert_mask')
     report = files.inpaint_files(painter, *paths, **kept, **what)

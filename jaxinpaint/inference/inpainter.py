@@ -10,11 +10,13 @@ Known pixels of the result always equal those of the input, to the bit.
 import copy
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxinpaint import arrays
 from jaxinpaint import trained as trained_lib
@@ -30,6 +32,7 @@ from jaxinpaint.inference.checks import (
 from jaxinpaint.inference.job import Job, reduced_size
 from jaxinpaint.inference.strategies import LIMIT, Part, Plan, Strategy
 from jaxinpaint.predictor import Predictor, check_pad_to
+from jaxinpaint.runtime import traces
 
 # `batch_size` images of this many pixels run at once, and fewer of larger ones, because memory
 # grows with pixels, not with images.
@@ -60,6 +63,7 @@ def load(
   crop_margin: int | None = None,
   tile: int | None = None,
   refine: bool = False,
+  programs: str | os.PathLike | None = None,
 ) -> 'Inpainter':
   """Loads a system with its weights.
 
@@ -80,6 +84,8 @@ def load(
     tile: side of tiles, 512 where none is given.
     refine: take the output that the system improves at high resolution, for systems that have one
       (`recipe.Inference.refined`); it takes many times as long, and more memory.
+    programs: folder for traced programs (`runtime.traces`), with which a second start takes less
+      than half as long; None: they are not kept.
 
   Raises:
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
@@ -92,7 +98,14 @@ def load(
     raise InpaintError(f'{trained.name} cannot refine what it completes: leave refine out')
   weights = trained.variables, trained.constants
   with as_inpaint_error():
-    predictor = Predictor(trained.inference, *weights, seed=seed, pad_to=pad_to, refine=refine)
+    predictor = Predictor(
+      trained.inference,
+      *weights,
+      seed=seed,
+      pad_to=pad_to,
+      refine=refine,
+      keep=programs and functools.partial(_kept, pathlib.Path(programs), trained.config),
+    )
   return Inpainter(
     predictor,
     name=trained.name,
@@ -104,6 +117,14 @@ def load(
     crop_margin=crop_margin,
     tile=tile,
   )
+
+
+def _kept(
+  folder: pathlib.Path, config: ConfigDict, function: jax.stages.Wrapped, kind: str
+) -> traces.Kept:
+  """The function of an inference, with its traces in the folder."""
+  parts = {part: config[part] for part in ('system', 'model', 'dtype')}
+  return traces.Kept(function, folder, f'{ConfigDict(parts).to_json(sort_keys=True)} {kind}')
 
 
 class Inpainter:

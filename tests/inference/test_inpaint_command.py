@@ -15,6 +15,7 @@ import jaxinpaint
 from jaxinpaint import systems
 from jaxinpaint.cli import inpaint
 from jaxinpaint.inference.checks import InpaintError
+from jaxinpaint.runtime import traces
 from jaxinpaint.weights import names, store
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -107,6 +108,25 @@ def test_the_command(weights, desk, capsys):
   (desk / 'images' / 'text.png').write_text('no image')
   assert command(**where, image=desk / 'images', output=desk / 'out') == 1
   assert '1 of 2 images failed' in capsys.readouterr().err and (desk / 'out' / 'b.png').exists()
+
+
+def test_a_second_start_traces_nothing(weights, desk, tmp_path, monkeypatch):
+  traced = []
+
+  def paint(variables, constants, image, mask, rng):
+    traced.append(image.shape)
+    return image + mask * variables.params['generator']['colour']
+
+  inference = toy_system.inference(paint, multiple=8)
+  monkeypatch.setattr(systems, 'inference', lambda config: inference)
+  monkeypatch.setattr(traces, 'beside', lambda programs: tmp_path / 'programs')
+  files = dict(weights=weights, image=desk / 'a.png', mask=desk / 'm.png')
+  for name in ('one.png', 'two.png'):
+    assert command(**files, output=desk / name) == 0
+  assert len(traced) == 1
+  assert (desk / 'one.png').read_bytes() == (desk / 'two.png').read_bytes()
+  assert command(**files, output=desk / 'three.png', seed=1) == 0
+  assert len(traced) == 2
 
 
 def test_without_weights_the_default_ones_are_used(weights, desk, capsys, monkeypatch):
