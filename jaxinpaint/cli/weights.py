@@ -208,6 +208,8 @@ def _fetch(given: argparse.Namespace) -> None:
   from jaxinpaint.features import published
   from jaxinpaint.weights import fetching, hub, names
 
+  if given.list and given.sources:
+    raise ValueError('--list fetches nothing, and --from is a file to fetch: leave one of them out')
   if given.list:
     print('\n'.join(_listing(given.name or '')))
     return
