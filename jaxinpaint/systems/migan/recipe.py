@@ -136,7 +136,7 @@ def make(config: ConfigDict) -> Recipe:
 
 def merged(config: ConfigDict, variables: Variables) -> tuple[ConfigDict, Variables]:
   """The same generator with one kernel of each: its config and its variables."""
-  config = ConfigDict(config)
+  config = config.copy_and_resolve_references()
   if config.model.form == 'merged':
     return config, variables
   with config.unlocked():
