@@ -216,6 +216,8 @@ def _fetch(given: argparse.Namespace) -> None:
   if not given.name:
     raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
   if given.name in names.FILES:
+    if given.sources:
+      raise ValueError(f'{given.name} comes with the library: leave --from out')
     print(_in_library(given.name))
     return
   if named := systems.named(given.name):
