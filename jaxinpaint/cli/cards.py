@@ -85,7 +85,7 @@ def export(
   return store.save(
     out,
     config.system,
-    config,
+    function.without_folders(config),
     *variables,
     source=source,
     about=about,

@@ -208,12 +208,16 @@ def _fetch(given: argparse.Namespace) -> None:
   from jaxinpaint.features import published
   from jaxinpaint.weights import fetching, hub, names
 
+  if given.list and given.sources:
+    raise ValueError('--list fetches nothing, and --from is a file to fetch: leave one of them out')
   if given.list:
     print('\n'.join(_listing(given.name or '')))
     return
   if not given.name:
     raise ValueError(f'give a name, or --list: {", ".join(published.FILES)}')
   if given.name in names.FILES:
+    if given.sources:
+      raise ValueError(f'{given.name} comes with the library: leave --from out')
     print(_in_library(given.name))
     return
   if named := systems.named(given.name):

@@ -12,18 +12,22 @@ are pasted. What `Predictor` does on the host is left to the caller: sides are p
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import export
+from ml_collections import ConfigDict
 
 import jaxinpaint
+from jaxinpaint import systems
 from jaxinpaint.layers import placement
 from jaxinpaint.predictor import Predictor, Size, with_keys
 from jaxinpaint.recipe import Constants, Inference, Variables
 from jaxinpaint.trained import Trained
+from jaxinpaint.weights import names
 
 FORMAT_VERSION = 1
 # A mask above it is hole: masks that were drawn, resized or divided by 255 need no preparation.
@@ -208,10 +212,24 @@ def conventions(inference: Inference) -> dict[str, Any]:
   return {'inputs': INPUTS, 'outputs': OUTPUTS, 'sizes': sizes, **further}
 
 
+def without_folders(config: ConfigDict) -> ConfigDict:
+  """The config for a file that is given away: of a path, as `loss.vgg_file`, its last part alone.
+
+  Names of weights stay whole.
+  """
+  config = config.copy_and_resolve_references()
+  for part in ('model', 'loss'):
+    for name, value in config.get(part, {}).items():
+      if isinstance(value, str) and not (value in names.FILES or systems.named(value)):
+        config[part][name] = pathlib.PurePath(value).name
+  return config
+
+
 def _card(trained: Trained, seed: int) -> dict[str, Any]:
   inference, about = trained.inference, trained.card
   source = about.get('source', {})
-  config = {k: v for k, v in trained.config.to_dict().items() if k in _OF_INFERENCE}
+  config = without_folders(trained.config).to_dict()
+  config = {k: v for k, v in config.items() if k in _OF_INFERENCE}
   card = {
     'format_version': FORMAT_VERSION,
     'created_by': f'jaxinpaint {jaxinpaint.__version__}',

@@ -33,7 +33,7 @@ from jaxinpaint.inference import pairs as pairs_lib
 from jaxinpaint.inference import picture as picture_lib
 from jaxinpaint.inference import repair
 from jaxinpaint.inference.checks import InpaintError
-from jaxinpaint.inference.inpainter import Inpainter
+from jaxinpaint.inference.inpainter import Inpainter, unrefined_sentence
 from jaxinpaint.inference.pairs import Pair
 from jaxinpaint.inference.picture import Picture
 from jaxinpaint.inference.strategies import Plan
@@ -210,7 +210,7 @@ def inpaint_files(
   if reduced:
     warn(repair.reduced_sentence(reduced, total, strategy.limit))
   if unrefined:
-    warn(repair.unrefined_sentence(unrefined, total, predictor.inference.refined_side))
+    warn(unrefined_sentence(unrefined, total, predictor.inference.refined_side))
   return report
 
 

@@ -11,6 +11,7 @@ import copy
 import functools
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -83,9 +84,10 @@ def load(
     crop_margin: known pixels on each side of a hole in its window, 128 where none are given.
     tile: side of tiles, 512 where none is given.
     refine: take the output that the system improves at high resolution, for systems that have one
-      (`recipe.Inference.refined`); it takes many times as long, and more memory.
-    programs: folder for traced programs (`runtime.traces`), with which a second start takes less
-      than half as long; None: they are not kept.
+      (`recipe.Inference.refined`); it takes many times as long, and more memory. Of images that
+      are too small a warning is given, and they are completed as without it.
+    programs: folder for traced programs (`runtime.traces`), with which a second start traces
+      nothing; None: they are not kept.
 
   Raises:
     weights.store.StoreError: the weights cannot be used, see `trained.load`.
@@ -257,6 +259,11 @@ class Inpainter:
     painter = self.for_sizes([one.shape[:2] for one in images])
     items = zip(numbers, numbers, images, masks, strict=True)
     results = dict(painter.stream(items, sample=sample))
+    if self.predictor.refine:
+      holes = [check_mask(*pair) for pair in zip(masks, (x.shape[:2] for x in images), strict=True)]
+      if unrefined := sum(hole.any() and not painter.refines(hole) for hole in holes):
+        least = self.predictor.inference.refined_side
+        warnings.warn(unrefined_sentence(unrefined, len(images), least), stacklevel=2)
     if single:
       return results[0]
     ordered = [results[i] for i in range(len(images))]
@@ -463,6 +470,14 @@ class Inpainter:
           + ', or make the image smaller'
         ) from error
       raise
+
+
+def unrefined_sentence(count: int, total: int, least: int) -> str:
+  """What is said of `count` of `total` images that the network saw too small to be refined."""
+  return (
+    f'{count} of {total} images were not refined: the network saw a shorter side of less than '
+    f'{least} pixels. Long images are reduced first, but not by the strategy original'
+  )
 
 
 def _stored(filling: np.ndarray, dtype: np.dtype) -> np.ndarray:

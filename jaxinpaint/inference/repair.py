@@ -229,14 +229,6 @@ def jpeg_sentence(changes: Sequence[int], total: int) -> str:
   )
 
 
-def unrefined_sentence(count: int, total: int, least: int) -> str:
-  """What is said of `count` of `total` images that the network saw too small to be refined."""
-  return (
-    f'{count} of {total} images were not refined: the network saw a shorter side of less than '
-    f'{least} pixels. Long images are reduced first, but not by the strategy original'
-  )
-
-
 def reduced_sentence(count: int, total: int, max_side: int) -> str:
   """What is said of `count` of `total` images that are longer than `max_side`."""
   return (

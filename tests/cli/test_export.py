@@ -25,6 +25,7 @@ def run(tmp_path_factory):
   config.model.update(dict(width=4, blocks=1))
   config.data.source = f'folder:{workdir}'
   config.init_from = str(workdir)
+  config.loss.vgg_file = str(workdir / 'vgg.pth')
   params, stats = systems.make_recipe(config).shapes()
   fill = lambda tree, value: jax.tree.map(lambda x: jnp.full(x.shape, value, x.dtype), tree)
   saver = Checkpoints(workdir)
@@ -82,7 +83,7 @@ def test_a_run_becomes_one_file_with_its_card(run, report, tmp_path, capsys):
   wanted = files.load(folder).results.values('misf', report_cases.BINS[1], 'hole_ssim')
   assert means['20-40']['hole_ssim'] == pytest.approx(np.mean(wanted), abs=1e-4)
   assert meta['results']['protocol'] == 'seed000' and meta['results']['images'] == 12
-  assert 'secret' not in json.dumps(meta)
+  assert 'secret' not in json.dumps(meta) and found.config.loss.vgg_file == 'vgg.pth'
 
   status, out, _ = call(capsys, 'show', tmp_path / 'x.safetensors')
   assert status == 0

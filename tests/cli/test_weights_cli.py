@@ -260,6 +260,16 @@ def test_a_name_that_cannot_be_fetched_is_told_with_its_neighbours(name, said, c
   assert said in error and len(error) < 250
 
 
+@pytest.mark.parametrize(
+  ('words', 'said'),
+  [(('--list', 'lama'), 'leave one of them out'), (('mesff/box',), 'leave --from out')],
+)
+def test_where_nothing_is_fetched_a_file_is_refused(words, said, capsys):
+  assert cli.main(['fetch', *words, '--from', 'big-lama.zip']) == 1
+  printed = capsys.readouterr()
+  assert said in printed.err and not printed.out
+
+
 def test_errors_of_the_system_are_no_numbers(toy, files, capsys):
   status, _, err = _run(capsys, 'import', 'toy', files / 'gen.pth', files / 'gen.pth' / 'x')
   assert status == 1 and err == f'jaxinpaint weights import: {files / "gen.pth"}: File exists\n'

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxinpaint import systems
 from jaxinpaint.exporting import function
 from jaxinpaint.predictor import Predictor
 
@@ -42,6 +43,27 @@ def test_each_image_has_its_random_numbers():
   np.testing.assert_allclose(got[1], predictor(0 * image, mask, np.arange(2)), atol=1e-6)
   for other in (got[0][0], got[1][1]):
     assert np.abs(got[1][0] - other).max() > 0.1
+
+
+def test_of_paths_the_last_part_is_given_away_and_names_are_kept():
+  config = systems.default_config('migan')
+  teachers = {
+    '/home/ann/runs/teacher@300': 'teacher@300',
+    'runs/comodgan.safetensors': 'comodgan.safetensors',
+    'comodgan/places2-512': 'comodgan/places2-512',
+    'mesff/box': 'mesff/box',
+    '': '',
+  }
+  for given, wanted in teachers.items():
+    config.loss.teacher = given
+    assert function.without_folders(config).loss.teacher == wanted
+    assert config.loss.teacher == given
+  trained = cases.trained()
+  trained.config.model.update(dict(stylegan_file='/home/ann/stylegan.pt'), width=3)
+  assert function.build(trained).card['config']['model'] == {
+    'stylegan_file': 'stylegan.pt',
+    'width': 3,
+  }
 
 
 def test_the_card_is_json_and_says_the_conventions():

@@ -1,5 +1,8 @@
 """Arrays in, arrays out."""
 
+import dataclasses
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,6 +35,20 @@ def test_any_size_and_type_keeps_known_pixels_to_the_bit(size, dtype):
   assert out[known].tobytes() == image[known].tobytes()
   want = arrays.to_uint8(np.array(toy_system.COLOUR)) / (1 if dtype == np.uint8 else 255)
   np.testing.assert_allclose(out[~known], np.broadcast_to(want, out[~known].shape), atol=3e-3)
+
+
+def test_arrays_too_small_to_be_refined_are_told():
+  system = toy_system.inference(multiple=8, refined_side=32)
+  system = dataclasses.replace(system, refined=system.output)
+  painter = Inpainter(Predictor(system, toy_system.variables(), refine=True), name='toy')
+  images = [noise(20, 60, 3), noise(40, 60, 3), noise(20, 60, 3)]
+  masks = [toy_system.hole(*image.shape[:2]) for image in images]
+  masks[2][:] = 0  # there is nothing to complete
+  with pytest.warns(UserWarning, match='1 of 3 images were not refined: .* less than 32 pixels'):
+    painter(images, masks)
+  with warnings.catch_warnings(action='error'):
+    painter(images[1], masks[1])
+    painter(images[2], masks[2])
 
 
 def test_known_pixels_survive_a_network_that_changes_them():

@@ -250,8 +250,9 @@ def test_the_penalty_is_of_image_and_mask_unless_told_otherwise(of, monkeypatch)
 
 def test_the_merged_form_completes_as_the_training_form():
   ready, variables = made()
-  config, merged = recipe.merged(small(), variables.pick(('generator',)))
-  assert config.model.form == 'merged' and small().model.form == 'training'
+  given = small()
+  config, merged = recipe.merged(given, variables.pick(('generator',)))
+  assert config.model.form == 'merged' and given.model.form == 'training'
   fast, batch = systems.inference(config), batch_of(2)
   shapes = jax.tree.map(lambda x: x.shape, merged)
   assert shapes == jax.tree.map(lambda x: x.shape, fast.shapes())

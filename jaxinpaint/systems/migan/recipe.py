@@ -18,8 +18,13 @@ terms include their weights.
 
 The teacher, `loss.teacher`, is given as all weights are: the name comodgan/places2-512, the workdir
 of a run of Co-Mod-GAN, or a weights file. Its z is drawn for each image, its noise is the stored
-one. `loss.distillation=0` trains without a teacher, which needs none; `loss.l1`
-is ours, off as published, for runs that are too short for a critic alone.
+one. `loss.distillation=0` trains without a teacher, which needs none.
+
+`loss.l1` is ours, and off as published. It is for runs that are too short for a critic alone, which
+gain from less of the critic, too: `--config.loss.l1=5 --config.loss.adversarial=0.1`. From a
+Co-Mod-GAN of 300 steps, at 64 pixels with 32 channels, the PSNR of the hole then rose from 13.5 dB
+at step 50 to 14.5 at step 200. As published it was 12.9 at steps 100 and 200, and 12.4 at 400;
+with all sides taught, which is no option, 12.9 at steps 100 and 200, too. The teacher had 13.8.
 
 `model.form` is 'training', whose kernels are sums of nine, or 'merged', which has one kernel of
 each, as the published files. `merged` makes the second of the first: `jaxinpaint weights export
@@ -136,7 +141,7 @@ def make(config: ConfigDict) -> Recipe:
 
 def merged(config: ConfigDict, variables: Variables) -> tuple[ConfigDict, Variables]:
   """The same generator with one kernel of each: its config and its variables."""
-  config = ConfigDict(config)
+  config = config.copy_and_resolve_references()
   if config.model.form == 'merged':
     return config, variables
   with config.unlocked():
