@@ -35,13 +35,13 @@ def test_loss_on_features_of_vgg16(case, tmp_path):
   layers = ('relu3_2', 'relu4_2')
   target = vgg.apply(params, goldens.nhwc(data['target']), layers, depth=16)
 
-  def loss(image):
+  def loss(image, params):  # as constants, the weights would be compiled, too
     found = vgg.apply(params, image, layers, depth=16)
     values = {n: contextual.similarity(found[n], target[n]) for n in layers}
     return -sum(jnp.log(v).mean() for v in values.values()), (values, found['relu4_2'])
 
   step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  (value, (values, feature)), gradient = step(goldens.nhwc(data['generated']))
+  (value, (values, feature)), gradient = step(goldens.nhwc(data['generated']), params)
   goldens.assert_close(goldens.nchw(feature)[:, ::16], data['relu4_2'], what='relu4_2')
   for name in layers:
     goldens.assert_close(values[name], data[f'cx_{name}'], 1e-5, name)

@@ -32,16 +32,16 @@ def test_loss_on_features_of_vgg19(case):
   entries = [e for e in vgg.torchvision_entries(19) if e.key in state]
   params = mapping.convert(state, entries)['params']['vgg']
   mean = np.asarray(arrays.IMAGENET_MEAN, np.float32)
-  run = lambda x: vgg.apply(params, x - mean, layers, depth=19, normalize=False)
+  run = lambda params, x: vgg.apply(params, x - mean, layers, depth=19, normalize=False)
 
-  def loss(pred, target):
-    found, wanted = run(pred), run(target)
+  def loss(pred, target, params):  # as constants, the weights would be compiled, too
+    found, wanted = run(params, pred), run(params, target)
     content = id_mrf.id_mrf_loss(found, wanted, (), layers[1:])
     return id_mrf.id_mrf_loss(found, wanted, layers, layers[1:]), (found, content)
 
   step = jax.jit(jax.value_and_grad(loss, has_aux=True))
   images = (goldens.nhwc(data[name]) for name in ('gen', 'tar'))
-  (value, (found, content)), gradient = step(*images)
+  (value, (found, content)), gradient = step(*images, params)
   for ours, theirs in zip(layers, ('relu3_2', 'relu4_2'), strict=True):
     goldens.assert_close(goldens.nchw(found[ours])[:, ::16], data[theirs], what=theirs)
   goldens.assert_close(content, data['content_loss'], what='content')

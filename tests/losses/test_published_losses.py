@@ -47,15 +47,14 @@ def assert_gradients_close(got, want):
 
 
 def patch_discriminator(state, prefix):
-  """images -> (logits, features), in eval mode."""
+  """Its variables, and (variables, images) -> (logits, features), in eval mode."""
   entries = ()
   for i in range(1, 6):
     entries += mapping.sn_conv(f'{prefix}conv{i}.0', 'net', (f'conv{i}',), bias=False)
   own = {k: v for k, v in state.items() if k.startswith(prefix)}
   tree = mapping.convert(own, entries)
   variables = {'params': tree['params']['net'], **tree['stats']['net']}
-  apply = jax.jit(PatchDiscriminator().apply)
-  return lambda x: apply(variables, x)
+  return variables, jax.jit(PatchDiscriminator().apply)
 
 
 @goldens.cases('edgeconnect_losses')
@@ -63,11 +62,11 @@ def test_edgeconnect_inpainting_stage(case, vgg19):
   data, state = case.data(), case.state()
   image, output, mask = (jnp.asarray(goldens.nhwc(data[k])) for k in ('image', 'output', 'mask'))
   params = vgg19(state)
-  discriminator = patch_discriminator(state, 'dis_image.')
+  variables, discriminator = patch_discriminator(state, 'dis_image.')
 
-  def loss(output, image, mask, params):
+  def loss(output, image, mask, params, variables):  # as constants, weights would be compiled, too
     features = lambda x, layers: vgg.apply(params, x, layers, depth=19, normalize=False)
-    logits, _ = discriminator(output)
+    logits, _ = discriminator(variables, output)
     styled = [features(x * mask, STYLE) for x in (output, image)]
     content = [features(x, PERCEPTUAL) for x in (output, image)]
     terms = {
@@ -79,13 +78,13 @@ def test_edgeconnect_inpainting_stage(case, vgg19):
     return sum(terms.values()), (terms, logits)
 
   run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  (total, (terms, fake)), gradient = run(output, image, mask, params)
+  (total, (terms, fake)), gradient = run(output, image, mask, params, variables)
   goldens.assert_close(total, data['inpaint_total'], what='total')
   for name, value in terms.items():
     goldens.assert_close(value, data[name], what=name)
   assert_gradients_close(gradient, data['grad_output'])
 
-  real, _ = discriminator(image)
+  real, _ = discriminator(variables, image)
   score = lambda logits: goldens.nchw(jax.nn.sigmoid(logits))
   goldens.assert_close(score(real), data['dis_real'], what='scores of real')
   goldens.assert_close(score(fake), data['dis_fake'], what='scores of fake')
@@ -97,10 +96,10 @@ def test_edgeconnect_inpainting_stage(case, vgg19):
 def test_edgeconnect_edge_stage(case):
   data, state = case.data(), case.state()
   gray, edge, output = (jnp.asarray(goldens.nhwc(data[k])) for k in ('gray', 'edge', 'edge_output'))
-  discriminator = patch_discriminator(state, 'dis_edge.')
-  see = lambda edge: discriminator(jnp.concatenate([gray, edge], -1))
+  variables, discriminator = patch_discriminator(state, 'dis_edge.')
 
-  def loss(output):
+  def loss(output, variables):
+    see = lambda edge: discriminator(variables, jnp.concatenate([gray, edge], -1))
     (fake, fake_features), (real, real_features) = see(output), see(edge)
     terms = {
       'edge_adv': adversarial.non_saturating.generator(fake),
@@ -108,7 +107,8 @@ def test_edgeconnect_edge_stage(case):
     }
     return sum(terms.values()), (terms, real, fake)
 
-  (_, (terms, real, fake)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(output)
+  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  (_, (terms, real, fake)), gradient = run(output, variables)
   for name, value in terms.items():
     goldens.assert_close(value, data[name], what=name)
   value = sum(adversarial.non_saturating.discriminator(real, fake)) / 2
@@ -132,23 +132,27 @@ def test_edgeconnect_kinds_of_gan(case):
 
 
 def aot_discriminator(state):
-  """images -> logits: four spectrally normalised convolutions and a plain one with a bias."""
+  """Its variables, and (variables, images) -> logits.
+
+  Four spectrally normalised convolutions and a plain one with a bias.
+  """
   entries, layers = (), ((0, 64, 2), (2, 128, 2), (4, 256, 2), (6, 512, 1))
   for key, _, _ in layers:
     entries += mapping.sn_conv(f'dis.conv.{key}', 'net', (f'conv{key}',), bias=False)
   entries += mapping.conv('dis.conv.8', 'net', ('conv8',))
   own = {k: v for k, v in state.items() if k.startswith('dis.')}
   tree = mapping.convert(own, entries)
-  params, spectral = tree['params']['net'], tree['stats']['net']['spectral']
+  variables = {'params': tree['params']['net'], **tree['stats']['net']}
 
-  def apply(x):
+  def apply(variables, x):
+    params, spectral = variables['params'], variables['spectral']
     for key, width, stride in layers:
       layer = SNConv(width, 4, stride=stride, padding=1, use_bias=False)
-      variables = {'params': params[f'conv{key}'], 'spectral': spectral[f'conv{key}']}
-      x = jax.nn.leaky_relu(layer.apply(variables, x), 0.2)
+      own = {'params': params[f'conv{key}'], 'spectral': spectral[f'conv{key}']}
+      x = jax.nn.leaky_relu(layer.apply(own, x), 0.2)
     return conv2d(x, params['conv8']['kernel'], padding=1) + params['conv8']['bias']
 
-  return apply
+  return variables, apply
 
 
 @goldens.cases('aotgan_losses')
@@ -156,13 +160,13 @@ def test_aotgan(case, vgg19):
   data, state = case.data(), case.state()
   image, pred, mask = (jnp.asarray(goldens.nhwc(data[k])) for k in ('image', 'pred', 'mask'))
   params = vgg19(state)
-  discriminator = aot_discriminator(state)
+  variables, discriminator = aot_discriminator(state)
 
-  def loss(pred, image, mask, params):
+  def loss(pred, image, mask, params, variables):
     layers = PERCEPTUAL + STYLE
     found = [vgg.apply(params, (x + 1) / 2, layers, depth=19) for x in (pred, image)]
     pick = lambda names: ({n: f[n] for n in names} for f in found)
-    fake = discriminator(arrays.compose(pred, image, mask))
+    fake = discriminator(variables, arrays.compose(pred, image, mask))
     terms = {
       'l1': reconstruction.l1(pred, image),
       'style': 250 * perceptual.style(*pick(STYLE)),
@@ -172,13 +176,13 @@ def test_aotgan(case, vgg19):
     return sum(terms.values()), (terms, fake)
 
   run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  (total, (terms, fake)), gradient = run(pred, image, mask, params)
+  (total, (terms, fake)), gradient = run(pred, image, mask, params, variables)
   goldens.assert_close(total, data['total'], what='total')
   for name, value in terms.items():
     goldens.assert_close(value, data[name], what=name)
   assert_gradients_close(gradient, data['grad_pred'])
 
-  real = discriminator(image)
+  real = discriminator(variables, image)
   goldens.assert_close(goldens.nchw(fake), data['d_fake'], what='logits of fake')
   goldens.assert_close(goldens.nchw(real), data['d_real'], what='logits of real')
   goldens.assert_close(goldens.nchw(adversarial.soft_mask(mask)), data['soft_mask'], what='mask')

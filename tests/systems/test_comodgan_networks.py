@@ -33,8 +33,9 @@ def test_mapping(case):
   tree = {'params': tree['params']['generator'], 'buffers': tree['stats']['generator']['buffers']}
   tree['buffers'] |= {k: v for k, v in shapes(64)['buffers'].items() if k != 'latent_avg'}
   data = case.data()
-  run = lambda z: networks.Generator(64).apply(tree, z, method='mapping')
-  w = jax.jit(run)(data['z'])
+  network = networks.Generator(64)
+  run = lambda params, z: network.apply(tree | {'params': params}, z, method='mapping')
+  w = jax.jit(run)(tree['params'], data['z'])
   goldens.assert_close(w, np.repeat(data['w'][:, None], 10, 1))
 
 
@@ -48,14 +49,14 @@ def test_generator(case):
   noises = [buffers[f'noise{i}'][None] for i in range(9)]
 
   @jax.jit
-  def run(x, ws):
+  def run(params, noises, x, ws):  # as constants, the weights would be compiled, too
     vector, maps = networks.Encoder(64).apply({'params': params['encoder']}, x)
     twice = jax.tree.map(lambda y: jnp.repeat(y, 2, 0), (vector, maps))
     images = networks.Synthesis(64).apply({'params': params['synthesis']}, ws, *twice, noises)
     return vector, maps, images[64]
 
   ws = np.concatenate([data['ws'], data['ws2']])
-  vector, maps, images = run(goldens.nhwc(data['x']), ws)
+  vector, maps, images = run(params, noises, goldens.nhwc(data['x']), ws)
   goldens.assert_close(vector, data['x_global'], what='x_global')
   for r in (4, 32):
     some = goldens.nchw(maps[r])[:, :: 512 // data[f'feat_{r}'].shape[1]]

@@ -53,8 +53,10 @@ def test_losses(case):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(recipe.modules, 'train_pass', run)
-    value = lambda fake: loss(variables, {}, {'square': fake}, {'image': image}, jax.random.key(0))
-    (total, aux), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(fake)
+    value = lambda fake, variables: loss(
+      variables, {}, {'square': fake}, {'image': image}, jax.random.key(0)
+    )  # as constants, the variables would be compiled, too
+    (total, aux), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(fake, variables)
   goldens.assert_close(total, data['total_g'], what='total')
   goldens.assert_close(aux['metrics']['adversarial'], 0.002 * data['adv_g'], what='adversarial')
   goldens.assert_close(aux['metrics']['l2'], 0.998 * data['l2'], what='L2')

@@ -1,4 +1,5 @@
 import goldens
+import initial
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +120,7 @@ def test_a_generator_of_fewer_levels_hides_the_hole_and_names_wrong_sizes():
   one = rng.random((1, 16, 24, 1), np.float32)
   mask = np.zeros((1, 16, 24, 1), np.float32)
   mask[:, 4:10, 5:15] = 1
-  variables = jax.jit(generator.init)(jax.random.key(0), image, mask, one, one)
+  variables = initial.values(lambda key: generator.init(key, image, mask, one, one))
   run = jax.jit(lambda *x: generator.apply(variables, *x)['out'])
   out = run(image, mask, one, one)
   hide = lambda x: np.where(mask > 0, 7, x)

@@ -1,7 +1,10 @@
 """What one generator, one discriminator and a joint loss do, on a generator of one convolution."""
 
+import functools
+
 import drawn
 import flax.linen as nn
+import initial
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +89,7 @@ def batch():
 def vgg_params():
   """Random VGG16 of full width (its first two blocks are small)."""
   init = vgg.VGG(16, LAYERS).init
-  return jax.jit(init)(jax.random.key(7), jnp.zeros((1, 32, 32, 3)))['params']
+  return initial.values(lambda key: init(key, jnp.zeros((1, 32, 32, 3))), seed=7)['params']
 
 
 def pieces(config, batch):
@@ -163,10 +166,9 @@ def test_each_update_has_gradients_only_for_what_it_trains(batch):
 def test_terms_are_the_losses_and_sum_to_the_total(batch, vgg_params, style_on_hole):
   config = small(perceptual=0.1, style=250.0, style_on_hole=style_on_hole)
   recipe, variables = pieces(config, batch)
-  constants = {'vgg': vgg_params}
 
   @jax.jit
-  def run(variables):
+  def run(variables, constants):
     outputs, _ = recipe.phases[0].forward(variables, constants, batch, jax.random.key(0))
     found = {
       u.name: u.loss(variables, constants, outputs, batch, jax.random.key(0))
@@ -174,7 +176,7 @@ def test_terms_are_the_losses_and_sum_to_the_total(batch, vgg_params, style_on_h
     }
     return outputs['out'], found
 
-  out, found = run(variables)
+  out, found = run(variables, {'vgg': vgg_params})
   total, aux = found['generator']
   metrics = aux['metrics']
   assert set(metrics) == {'l1', 'adversarial', 'perceptual', 'style', 'total'}
@@ -182,17 +184,17 @@ def test_terms_are_the_losses_and_sum_to_the_total(batch, vgg_params, style_on_h
   assert metrics['l1'] == pytest.approx(float(reconstruction.l1(out, batch['image'])), rel=1e-6)
 
   # The VGG terms once more, written out.
-  see = jax.jit(lambda x: vgg.apply(vgg_params, x, LAYERS, depth=16))
+  see = jax.jit(functools.partial(vgg.apply, layers=LAYERS, depth=16))
   part = batch['mask'] if style_on_hole else 1.0
 
   def gram(x):
     flat = np.asarray(x, np.float64).reshape(2, -1, x.shape[-1])
     return np.einsum('bnc,bnd->bcd', flat, flat) / (flat.shape[1] * flat.shape[2])
 
-  got, want = see(out), see(batch['image'])
+  got, want = see(vgg_params, out), see(vgg_params, batch['image'])
   by_hand = sum(np.abs(np.asarray(got[n]) - np.asarray(want[n])).mean() for n in LAYERS)
   assert metrics['perceptual'] == pytest.approx(0.1 * by_hand, rel=1e-4)
-  got, want = see(out * part), see(batch['image'] * part)
+  got, want = see(vgg_params, out * part), see(vgg_params, batch['image'] * part)
   by_hand = sum(np.abs(gram(got[n]) - gram(want[n])).mean() for n in LAYERS)
   assert metrics['style'] == pytest.approx(250 * by_hand, rel=1e-3)
 

@@ -1,5 +1,6 @@
 import filled
 import goldens
+import initial
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,8 @@ SMALL = dict(width=8, blocks=1, resnet_blocks=1, attention_size=16, attention_hi
 @pytest.fixture(scope='module')
 def variables():
   """Of SMALL, for every size and dtype."""
-  return jax.jit(networks.Generator(**SMALL).init)(jax.random.key(1), *picture(40))
+  generator = networks.Generator(**SMALL)
+  return initial.values(lambda key: generator.init(key, *picture(40)), seed=1)
 
 
 def shapes(side=64, **settings):
@@ -157,7 +159,7 @@ def test_switches_add_what_they_say_and_convert(switch, added):
 
 def test_residual_scale_weighs_the_enhancement():
   x = jax.random.normal(jax.random.key(0), (1, 10, 10, 8))
-  variables = jax.jit(networks.SFI().init)(jax.random.key(1), x)
+  variables = initial.values(lambda key: networks.SFI().init(key, x), seed=1)
   apply = jax.jit(lambda v, s: networks.SFI(residual_scale=s).apply(v, x), static_argnums=1)
   outs = [np.asarray(apply(variables, s)) for s in (0.0, 0.5, 1.0)]
   np.testing.assert_allclose(outs[0] + outs[2], 2 * outs[1], atol=1e-5)
@@ -219,7 +221,7 @@ def test_standardised_pictures_of_any_light_and_contrast_are_completed_alike():
   image, mask = picture(40)
   model = SMALL | dict(fill='smooth', norm='none', standardise=True)
   generator = networks.Generator(**model)
-  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  variables = initial.values(lambda key: generator.init(key, image, mask), seed=1)
   shaken = jax.tree.map(
     lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
   )
@@ -233,7 +235,7 @@ def test_the_kernels_handed_out_with_a_fill_are_those_that_filter():
   image, mask = picture(80)
   image = 0.4 + 0.2 * image  # nothing is clipped
   generator = networks.Generator(**SMALL, stem=2, fill='smooth', norm='none')
-  variables = jax.jit(generator.init)(jax.random.key(1), image, mask)
+  variables = initial.values(lambda key: generator.init(key, image, mask), seed=1)
   shaken = jax.tree.map(
     lambda x: x + 0.02 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
   )
@@ -248,7 +250,7 @@ def test_squares_of_the_stem_are_averaged_away():
   image, mask = picture(80)
   model = SMALL | dict(stem=2, fill='smooth', norm='none')
   plain, smooth = (networks.Generator(**model, without_grid=x) for x in (False, True))
-  variables = jax.jit(plain.init)(jax.random.key(1), image, mask)
+  variables = initial.values(lambda key: plain.init(key, image, mask), seed=1)
   shaken = jax.tree.map(
     lambda x: x + 0.02 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
   )

@@ -3,6 +3,7 @@
 import functools
 
 import goldens
+import initial
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +94,8 @@ def toy(**settings):
   generator = networks.Generator(width=4, levels=4, **settings)
   image = jax.random.uniform(jax.random.key(0), (2, 24, 40, 3))
   mask = jnp.zeros((2, 24, 40, 1)).at[0, 8:17, 4:20].set(1).at[1, 0:9, 24:].set(1)
-  return generator, jax.jit(generator.init)(jax.random.key(1), image, mask), image, mask
+  variables = initial.values(lambda key: generator.init(key, image, mask), seed=1)
+  return generator, variables, image, mask
 
 
 @pytest.mark.parametrize('settings', [{}, dict(variant='face'), dict(mask_channel=False)], ids=str)

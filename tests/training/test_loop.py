@@ -3,6 +3,7 @@
 Where no system is asked about, the toy's networks take its place: they compile in no time.
 """
 
+import faulthandler
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import pytest
 import toy
 
 from jaxinpaint import systems
+from jaxinpaint.cli import train
 from jaxinpaint.evaluation.watch import Watch
 from jaxinpaint.runtime import faults, locks
 from jaxinpaint.training import (
@@ -101,7 +103,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     '--config.model.width=4', '--config.checkpoint.every=100000', '--config.training.log_every=1',
     '--config.training.evaluate_every=0', '--config.training.sample_every=0',
     '--config.training.mesh.data=1', '--config.model.blocks=1', '--config.data.size=40',
-    '--config.data.batch_size=2',
+    '--config.data.batch_size=2', '--config.model.use_mesff=false',
+    '--config.model.bottleneck=none', '--config.evaluation.at_end=false',
   ]  # fmt: skip
   log = open(tmp_path / 'log', 'w')
   process = subprocess.Popen(command, stderr=log, stdout=log, cwd=tmp_path, env=dict(os.environ))
@@ -225,17 +228,26 @@ def test_a_workdir_takes_one_run_at_a_time(tmp_path, monkeypatch):
     (['--config', 'configs/quickstart.py', '--config.data.sise=3'], 'sise'),
     (['--config', 'configs/quickstart.py:fast'], "unknown config variant 'fast'"),
     (['--config', 'configs/absent.py'], 'configs/absent.py'),
-    (['--config', 'configs/quickstart.py', '--config.data.source=/absent'], '/absent'),
   ],
 )
-def test_a_mistaken_command_ends_in_a_sentence(tmp_path, arguments, message):
+def test_a_mistaken_command_ends_in_a_sentence(tmp_path, arguments, message, monkeypatch, capsys):
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(faulthandler, 'enable', lambda: None)  # wants a file, which capsys has not
+  with pytest.raises(SystemExit) as end:
+    train.main([*arguments, '--workdir', str(tmp_path / 'run')])
+  assert end.value.code == 2 and message in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_program_on_data_that_are_not_there_ends_in_a_sentence(tmp_path):
+  flags = ['--config', 'configs/quickstart.py', '--config.data.source=/absent']
   done = subprocess.run(
-    [sys.executable, 'train.py', *arguments, '--workdir', str(tmp_path / 'run')],
+    [sys.executable, 'train.py', *flags, '--workdir', str(tmp_path / 'run')],
     cwd=ROOT,
     env={k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'},
     capture_output=True,
     text=True,
   )
-  assert done.returncode != 0 and message in done.stderr
+  assert done.returncode != 0 and '/absent' in done.stderr
   assert 'Traceback' not in done.stderr
   assert not list(tmp_path.iterdir())  # the cache of compiled programs would be there, too
