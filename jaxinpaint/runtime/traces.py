@@ -1,13 +1,12 @@
 """Traced programs kept between starts, so that a second start need not trace its networks.
 
 jax finds a compiled program (`compilation_cache`) by the traced one, and to trace and lower a
-network takes seconds at every start: 4 of 6 s for the library's own weights on a slow core. Here
+network takes seconds at every start: 3 of 6 s for the library's own weights on a slow core. Here
 the traced program is kept beside the compiled one, as jax.export serialises it, under a name made
 of all that it follows from.
 """
 
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -26,7 +25,7 @@ _SETTINGS = (  # of jax, that a trace depends on
   'jax_default_prng_impl',
   'jax_threefry_partitionable',
 )
-_DIGEST_BYTES = hashlib.sha256().digest_size
+_DIGEST_LENGTH = 64  # of `digest.of`, which a file begins with
 
 
 def beside(programs: str | None) -> str | None:
@@ -37,10 +36,10 @@ def beside(programs: str | None) -> str | None:
 class Kept:
   """A function whose traced programs are kept in a folder.
 
-  The function of the first call of a process is the one of all later processes, as long as nothing
-  changes that a trace is made of: `identity`, the shapes of the arguments, the versions of jax and
-  flax, jax's settings, the backend, and the library's source files (by size and time).
-  Arguments that lie on several devices are traced as if nothing were kept.
+  A process that finds a program in the folder runs that one, and does not look at its function. So
+  the name of a program holds all that a trace is made of: `identity`, the shapes of the arguments,
+  the versions of jax and flax, jax's settings, the backend, and the library's source files (by size
+  and time). With arguments on several devices the function runs as if nothing were kept.
 
   Attributes:
     lower: of the function, as `jax.stages.Wrapped` has it.
@@ -77,7 +76,7 @@ class Kept:
       content = bytes(export.export(flat)(*shapes).serialize())
       try:
         self._folder.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, hashlib.sha256(content).digest() + content, sync=False)
+        atomic.write(path, digest.of(content).encode() + content, sync=False)
       except OSError as error:
         logging.warning('The traced program is not kept: %s', error)
     # What was just traced is read again, too: so both starts compile the same program.
@@ -93,13 +92,13 @@ def _read(path: pathlib.Path) -> bytes | None:
   except OSError as error:
     logging.warning('The traced program cannot be read: %s', error)
     return None
-  if hashlib.sha256(data[_DIGEST_BYTES:]).digest() == data[:_DIGEST_BYTES]:
-    return data[_DIGEST_BYTES:]
+  content = data[_DIGEST_LENGTH:]
+  if digest.of(content).encode() == data[:_DIGEST_LENGTH]:
+    return content
   logging.warning('The traced program %s is damaged, and is made again.', path)
   return None
 
 
-@functools.cache
 def _surroundings() -> str:
   """What a trace depends on beside the function and its arguments."""
   import flax
@@ -110,6 +109,7 @@ def _surroundings() -> str:
   return f'{versions} {settings} {jax.default_backend()} {_source()}'
 
 
+@functools.cache
 def _source() -> str:
   """Names, sizes and times of the library's source files."""
   found = ((p.relative_to(_PACKAGE), p.stat()) for p in sorted(_PACKAGE.rglob('*.py')))

@@ -49,11 +49,11 @@ assert 'toynet' in systems.list_systems()
   done = run('-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-o', 'addopts=', *tests)
   assert done.returncode == 1, done.stdout + done.stderr
   failed = set(re.findall(r'^FAILED \S+::(\S+)', done.stdout, re.M))
-  todo = {f'test_nothing_is_left_to_fill_in[{p.name}]' for p in written if p.suffix == '.py'}
-  todo -= {
+  unfilled = {f'test_nothing_is_left_to_fill_in[{p.name}]' for p in written if p.suffix == '.py'}
+  unfilled -= {
     f'test_nothing_is_left_to_fill_in[{n}]' for n in ('test_toynet_networks.py', '__init__.py')
   }
-  assert failed == todo | {'test_parameter_counts_are_the_published_ones'}, done.stdout
+  assert failed == unfilled | {'test_parameter_counts_are_the_published_ones'}, done.stdout
   assert 'networks.py: fill in what says TODO in the lines' in done.stdout
 
 

@@ -52,12 +52,12 @@ def test_what_a_trace_is_made_of_makes_another(start, monkeypatch):
 
 
 def test_the_surroundings_hold_versions_settings_and_the_library(monkeypatch):
-  found = traces._surroundings.__wrapped__()
+  found = traces._surroundings()
   assert jax.__version__ in found and traces._source() in found
   monkeypatch.setattr(traces, '_source', lambda: 'changed')
-  changed = traces._surroundings.__wrapped__()
+  changed = traces._surroundings()
   with jax.default_matmul_precision('float32'):
-    assert len({found, changed, traces._surroundings.__wrapped__()}) == 3
+    assert len({found, changed, traces._surroundings()}) == 3
 
 
 def test_a_changed_source_file_is_seen(tmp_path, monkeypatch):
@@ -65,12 +65,12 @@ def test_a_changed_source_file_is_seen(tmp_path, monkeypatch):
   file = tmp_path / 'room' / 'module.py'
   file.parent.mkdir()
   file.write_text('a = 1')
-  first = traces._source()
+  first = traces._source.__wrapped__()
   os.utime(file, ns=(1, 1))
-  second = traces._source()
+  second = traces._source.__wrapped__()
   file.write_text('a = 11')
   os.utime(file, ns=(1, 1))
-  assert len({first, second, traces._source()}) == 3
+  assert len({first, second, traces._source.__wrapped__()}) == 3
 
 
 def test_a_damaged_program_is_made_again(start, tmp_path, caplog):
