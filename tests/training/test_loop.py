@@ -37,7 +37,7 @@ def small(**training):
   with config.unlocked():
     config.optimizers.generator = dict(name='adam', learning_rate=1e-3)
     config.optimizers.discriminator = dict(name='adam', learning_rate=1e-4)
-  config.model.update(dict(width=4, blocks=1, rates=(1, 2)))
+  config.model.update(dict(width=4, blocks=1, rates=(1,)))
   config.loss.update(dict(adversarial=0.1, perceptual=0.0, style=0.0, discriminator_width=4))
   config.data.update(dict(size=40, batch_size=2))
   config.training.mesh.data = 1  # compiles in half the time of the eight devices of the suite
@@ -98,13 +98,15 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
   """The real entry point, killed politely in the middle and started again."""
   command = [
     sys.executable, str(ROOT / 'train.py'),
-    '--config', str(ROOT / 'configs/quickstart.py:quicktest'),
+    '--config', str(ROOT / 'configs/places2_aotgan_256.py:quicktest'),
     '--workdir', str(tmp_path / 'run'), '--config.training.steps=100000',
-    '--config.model.width=4', '--config.checkpoint.every=100000', '--config.training.log_every=1',
-    '--config.training.evaluate_every=0', '--config.training.sample_every=0',
-    '--config.training.mesh.data=1', '--config.model.blocks=1', '--config.data.size=40',
-    '--config.data.batch_size=2', '--config.model.use_mesff=false',
-    '--config.model.bottleneck=none', '--config.evaluation.at_end=false',
+    '--config.data.source=sample', '--config.data.split=train', '--config.data.eval_split=test',
+    '--config.data.size=40', '--config.data.batch_size=2', '--config.model.width=4',
+    '--config.model.blocks=1', '--config.model.rates=(1,)', '--config.loss.adversarial=0.0',
+    '--config.loss.perceptual=0.0', '--config.loss.style=0.0', '--config.checkpoint.every=100000',
+    '--config.training.log_every=1', '--config.training.evaluate_every=0',
+    '--config.training.sample_every=0', '--config.training.ema_decay=0.0',
+    '--config.training.mesh.data=1', '--config.evaluation.at_end=false',
   ]  # fmt: skip
   log = open(tmp_path / 'log', 'w')
   process = subprocess.Popen(command, stderr=log, stdout=log, cwd=tmp_path, env=dict(os.environ))
@@ -191,7 +193,7 @@ def changed(**fields):
     (dict(data__batch_size=7, training__mesh=dict(data=8, fsdp=1)), 'batch_size 7'),
     (dict(data__source='/no/such/folder'), '/no/such/folder'),
     (dict(data__masks='doughnuts'), 'doughnuts'),
-    (dict(data__size=42), r'data\.size 42 must be a multiple of 4 and at least 12.* take 44'),
+    (dict(data__size=42), r'data\.size 42 must be a multiple of 4 and at least 8.* take 44'),
     (dict(model__widht=8), 'widht'),
     (dict(loss__l1=-1.0), 'l1'),
     (dict(init_from='/no/such/file'), '/no/such/file'),
