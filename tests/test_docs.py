@@ -4,8 +4,6 @@ import json
 import pathlib
 import re
 
-import pytest
-
 from benchmarks import readme, zoo
 from jaxinpaint import systems
 
@@ -40,10 +38,3 @@ def test_the_readmes_table_is_that_of_the_systems_and_configs():
   text = readme.README.read_text()
   assert text == readme.page(text), 'run python -m benchmarks.zoo'
   assert all(systems.module(s, 'published').PAPER.idea for s in systems.list_systems())
-
-
-@pytest.mark.parametrize('system', systems.list_systems())
-def test_the_zoos_parameter_counts_are_the_networks(system):
-  found = json.loads((ROOT / 'docs' / 'zoo.json').read_text())[system]
-  counts, used = zoo.networks_of(system)
-  assert counts == found['parameters'] and list(used) == found['predict_networks']

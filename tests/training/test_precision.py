@@ -72,7 +72,7 @@ def config_of(system, dtype='bfloat16'):
 
 
 def steps_of(config):
-  """{plan: jaxpr of its step}, nothing compiled."""
+  """{plan: jaxpr of its step}, nothing compiled; no plan that another contains."""
   recipe = systems.make_recipe(config)
   txs = {n: optimizers.make_optimizer('adam', 1e-4) for n in recipe.optimizers}
   rows, size = 2, config.data.size
@@ -86,6 +86,8 @@ def steps_of(config):
   begin = jax.eval_shape(lambda k: state.create(recipe, txs, (), k, blank), jax.random.key(0))
   take = step.make_train_step(recipe, txs)
   plans = {recipe.plan(s) for s in range(recipe.steps or config.training.steps)}
+  more = lambda a, b: a.phase == b.phase and set(a.updates) > set(b.updates)
+  plans = [p for p in plans if not any(more(other, p) for other in plans)]
   return {
     plan: jax.make_jaxpr(lambda *a, plan=plan: take(*a, plan))(begin, {}, batch, jax.random.key(0))
     for plan in plans
