@@ -69,9 +69,13 @@ def stepped(made, batch):
   ready, variables = made
   txs = optimizers.make_optimizers(small().optimizers, ready.optimizers)
   run = step.make_train_step(ready, txs)
-  start = lambda: drawn.state(ready, txs, variables)
-  after = [run(start(), {}, batch, jax.random.key(1), ready.plan(i)) for i in (0, 1)]
-  return jax.tree.map(np.asarray, (start(), *after))
+  before = drawn.state(ready, txs, variables)
+
+  @jax.jit
+  def both(state):
+    return [run(state, {}, batch, jax.random.key(1), ready.plan(i)) for i in (0, 1)]
+
+  return jax.tree.map(np.asarray, (before, *both(before)))
 
 
 def test_the_critic_follows_the_generator_and_is_penalised_in_every_16th_step():
