@@ -14,7 +14,7 @@ from jaxinpaint import systems
 from jaxinpaint.layers import operations
 from jaxinpaint.layers.stylegan2_networks import NOISES
 from jaxinpaint.predictor import Predictor
-from jaxinpaint.recipe import Variables
+from jaxinpaint.recipe import Plan, Variables
 from jaxinpaint.systems._shared import lazy_r1
 from jaxinpaint.systems.comodgan import networks, published, recipe
 from jaxinpaint.training import config as config_lib
@@ -161,7 +161,8 @@ def test_path_lengths_are_optional_and_follow_their_average(batch):
     ready, txs := optimizers.make_optimizers(small().optimizers, ready.optimizers)
   )
   state = drawn.state(ready, txs, variables)
-  after, metrics = take(state, {}, batch, jax.random.key(1), ready.plan(0))
+  assert ready.plan(0).updates == ('generator', 'path', 'critic')
+  after, metrics = take(state, {}, batch, jax.random.key(1), Plan(0, ('path',)))
   mean = metrics['path/length']
   average = after.stats['path']['buffers']['length']
   assert metrics['finite'] and mean > 0
