@@ -150,30 +150,36 @@ def test_reconstruction_terms_by_hand():
 
 
 def critic_terms(variables, outputs, data, **loss):
-  made = systems.make_recipe(small(**loss))
-  update = made.phases[0].updates[0]
-  run = jax.jit(lambda v: update.loss(v, {}, outputs, data, jax.random.key(3)))
-  return {k: float(v) for k, v in run(variables)[1]['metrics'].items()}
+  update = systems.make_recipe(small(**loss)).phases[0].updates[0]
+  return update.loss(variables, {}, outputs, data, jax.random.key(3))[1]['metrics']
+
+
+def numbers(terms):
+  return {k: float(v) for k, v in terms.items()}
 
 
 def test_critics_see_completed_images_and_penalties_the_hole():
   data = batch()
   made = systems.make_recipe(small())
   variables = filled(made, data)
-  out = jax.random.uniform(jax.random.key(4), data['image'].shape)
-  outputs = {'coarse': out, 'out': out}
-  terms = critic_terms(variables, outputs, data)
+  out = np.random.default_rng(4).random(data['image'].shape, np.float32)
   critic = networks.critics('official', 4)['global_critic']
-  score = jax.jit(lambda x: critic.apply(variables.of('global_critic'), x))
-  fake = arrays.compose(out, data['image'], data['mask'])
-  want = float(score(fake).mean() - score(data['image']).mean())
-  assert terms['wasserstein_global'] == pytest.approx(want, abs=1e-5)
-  everywhere = critic_terms(variables, outputs, data, gp_masked=False)
+
+  @jax.jit
+  def run(variables, out, data):
+    fake = arrays.compose(out, data['image'], data['mask'])
+    fake, real = (critic.apply(variables.of('global_critic'), x) for x in (fake, data['image']))
+    outputs = {'coarse': out, 'out': out}
+    terms = [critic_terms(variables, outputs, data, gp_masked=masked) for masked in (True, False)]
+    return *terms, fake.mean() - real.mean()
+
+  terms, everywhere, want = run(variables, out, data)
+  assert systems.default_config('deepfillv1').loss.gp_masked
+  assert terms['wasserstein_global'] == pytest.approx(float(want), abs=1e-5)
   assert terms['slope_global'] < everywhere['slope_global']
   # Only the hole of the output reaches the critics.
-  other = jnp.where(data['mask'] == 1, out, 0.0)
-  again = critic_terms(variables, {'coarse': out, 'out': other}, data)
-  assert again == pytest.approx(terms, rel=1e-5)
+  again, _, _ = run(variables, np.where(data['mask'] == 1, out, 0), data)
+  assert numbers(again) == pytest.approx(numbers(terms), rel=1e-5)
 
 
 def test_predict_pictures_and_known_pixels():
@@ -182,10 +188,10 @@ def test_predict_pictures_and_known_pixels():
   variables = filled(made, data)
   image, mask = data['image'][:, :24], data['mask'][:, :24]
   arguments = (variables, {}, image, mask, jax.random.key(0))
-  got = jax.jit(made.inference.predict)(*arguments)
+  run = made.inference
+  got, pictures = jax.jit(lambda *x: (run.predict(*x), run.pictures(*x)))(*arguments)
   known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
   np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(image)[known])
-  pictures = jax.jit(made.inference.pictures)(*arguments)
   assert set(pictures) == {'coarse', 'attention'}
   for picture in pictures.values():
     assert picture.shape == image.shape
