@@ -91,6 +91,7 @@ def test_divergences_are_of_their_distributions_and_directions():
   assert all(np.asarray(x).all() for x in pulled['prior'])
 
 
+@jax.jit
 def scales(image, offset):
   sizes = [(6, 8), (12, 16), (24, 32), (48, 64)]
   return tuple(resize_bilinear(image, *size, align_corners=True) + offset for size in sizes)
