@@ -22,10 +22,12 @@ _spec.loader.exec_module(torch_bytes)
 
 
 def batch(size=32):
-  image = jax.random.uniform(jax.random.key(0), (2, size, size, 3))
-  mask = jnp.zeros((2, size, size, 1)).at[0, 4:20, 4:20].set(1.0)
-  canny = (jax.random.uniform(jax.random.key(1), mask.shape) < 0.2).astype(jnp.float32)
-  return {'image': image, 'mask': mask, 'canny': canny, 'id': jnp.arange(2)}
+  rng = np.random.default_rng(0)
+  mask = np.zeros((2, size, size, 1), np.float32)
+  mask[0, 4:20, 4:20] = 1
+  canny = (rng.random(mask.shape) < 0.2).astype(np.float32)
+  image = rng.random((2, size, size, 3), np.float32)
+  return {'image': image, 'mask': mask, 'canny': canny, 'id': np.arange(2)}
 
 
 def weights(recipe, data):
@@ -73,10 +75,11 @@ def abstract_batch(size=64):
 
 
 def narrow_format(monkeypatch, system, model):
-  """Lets the one format of `system` be that of narrow networks, whose files are small."""
+  """Lets the formats of `system` be those of narrow networks, whose files are small."""
   formats = systems.module(system, 'published').FORMATS
-  narrow = dataclasses.replace(formats[system], model=model)
-  monkeypatch.setitem(formats, system, narrow)
+  for name, own in list(formats.items()):
+    narrow = dataclasses.replace(own, model={**own.model, **model})
+    monkeypatch.setitem(formats, name, narrow)
 
 
 def write_published(path, init, entries, network, key):

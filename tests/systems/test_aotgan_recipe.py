@@ -1,6 +1,7 @@
 """The recipe of AOT-GAN; what it shares with other systems is tested in test_joint_loss.py."""
 
 import drawn
+import edge_guided_cases as cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +26,9 @@ def small(**loss):
 
 @pytest.fixture(scope='module')
 def batch():
-  image = jax.random.uniform(jax.random.key(0), (2, 40, 40, 3))
-  mask = jnp.zeros((2, 40, 40, 1)).at[0, 4:20, 4:20].set(1.0)
+  image = np.random.default_rng(0).random((2, 40, 40, 3), np.float32)
+  mask = np.zeros((2, 40, 40, 1), np.float32)
+  mask[0, 4:20, 4:20] = 1
   return {'image': image, 'mask': mask, 'id': jnp.arange(2)}
 
 
@@ -74,44 +76,38 @@ def test_the_recipe_takes_its_least_side_from_the_rates():
 def test_losses_are_of_the_completed_image_and_as_their_kind_says(kind, pieces, batch):
   _, variables = pieces
   recipe = systems.make_recipe(small(adversarial_kind=kind))
-  generator, discriminator = recipe.phases[0].updates
-  out = jnp.clip(batch['image'] + 0.25, 0, 1)
-  seen = {}
   network = networks.Discriminator(width=4)
-  judge = jax.jit(lambda own, x: network.apply(own, x, train=True, mutable=['spectral']))
+  gan, variant = adversarial.non_saturating, 'paper' if kind == 'soft_mask' else 'released'
 
-  def logits(x):
-    own = {'params': variables.params['discriminator'], **seen}
-    found, new = judge(own, x)
-    seen.update(new)
-    return found[0]
+  @jax.jit
+  def run(variables, batch, out):
+    key = jax.random.key(0)
+    losses = [update.loss for update in recipe.phases[0].updates]
+    got = [loss(variables, {}, {'out': out}, batch, key)[1]['metrics'] for loss in losses]
+    own = variables.of('discriminator')
 
-  run = lambda update: jax.jit(
-    lambda out: update.loss(variables, {}, {'out': out}, batch, jax.random.key(0))[1]['metrics']
-  )(out)
-  got = run(generator)
-  seen.update(variables.stats['discriminator'])
-  comp = arrays.compose(out, batch['image'], batch['mask'])
-  fake = logits(comp)
-  if kind == 'non_saturating':
-    want = adversarial.non_saturating.generator(fake)
-  else:
-    variant = 'paper' if kind == 'soft_mask' else 'released'
-    want = adversarial.sm_gan_generator(fake, batch['mask'], variant=variant)
-  np.testing.assert_allclose(got['adversarial'], 0.01 * want, rtol=1e-4)
+    def logits(x):
+      found, changed = network.apply(own, x, train=True, mutable=['spectral'])
+      own.update(changed)
+      return found[0]
+
+    mask, comp = batch['mask'], arrays.compose(out, batch['image'], batch['mask'])
+    drawing = logits(comp)
+    own.update(variables.stats['discriminator'])
+    judged = logits(batch['image']), logits(comp)
+    if kind == 'non_saturating':
+      return got, gan.generator(drawing), gan.discriminator(*judged)
+    drawing = adversarial.sm_gan_generator(drawing, mask, variant=variant)
+    return got, drawing, adversarial.sm_gan_discriminator(*judged, mask, variant=variant)
+
+  out = np.clip(batch['image'] + 0.25, 0, 1)
+  (got, judged), drawing, judging = run(variables, batch, out)
+  np.testing.assert_allclose(got['adversarial'], 0.01 * drawing, rtol=1e-4)
   # The published weight 1 is of images in [-1, 1].
-  l1 = np.abs(2 * np.asarray(out) - 2 * np.asarray(batch['image'])).mean()
+  l1 = np.abs(2 * out - 2 * batch['image']).mean()
   np.testing.assert_allclose(got['l1'], l1, rtol=1e-4)
   np.testing.assert_allclose(got['total'], got['l1'] + got['adversarial'], rtol=1e-5)
-
-  got = run(discriminator)
-  seen.update(variables.stats['discriminator'])
-  real, fake = logits(batch['image']), logits(comp)
-  if kind == 'non_saturating':
-    want = adversarial.non_saturating.discriminator(real, fake)
-  else:
-    want = adversarial.sm_gan_discriminator(real, fake, batch['mask'], variant=variant)
-  np.testing.assert_allclose([got['real'], got['fake']], np.asarray(want) / 2, rtol=1e-4)
+  np.testing.assert_allclose([judged['real'], judged['fake']], np.asarray(judging) / 2, rtol=1e-4)
 
 
 def test_a_step_moves_both_networks(pieces, batch):
@@ -155,8 +151,10 @@ def test_predict_keeps_known_pixels_and_takes_other_shapes(pieces, batch):
   assert np.abs(np.asarray(got - image)[~known]).max() > 0
 
 
-def test_published_files_are_imported_and_others_refused(tmp_path):
+def test_published_files_are_imported_and_others_refused(tmp_path, monkeypatch):
+  cases.narrow_format(monkeypatch, 'aotgan', dict(width=4))
   config = systems.default_config('aotgan')
+  config.model.width = 4
   recipe = systems.make_recipe(config)
   variables = jax.eval_shape(recipe.init, jax.random.key(0), importer_batch())
   tree = variables._asdict()

@@ -1,4 +1,5 @@
 import drawn
+import edge_guided_cases as cases
 import goldens
 import jax
 import jax.numpy as jnp
@@ -184,15 +185,17 @@ def test_without_an_adversary_there_is_no_discriminator():
   assert systems.make_recipe(config).networks == ('generator',)
 
 
-def test_published_files_are_imported_and_others_refused(tmp_path):
-  entries = published.entries({})
-  made = systems.make_recipe(systems.default_config('ctsdg'))
+def test_published_files_are_imported_and_others_refused(tmp_path, monkeypatch):
+  entries, narrow = published.entries({}), dict(width=4, discriminator_width=4)
+  cases.narrow_format(monkeypatch, 'ctsdg', narrow)
+  config = systems.default_config('ctsdg')
+  config.model.update(narrow)
+  made = systems.make_recipe(config)
   shape = lambda *s: jax.ShapeDtypeStruct(s, np.float32)
   one = dict(image=shape(1, 128, 128, 3), mask=shape(1, 128, 128, 1))
   variables = jax.eval_shape(made.init, jax.random.key(0), one)
-  # Broadcast zeros: 60 million parameters that take no memory until they are written.
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float16), variables._asdict())
-  file = {k: np.array(v, np.float32) for k, v in mapping.export(zeros, entries).items()}
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), variables._asdict())
+  file = {k: np.array(v) for k, v in mapping.export(zeros, entries).items()}
   file['texture_branch.features.0.0.weight_orig'] = np.zeros(3, np.float32)
   write(tmp_path / 'ctsdg.pt', file)
   stored = store.load(

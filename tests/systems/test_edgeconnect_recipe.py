@@ -114,34 +114,34 @@ def test_gradients_reach_the_edge_generator_only_end_to_end(pieces):
 
 def test_edge_losses_are_of_the_gray_picture_with_its_edges(pieces):
   recipe, variables = pieces
-  data = cases.batch()
-  drawn = jnp.full_like(data['canny'], 0.25)
-  drawing, judging = recipe.phases[0].updates
-  run = lambda update: jax.jit(
-    lambda drawn: update.loss(variables, {}, {'edges': drawn}, data, None)[1]['metrics']
-  )(drawn)
-  own = variables.of('edge_discriminator')
   network = PatchDiscriminator(width=4)
-  gray = edge_generators.gray(data['image'])
 
-  def see(edges, train):
-    x = jnp.concatenate([gray, edges], -1)
-    found, changed = network.apply(own, x, train=train, mutable=['spectral'])
-    own.update(changed)
-    return found
+  @jax.jit
+  def run(variables, data, drawn):
+    losses = [u.loss for u in recipe.phases[0].updates]
+    got = [f(variables, {}, {'edges': drawn}, data, None)[1]['metrics'] for f in losses]
+    own = variables.of('edge_discriminator')
+    gray = edge_generators.gray(data['image'])
 
-  logits, fake = see(drawn, True)
-  _, real = see(data['canny'], False)
-  got = run(drawing)
-  want = adversarial.non_saturating.generator(logits)
-  np.testing.assert_allclose(got['adversarial'], want, rtol=1e-5)
-  want = 10 * sum(jnp.abs(f - r).mean() for f, r in zip(fake, real, strict=True))
-  np.testing.assert_allclose(got['feature_matching'], want, rtol=1e-5)
-  own.update(variables.stats['edge_discriminator'])
-  real, fake = see(data['canny'], True)[0], see(drawn, True)[0]
-  want = adversarial.non_saturating.discriminator(real, fake)
-  got = run(judging)
-  np.testing.assert_allclose([got['real'], got['fake']], np.asarray(want) / 2, rtol=1e-5)
+    def see(edges, train):
+      x = jnp.concatenate([gray, edges], -1)
+      found, changed = network.apply(own, x, train=train, mutable=['spectral'])
+      own.update(changed)
+      return found
+
+    logits, fake = see(drawn, True)
+    _, real = see(data['canny'], False)
+    matching = 10 * sum(jnp.abs(f - r).mean() for f, r in zip(fake, real, strict=True))
+    drawing = adversarial.non_saturating.generator(logits), matching
+    own.update(variables.stats['edge_discriminator'])
+    judged = see(data['canny'], True)[0], see(drawn, True)[0]
+    return got, drawing, adversarial.non_saturating.discriminator(*judged)
+
+  data = cases.batch()
+  (got, judged), drawing, judging = run(variables, data, np.full_like(data['canny'], 0.25))
+  got = [got['adversarial'], got['feature_matching']]
+  np.testing.assert_allclose(got, drawing, rtol=1e-5)
+  np.testing.assert_allclose([judged['real'], judged['fake']], np.asarray(judging) / 2, rtol=1e-5)
 
 
 def test_precision_and_recall_are_those_of_the_hole():

@@ -35,9 +35,10 @@ def test_completion_loss(case):
 
 
 def batch(size=64):
-  image = jax.random.uniform(jax.random.key(0), (2, size, size, 3))
-  mask = jnp.zeros((2, size, size, 1)).at[0, 4:20, 6:30].set(1.0).at[1, 40:64, 8:24].set(1.0)
-  return {'image': image, 'mask': mask, 'id': jnp.arange(2)}
+  image = np.random.default_rng(0).random((2, size, size, 3), np.float32)
+  mask = np.zeros((2, size, size, 1), np.float32)
+  mask[0, 4:20, 6:30] = mask[1, 40:64, 8:24] = 1
+  return {'image': image, 'mask': mask, 'id': np.arange(2)}
 
 
 def start(made, data):
@@ -56,24 +57,26 @@ def start(made, data):
 
 @pytest.fixture(scope='module')
 def trained():
-  """{phase: (state before, state after, metrics)} of one step of each phase, in order."""
-  made, data = (
-    systems.make_recipe(small(phases=dict(completion=1, discriminator=1, joint=1))),
-    batch(),
-  )
-  # With less to compile than Adadelta, and a state of its own as well.
-  optimizers = {name: optax.sgd(0.01, momentum=0.9) for name in made.optimizers}
+  """{phase: (state before, state after, metrics)} of one step of each phase, all one program."""
+  # With alpha 1 the discriminator learns alike in both of its phases: compiled once.
+  config = small(loss=dict(alpha=1.0), phases=dict(completion=1, discriminator=1, joint=1))
+  made, data = systems.make_recipe(config), batch()
+  # With less to compile than Adadelta, and a state of its own as well: the number of its steps.
+  optimizers = {name: optax.sgd(lambda _: 0.01) for name in made.optimizers}
   variables = start(made, data)
   opt = {k: optimizers[k].init(variables.pick(n).params) for k, n in made.optimizers.items()}
-  state = state_lib.TrainState(jnp.zeros((), jnp.int32), *variables, opt, {})
+  state = state_lib.TrainState(np.zeros((), np.int32), *variables, opt, {})
   step = step_lib.make_train_step(made, optimizers)
-  found = {}
-  for i, phase in enumerate(made.phases):
-    before = jax.tree.map(np.array, state)
-    state, metrics = step(state, {}, data, jax.random.key(2), made.plan(i))
-    assert bool(metrics['finite']), phase.name
-    found[phase.name] = before, jax.tree.map(np.array, state), metrics
-  return found
+  plans = {phase.name: made.plan(i) for i, phase in enumerate(made.phases)}
+
+  @jax.jit
+  def each(state, data):
+    return {name: step(state, {}, data, jax.random.key(2), plan) for name, plan in plans.items()}
+
+  before = jax.tree.map(np.asarray, state)
+  found = {name: (before, *results) for name, results in each(state, data).items()}
+  assert all(bool(metrics['finite']) for _, _, metrics in found.values())
+  return jax.tree.map(np.asarray, found)
 
 
 def changed(a, b):
@@ -122,7 +125,7 @@ def test_terms_are_of_their_size(trained):
   # A young discriminator's scores lie about a half: terms are near log(2) times their weight.
   assert 0.1 < float(alone['discriminator/real']) / (0.5 * np.log(2)) < 3
   for term in ('discriminator/real', 'discriminator/fake', 'generator/adversarial'):
-    assert 0.01 < float(joint[term]) / (0.5 * 4e-4 * np.log(2)) < 20, term
+    assert 0.01 < float(joint[term]) / (0.5 * np.log(2)) < 20, term
 
 
 @pytest.fixture
@@ -194,7 +197,7 @@ def test_predict_keeps_known_pixels_and_minds_no_neighbour(variant):
   known = np.broadcast_to(np.asarray(mask) == 0, got.shape)
   np.testing.assert_array_equal(np.asarray(got)[known], np.asarray(image)[known])
   assert (np.asarray(got)[~known] != np.asarray(image)[~known]).all()
-  other = image.at[1].set(0.0)
+  other = image * np.float32([1, 0])[:, None, None, None]
   again = predict(variables, {}, other, mask, jax.random.key(0))
   np.testing.assert_allclose(again[0], got[0], atol=1e-6)
 

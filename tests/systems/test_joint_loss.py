@@ -218,14 +218,18 @@ def test_what_the_discriminator_is_shown(batch):
 
 
 def test_what_vgg_is_shown(batch, vgg_params):
-  far = {'out': jnp.where(batch['mask'] == 1, batch['image'], 0.0)}  # differs outside the hole
-  lost = {}
-  for choice in ('out', 'comp'):
-    recipe, variables = pieces(small(perceptual=0.1, style=250.0, vgg_input=choice), batch)
-    loss = recipe.phases[0].updates[0].loss
-    _, aux = loss(variables, {'vgg': vgg_params}, far, batch, jax.random.key(0))
-    lost[choice] = float(aux['metrics']['perceptual']), float(aux['metrics']['style'])
-  assert min(lost['out']) > 0 and lost['comp'] == (0, 0)
+  far = {'out': np.where(batch['mask'] == 1, batch['image'], 0)}  # differs outside the hole
+  config = lambda choice: small(perceptual=0.1, style=250.0, vgg_input=choice)
+  _, variables = pieces(config('out'), batch)
+  losses = [make(config(choice)).phases[0].updates[0].loss for choice in ('out', 'comp')]
+
+  @jax.jit
+  def run(*inputs):
+    return [loss(*inputs, jax.random.key(0))[1]['metrics'] for loss in losses]
+
+  found = run(variables, {'vgg': vgg_params}, far, batch)
+  out, comp = ((float(x['perceptual']), float(x['style'])) for x in found)
+  assert min(out) > 0 and comp == (0, 0)
 
 
 def test_a_weight_of_zero_removes_the_term_and_what_it_needs(batch):
@@ -348,12 +352,15 @@ def test_fields_that_are_missing_and_losses_that_are_none(batch):
 
 @pytest.mark.parametrize('kind', joint_loss.ADVERSARIAL_KINDS)
 def test_kinds_of_gan_differ(kind, batch):
-  values = {}
-  for name in ('non_saturating', kind):
-    recipe = make(small(adversarial_kind=name))
-    init = jax.eval_shape(recipe.init, jax.random.key(1), batch)
-    fill = jax.tree.map(lambda s: 0.3 * jnp.ones(s.shape), init)
-    update = recipe.phases[0].updates[1]
-    run = jax.jit(lambda o: update.loss(fill, {}, o, batch, jax.random.key(0))[0])  # noqa: B023
-    values[name] = float(run({'out': batch['image']}))
-  assert len(set(values.values())) == len(values)
+  recipes = {name: make(small(adversarial_kind=name)) for name in ('non_saturating', kind)}
+  shapes = jax.eval_shape(recipes[kind].init, jax.random.key(1), batch)
+  filled = jax.tree.map(lambda s: np.full(s.shape, 0.3, np.float32), shapes)
+
+  @jax.jit
+  def run(variables, batch):
+    outputs, key = {'out': batch['image']}, jax.random.key(0)
+    judging = [recipe.phases[0].updates[1] for recipe in recipes.values()]
+    return [update.loss(variables, {}, outputs, batch, key)[0] for update in judging]
+
+  values = [float(value) for value in run(filled, batch)]
+  assert len(set(values)) == len(recipes)

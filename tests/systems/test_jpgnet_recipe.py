@@ -77,8 +77,8 @@ def test_completion_is_the_fusion_of_both_results(pieces):
   kpn = networks.FilteringNetwork(4)
 
   @jax.jit
-  def run():
-    call = lambda f, image: f(variables, {}, image, mask, None, canny=data['canny'])
+  def run(variables, image, mask, canny):
+    call = lambda f, image: f(variables, {}, image, mask, None, canny=canny)
     shown = call(recipe.inference.pictures, image)
     damaged = image * (1 - mask)
     first = kpn.apply(variables.of('kpn1'), damaged, damaged)
@@ -86,10 +86,10 @@ def test_completion_is_the_fusion_of_both_results(pieces):
     pair = jnp.concatenate([shown['generated'], filtered], -1)
     x = jnp.concatenate([pair, first['kernels'], networks.uncertainty_map(first['kernels'])], -1)
     out = kpn.apply(variables.of('kpn2'), x, pair)['out']
-    other = call(recipe.inference.predict, jnp.where(mask == 1, 0.5, image))
-    return shown, filtered, out, call(recipe.inference.predict, image), other
+    return shown, filtered, out, call(recipe.inference.predict, image)
 
-  shown, filtered, out, got, other = run()
+  shown, filtered, out, got = run(variables, image, mask, data['canny'])
+  *_, other = run(variables, jnp.where(mask == 1, 0.5, image), mask, data['canny'])
   assert set(shown) == {'edges', 'generated', 'filtered', 'uncertainty'}
   np.testing.assert_allclose(shown['filtered'], jnp.clip(filtered, 0, 1), atol=1e-5)
   np.testing.assert_allclose(got, arrays.compose(jnp.clip(out, 0, 1), image, mask), atol=1e-4)

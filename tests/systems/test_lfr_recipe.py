@@ -1,3 +1,5 @@
+from unittest import mock
+
 import drawn
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ def small(**model):
     for name in ('structure', 'texture', 'critic'):
       config.optimizers[name] = dict(name='sgd', learning_rate=1e-2)
   systems.module('lfr', 'recipe').quicktest(config)
-  config.loss.critic_batches = 'same'
+  config.loss.update(dict(critic_batches='same', critic_steps=1))
   config.model.update(dict(texture_width=2, critic_width=2, encoder_width=4) | model)
   return config
 
@@ -36,7 +38,9 @@ def batch():
 
 @pytest.fixture(scope='module')
 def made(batch):
-  recipe = systems.make_recipe(small())
+  # A StyleGAN2 of 8 latents, three coarse, four middle and a fine one, instead of 10.
+  with mock.patch.dict(systems.module('lfr', 'recipe').STAND_IN, size=32):
+    recipe = systems.make_recipe(small())
   return recipe, drawn.variables(recipe, batch)
 
 
@@ -50,10 +54,15 @@ def test_each_phase_trains_its_networks_and_stylegan_never_moves(made, batch):
   txs = optimizers.make_optimizers(small().optimizers, recipe.optimizers)
   current = drawn.state(recipe, txs, variables)
   train_step = step.make_train_step(recipe, txs)
-  for number, trained in ((0, {'encoder'}), (2, {'texture', 'critic'})):
-    before = jax.tree.map(np.asarray, current)
-    current = current.replace(step=jnp.asarray(number, jnp.int32))
-    current, metrics = train_step(current, {}, batch, jax.random.key(1), recipe.plan(number))
+
+  @jax.jit
+  def each(state, batch):
+    return [train_step(state, {}, batch, jax.random.key(1), recipe.plan(i)) for i in (0, 2)]
+
+  before = jax.tree.map(np.asarray, current)
+  for (number, trained), (current, metrics) in zip(
+    ((0, {'encoder'}), (2, {'texture', 'critic'})), each(before, batch), strict=True
+  ):
     assert metrics['finite'], metrics
     for name in recipe.networks:
       share = moved(before.params[name], current.params[name])
@@ -67,11 +76,12 @@ def test_predict_keeps_known_pixels_and_takes_other_sizes(made, batch):
   recipe, variables = made
   image, mask = batch['image'][:1, :, :32], batch['mask'][:1, :, :32]
   arguments = (variables, {}, image, mask, jax.random.key(0))
-  out = np.asarray(jax.jit(recipe.inference.predict)(*arguments))
+  predict = jax.jit(recipe.inference.predict)
+  out = np.asarray(predict(*arguments))
   known = mask[..., 0] == 0
   np.testing.assert_array_equal(out[known], image[known])
   hidden = np.where(mask > 0, 7.0, image)
-  again = jax.jit(recipe.inference.predict)(variables, {}, hidden, mask, jax.random.key(0))
+  again = predict(variables, {}, hidden, mask, jax.random.key(0))
   np.testing.assert_array_equal(out, again)
   assert recipe.inference.networks == ('stylegan', 'encoder', 'texture')
   (name,) = jax.eval_shape(recipe.inference.pictures, *arguments)
@@ -100,6 +110,13 @@ def test_training_stops_without_a_stylegan_unless_a_stand_in_is_wanted():
     systems.make_recipe(small(stylegan_file='a.pt'))
 
 
+def test_the_same_batch_serves_all_steps_of_the_critic():
+  config = small()
+  config.loss.critic_steps = 3
+  critic, texture = systems.make_recipe(config).phases[1].updates
+  assert (critic.repeat, critic.every, texture.repeat, texture.every) == (3, 1, 1, 1)
+
+
 def test_fresh_critic_batches_step_the_generator_every_so_often():
   config = small()
   config.loss.critic_batches = 'fresh'
@@ -110,46 +127,39 @@ def test_fresh_critic_batches_step_the_generator_every_so_often():
   assert plans == [('critic', 'texture'), ('critic',), ('critic',)] * 2
 
 
-def published_file(path, size=64, style_dim=16, drop=()):
-  """A pSp file of a small model, in the authors' layout."""
-  config = small(
-    stylegan_file='init_from',
-    stand_in=False,
-    stylegan_size=size,
-    stylegan_mlp_layers=2,
-    stylegan_channel_multiplier=1,
-    style_dim=style_dim,
-  )
-  shapes = systems.make_recipe(config).shapes()
-  tree = jax.tree.map(lambda s: np.ones(s.shape, np.float32), shapes._asdict())
-  arrays = mapping.export(tree, published.psp_entries(config.model))
-  storages, nested = {}, {'opts': {'output_size': size}, 'state_dict': {}}
+def write_published(path, arrays):
+  """A pSp file in the authors' layout."""
+  storages, nested = {}, {'opts': {'output_size': 64}, 'state_dict': {}}
   for i, (key, array) in enumerate(arrays.items()):
-    if any(d in key for d in drop):
-      continue
-    stride = tuple(s // 4 for s in np.ascontiguousarray(array).strides)
+    array = np.ascontiguousarray(array)
+    stride = tuple(s // 4 for s in array.strides)
     made = torch_bytes.tensor(str(i), array.size, array.shape, stride)
-    storages[str(i)] = np.ascontiguousarray(array).tobytes()
+    storages[str(i)] = array.tobytes()
     place = nested['state_dict'] if key.startswith('state_dict.') else nested
     place[key.removeprefix('state_dict.')] = made
   torch_bytes.write_zip(path, torch_bytes.emit(nested), storages)
-  return config
 
 
-def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, batch, monkeypatch):
-  config = published_file(tmp_path / 'psp.pt')
+def test_a_psp_file_is_imported_and_training_starts_from_it(tmp_path, monkeypatch):
+  own = dict(stylegan_size=64, stylegan_mlp_layers=2, stylegan_channel_multiplier=1)
+  config = small(stylegan_file='init_from', stand_in=False, **own)
+  recipe = systems.make_recipe(config)
+  shapes = recipe.shapes()
+  of = lambda value: jax.tree.map(lambda s: np.full(s.shape, value, np.float32), shapes)
+  arrays = mapping.export(of(1)._asdict(), published.psp_entries(config.model))
+  write_published(tmp_path / 'psp.pt', arrays)
   monkeypatch.setattr(
     systems, 'default_config', lambda system: config.copy_and_resolve_references()
   )
   out = importer.import_file(systems.published('lfr'), tmp_path / 'psp.pt', tmp_path / 'psp')
   assert set(store.load(out).params) == {'encoder', 'stylegan'}
-  recipe = systems.make_recipe(config)
   txs = optimizers.make_optimizers(config.optimizers, recipe.optimizers)
-  current = drawn.state(recipe, txs, drawn.variables(recipe, batch))
+  current = drawn.state(recipe, txs, of(0))
   started = initial.load(out, current, recipe)
   assert (started.stats['stylegan']['buffers']['latent_avg'] == 1).all()
   assert not moved(current.params['texture'], started.params['texture'])
-  published_file(tmp_path / 'other.pt', drop=('latlayer',))
+  others = {key: array for key, array in arrays.items() if 'latlayer' not in key}
+  write_published(tmp_path / 'other.pt', others)
   with pytest.raises(mapping.MappingError, match='latlayer1'):
     importer.import_file(systems.published('lfr'), tmp_path / 'other.pt', tmp_path / 'x')
   store.save(tmp_path / 't', 'lfr', config, {'texture': current.params['texture']}, {})

@@ -1,6 +1,8 @@
 """The recipe of PEN-Net: losses by hand, one step, its published files."""
 
+import contextlib
 import functools
+from unittest import mock
 
 import drawn
 import jax
@@ -54,17 +56,28 @@ def test_parameter_counts_are_the_published_ones():
   assert len(found) == len(set(found)) and set(found) == want
 
 
+def three_levels():
+  """Of the five, each with an attention: the deepest kind once, the other twice."""
+  stack = contextlib.ExitStack()
+  stack.enter_context(mock.patch.object(networks, 'SCALES', networks.SCALES[:4]))
+  stack.enter_context(mock.patch.object(recipe, 'LEVELS', 3))
+  return stack
+
+
 @pytest.fixture(scope='module')
-def stepping(made):
+def stepping(batch):
   """batch -> (state before, state after, metrics) of one step."""
-  made, variables = made
+  with three_levels():
+    made = systems.make_recipe(small())
+    variables = drawn.variables(made, batch)
   txs = {name: optax.sgd(0.1) for name in made.optimizers}
   program = step.make_train_step(made, txs)
 
   def run(batch):
     current = drawn.state(made, txs, variables)
     before = jax.tree.map(np.asarray, current)
-    current, metrics = program(current, {}, batch, jax.random.key(1), made.plan(0))
+    with three_levels():
+      current, metrics = program(current, {}, batch, jax.random.key(1), made.plan(0))
     return before, jax.tree.map(np.asarray, current), metrics
 
   return run

@@ -3,6 +3,7 @@
 import functools
 
 import drawn
+import edge_guided_cases as cases
 import goldens
 import jax
 import jax.numpy as jnp
@@ -198,10 +199,11 @@ def write(path, state, **rest):
   torch_bytes.write_zip(path, torch_bytes.emit({'generator': tensors, **rest}), storages)
 
 
-def test_published_files_are_imported_and_others_refused(tmp_path):
+def test_published_files_are_imported_and_others_refused(tmp_path, monkeypatch):
   """Of the variant for smaller holes: the sizes of its kernels tell it from the other."""
+  cases.narrow_format(monkeypatch, 'rfr', dict(width=8))
   config = systems.default_config('rfr')
-  config.model.smaller_hole = True
+  config.model.update(dict(smaller_hole=True, width=8))
   shapes = systems.make_recipe(config).shapes()
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float16), shapes._asdict())
   state = mapping.export(zeros, published.generator_entries())
