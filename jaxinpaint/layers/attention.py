@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers.conv import normal_init
+from jaxinpaint.layers.parameters import parameter
 
 
 class AxisMLP(nn.Module):
@@ -52,8 +53,8 @@ class _Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param('kernel', self.kernel_init, (x.shape[0], self.features), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, (x.shape[0], self.features), jnp.float32)
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,), jnp.float32)
     return kernel.astype(self.dtype).T @ x + bias.astype(self.dtype)[:, None]
 
 

@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxinpaint import arrays
 from jaxinpaint.layers import conv_cpu, placement
+from jaxinpaint.layers.parameters import parameter
 
 Initializer = Any
 PadMode = Literal['zeros', 'reflect']
@@ -246,7 +247,7 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B,H,W,I] -> [B,H',W',features] in `dtype`."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape, jnp.float32)
     y = conv2d(
       x.astype(self.dtype),
       self._ordered(kernel.astype(self.dtype)),
@@ -256,7 +257,7 @@ class Conv(nn.Module):
       pad_mode=self.pad_mode,
     )
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
       y += self._ordered(bias.astype(self.dtype))
     return y
 
@@ -296,7 +297,7 @@ class ConvTranspose(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B,H,W,I] -> [B,H',W',features] in `dtype`; H' = 2 H by default."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape, jnp.float32)
     y = conv_transpose2d(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
@@ -306,5 +307,5 @@ class ConvTranspose(nn.Module):
       form=self.form,
     )
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+      y += parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
     return y

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers.conv import Conv, torch_init
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.squeeze_excite import SqueezeExcite, batch_norm
 
 DEPTHS = (3, 4, 14, 3)  # units of the four stages of 50 layers
@@ -26,7 +27,7 @@ class PReLU(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[...,C] -> [...,C]."""
-    slope = self.param('slope', nn.initializers.constant(0.25), (x.shape[-1],))
+    slope = parameter(self, 'slope', nn.initializers.constant(0.25), (x.shape[-1],))
     return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
 

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxinpaint.layers.parameters import parameter
+
 
 def instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:
   """Gives each channel of each sample zero mean and unit variance over H and W.
@@ -42,8 +44,8 @@ class InstanceNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[B,H,W,C] -> [B,H,W,C] in `dtype`."""
     c = x.shape[-1]
-    y = instance_norm(x.astype(jnp.float32)) * self.param('scale', self.scale_init, (c,))
-    return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
+    y = instance_norm(x.astype(jnp.float32)) * parameter(self, 'scale', self.scale_init, (c,))
+    return (y + parameter(self, 'bias', nn.initializers.zeros, (c,))).astype(self.dtype)
 
 
 class CurrentBatchNorm(nn.Module):
@@ -74,8 +76,8 @@ class CurrentBatchNorm(nn.Module):
     y = x.astype(jnp.float32)
     y -= y.mean(axes, keepdims=True)
     y *= jax.lax.rsqrt(jnp.square(y).mean(axes, keepdims=True) + self.eps)
-    y = y * self.param('scale', self.scale_init, (c,))
-    return (y + self.param('bias', nn.initializers.zeros, (c,))).astype(self.dtype)
+    y = y * parameter(self, 'scale', self.scale_init, (c,))
+    return (y + parameter(self, 'bias', nn.initializers.zeros, (c,))).astype(self.dtype)
 
 
 def normal_scale_init(

@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxinpaint.layers.conv import Initializer, conv2d, normal_init
 from jaxinpaint.layers.norm import batch_norm
+from jaxinpaint.layers.parameters import parameter
 
 Renorm = Literal['ratio', 'mean']
 
@@ -92,7 +93,7 @@ class PartialConv(nn.Module):
     window = (self.kernel_size, self.stride, self.padding)
     factor, new = known_share(valid, channels, *window, self.renorm)
     shape = (self.kernel_size, self.kernel_size, channels, self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape, jnp.float32)
     y = conv2d(
       (x * valid).astype(self.dtype),
       kernel.astype(self.dtype),
@@ -101,7 +102,7 @@ class PartialConv(nn.Module):
     )
     y *= factor.astype(self.dtype)
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
       y = (y + bias.astype(self.dtype)) * new.astype(self.dtype)
     return y, new
 

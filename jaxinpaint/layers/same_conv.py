@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers.conv import Initializer, conv2d
+from jaxinpaint.layers.parameters import parameter
 
 Padding = Literal['same', 'symmetric']
 
@@ -56,11 +57,11 @@ class SameConv(nn.Module):
       raise ValueError(f"padding {self.padding!r} must be 'same' or 'symmetric'")
     k = self.kernel_size
     shape = (k, k, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape, jnp.float32)
     x, padding = x.astype(self.dtype), k // 2 * self.dilation
     if self.padding == 'same' and self.stride > 1:
       x, padding = pad_same(x, k, self.stride, self.dilation), 0
     y = conv2d(
       x, kernel.astype(self.dtype), stride=self.stride, padding=padding, dilation=self.dilation
     )
-    return y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    return y + parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)

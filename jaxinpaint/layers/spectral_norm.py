@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint.layers import conv
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.same_conv import pad_same
 
 EPS = 1e-12  # of the vectors' normalisation
@@ -109,7 +110,7 @@ class SNConv(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape, jnp.float32)
     kernel = spectral_normalize(self, kernel, train=train, always=self.always, keep_v=self.keep_v)
     x, padding = x.astype(self.dtype), self.padding
     if padding == 'same':
@@ -123,7 +124,7 @@ class SNConv(nn.Module):
       pad_mode=self.pad_mode,
     )
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+      y += parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
     return y
 
 
@@ -149,7 +150,7 @@ class SNConvTranspose(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """[B,H,W,I] -> [B,H',W',features]; `train` needs mutable=['spectral']."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, shape, jnp.float32)
     kernel = spectral_normalize(self, kernel, train=train, rows=self.rows, always=self.always)
     y = conv.conv_transpose2d(
       x.astype(self.dtype),
@@ -160,7 +161,7 @@ class SNConvTranspose(nn.Module):
       form=self.form,
     )
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+      y += parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
     return y
 
 
@@ -180,7 +181,7 @@ class SNDense(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """[..., I] -> [..., features]; `train` needs mutable=['spectral']."""
-    kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+    kernel = parameter(self, 'kernel', self.kernel_init, (x.shape[-1], self.features), jnp.float32)
     kernel = spectral_normalize(self, kernel[None, None], train=train)[0, 0]
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)

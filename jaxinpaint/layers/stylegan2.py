@@ -24,6 +24,7 @@ import numpy as np
 from jax import lax
 
 from jaxinpaint.layers.conv import conv2d, conv_transpose2d
+from jaxinpaint.layers.parameters import parameter
 
 BLUR = (1.0, 3.0, 3.0, 1.0)  # taps of every resampling filter of StyleGAN2
 SLOPE = 0.2
@@ -252,8 +253,8 @@ class EqualDense(nn.Module):
     """[..., in] -> [..., features]."""
     inputs = x.shape[-1]
     init = nn.initializers.normal(1 / self.lr_multiplier)
-    kernel = self.param('kernel', init, (inputs, self.features), jnp.float32)
-    bias = self.param('bias', nn.initializers.constant(self.bias_init), (self.features,))
+    kernel = parameter(self, 'kernel', init, (inputs, self.features), jnp.float32)
+    bias = parameter(self, 'bias', nn.initializers.constant(self.bias_init), (self.features,))
     kernel = kernel * (self.lr_multiplier / math.sqrt(inputs))
     y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
     y += (bias * self.lr_multiplier).astype(self.dtype)
@@ -296,14 +297,14 @@ class EqualConv(nn.Module):
     else:
       y = conv2d(x, kernel, padding=self.kernel_size // 2)
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
+      y += parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(self.dtype)
     return scaled_leaky_relu(y) if self.activate else y
 
 
 def equalised_kernel(module: nn.Module, size: int, inputs: int, outputs: int) -> jax.Array:
   """The parameter 'kernel' f32[size,size,inputs,outputs] of `module`, divided by sqrt(fan in)."""
   shape = (size, size, inputs, outputs)
-  kernel = module.param('kernel', nn.initializers.normal(1.0), shape, jnp.float32)
+  kernel = parameter(module, 'kernel', nn.initializers.normal(1.0), shape, jnp.float32)
   return kernel / math.sqrt(inputs * size * size)
 
 
@@ -370,9 +371,9 @@ class StyledConv(nn.Module):
     """
     conv = ModulatedConv(self.features, self.kernel_size, up=self.up, dtype=self.dtype, name='conv')
     y = conv(x, latent)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     if self.noisy:
-      weight = self.param('noise_weight', nn.initializers.zeros, (1,))
+      weight = parameter(self, 'noise_weight', nn.initializers.zeros, (1,))
       if noise is not None:
         y += (weight * noise).astype(y.dtype)
     return scaled_leaky_relu(y + bias.astype(y.dtype))
@@ -394,5 +395,5 @@ class ToRGB(nn.Module):
     """[B,H,W,I], f32[B,D] and f32[B,H/2,W/2,features] -> f32[B,H,W,features]."""
     conv = ModulatedConv(self.features, 1, demodulate=False, dtype=self.dtype, name='conv')
     y = conv(x, latent).astype(jnp.float32)
-    y += self.param('bias', nn.initializers.zeros, (self.features,))
+    y += parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     return y if skip is None else y + upsample2(skip)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxinpaint import arrays
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.stylegan2 import (
   EqualConv,
   EqualDense,
@@ -151,7 +152,7 @@ class Synthesis(nn.Module):
     """f32[B,n,D] and 2 * log2(size) - 3 noises -> f32[B,size,size,out_channels]."""
     channels = lambda r: channel_count(r, self.channel_multiplier, self.max_channels)
     options = dict(dtype=self.dtype)
-    start = self.param('const', nn.initializers.normal(1.0), (4, 4, channels(4)), jnp.float32)
+    start = parameter(self, 'const', nn.initializers.normal(1.0), (4, 4, channels(4)), jnp.float32)
     x = jnp.broadcast_to(start, (w.shape[0], *start.shape)).astype(self.dtype)
     x = StyledConv(channels(4), name='conv4', **options)(x, w[:, 0], noises[0])
     image = ToRGB(self.out_channels, name='rgb4', **options)(x, w[:, 1])

@@ -33,6 +33,7 @@ from jaxinpaint import arrays
 from jaxinpaint.layers.coherent_attention import Gradient, coherent_attention, feature_hole
 from jaxinpaint.layers.conv import Conv, ConvTranspose, conv2d, normal_init
 from jaxinpaint.layers.norm import InstanceNorm, instance_norm
+from jaxinpaint.layers.parameters import parameter
 
 HOLE_COLOR = (123 / 255, 104 / 255, 117 / 255)  # red, green, blue in the hole
 ATTENTION_LEVEL = 3  # halvings before the attention: it works at an eighth of the resolution
@@ -232,8 +233,8 @@ class _SpacedConv(nn.Module):
     """[B,H,W,C], H and W even -> [B,H/2,W/2,features] in `dtype`."""
     odd = jnp.pad(x[:, 1::2, 1::2], ((0, 0), (2, 1), (2, 1), (0, 0)))
     shape = (4, 4, x.shape[-1], self.features)
-    kernel = self.param('kernel', normal_init, shape, jnp.float32).astype(self.dtype)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    kernel = parameter(self, 'kernel', normal_init, shape, jnp.float32).astype(self.dtype)
+    bias = parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     return conv2d(odd.astype(self.dtype), kernel) + bias.astype(self.dtype)
 
 

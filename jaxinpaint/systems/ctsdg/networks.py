@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jaxinpaint.layers import partial_conv
 from jaxinpaint.layers.conv import Conv, upsample_bilinear, upsample_nearest
 from jaxinpaint.layers.norm import batch_norm, normal_scale_init
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.patch_discriminator import PatchDiscriminator
 from jaxinpaint.layers.region_affinity import region_affinity
 
@@ -76,7 +77,7 @@ class BiGFF(nn.Module):
     gate = lambda name: nn.sigmoid(
       Conv(texture.shape[-1], 3, padding=1, dtype=self.dtype, name=name)(both)
     )
-    gamma = lambda name: self.param(name, nn.initializers.zeros, (1,)).astype(self.dtype)
+    gamma = lambda name: parameter(self, name, nn.initializers.zeros, (1,)).astype(self.dtype)
     texture += gamma('texture_gamma') * (gate('structure_gate') * structure)
     structure += gamma('structure_gamma') * (gate('texture_gate') * texture)
     return jnp.concatenate([texture, structure], -1)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from jaxinpaint import arrays
 from jaxinpaint.layers.conv import conv2d, depthwise_conv2d
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.stylegan2 import (
   EPSILON,
   EqualDense,
@@ -72,8 +73,10 @@ def kernel_of(module: nn.Module, shape: tuple[int, ...], tensors: int) -> jax.Ar
   """
   if tensors:
     draw = nn.initializers.normal(1.0)
-    return unit_kernel(module.param('kernels', draw, (tensors, *shape)))
-  return module.param('kernel', nn.initializers.normal(1 / math.sqrt(math.prod(shape[:3]))), shape)
+    return unit_kernel(parameter(module, 'kernels', draw, (tensors, *shape)))
+  return parameter(
+    module, 'kernel', nn.initializers.normal(1 / math.sqrt(math.prod(shape[:3]))), shape
+  )
 
 
 class PointConv(nn.Module):
@@ -95,7 +98,7 @@ class PointConv(nn.Module):
     kernel = kernel_of(self, (1, 1, x.shape[-1], self.features), self.tensors)
     y = conv2d(x, kernel.astype(x.dtype))
     if self.use_bias:
-      y += self.param('bias', nn.initializers.zeros, (self.features,)).astype(y.dtype)
+      y += parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(y.dtype)
     return y
 
 
@@ -113,7 +116,7 @@ class DepthwiseConv(nn.Module):
     """[B,H,W,C] -> [B,H,W,C] in the type of x."""
     c = x.shape[-1]
     y = depthwise_conv2d(x, kernel_of(self, (3, 3, 1, c), self.tensors).astype(x.dtype))
-    return y + self.param('bias', nn.initializers.zeros, (c,)).astype(y.dtype)
+    return y + parameter(self, 'bias', nn.initializers.zeros, (c,)).astype(y.dtype)
 
 
 class SeparableConv(nn.Module):
@@ -162,7 +165,7 @@ class SeparableConv(nn.Module):
     shape = (self.noise_side, self.noise_side, 1)
     draw = lambda: jax.random.normal(self.make_rng('params'), shape)
     stored = self.variable('buffers', 'noise', draw).value
-    weight = self.param('noise_weight', nn.initializers.zeros, (1,))
+    weight = parameter(self, 'noise_weight', nn.initializers.zeros, (1,))
     if noise == 'random':
       key = self.make_rng('noise')
       return weight * arrays.drawn(jax.random.normal, key, (count, *shape))

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxinpaint import arrays
 from jaxinpaint.layers.conv import Conv, avg_pool, torch_init
 from jaxinpaint.layers.norm import InstanceNorm
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.self_attention import attend
 from jaxinpaint.layers.spectral_norm import SNConv, SNConvTranspose
 
@@ -179,7 +180,7 @@ class ShortLongAttention(nn.Module):
       [B,h,w,C].
     """
     c = x.shape[-1]
-    scalar = lambda name: self.param(name, nn.initializers.zeros, (1,), jnp.float32)
+    scalar = lambda name: parameter(self, name, nn.initializers.zeros, (1,), jnp.float32)
     features = max(1, c // 4)
     query = Conv(features, 1, kernel_init=_QUERY_INIT, dtype=self.dtype, name='query')(x)
     values = x if memory is None else jnp.concatenate([x, memory], -1)

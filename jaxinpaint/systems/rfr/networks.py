@@ -31,6 +31,7 @@ from jaxinpaint import arrays
 from jaxinpaint.layers import knowledge_attention, partial_conv
 from jaxinpaint.layers.conv import Conv, ConvTranspose, torch_init, upsample_nearest
 from jaxinpaint.layers.norm import batch_norm
+from jaxinpaint.layers.parameters import parameter
 from jaxinpaint.layers.partial_conv import PartialConv, PartialConvNorm
 
 MULTIPLE = 16  # sides of the image: the deepest features have a sixteenth of the resolution
@@ -59,7 +60,7 @@ class Attention(nn.Module):
     self, x: jax.Array, known: jax.Array, memory: knowledge_attention.Memory
   ) -> tuple[jax.Array, knowledge_attention.Memory]:
     """[B,h,w,C], f32[B,H,W,1] of a multiple of the size -> [B,h,w,C] and the next memory."""
-    ratio = self.param('ratio', nn.initializers.ones, (1,))
+    ratio = parameter(self, 'ratio', nn.initializers.ones, (1,))
     known = arrays.resize_nearest(known, *x.shape[1:3])
     y, memory = knowledge_attention.attend(x, known, memory, ratio)
     both = jnp.concatenate([y.astype(self.dtype), x], -1)
