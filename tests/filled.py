@@ -26,14 +26,16 @@ def check_start(generator, image, mask, heads):
   def loss(variables, image):
     variables = jax.tree_util.tree_map_with_path(only_heads, variables)
     out = generator.apply(variables, image, mask)['out']
-    return jnp.abs(out - image).mean(), out
+    # Beside the network, where the compiler can find that both begin with the same fill.
+    return jnp.abs(out - image).mean(), (out, FILLS[generator.fill](image, mask))
 
   run = jax.jit(jax.grad(loss, has_aux=True))
-  gradient, out = run(variables, image)
-  np.testing.assert_allclose(out, jax.jit(FILLS[generator.fill])(image, mask), atol=1e-5)
-  np.testing.assert_array_equal(out, run(variables, jnp.where(mask == 1, 1 - image, image))[1])
+  image, mask = np.asarray(image), np.asarray(mask)
+  gradient, (out, fill) = run(variables, image)
+  np.testing.assert_allclose(out, fill, atol=1e-5)
+  np.testing.assert_array_equal(out, run(variables, np.where(mask == 1, 1 - image, image))[1][0])
   for path in heads:
     layer = gradient['params']
     for name in path:
       layer = layer[name]
-    assert float(jnp.abs(layer['kernel']).max()) > 0, path
+    assert np.abs(layer['kernel']).max() > 0, path

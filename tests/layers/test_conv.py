@@ -67,8 +67,8 @@ def test_both_transposed_forms_have_the_same_gradients(shape, small, monkeypatch
     settings = dict(stride=stride, padding=padding, output_padding=output_padding, form=form)
     return jnp.square(conv.conv_transpose2d(x, w, **settings)).mean()
 
-  gradients = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
-  got, want = (gradients(x, w, form) for form in ('cpu', 'plain'))
+  both = lambda x, w: [jax.grad(loss, (0, 1))(x, w, form) for form in ('cpu', 'plain')]
+  got, want = jax.jit(both)(x, w)
   for g, r in zip(got, want, strict=True):
     assert np.abs(r).max() > 0.01
     np.testing.assert_allclose(g, r, atol=1e-5)
@@ -80,8 +80,8 @@ def test_a_kernel_that_meets_one_position_has_the_same_gradients(name, side, mon
   x, w = draw(1, side, side, 3), draw(4, 4, 3, 5, seed=1)
   stride = dict(stride=1, padding=0)
   loss = lambda x, w, form: jnp.sin(getattr(conv, name)(x, w, form=form, **stride)).sum()
-  gradients = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
-  got, want = (gradients(x, w, form) for form in ('cpu', 'plain'))
+  both = lambda x, w: [jax.grad(loss, (0, 1))(x, w, form) for form in ('cpu', 'plain')]
+  got, want = jax.jit(both)(x, w)
   for g, r in zip(got, want, strict=True):
     assert np.abs(r).max() > 0.01
     np.testing.assert_allclose(g, r, atol=1e-5)
@@ -118,29 +118,33 @@ def test_both_forms_of_convolution_agree_to_the_second_derivative(
   monkeypatch.setattr(conv_cpu, 'WIDE', wide)
   if wide == 0:
     lying(monkeypatch)
+  value_cpu, *of_cpu = convolved('cpu', shape, features)
+  value_plain, *of_plain = plainly_convolved(shape, features)
+  np.testing.assert_allclose(value_cpu, value_plain, atol=1e-5)
+  for g, r in zip(of_cpu, of_plain, strict=True):
+    scale = np.abs(r).max()
+    assert scale > 0.01
+    np.testing.assert_allclose(g / scale, r / scale, atol=1e-5)
+
+
+def convolved(form, shape, features):
+  """A convolution's value, and the gradients of its sum and of a penalty, both at once."""
   k, stride, padding, dilation = shape
   x, w = draw(2, 12, 11, 3), np.float32(0.3) * draw(k, k, 3, features, seed=1)
 
-  def value(form, x, w):
+  def loss(x, w):
     settings = dict(stride=stride, padding=padding, dilation=dilation, form=form)
-    return jnp.tanh(conv.conv2d(x, w, **settings))
+    value, back = jax.vjp(lambda x: jnp.tanh(conv.conv2d(x, w, **settings)), x)
+    penalty = jnp.square(back(jnp.ones_like(value))[0]).sum()  # as in WGAN-GP
+    return value.sum() + penalty, value
 
-  def penalty(form, x, w):  # of the input's gradient, as in WGAN-GP
-    gradient = jax.grad(lambda x: value(form, x, w).sum())(x)
-    return jnp.square(gradient).sum()
+  gradients, value = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(x, w)
+  return jax.tree.map(np.asarray, (value, *gradients))
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def found(form, x, w):
-    losses = (lambda *a: value(*a).sum(), penalty)
-    return value(form, x, w), [jax.grad(loss, (1, 2))(form, x, w) for loss in losses]
 
-  (value_cpu, of_cpu), (value_plain, of_plain) = (found(form, x, w) for form in ('cpu', 'plain'))
-  np.testing.assert_allclose(value_cpu, value_plain, atol=1e-5)
-  for got, want in zip(of_cpu, of_plain, strict=True):
-    for g, r in zip(got, want, strict=True):
-      scale = np.abs(r).max()
-      assert scale > 0.01
-      np.testing.assert_allclose(g / scale, r / scale, atol=1e-5)
+@functools.cache
+def plainly_convolved(shape, features):
+  return convolved('plain', shape, features)
 
 
 # Maps in one piece, one by one, and row by row
@@ -156,11 +160,8 @@ def test_both_forms_of_depthwise_convolution_agree_to_the_second_derivative(
     of_input, of_kernel = jax.grad(lambda *a: value(form, *a).sum(), (0, 1))(x, w)
     return jnp.square(of_input).sum() + jnp.square(of_kernel).sum()
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def found(form, x, w):
-    return value(form, x, w), jax.grad(penalty, (1, 2))(form, x, w)
-
-  got, want = (found(form, x, w) for form in ('cpu', 'plain'))
+  found = lambda form, x, w: (value(form, x, w), jax.grad(penalty, (1, 2))(form, x, w))
+  got, want = jax.jit(lambda x, w: [found(form, x, w) for form in ('cpu', 'plain')])(x, w)
   assert got[0].shape == x.shape and np.abs(want[1][1]).max() > 0.1
   for g, r in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(g, r, rtol=1e-4, atol=1e-4)
@@ -190,8 +191,7 @@ def test_conv_pads_mirrors_and_dilates():
 def test_both_forms_of_mirroring_have_the_same_gradient(side, padding):
   x = draw(2, side, side + 1, 3)
   loss = lambda x, form: jnp.sin(3 * conv.reflect_pad(x, padding, form)).sum()
-  gradient = jax.jit(jax.grad(loss), static_argnums=1)
-  got, want = (gradient(x, form) for form in ('cpu', 'plain'))
+  got, want = jax.jit(lambda x: [jax.grad(loss)(x, form) for form in ('cpu', 'plain')])(x)
   np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -233,14 +233,22 @@ def test_doubling_is_the_interpolation(shape, align_corners):
   x = draw(2, *shape, 3)
   double = jax.jit(functools.partial(conv.upsample_bilinear, align_corners=align_corners))
   resize = functools.partial(arrays.resize_bilinear, align_corners=align_corners)
-  want = jax.jit(resize, static_argnums=(1, 2))(x, 2 * shape[0], 2 * shape[1])
-  np.testing.assert_allclose(double(x), want, atol=1e-5)
-  weights = draw(*want.shape, seed=1)
-  gradient = lambda f: jax.jit(jax.grad(lambda x: (f(x) * weights).sum()))(x)
-  of_resize = gradient(lambda x: resize(x, 2 * shape[0], 2 * shape[1]))
-  np.testing.assert_allclose(gradient(double), of_resize, atol=1e-5)
+  weights = draw(2, 2 * shape[0], 2 * shape[1], 3, seed=1)
+
+  def with_gradient(f, x):
+    y, pull = jax.vjp(f, x)
+    return y, pull(weights)[0]
+
+  @jax.jit
+  def both(x):
+    functions = double, lambda x: resize(x, 2 * shape[0], 2 * shape[1])
+    return [with_gradient(f, x) for f in functions]
+
+  (doubled, of_doubled), (want, of_resize) = both(x)
+  np.testing.assert_allclose(doubled, want, atol=1e-5)
+  np.testing.assert_allclose(of_doubled, of_resize, atol=1e-5)
   sizes = jax.ShapeDtypeStruct(export.symbolic_shape('b, h, w, 3'), np.float32)
   np.testing.assert_allclose(export.export(double)(sizes).call(x), want, atol=1e-5)
-  half = double(x.astype(jnp.bfloat16))
+  half = double(np.asarray(x, jnp.bfloat16))
   assert half.dtype == jnp.bfloat16
   np.testing.assert_allclose(np.asarray(half, np.float32), want, atol=0.05)

@@ -56,7 +56,7 @@ def test_area_range_holds(spec, area):
   changes = {'area': area} | ({'share': None} if spec == 'center' else {})
   sampler = dataclasses.replace(sampler, **changes)
   for height, width in ((64, 64), (128, 128), (40, 96)):
-    shares = [sampler(np.random.default_rng(seed), height, width).mean() for seed in range(50)]
+    shares = [sampler(np.random.default_rng(seed), height, width).mean() for seed in range(15)]
     assert min(shares) > area[0] and max(shares) <= area[1]
     assert len(set(shares)) > 3
 

@@ -23,11 +23,36 @@ COUNTS = {
 SMALL = dict(width=8, blocks=1, resnet_blocks=1, attention_size=16, attention_hidden=4)
 
 
+def picture(height, width=None, count=1):
+  shape = count, height, width or height
+  image, mask = np.random.default_rng(0).random((*shape, 3), np.float32), np.zeros((*shape, 1))
+  mask[:, 8:20, 8:30] = 1
+  return image, mask.astype(np.float32)
+
+
 @pytest.fixture(scope='module')
 def variables():
   """Of SMALL, for every size and dtype."""
   generator = networks.Generator(**SMALL)
   return initial.values(lambda key: generator.init(key, *picture(40)), seed=1)
+
+
+# The same functions for every test that runs these networks: each is compiled once.
+apply_small = jax.jit(networks.Generator(**SMALL).apply)
+STEM = SMALL | dict(stem=2, fill='smooth', norm='none')
+plain_stem, smooth_stem = (networks.Generator(**STEM, without_grid=x) for x in (False, True))
+# One program: what both have in common is compiled once.
+apply_stems = jax.jit(
+  lambda *arguments: (plain_stem.apply(*arguments), smooth_stem.apply(*arguments)['out'])
+)
+
+
+def shaken(variables, size):
+  """Other than untrained: each parameter with a wave of this size added."""
+  return jax.tree.map(
+    lambda x: x + np.float32(size) * np.sin(np.arange(x.size, dtype=np.float32)).reshape(x.shape),
+    variables,
+  )
 
 
 def shapes(side=64, **settings):
@@ -111,28 +136,28 @@ def test_sfi_block(case):
 
 
 def test_the_hole_is_not_read_and_the_output_is_an_image(variables):
-  generator = networks.Generator(**SMALL)
-  image = jax.random.uniform(jax.random.key(0), (2, 40, 44, 3))
-  mask = jnp.zeros((2, 40, 44, 1)).at[:, 8:20, 8:30].set(1.0)
-  apply = jax.jit(generator.apply)
-  found = apply(variables, image, mask)
-  assert found['out'].shape == image.shape and found['out'].dtype == jnp.float32
-  assert float(found['out'].min()) >= 0 and float(found['out'].max()) <= 1
-  other = jnp.where(mask == 1, 1 - image, image)
-  np.testing.assert_array_equal(found['out'], apply(variables, other, mask)['out'])
-  changed = apply(variables, 1 - image, mask)['out']
-  assert float(jnp.abs(found['out'] - changed).max()) > 0
+  image, mask = picture(40, 44, count=2)
+  out = lambda image: np.asarray(apply_small(variables, image, mask)['out'])
+  found = out(image)
+  assert found.shape == image.shape and found.dtype == np.float32
+  assert found.min() >= 0 and found.max() <= 1
+  np.testing.assert_array_equal(found, out(np.where(mask == 1, 1 - image, image)))
+  assert np.abs(found - out(1 - image)).max() > 0
 
 
 def test_remat_changes_nothing_but_memory(variables):
   image, mask = picture(36)
-  results = []
-  for remat in (False, True):
+  own = shapes(36, **SMALL, remat=True)
+  assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables['params'])
+  # What is recomputed, and what comes before it; other gradients would take long to compile.
+  near = {name: variables['params'][name] for name in ('enc2', 'body0')}
+
+  def loss(near, remat):
     generator = networks.Generator(**SMALL, remat=remat)
-    own = jax.eval_shape(generator.init, jax.random.key(1), image, mask)
-    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables)
-    loss = lambda v, g=generator: jnp.square(g.apply(v, image, mask)['out'] - image).mean()
-    results.append(jax.jit(jax.grad(loss))(variables)['params'])
+    out = generator.apply({'params': variables['params'] | near}, image, mask)['out']
+    return jnp.square(out - image).mean()
+
+  results = jax.jit(lambda near: [jax.grad(loss)(near, remat) for remat in (False, True)])(near)
   scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(results[0]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), *results)
 
@@ -158,22 +183,21 @@ def test_switches_add_what_they_say_and_convert(switch, added):
 
 
 def test_residual_scale_weighs_the_enhancement():
-  x = jax.random.normal(jax.random.key(0), (1, 10, 10, 8))
+  x = np.random.default_rng(0).standard_normal((1, 10, 10, 8), np.float32)
   variables = initial.values(lambda key: networks.SFI().init(key, x), seed=1)
-  apply = jax.jit(lambda v, s: networks.SFI(residual_scale=s).apply(v, x), static_argnums=1)
-  outs = [np.asarray(apply(variables, s)) for s in (0.0, 0.5, 1.0)]
+  scaled = lambda v: [networks.SFI(residual_scale=s).apply(v, x) for s in (0.0, 0.5, 1.0)]
+  outs = list(map(np.asarray, jax.jit(scaled)(variables)))
   np.testing.assert_allclose(outs[0] + outs[2], 2 * outs[1], atol=1e-5)
   assert np.abs(outs[0] - outs[1]).max() > 0.1
 
 
 def test_bfloat16_stays_near_float32(variables):
-  image, mask = picture(40)
-  plain = networks.Generator(**SMALL)
-  full = jax.jit(plain.apply)(variables, image, mask)['out']
+  image, mask = picture(40, 44, count=2)
+  full = apply_small(variables, image, mask)['out']
   generator = networks.Generator(**SMALL, dtype=jnp.bfloat16)
   half = jax.jit(generator.apply)(variables, image, mask)
   assert half['out'].dtype == jnp.float32 and half['bottleneck'].dtype == jnp.bfloat16
-  assert 0 < float(jnp.abs(half['out'] - full).max()) < 0.02
+  assert 0 < np.abs(np.asarray(half['out']) - full).max() < 0.02
   own = jax.eval_shape(generator.init, jax.random.key(1), image, mask)
   assert {leaf.dtype for leaf in jax.tree.leaves(own)} == {jnp.dtype('float32')}
 
@@ -195,6 +219,7 @@ def test_an_untrained_network_with_a_fill_gives_the_fill_and_learns(stem):
   image, mask = picture(40 * stem)
   model = SMALL | dict(stem=stem, fill='smooth' if stem == 1 else 'tension', norm='none')
   model |= dict(encoder_skips=stem == 2, standardise=stem == 1, without_grid=stem == 2)
+  model |= dict(bottleneck='none')  # takes long to compile, and nothing of it is seen
   generator = networks.Generator(**model, kernel_init=jax.nn.initializers.he_normal())
   filled.check_start(generator, image, mask, [('dec2',), ('ifkpb', 'kernels')])
 
@@ -222,46 +247,38 @@ def test_standardised_pictures_of_any_light_and_contrast_are_completed_alike():
   model = SMALL | dict(fill='smooth', norm='none', standardise=True)
   generator = networks.Generator(**model)
   variables = initial.values(lambda key: generator.init(key, image, mask), seed=1)
-  shaken = jax.tree.map(
-    lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
-  )
-  run = jax.jit(lambda image: generator.apply(shaken, image, mask)['raw'])
-  out, fill = run(0.3 * image + 0.3), jax.jit(generator.apply)(variables, image, mask)['raw']
-  np.testing.assert_allclose(out, run(0.2 * image + 0.5), atol=1e-4)
+  apply = jax.jit(lambda *arguments: generator.apply(*arguments)['raw'])
+  run = lambda image, variables: np.asarray(apply(variables, image, mask))
+  other = shaken(variables, 0.05)
+  out, fill = run(0.3 * image + 0.3, other), run(image, variables)
+  np.testing.assert_allclose(out, run(0.2 * image + 0.5, other), atol=1e-4)
   assert np.abs(out - fill).max() > 0.01  # the network has changed something
 
 
-def test_the_kernels_handed_out_with_a_fill_are_those_that_filter():
+@pytest.fixture(scope='module')
+def stem_variables():
+  return initial.values(lambda key: plain_stem.init(key, *picture(80)), seed=1)
+
+
+def test_the_kernels_handed_out_with_a_fill_are_those_that_filter(stem_variables):
   image, mask = picture(80)
   image = 0.4 + 0.2 * image  # nothing is clipped
-  generator = networks.Generator(**SMALL, stem=2, fill='smooth', norm='none')
-  variables = initial.values(lambda key: generator.init(key, image, mask), seed=1)
-  shaken = jax.tree.map(
-    lambda x: x + 0.02 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
-  )
-  found = jax.jit(generator.apply)(shaken, image, mask)
-  filtered = predicted_kernel_filter(found['raw'], found['kernels'], 3)
+  found, _ = jax.tree.map(np.asarray, apply_stems(shaken(stem_variables, 0.02), image, mask))
+  run = jax.jit(predicted_kernel_filter, static_argnums=2)
+  filtered = np.asarray(run(found['raw'], found['kernels'], 3))
   assert np.abs(filtered - found['raw']).max() > 0.01
   clipped = np.clip((filtered + 1) / 2, 0, 1)
   np.testing.assert_allclose(found['out'], clipped, atol=1e-5)
 
 
-def test_squares_of_the_stem_are_averaged_away():
+def test_squares_of_the_stem_are_averaged_away(stem_variables):
   image, mask = picture(80)
-  model = SMALL | dict(stem=2, fill='smooth', norm='none')
-  plain, smooth = (networks.Generator(**model, without_grid=x) for x in (False, True))
-  variables = initial.values(lambda key: plain.init(key, image, mask), seed=1)
-  shaken = jax.tree.map(
-    lambda x: x + 0.02 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), variables
-  )
-  run = lambda network, variables: jax.jit(network.apply)(variables, image, mask)['out']
-  fill, y, found = run(plain, variables), run(plain, shaken), run(smooth, shaken)
-  wanted = fill + without_grid(y - fill, mask, 2)
-  hole = np.asarray(mask[..., 0] == 1)
+  run = lambda variables: jax.tree.map(np.asarray, apply_stems(variables, image, mask))
+  fill = run(stem_variables)[0]['out']
+  plain, found = run(shaken(stem_variables, 0.02))
+  y = plain['out']
+  averaged = jax.jit(without_grid, static_argnums=2)(y - fill, mask, 2)
+  wanted = fill + np.asarray(averaged)
+  hole = mask[..., 0] == 1
   np.testing.assert_allclose(found[hole], wanted[hole], atol=1e-5)
   assert np.abs(found - y)[hole].max() > 1e-3, 'there was something to average'
-
-
-def picture(side):
-  image = jax.random.uniform(jax.random.key(0), (1, side, side, 3))
-  return image, jnp.zeros((1, side, side, 1)).at[:, 8:20, 8:30].set(1.0)
