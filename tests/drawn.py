@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxinpaint.recipe import Variables
+from jaxinpaint.training import step as step_lib
 from jaxinpaint.training.state import TrainState
 
 
@@ -41,3 +43,18 @@ def state(recipe, optimizers, variables):
     for name, networks in recipe.optimizers.items()
   }
   return TrainState(jnp.zeros((), jnp.int32), params, stats, opt, {})
+
+
+def stepping(recipe, batch, learning_rate=0.01):
+  """A function: batch -> (state before, state after, metrics) of one step by SGD; compiled once."""
+  optimizers = {name: optax.sgd(learning_rate) for name in recipe.optimizers}
+  begin = variables(recipe, batch)
+  step = step_lib.make_train_step(recipe, optimizers)
+
+  def run(batch):
+    current = state(recipe, optimizers, begin)
+    before = jax.tree.map(np.array, current)
+    current, metrics = step(current, {}, batch, jax.random.key(2), recipe.plan(0))
+    return before, jax.tree.map(np.array, current), metrics
+
+  return run

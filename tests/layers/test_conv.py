@@ -147,6 +147,26 @@ def plainly_convolved(shape, features):
   return convolved('plain', shape, features)
 
 
+# What a kernel is made of may be trained through its gradient: styles, by path lengths.
+@pytest.mark.parametrize('shape', [(3, 1, 1, 2), (4, 2, 1, 1)])
+def test_both_forms_of_a_kernels_gradient_have_the_same_gradients(shape, monkeypatch):
+  monkeypatch.setattr(conv_cpu, 'BLOCK_BYTES', 500)
+  k, stride, padding, dilation = shape
+  x, w = draw(2, 12, 11, 3), np.float32(0.3) * draw(k, k, 3, 4, seed=1)
+
+  def penalty(x, w, form):
+    settings = dict(stride=stride, padding=padding, dilation=dilation, form=form)
+    value = lambda w: jnp.tanh(conv.conv2d(x, w, **settings)).sum()
+    return jnp.square(jax.grad(value)(w)).sum()
+
+  both = lambda x, w: [jax.grad(penalty, (0, 1))(x, w, form) for form in ('cpu', 'plain')]
+  got, want = jax.jit(both)(x, w)
+  for g, r in zip(got, want, strict=True):
+    scale = np.abs(r).max()
+    assert scale > 1
+    np.testing.assert_allclose(g / scale, r / scale, atol=1e-5)
+
+
 # Maps in one piece, one by one, and row by row
 @pytest.mark.parametrize('k, block_bytes', [(3, 2**16), (3, 1000), (3, 300), (5, 300)])
 def test_both_forms_of_depthwise_convolution_agree_to_the_second_derivative(

@@ -5,7 +5,6 @@ import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxinpaint import systems
@@ -17,7 +16,6 @@ from jaxinpaint.predictor import Predictor
 from jaxinpaint.systems.context_encoder import networks, published, recipe
 from jaxinpaint.training import config as config_lib
 from jaxinpaint.training import preparation
-from jaxinpaint.training import step as step_lib
 from jaxinpaint.weights import mapping
 
 
@@ -96,19 +94,7 @@ def test_wtl2_weighs_the_square_error(twice, monkeypatch):
 
 @pytest.fixture(scope='module')
 def stepping():
-  """batch -> (recipe, state before, state after, metrics) of one step; compiled once."""
-  made = systems.make_recipe(small())
-  optimizers = {name: optax.sgd(0.01) for name in made.optimizers}
-  variables = drawn.variables(made, batch())
-  step = step_lib.make_train_step(made, optimizers)
-
-  def run(data):
-    state = drawn.state(made, optimizers, variables)
-    before = jax.tree.map(np.array, state)
-    state, metrics = step(state, {}, data, jax.random.key(2), made.plan(0))
-    return made, before, jax.tree.map(np.array, state), metrics
-
-  return run
+  return drawn.stepping(systems.make_recipe(small()), batch())
 
 
 @pytest.fixture(scope='module')
@@ -117,7 +103,7 @@ def trained(stepping):
 
 
 def test_a_step_moves_every_parameter_and_statistic(trained):
-  _, before, after, metrics = trained
+  before, after, metrics = trained
   assert bool(metrics['finite'])
   moved = lambda a, b: jax.tree.map(lambda x, y: bool((x != y).any()), a, b)
   for name, tree in moved(before.params, after.params).items():
@@ -127,15 +113,15 @@ def test_a_step_moves_every_parameter_and_statistic(trained):
 
 
 def test_terms_are_of_their_size(trained):
-  made, _, _, metrics = trained
+  made, (_, _, metrics) = systems.make_recipe(small()), trained
   assert [u.name for u in made.phases[0].updates] == ['discriminator', 'generator']
   for name, weight in (('discriminator/real', 1), ('discriminator/fake', 1)):
     assert 0.1 < float(metrics[name]) / (weight * np.log(2)) < 10, name
   assert 0.1 < float(metrics['generator/adversarial']) / (0.002 * np.log(2)) < 10
 
 
-def test_the_critic_is_not_trained_by_the_generators_update(trained):
-  made, data = trained[0], batch()
+def test_the_critic_is_not_trained_by_the_generators_update():
+  made, data = systems.make_recipe(small()), batch()
   variables = drawn.variables(made, data)
   outputs = {'square': data['image'][:, 8:24, 8:24]}
   judge = made.phases[0].updates[0].loss
@@ -154,14 +140,14 @@ def test_gradients_are_finite_for_every_mask(stepping):
   pixel = none.copy()
   pixel[:, 16, 16] = 1
   for mask in (none, pixel, none + 1):
-    _, _, after, metrics = stepping(batch() | {'mask': mask})
+    _, after, metrics = stepping(batch() | {'mask': mask})
     # Of both updates: their terms, the norms of their gradients and of the changes.
     assert metrics['finite'] and np.isfinite(metrics['generator/grad_norm'])
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
 
 
-def test_predict_fills_any_size_and_keeps_known_pixels(trained):
-  made = trained[0]
+def test_predict_fills_any_size_and_keeps_known_pixels():
+  made = systems.make_recipe(small())
   variables = drawn.variables(made, batch())
   predict = Predictor(made.inference, variables)
   image = np.random.default_rng(0).random((1, 45, 30, 3), np.float32)
@@ -175,8 +161,8 @@ def test_predict_fills_any_size_and_keeps_known_pixels(trained):
   assert predict.for_sizes([(45 + i, 30) for i in range(9)]) is predict
 
 
-def test_holes_elsewhere_are_refused_wherever_pictures_are_filled(trained):
-  made = trained[0]
+def test_holes_elsewhere_are_refused_wherever_pictures_are_filled():
+  made = systems.make_recipe(small())
   variables = drawn.variables(made, batch())
   predict = Predictor(made.inference, variables)
   image, mask = np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 32, 32, 1), np.float32)
@@ -195,8 +181,8 @@ def test_holes_elsewhere_are_refused_wherever_pictures_are_filled(trained):
   preparation._check_holes(config, made.inference)
 
 
-def test_an_evaluation_keeps_the_holes_that_are_filled(trained):
-  made = trained[0]
+def test_an_evaluation_keeps_the_holes_that_are_filled():
+  made = systems.make_recipe(small())
   row = {'ce': Predictor(made.inference, drawn.variables(made, batch()))}
   spec = evaluation.ImagesSpec('sample', protocols.SURVEY, size=32, count=1)
   found = evaluation.fillable(spec.load(), row)

@@ -9,7 +9,6 @@ from jaxinpaint import systems
 from jaxinpaint.losses import perceptual, regularisers
 from jaxinpaint.recipe import Variables
 from jaxinpaint.systems.dfnet import recipe
-from jaxinpaint.training import optimizers, step
 
 
 def small(**loss):
@@ -90,20 +89,7 @@ def test_corner_variation_by_hand():
 
 @pytest.fixture(scope='module')
 def stepping(batch):
-  """batch -> (recipe, state before a step, state after it, its metrics); compiled once."""
-  made = systems.make_recipe(small())
-  sgd = dict(name='sgd', learning_rate=0.1)
-  txs = optimizers.make_optimizers(dict.fromkeys(made.optimizers, sgd), made.optimizers)
-  variables = drawn.variables(made, batch)
-  train = step.make_train_step(made, txs)
-
-  def run(batch):
-    current = drawn.state(made, txs, variables)
-    before = jax.tree.map(np.array, current)
-    current, metrics = train(current, {}, batch, jax.random.key(1), made.plan(0))
-    return made, before, jax.tree.map(np.array, current), metrics
-
-  return run
+  return drawn.stepping(systems.make_recipe(small()), batch, 0.1)
 
 
 @pytest.fixture(scope='module')
@@ -112,7 +98,7 @@ def trained(stepping, batch):
 
 
 def test_a_step_trains_every_parameter_and_moves_all_statistics(trained):
-  _, before, after, metrics = trained
+  before, after, metrics = trained
   assert metrics['finite']
   for kind in ('params', 'stats'):
     pair = getattr(before, kind), getattr(after, kind)
@@ -125,7 +111,7 @@ def test_a_step_trains_every_parameter_and_moves_all_statistics(trained):
   np.testing.assert_allclose(metrics['generator/total'], parts, rtol=1e-6)
 
 
-def test_default_recipe_is_the_published_one(trained):
+def test_default_recipe_is_the_published_one():
   config = systems.default_config('dfnet')
   weights = {name: config.loss[name] for name in recipe.WEIGHTS}
   assert weights == dict(reconstruction=6.0, perceptual=0.1, style=240.0, tv=0.1)
@@ -134,21 +120,21 @@ def test_default_recipe_is_the_published_one(trained):
   assert made.steps is None and made.inference.multiple == made.inference.min_side == 256
   vgg = made.load_constants(shapes_only=True)['vgg']
   assert 'conv3_3' in vgg and 'conv4_1' not in vgg
-  assert trained[0].load_constants() == {}  # without terms that need it
+  assert systems.make_recipe(small()).load_constants() == {}  # without terms that need it
 
 
 def test_gradients_are_finite_for_every_hole(stepping, batch):
   one = np.zeros_like(batch['mask'])
   one[:, 5, 5] = 1
   for mask in (np.zeros_like(one), one, np.ones_like(one)):
-    _, _, after, metrics = stepping(batch | {'mask': mask})
+    _, after, metrics = stepping(batch | {'mask': mask})
     # Of the terms, and of the norms of the gradient and of the change.
     assert metrics['finite'] and np.isfinite(metrics['generator/grad_norm'])
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
 
 
 def test_predict_keeps_known_pixels_and_shows_its_parts(trained, batch):
-  made, before, _, _ = trained
+  made, before = systems.make_recipe(small()), trained[0]
   variables = Variables(before.params, before.stats)
   arguments = (variables, {}, batch['image'], batch['mask'], jax.random.key(0))
   out = np.asarray(jax.jit(made.inference.predict)(*arguments))

@@ -4,14 +4,12 @@ import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from jaxinpaint import systems
 from jaxinpaint.predictor import Predictor
 from jaxinpaint.recipe import Variables
 from jaxinpaint.systems.pix2pix import networks, recipe
-from jaxinpaint.training import step as step_lib
 from jaxinpaint.weights import mapping
 
 
@@ -32,19 +30,7 @@ def batch(size=32):
 
 @pytest.fixture(scope='module')
 def stepping():
-  """batch -> (recipe, state before, state after, metrics) of one step; compiled once."""
-  made = systems.make_recipe(small())
-  optimizers = {name: optax.sgd(0.01) for name in made.optimizers}
-  variables = drawn.variables(made, batch())
-  step = step_lib.make_train_step(made, optimizers)
-
-  def run(data):
-    state = drawn.state(made, optimizers, variables)
-    before = jax.tree.map(np.array, state)
-    state, metrics = step(state, {}, data, jax.random.key(2), made.plan(0))
-    return made, before, jax.tree.map(np.array, state), metrics
-
-  return run
+  return drawn.stepping(systems.make_recipe(small()), batch())
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +39,7 @@ def trained(stepping):
 
 
 def test_a_step_moves_every_parameter_that_matters(trained):
-  _, before, after, metrics = trained
+  before, after, metrics = trained
   assert bool(metrics['finite'])
   for name, tree in after.params.items():
     was = mapping.flatten(before.params[name])
@@ -67,7 +53,7 @@ def test_a_step_moves_every_parameter_that_matters(trained):
 
 
 def test_terms_are_of_their_size(trained):
-  made, _, _, metrics = trained
+  made, (_, _, metrics) = systems.make_recipe(small()), trained
   assert [u.name for u in made.phases[0].updates] == ['discriminator', 'generator']
   for name in ('discriminator/real', 'discriminator/fake', 'generator/adversarial'):
     assert 0.1 < float(metrics[name]) / np.log(2) < 10, name
@@ -107,8 +93,8 @@ def test_losses_by_hand(judge):
   assert float(total) == pytest.approx(l1 + 3 * plus(-2), rel=1e-5)
 
 
-def test_the_critic_sees_the_painted_image(trained):
-  made, data = trained[0], batch()
+def test_the_critic_sees_the_painted_image():
+  made, data = systems.make_recipe(small()), batch()
   variables = drawn.variables(made, data)
   forward = jax.jit(lambda v: made.phases[0].forward(v, {}, data, jax.random.key(0))[0])
   seen = np.asarray(forward(variables)['seen'])
@@ -122,7 +108,7 @@ def test_gradients_are_finite_for_every_mask(stepping):
   pixel = none.copy()
   pixel[:, 16, 16] = 1
   for mask in (none, pixel, none + 1):
-    _, _, after, metrics = stepping(batch() | {'mask': mask})
+    _, after, metrics = stepping(batch() | {'mask': mask})
     # Of both updates: their terms, the norms of their gradients and of the changes.
     assert metrics['finite'] and np.isfinite(metrics['generator/grad_norm'])
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))

@@ -74,9 +74,8 @@ def kernel_of(module: nn.Module, shape: tuple[int, ...], tensors: int) -> jax.Ar
   if tensors:
     draw = nn.initializers.normal(1.0)
     return unit_kernel(parameter(module, 'kernels', draw, (tensors, *shape)))
-  return parameter(
-    module, 'kernel', nn.initializers.normal(1 / math.sqrt(math.prod(shape[:3]))), shape
-  )
+  draw = nn.initializers.normal(1 / math.sqrt(math.prod(shape[:3])))
+  return parameter(module, 'kernel', draw, shape)
 
 
 class PointConv(nn.Module):
